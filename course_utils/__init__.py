@@ -1,0 +1,12 @@
+"""What the notebooks teach, ready to import: prompts, the filter, the masking collator, the judge."""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+REPO = Path(__file__).resolve().parent.parent
+"""The checkout this package runs from; `data/` and `assets/` are found here."""
+
+
+class CourseError(Exception):
+    """The root of every error this course raises on purpose: its message says what to do next."""
