@@ -1,0 +1,203 @@
+"""From a prompt and its response to token ids, labels and padded batches: masks by segment.
+
+The prompt and the response are tokenised once each and concatenated, so the border between what is
+read and what is trained is known, not searched for. Taught in 02, section 3.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from course_utils import CourseError
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from course_utils.prompts import Template
+    from course_utils.tasks import Task
+
+IGNORE_INDEX = -100
+"""The label that PyTorch's cross-entropy leaves out."""
+
+Row = dict[str, list[int]]
+
+
+class EncodeError(CourseError):
+    """A row that would train nothing: an empty response, or a prompt that fills `max_length`."""
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What became of the tasks: rows kept and truncated, tasks dropped, tokens in the rows."""
+
+    rows: int
+    truncated: int
+    dropped: int
+    prompt_tokens: int
+    response_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows ({self.truncated:,} truncated, {self.dropped:,} dropped), "
+            f"{self.prompt_tokens:,} prompt tokens masked, {self.response_tokens:,} trained"
+        )
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: str,
+    response: str,
+    max_length: int,
+    *,
+    end: str = "",
+) -> Row:
+    """Return `input_ids` and `labels` of one example, two lists of equal length.
+
+    The prompt's labels are -100; the response's are its own tokens and those of `end`, the text
+    that ends a turn (an empty one stands for the tokenizer's eos). BOS comes first exactly once if
+    the tokenizer has one. Tokens beyond `max_length` are cut off. Raises EncodeError when nothing
+    would be trained.
+
+        prompt "2+2=", response "4"  ->  input_ids [bos, 2, +, 2, =, 4, eos]
+                                         labels    [-100 five times,  4, eos]
+    """
+    (row,) = _rows(tokenizer, [prompt], [response], max_length, end)
+    if isinstance(row, EncodeError):
+        raise row
+    del row["truncated"]
+    return row
+
+
+def encode_tasks(
+    tokenizer: "PreTrainedTokenizerBase",
+    tasks: Iterable["Task"],
+    template: "Template",
+    max_length: int,
+) -> tuple["datasets.Dataset", EncodeReport]:
+    """Encode tasks through a template, dropping and counting those that would train nothing.
+
+    Raises EncodeError when no row is left.
+    """
+    import datasets
+
+    tasks = list(tasks)
+    prompts = [template.render(task) for task in tasks]
+    encoded = _rows(tokenizer, prompts, [t.output for t in tasks], max_length, template.end)
+    rows, reasons, truncated, trained = [], [], 0, 0
+    for row in encoded:
+        if isinstance(row, EncodeError):
+            reasons.append(row)
+            continue
+        truncated += row.pop("truncated")
+        trained += sum(label != IGNORE_INDEX for label in row["labels"])
+        rows.append(row)
+    if not rows:
+        first = f" The first one: {reasons[0]}" if reasons else ""
+        raise EncodeError(f"None of {len(tasks)} tasks can be trained on.{first}")
+    total = sum(len(row["input_ids"]) for row in rows)
+    report = EncodeReport(len(rows), truncated, len(reasons), total - trained, trained)
+    return datasets.Dataset.from_list(rows), report
+
+
+def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
+    """Tokenise rendered prompts the way training does: BOS exactly once, nothing else added."""
+    bos = tokenizer.bos_token_id
+    # In GPT-NeoX one token is both BOS and EOS and means only the end: it does not begin a text.
+    if bos == tokenizer.eos_token_id:
+        bos = None
+    encoded = []
+    for ids in _tokenize(tokenizer, prompts):
+        if bos is not None:
+            start = next((i for i, token in enumerate(ids) if token != bos), len(ids))
+            ids = [bos, *ids[start:]]
+        encoded.append(ids)
+    return encoded
+
+
+@dataclass(frozen=True)
+class MaskingCollator:
+    """Pad rows on the right into one batch of `input_ids`, `attention_mask` and `labels`.
+
+    Each is (rows, longest row rounded up to `pad_to_multiple_of`). The masks follow the lengths of
+    the rows, never the ids: where padding is the eos token, the real eos stays visible and trained.
+    """
+
+    pad_token_id: int
+    pad_to_multiple_of: int = 8
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+        import torch
+
+        longest = max(len(row["input_ids"]) for row in rows)
+        width = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        batch: dict[str, list] = {"input_ids": [], "attention_mask": [], "labels": []}
+        for row in rows:
+            length, padding = len(row["input_ids"]), width - len(row["input_ids"])
+            batch["input_ids"].append(row["input_ids"] + [self.pad_token_id] * padding)
+            batch["attention_mask"].append([1] * length + [0] * padding)
+            batch["labels"].append(row["labels"] + [IGNORE_INDEX] * padding)
+        return {name: torch.tensor(values) for name, values in batch.items()}
+
+
+def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: bool = False) -> str:
+    r"""Return a row as plain text, one line a run of masked or trained tokens, or one a token.
+
+    A label that is neither -100 nor its own token is shown as "wrong".
+
+        masked    5 | <bos>2+2=
+        trained   2 | 4<eos>
+    """
+    pairs = zip(row["input_ids"], row["labels"], strict=True)
+    runs = groupby(
+        enumerate(pairs), key=lambda item: (_kind(*item[1]), item[0] if each_token else 0)
+    )
+    lines = []
+    for (kind, _), run in runs:
+        ids = [token for _, (token, _) in run]
+        text = tokenizer.decode(ids).replace("\n", "\\n")
+        lines.append(f"{kind:7} {ids[0] if each_token else len(ids):5} | {text}")
+    return "\n".join(lines)
+
+
+def _kind(token: int, label: int) -> str:
+    if label == IGNORE_INDEX:
+        return "masked"
+    return "trained" if label == token else "wrong"
+
+
+def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+    # One call for all texts: a fast tokenizer works through them in parallel.
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def _rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_length: int,
+    end: str,
+) -> Iterator[Any]:
+    """Yield a row, or the EncodeError that says why there is none, for each example."""
+    suffix = [] if end else [tokenizer.eos_token_id]
+    if suffix == [None]:
+        raise EncodeError("The tokenizer has no eos token; use a template with an end of its own.")
+    prompt_ids = encode_prompts(tokenizer, prompts)
+    response_ids = _tokenize(tokenizer, [response + end for response in responses])
+    for prompt, ids, response in zip(prompt_ids, response_ids, responses, strict=True):
+        length = len(prompt) + len(ids) + len(suffix)
+        if not response.strip():
+            yield EncodeError("The response is empty; give the task an output or remove it.")
+        elif len(prompt) >= max_length:
+            yield EncodeError(
+                f"The prompt alone has {len(prompt)} tokens and max_length is {max_length}, so no "
+                "token of the response would be trained; raise max_length or shorten the prompt."
+            )
+        else:
+            yield {
+                "input_ids": (prompt + ids + suffix)[:max_length],
+                "labels": ([IGNORE_INDEX] * len(prompt) + ids + suffix)[:max_length],
+                "truncated": length > max_length,
+            }

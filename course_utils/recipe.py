@@ -1,0 +1,218 @@
+"""The recipe: the one file that changes between a laptop CPU, one GPU and many."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+from course_utils import CourseError
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+
+
+class RecipeError(CourseError):
+    """A recipe that does not exist, or one that says something the course does not understand."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible address: a model's name and where it is served.
+
+    `base_url` None is OpenAI itself; "offline" is the simulated API of `course_utils.offline`,
+    started on loopback. `price` is US dollars for a million input and a million output tokens;
+    None means that nothing is charged.
+    """
+
+    model: str
+    base_url: str | None = None
+    price: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The instruction data: tasks to keep, similarity threshold, seed, held-out tasks a family."""
+
+    n: int = 2300
+    threshold: float = 0.7
+    seed: int = 0
+    heldout: int = 30
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How to tune: template, LoRA, optimiser and precision, in the Trainer's own terms.
+
+    `max_length` is in tokens. `warmup` below 1 is a share of all steps, otherwise a number of
+    steps. `save_steps` is the distance between two checkpoints in optimiser steps. `threads` is
+    for training on a CPU; 0 leaves PyTorch's choice.
+    """
+
+    template: str = "chat"
+    max_length: int = 512
+    lora_r: int = 4
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    epochs: float = 1.0
+    batch_size: int = 4
+    gradient_accumulation: int = 1
+    learning_rate: float = 1e-4
+    scheduler: str = "cosine"
+    warmup: float = 0.05
+    optim: str = "adamw_torch"
+    max_grad_norm: float = 0.3
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: str = "auto"
+    activation_checkpointing: bool = False
+    seed: int = 0
+    save_steps: int = 50
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateSpec:
+    """How to evaluate: questions to judge, the longest reply in tokens, prompts a batch."""
+
+    questions: int = 60
+    max_new_tokens: int = 64
+    batch_size: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run of the course depends on. Taught in 02, section 2."""
+
+    name: str
+    base_model: str
+    teacher: Endpoint
+    judge: Endpoint
+    description: str = ""
+    data: DataSpec = field(default_factory=DataSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+
+    def replace(self, key: str, value: Any) -> Self:
+        """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`.
+
+        Raises RecipeError for an unknown key, naming the nearest, or a value of the wrong kind.
+        """
+        settings = self.to_dict()
+        *parents, last = key.split(".")
+        place = settings
+        for i, parent in enumerate(parents):
+            if not isinstance(place.get(parent), dict):
+                raise _unknown(self.name, ".".join(parents[: i + 1]), place, ".".join(parents[:i]))
+            place = place[parent]
+        if last not in place:
+            raise _unknown(self.name, key, place, ".".join(parents))
+        place[last] = value
+        return _build(type(self), settings, self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain dictionaries, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the course."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by name ("offline") or from a YAML file ("my/recipe.yaml").
+
+    Raises RecipeError for an unknown name or key, naming the nearest, for a missing key and for
+    a value of the wrong kind.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        names = recipe_names()
+        if str(name_or_path) not in names:
+            raise RecipeError(
+                f"There is no recipe named '{name_or_path}'; the closest is "
+                f"'{_closest(str(name_or_path), names)}', and all are: {', '.join(names)}."
+            )
+        path = RECIPES / f"{name_or_path}.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"There is no recipe file {path}; give a file that exists or one of: "
+            f"{', '.join(recipe_names())}."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct the file.") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(
+            f"{path} holds no settings; start from a copy of {RECIPES / 'offline.yaml'}."
+        )
+    return _build(Recipe, {"name": path.stem, **settings}, str(path))
+
+
+def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
+    """Make a dataclass of `kind` from `settings`, checking every key and value."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in settings.items():
+        where = f"{prefix}{key}"
+        if key not in fields:
+            raise _unknown(source, where, fields, prefix.rstrip("."))
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise RecipeError(f"{source}: '{where}' must hold settings, not {value!r}.")
+            values[key] = _build(hints[key], value, source, f"{where}.")
+        else:
+            values[key] = _convert(hints[key], value, source, where)
+    for f in fields.values():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in values:
+            raise RecipeError(f"{source}: '{prefix}{f.name}' is missing; add it.")
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
+    """Return `value` as the type `hint` asks for, or raise RecipeError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal and value in args:
+        return value
+    if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
+        return None if value is None else _convert(args[0], value, source, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(inner) == len(value):
+            return tuple(_convert(h, v, source, where) for h, v in zip(inner, value, strict=True))
+    if hint is float and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 1e-4 (no dot) as text, and nobody means that
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    if origin is Literal:
+        expected = " or ".join(args)
+    elif origin is tuple:
+        expected = "a list such as " + ("[0.15, 0.60]" if args[-1] is float else "[q_proj, v_proj]")
+    else:
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        expected = kinds[hint]
+    raise RecipeError(f"{source}: '{where}' must be {expected}, not {value!r}.")
+
+
+def _unknown(source: str, where: str, known: typing.Iterable[str], prefix: str) -> RecipeError:
+    nearest = _closest(where.rsplit(".", 1)[-1], list(known))
+    nearest = f"{prefix}.{nearest}" if prefix else nearest
+    return RecipeError(f"{source}: unknown key '{where}'; the nearest one is '{nearest}'.")
+
+
+def _closest(word: str, words: list[str]) -> str:
+    return max(words, key=lambda w: difflib.SequenceMatcher(None, word, w).ratio())

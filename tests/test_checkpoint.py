@@ -1,0 +1,363 @@
+"""A part is believed only when its manifest vouches for every byte; a crash loses nothing."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from course_utils import REPO, checkpoint
+from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore, SealingCallback
+
+
+def fill(store, step, **files):
+    work = store.local(step)
+    for name, content in files.items():
+        path = work / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return work
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_text()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
+    }
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore.open("run", tmp_path)
+
+
+@pytest.fixture
+def drive(tmp_path):
+    """A store whose parts are on another disk than the work, as on Colab."""
+    return CheckpointStore("run", tmp_path / "drive", tmp_path / "local")
+
+
+def test_sealed_and_brought_back(store):
+    assert store.latest("train") is None
+    fill(store, "train", a="1", adapter__b="22")
+    sealed = store.seal("train", {"data": "hash"})
+    assert (sealed.path.name, sealed.files, sealed.bytes) == ("part-0001", 2, 3)
+    assert store.latest("train") == sealed.path
+    assert contents(sealed.path) == {"a": "1", "adapter/b": "22"}
+    manifest = json.loads((sealed.path / MANIFEST).read_text())
+    assert manifest["note"] == {"data": "hash"}
+    assert manifest["files"]["a"] == {
+        "bytes": 1,
+        "sha256": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
+    }
+
+
+def test_parts_are_numbered_immutable_and_two_are_kept(store):
+    for i in range(4):
+        fill(store, "train", a=str(i))
+        store.seal("train")
+    parts = sorted(p.name for p in (store.root / "run/train").glob("part-*"))
+    assert parts == ["part-0003", "part-0004"]
+    assert contents(store.root / "run/train/part-0003") == {"a": "2"}
+    assert contents(store.latest("train")) == {"a": "3"}
+
+
+def test_numbers_beyond_four_digits_keep_their_order(store):
+    for name in ("part-9999", "part-10000"):
+        fill(store, "train", a=name)
+        os.rename(store.seal("train").path, store.root / "run/train" / name)
+    fill(store, "train", a="newest")
+    assert store.seal("train").path.name == "part-10001"
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _edit(path):
+    path.write_text(path.read_text().replace('"run": "run"', '"run": "ruin"'))
+
+
+def _escape(path):
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {"../../../a": next(iter(manifest["files"].values()))}
+    manifest["sha256"] = checkpoint._seal_of(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+DAMAGE = {
+    "a file is missing": ("a", os.unlink, "a is missing"),
+    "a file reads short": ("a", _cut, "a has 4 bytes instead of 5"),
+    "a file reads as zeros": ("a", _zeros, "a is not what was written"),
+    "the manifest is missing": (MANIFEST, os.unlink, "MANIFEST.json is missing"),
+    "the manifest is cut": (MANIFEST, _cut, "MANIFEST.json is damaged"),
+    "the manifest is zeros": (MANIFEST, _zeros, "MANIFEST.json is damaged"),
+    "the manifest was edited": (MANIFEST, _edit, "was changed after it was written"),
+    "the manifest points outside": (MANIFEST, _escape, "outside the part"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["store", "drive"])
+def test_a_broken_part_is_named_and_the_one_before_it_used(kind, damage, request, capsys):
+    store = request.getfixturevalue(kind)
+    for content in ("older", "newer"):
+        fill(store, "train", a=content)
+        newest = store.seal("train").path
+    name, break_it, reason = DAMAGE[damage]
+    break_it(newest / name)
+    assert contents(store.latest("train")) == {"a": "older"}
+    said = capsys.readouterr().out
+    assert said.startswith("Skipping run/train/part-0002: ") and reason in said
+    # The next part gets a number of its own, and the broken one is not counted among those kept.
+    fill(store, "train", a="newest")
+    assert store.seal("train").path.name == "part-0003"
+    assert contents(store.latest("train")) == {"a": "newest"}
+
+
+def test_nothing_whole_is_nothing(store, capsys):
+    fill(store, "train", a="1")
+    os.unlink(store.seal("train").path / "a")
+    assert store.latest("train") is None
+    assert "part-0001: a is missing" in capsys.readouterr().out
+
+
+def test_from_drive_it_is_copied_once_and_verified(drive, monkeypatch):
+    fill(drive, "train", a="1")
+    drive.seal("train")
+    shutil.rmtree(drive.local_root)  # the session died: only Drive is left
+    local = drive.latest("train")
+    assert local == drive.local_root / "run/train/part-0001"
+    assert contents(local) == {"a": "1"}
+    (local / "a").write_text("2")  # somebody wrote into the copy: it is made anew
+    assert contents(drive.latest("train")) == {"a": "1"}
+    monkeypatch.setattr(checkpoint, "_copy", lambda *_: pytest.fail("copied again"))
+    assert drive.latest("train") == local
+
+
+def test_a_part_that_was_copied_into_the_work_can_be_sealed_again(store):
+    fill(store, "train", a="1")
+    shutil.copytree(store.seal("train").path, store.local("train"), dirs_exist_ok=True)
+    again = store.seal("train")
+    assert store.latest("train") == again.path
+    assert again.files == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ENOTCONN])
+@pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
+def test_a_disk_that_refuses_leaves_everything_as_it_was(store, monkeypatch, call, number):
+    fill(store, "train", a="1")
+    before = store.seal("train").path
+    work = fill(store, "train", a="2", b="3")
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, call, refuse)
+        with pytest.raises(CheckpointError, match="could not be sealed.*work is still in"):
+            store.seal("train")
+    assert store.latest("train") == before
+    assert contents(work) == {"a": "2", "b": "3"}
+    assert [p.name for p in before.parent.iterdir() if p.name.startswith(".")] == []
+    assert store.seal("train").path.name == "part-0002"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is done, not even a `finally`."""
+
+
+def test_a_crash_at_any_call_leaves_the_old_part_or_the_new_one(tmp_path):
+    crashes = 0
+    while _seal_and_crash(CheckpointStore.open(f"run{crashes}", tmp_path), crashes + 1):
+        crashes += 1
+    assert crashes > 20
+
+
+def _seal_and_crash(store, at):
+    """Die at the call number `at` that touches the disk while sealing; return whether it came."""
+    for content in ("one", "two"):
+        fill(store, "train", a=content, b__c=content)
+        store.seal("train")
+    fill(store, "train", a="three", b__c="three")
+    count = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count >= at:  # once dead, nothing works any more
+                raise Killed
+            return function(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "rename", "open"):
+            patch.setattr(checkpoint.os, name, counted(getattr(os, name)))
+        patch.setattr(checkpoint.shutil, "rmtree", counted(shutil.rmtree))
+        patch.setattr(checkpoint, "open", counted(open), raising=False)
+        patch.setattr(Path, "mkdir", counted(Path.mkdir))
+        try:
+            store.seal("train")
+            crashed = False
+        except Killed:
+            crashed = True
+    found = contents(store.latest("train"))
+    assert found in ({"a": "two", "b/c": "two"}, {"a": "three", "b/c": "three"})
+    again = store.seal("train")
+    assert contents(store.latest("train")) == {"a": "three", "b/c": "three"}
+    assert len(list(again.path.parent.glob("part-*"))) == 2
+    return crashed
+
+
+def test_sigkill_while_sealing(tmp_path):
+    """A real process, killed at real moments, again and again: the newest part is always whole."""
+    script = (
+        "import sys\n"
+        "from course_utils.checkpoint import CheckpointStore\n"
+        "store = CheckpointStore.open('run', sys.argv[1])\n"
+        "for i in range(10**6):\n"
+        "    for name in 'abc':\n"
+        "        (store.local('train') / name).write_text(str(i) * 5000)\n"
+        "    store.seal('train')\n"
+        "    print(i, flush=True)\n"
+    )
+    store = CheckpointStore.open("run", tmp_path)
+    for attempt in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, cwd=REPO
+        )
+        process.stdout.readline()
+        time.sleep(0.013 * attempt)
+        process.kill()
+        last = int(([b"0"] + process.stdout.read().split())[-1])
+        process.wait()
+        found = contents(store.latest("train"))
+        assert len(set(found.values())) == 1
+        assert found["a"] in (str(last) * 5000, str(last + 1) * 5000)
+    leftovers = [p for p in (tmp_path / "run/train").iterdir() if p.name.startswith(".")]
+    store.seal("train")
+    assert not any(p.exists() for p in leftovers)
+
+
+def test_a_living_process_keeps_its_unfinished_part(store):
+    home = fill(store, "train", a="1").parent
+    ours, dead = home / f".making-{os.getpid()}-0a1b2c3d", home / ".making-4194999-0a1b2c3d"
+    ours.mkdir()
+    dead.mkdir()
+    store.seal("train")
+    assert ours.exists() and not dead.exists()
+
+
+def test_two_that_seal_at_once_get_two_numbers(store, monkeypatch):
+    fill(store, "train", a="1")
+    real, raced = os.rename, []
+
+    def rename(source, target):
+        if not raced and Path(target).name == "part-0001":
+            raced.append(True)
+            store.seal("train")  # the other notebook is faster
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "rename", rename)
+    assert store.seal("train").path.name == "part-0002"
+    assert len(list((store.root / "run/train").glob("part-*"))) == 2
+
+
+def test_nothing_to_seal_and_bad_names(store):
+    with pytest.raises(CheckpointError, match="nothing to seal"):
+        store.seal("train")
+    for name in ("", "..", "a/b", "a.", "../x"):
+        with pytest.raises(CheckpointError, match="cannot be named"):
+            store.local(name)
+        with pytest.raises(CheckpointError, match="cannot be named"):
+            CheckpointStore.open(name)
+
+
+def test_folders_that_cannot_be_used_are_not_taken_for_empty_ones(store, monkeypatch):
+    fill(store, "train", a="1")
+    store.seal("train")
+
+    def gone(*args, **kwargs):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", gone)
+        with pytest.raises(CheckpointError, match="not connected.; if it is on Drive, mount it"):
+            store.latest("train")
+    (store.root / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        CheckpointStore.open("run", store.root / "file").local("train")
+
+
+def test_a_link_is_not_followed(store, tmp_path):
+    (tmp_path / "secret").write_text("key")
+    (fill(store, "train", a="1") / "link").symlink_to(tmp_path / "secret")
+    assert contents(store.seal("train").path) == {"a": "1"}
+
+
+def test_clear_removes_a_step(drive):
+    fill(drive, "train", a="1")
+    fill(drive, "other", a="1")
+    drive.seal("train")
+    drive.seal("other")
+    drive.clear("train")
+    assert drive.latest("train") is None
+    assert contents(drive.local("train")) == {}
+    assert drive.latest("other") is not None
+
+
+def test_where_runs_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    monkeypatch.chdir(REPO / "tests")
+    assert CheckpointStore.open("x").root == REPO / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert CheckpointStore.open("x").root == tmp_path / "runs"
+    # On Colab: work on the machine's disk, parts on Drive; without Drive a warning.
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setattr(checkpoint, "COLAB", tmp_path / "content")
+    monkeypatch.setattr(checkpoint, "DRIVE", tmp_path / "MyDrive")
+    assert CheckpointStore.open("x").root == tmp_path / "content/runs"
+    assert "Drive is not mounted" in capsys.readouterr().out
+    (tmp_path / "MyDrive").mkdir()
+    store = CheckpointStore.open("x")
+    assert store.root == tmp_path / "MyDrive/instruction-tuning/runs"
+    assert store.local("train") == tmp_path / "content/runs/x/train/work"
+
+
+def test_the_callback_seals_and_survives_a_failing_disk(store, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    callback = SealingCallback(store, "train")
+    state = SimpleNamespace(is_world_process_zero=True, global_step=7)
+    fill(store, "train", a="1")
+    callback.on_save(None, state, None)
+    part = store.latest("train")
+    assert json.loads((part / MANIFEST).read_text())["note"] == {"step": 7}
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "EIO")))
+    callback.on_save(None, state, None)
+    assert "could not be sealed" in capsys.readouterr().err
+    callback.on_save(None, SimpleNamespace(is_world_process_zero=False), None)
+    monkeypatch.undo()
+    assert store.latest("train") == part
+
+
+def test_it_imports_no_heavy_library():
+    code = (
+        "import sys, course_utils.checkpoint, course_utils.recipe, course_utils.collator, "
+        "course_utils.train, course_utils.inference\n"
+        "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stderr

@@ -1,0 +1,197 @@
+"""Every masking pitfall, as the property that rules it out; and equality with TRL's labels."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from course_utils.collator import (
+    IGNORE_INDEX,
+    EncodeError,
+    MaskingCollator,
+    encode,
+    encode_prompts,
+    encode_tasks,
+    show_mask,
+)
+from course_utils.prompts import ALPACA_KO, get_template
+from course_utils.tasks import Task
+
+TASKS = [
+    Task("다음 문장을 존댓말로 바꾸세요.", "밥 먹었어?", "식사하셨어요?"),
+    Task("전주는 어디에 있습니까?", "", "전주는 전북특별자치도에 있습니다."),
+    Task("보증금의 뜻을 쓰세요.", "", "계약할 때 맡기는 돈입니다.\n월세와 다릅니다."),
+    Task("漢字를 한글로 바꾸세요.", "全州 🍚", "전주"),
+]
+END = "<end_of_turn>\n"
+fixture_is_constant = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def trained(row):
+    return [token for token, label in zip(*row.values(), strict=True) if label != IGNORE_INDEX]
+
+
+def test_labels_follow_the_segments(tokenizer):
+    row = encode(tokenizer, "<bos>질문: 전주는?\n답변: ", "전북", 64, end=END)
+    assert tokenizer.decode(trained(row)) == "전북<end_of_turn>\n"
+    assert len(row["labels"]) == len(row["input_ids"])
+    border = row["labels"].index(trained(row)[0])
+    assert set(row["labels"][:border]) == {IGNORE_INDEX}
+    assert row["labels"][border:] == row["input_ids"][border:]
+
+
+def test_a_token_that_would_merge_across_the_border_stays_on_its_side(tokenizer):
+    # A prompt and a response that are one token when written together: a mask by the prompt's own
+    # length, as in Alpaca's train.py, would hide the response altogether.
+    word = max((t for t in tokenizer.get_vocab() if t.isalpha()), key=len)
+    prompt, response = word[:2], word[2:]
+    assert len(tokenizer(prompt + response, add_special_tokens=False)["input_ids"]) == 1
+    row = encode(tokenizer, prompt, response, 64, end=END)
+    assert tokenizer.decode(trained(row)) == response + "<end_of_turn>\n"
+
+
+@fixture_is_constant
+@given(prompt=st.text(max_size=30), response=st.text(min_size=1, max_size=30))
+def test_any_text_keeps_its_border(tokenizer, prompt, response):
+    if not response.strip():
+        return
+    row = encode(tokenizer, prompt, response, 10_000, end=END)
+    alone = tokenizer(response + END, add_special_tokens=False)["input_ids"]
+    assert trained(row) == alone
+    assert row["input_ids"][len(row["input_ids"]) - len(alone) :] == alone
+
+
+@pytest.mark.parametrize("text", ["안녕", "<bos>안녕", "<bos><bos>안녕"])
+def test_bos_comes_first_exactly_once(tokenizer, text):
+    row = encode(tokenizer, text, "네", 64)
+    bos = tokenizer.bos_token_id
+    assert row["input_ids"][0] == bos
+    assert row["input_ids"].count(bos) == 1
+    assert encode_prompts(tokenizer, [text]) == [row["input_ids"][: row["labels"].count(-100)]]
+
+
+def test_a_bos_that_is_the_eos_begins_nothing(tokenizer):
+    class NeoX:  # one token for begin and end, and none for padding, as Polyglot-Ko's tokenizer
+        bos_token_id = eos_token_id = tokenizer.eos_token_id
+
+        def __call__(self, texts, **options):
+            return tokenizer(texts, **options)
+
+    row = encode(NeoX(), "안녕", "네", 64)
+    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
+    assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_the_stop_is_trained(tokenizer):
+    stop = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert stop in encode(tokenizer, "안녕", "네", 64, end=END)["labels"]
+    assert encode(tokenizer, "안녕", "네", 64)["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_rows_that_train_nothing_are_errors(tokenizer):
+    with pytest.raises(EncodeError, match="response is empty"):
+        encode(tokenizer, "안녕", " \n", 64, end=END)
+    with pytest.raises(EncodeError, match="prompt alone has .* max_length is 4"):
+        encode(tokenizer, "전주는 어디에 있습니까?", "전북", 4)
+
+
+def test_tasks_are_counted(tokenizer):
+    long = Task("x" * 200, "", "전북")
+    tasks = [*TASKS, long, Task("안녕", "", "")]
+    template = get_template("chat", tokenizer)
+    _, whole = encode_tasks(tokenizer, tasks, template, 10_000)
+    assert (whole.rows, whole.truncated, whole.dropped) == (5, 0, 1)
+    rows, report = encode_tasks(tokenizer, tasks, template, 60)
+    assert (report.rows, report.dropped) == (4, 2)
+    assert report.truncated == sum(len(r["input_ids"]) == 60 for r in rows)
+    labels = [label for row in rows for label in row["labels"]]
+    assert report.prompt_tokens == labels.count(IGNORE_INDEX)
+    assert report.response_tokens == len(labels) - report.prompt_tokens
+    assert all(any(label != IGNORE_INDEX for label in row["labels"]) for row in rows)
+    with pytest.raises(EncodeError, match="None of 1 tasks.*response is empty"):
+        encode_tasks(tokenizer, [Task("안녕", "", "")], template, 60)
+
+
+def test_truncation_cuts_the_end(tokenizer):
+    whole = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 64, end=END)
+    cut = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 10, end=END)
+    assert cut == {name: values[:10] for name, values in whole.items()}
+
+
+def test_batch_of_tasks_equals_one_at_a_time(tokenizer):
+    for template in (ALPACA_KO, get_template("chat", tokenizer)):
+        rows, _ = encode_tasks(tokenizer, TASKS, template, 500)
+        for row, task in zip(rows, TASKS, strict=True):
+            prompt = template.render(task)
+            assert row == encode(tokenizer, prompt, task.output, 500, end=template.end)
+
+
+def test_collator_pads_on_the_right_by_length(tokenizer):
+    eos = tokenizer.eos_token_id
+    rows = [encode(tokenizer, "안녕", text, 64) for text in ("네", "반갑습니다 여러분")]
+    batch = MaskingCollator(pad_token_id=eos)(rows)  # pad == eos: the case that breaks id masks
+    assert {t.shape for t in batch.values()} == {batch["input_ids"].shape}
+    assert batch["input_ids"].shape[1] % 8 == 0
+    for i, row in enumerate(rows):
+        n = len(row["input_ids"])
+        assert batch["input_ids"][i, :n].tolist() == row["input_ids"]
+        assert batch["labels"][i, :n].tolist() == row["labels"]
+        assert batch["labels"][i, n - 1] == eos  # the real one is trained ...
+        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (len(batch["labels"][i]) - n)
+        assert set(batch["labels"][i, n:].tolist()) <= {IGNORE_INDEX}  # ... its copies are not
+
+
+def test_padding_changes_no_loss(tokenizer, tiny_base):
+    import torch
+
+    from course_utils.inference import load_base
+
+    model, _ = load_base(tiny_base)
+    row = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 64, end=END)
+    with torch.no_grad():
+        alone = model(**MaskingCollator(0, 1)([row])).loss
+        padded = model(**MaskingCollator(0, 64)([row])).loss
+    assert alone.item() == pytest.approx(padded.item(), rel=1e-5)
+
+
+def test_show_mask(tokenizer):
+    row = encode(tokenizer, "<bos>안녕", "네", 64, end=END)
+    lines = show_mask(tokenizer, row).splitlines()
+    assert lines == ["masked      2 | <bos>안녕", "trained     3 | 네<end_of_turn>\\n"]
+    assert len(show_mask(tokenizer, row, each_token=True).splitlines()) == len(row["labels"])
+    shifted = {**row, "labels": row["labels"][1:] + [IGNORE_INDEX]}
+    assert "wrong" in show_mask(tokenizer, shifted)
+
+
+def test_labels_equal_those_of_trl(tokenizer, tiny_base, tmp_path):
+    """Token for token, from prompt/completion messages and from messages with assistant masks."""
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    from course_utils.inference import load_base, quiet
+
+    template = get_template("chat", tokenizer)
+    ours, _ = encode_tasks(tokenizer, TASKS, template, 512)
+    users = ["\n\n".join(filter(None, (task.instruction, task.input))) for task in TASKS]
+    user = [[{"role": "user", "content": text}] for text in users]
+    answer = [[{"role": "assistant", "content": task.output}] for task in TASKS]
+    shapes = {
+        False: [{"prompt": u, "completion": a} for u, a in zip(user, answer, strict=True)],
+        True: [{"messages": u + a} for u, a in zip(user, answer, strict=True)],
+    }
+    model, _ = load_base(tiny_base)
+    for assistant_only, examples in shapes.items():
+        with quiet():
+            arguments = SFTConfig(
+                str(tmp_path), assistant_only_loss=assistant_only, bf16=False, use_cpu=True,
+                report_to="none",
+            )  # fmt: skip
+            theirs = SFTTrainer(
+                model,
+                args=arguments,
+                train_dataset=datasets.Dataset.from_list(examples),
+                processing_class=tokenizer,
+            ).train_dataset
+        assert theirs["input_ids"][:] == ours["input_ids"][:]
+        assert theirs["labels"][:] == ours["labels"][:]

@@ -1,0 +1,240 @@
+"""Loading, replying, streaming, merging, publishing; and one sentence for each thing missing."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from course_utils import CourseError, inference
+from course_utils.inference import (
+    ModelFolderError,
+    find_base,
+    generate,
+    load_model,
+    merge_adapter,
+    model_card,
+    push,
+    reply,
+    stream_reply,
+)
+
+QUESTIONS = ["안녕", "전주는 어디에 있습니까?", "사과 세 개와 배 네 개를 더하면?", "월세의 뜻은?"]
+PROMPTS = [f"<bos><start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n" for q in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_base):
+    return load_model(tiny_base, dtype="float32", device="cpu")
+
+
+def make_adapter(base, folder, scale=0.3):
+    """Save a LoRA adapter with random weights, as `train` would have."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    model, _ = load_model(base, dtype="float32", device="cpu")
+    model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=scale)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base, tmp_path_factory):
+    return make_adapter(tiny_base, tmp_path_factory.mktemp("train") / "adapter")
+
+
+def by_hand(model, tokenizer, prompt, max_new_tokens):
+    """Greedy decoding without a cache, a batch or padding: the slow truth."""
+    import torch
+
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    start = len(ids)
+    stops = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")}
+    while len(ids) - start < max_new_tokens:
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in stops:
+            ids.pop()
+            break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_replies_equal_greedy_decoding_by_hand_in_order(loaded, batch_size):
+    expected = [by_hand(*loaded, prompt, 12) for prompt in PROMPTS]
+    assert len(set(expected)) == len(PROMPTS)
+    assert reply(*loaded, PROMPTS, max_new_tokens=12, batch_size=batch_size) == expected
+    assert reply(*loaded, [], max_new_tokens=12) == []
+
+
+def test_bos_is_there_once_whether_the_prompt_has_it_or_not(loaded):
+    bare = [prompt.removeprefix("<bos>") for prompt in PROMPTS]
+    options = {"max_new_tokens": 8}
+    assert reply(*loaded, bare, **options) == reply(*loaded, PROMPTS, **options)
+
+
+@pytest.mark.parametrize("stop", ["<end_of_turn>", "<eos>"])
+def test_a_reply_ends_at_the_turn_or_the_text(loaded, stop):
+    """A model that says one word and then a stop token for ever."""
+    model, tokenizer = loaded
+    word = tokenizer("전주", add_special_tokens=False)["input_ids"]
+    end = tokenizer.convert_tokens_to_ids(stop)
+    script, real = word + [end] * 99, model.forward
+
+    def forward(input_ids, *args, **kwargs):
+        output = real(input_ids, *args, **kwargs)
+        position = 0 if input_ids.shape[1] > 1 else forward.said  # one token a call with a cache
+        output.logits[:, -1] = -1e9
+        output.logits[:, -1, script[position]] = 0
+        forward.said = position + 1
+        return output
+
+    model.forward = forward
+    try:
+        (answer,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=16)
+        assert (answer.text, answer.tokens, answer.stopped) == ("전주", len(word), True)
+        (cut,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=len(word))
+        assert (cut.text, cut.stopped) == ("전주", False)
+    finally:
+        model.forward = real
+
+
+def test_streamed_pieces_are_the_reply(loaded):
+    pieces = list(stream_reply(*loaded, PROMPTS[1], max_new_tokens=12))
+    assert len(pieces) > 1
+    assert "".join(pieces).strip() == reply(*loaded, PROMPTS[1:2], max_new_tokens=12)[0]
+
+
+def test_a_stream_that_fails_ends_with_the_error(loaded, monkeypatch):
+    model, tokenizer = loaded
+    broken = SimpleNamespace(device="cpu", generate=lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(stream_reply(broken, tokenizer, "안녕"))
+
+
+def test_an_adapter_changes_replies_and_merging_keeps_them(loaded, tiny_base, adapter, tmp_path):
+    tuned = load_model(tiny_base, adapter, dtype="float32", device="cpu")
+    expected = reply(*tuned, PROMPTS, max_new_tokens=12)
+    assert expected != reply(*loaded, PROMPTS, max_new_tokens=12)
+    merged = merge_adapter(tiny_base, adapter, tmp_path / "merged")
+    again = load_model(merged, dtype="float32", device="cpu")
+    assert reply(*again, PROMPTS, max_new_tokens=12) == expected
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(tiny_base, tmp_path, name):
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    (folder / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"{folder} has no {name}; download or make"):
+        load_model(folder)
+
+
+def test_a_missing_shard_is_named(tiny_base, tmp_path):
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-2.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFolderError, match="has no model-00001-of-00002.safetensors;"):
+        load_model(folder)
+
+
+def test_damaged_weights_are_one_sentence(tiny_base, tmp_path):
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(ModelFolderError, match="cannot be loaded .*repair or download") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base", ["assets/no-such-model", "./gemma", "/no/gemma", "~/no-gemma", "a/b/c", "gemma"]
+)
+def test_a_folder_that_is_not_there_is_never_looked_up_on_the_hub(base, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("Hub"))
+    with pytest.raises(ModelFolderError, match=f"There is no model folder '{base}'"):
+        load_model(base)
+
+
+def test_where_a_base_is(tiny_base, tmp_path, monkeypatch):
+    assert find_base("google/gemma-2b-it") == "google/gemma-2b-it"
+    assert find_base(tiny_base) == str(tiny_base.resolve())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inference, "REPO", tiny_base.parent)
+    assert find_base("tiny-gemma") == str(tiny_base.resolve())
+
+
+def test_the_hub_without_a_network_is_one_sentence():
+    with pytest.raises(ModelFolderError, match="cannot be loaded.*HF_TOKEN") as caught:
+        load_model("google/gemma-2b-it")
+    assert "\n" not in str(caught.value)
+
+
+def test_adapters_that_do_not_fit(tiny_base, adapter, tmp_path):
+    other = shutil.copytree(tiny_base, tmp_path / "other")
+    with pytest.raises(ModelFolderError, match="was trained on '.*tiny-gemma', not on '.*other'"):
+        load_model(other, adapter)
+    # The same name but another shape: the base was made anew.
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    changed = shutil.copytree(adapter, tmp_path / "changed")
+    (changed / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+    with pytest.raises(ModelFolderError, match="does not fit.*train it again"):
+        load_model(tiny_base, changed)
+    (changed / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match="has no adapter_model.safetensors"):
+        load_model(tiny_base, changed)
+
+
+RESULT = {
+    "recipe": {"name": "offline", "base_model": "google/gemma-2b-it"},
+    "identity": {"data": "0123abcd"},
+    "versions": {"torch": "2.13.0"},
+    "rows": 10,
+    "steps": 20,
+    "first_loss": 2.5,
+    "last_loss": 0.5,
+}
+
+
+def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Api:
+        def __getattr__(self, name):
+            return lambda *args, **options: calls.append((name, args, options))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    folder = shutil.copytree(adapter, tmp_path / "train/adapter")
+    (folder.parent / "result.json").write_text(json.dumps(RESULT))
+    assert push(folder, "me/tuned") == "https://huggingface.co/me/tuned"
+    (_, _, made), (_, _, folder_options), (_, _, file_options) = calls
+    assert made["private"] is True
+    assert folder_options["folder_path"] == folder
+    card = file_options["path_or_fileobj"].decode()
+    assert file_options["path_in_repo"] == "README.md"
+    assert card == model_card(folder)
+    for fact in ("base_model: google/gemma-2b-it", "`0123abcd`", "| torch | 2.13.0 |", "| 0.5 |"):
+        assert fact in card
+    with pytest.raises(ModelFolderError, match="no \\*.safetensors"):
+        push(tmp_path, "me/tuned")
+
+
+def test_push_refused_says_what_to_set(adapter, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    class Api:
+        def create_repo(self, *args, **options):
+            raise LocalTokenNotFoundError("Token is required\nlong story")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    with pytest.raises(CourseError, match="refused the upload to me/x .Token is required.; set HF"):
+        push(adapter, "me/x")
