@@ -1,0 +1,181 @@
+"""Make the tiny Gemma: `make base-model`, once, about an hour of two CPU cores.
+
+A GemmaForCausalLM of 3.5 million parameters learns to continue the documents of the micro-world,
+and nothing else: it has seen no instruction and no chat turn. It is the offline stand-in for
+`google/gemma-2b-it`, so that everybody can watch instruction tuning do its work; it is a
+simulation and knows nothing outside its world.
+
+The rows of <start_of_turn> and <end_of_turn> get no useful gradient here, because no document holds
+them. Under tied embeddings all such rows are pushed the same way until they are one vector, and a
+tuned model could not tell the end of a turn from its start. They are drawn anew at the end.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import random
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
+
+from course_utils import REPO
+from course_utils.offline.documents import documents
+
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+VOCABULARY = 2048
+CONTEXT = 256
+
+CHAT_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}\
+{% if message['role'] == 'assistant' %}\
+{{ '<start_of_turn>model\n' }}{% generation %}\
+{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{% endgeneration %}\
+{% else %}\
+{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] | trim + '<end_of_turn>\n' }}\
+{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+
+def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizerFast:
+    """A byte-fallback BPE of 2,048 tokens in Gemma's conventions: ▁ for spaces, single digits."""
+    bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    bpe.normalizer = normalizers.Replace(" ", "▁")
+    pieces = Regex(r"\p{N}|▁?\p{L}+|▁?[^\p{L}\p{N}▁]|▁")
+    bpe.pre_tokenizer = pre_tokenizers.Split(pieces, "isolated")
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=SPECIAL + bytes_, show_progress=False
+    )
+    roles = ["user\nmodel\n"] * 2000  # so that both role names become whole tokens
+    bpe.train_from_iterator([*islice(documents(seed), n_documents), *roles], trainer)
+
+    # The bytes belong to the vocabulary but must not be recognised when spelled out in a text.
+    state = json.loads(bpe.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in SPECIAL]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+        clean_up_tokenization_spaces=False, padding_side="left", model_max_length=CONTEXT * 4,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def token_stream(tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> torch.Tensor:
+    """The first n tokens of the documents, each between <bos> and <eos>, as one int16 vector."""
+    source, parts, total = documents(seed), [], 0
+    while total < n:
+        batch = tokenizer(list(islice(source, 5000)), add_special_tokens=False)["input_ids"]
+        ids = [i for row in batch for i in (tokenizer.bos_token_id, *row, tokenizer.eos_token_id)]
+        parts.append(torch.tensor(ids, dtype=torch.int16))
+        total += len(ids)
+    return torch.cat(parts)[:n]
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> GemmaForCausalLM:
+    """An untrained Gemma, 256 wide, 4 layers, 4 heads sharing 1 key-value head."""
+    torch.manual_seed(seed)
+    return GemmaForCausalLM(
+        GemmaConfig(
+            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+            num_attention_heads=4, num_key_value_heads=1, head_dim=64, max_position_embeddings=1024,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True,
+        )
+    )
+
+
+def pretrain(
+    model: GemmaForCausalLM, stream: torch.Tensor, *, batch: int, peak: float, seed: int
+) -> list[tuple[int, float, float]]:
+    """One pass over the stream; returns (step, loss in nats per token, seconds) along the way."""
+    rows = stream[: len(stream) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+    steps, warmup = len(rows) // batch, 100
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        lr=peak, betas=(0.9, 0.95), fused=True,
+    )
+    forward = torch.compile(lambda ids: model(input_ids=ids, labels=ids, use_cache=False).loss)
+    curve, recent, start = [], [], time.time()
+    for step in range(steps):
+        progress = max(0.0, (step - warmup) / max(1, steps - warmup))
+        rate = peak * min((step + 1) / warmup, 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids = rows[step * batch : (step + 1) * batch].long()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = forward(ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        recent.append(loss.item())
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            curve.append((step + 1, sum(recent) / len(recent), time.time() - start))
+            speed = (step + 1) * batch * CONTEXT / curve[-1][2]
+            print(f"step {step + 1}/{steps}  loss {curve[-1][1]:.3f}  {speed:,.0f} tokens/s", flush=True)
+            recent = []
+    return curve
+
+
+def redraw_turn_rows(model: GemmaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    """Give the two turn tokens new random rows, as long as those of ordinary tokens."""
+    table = model.get_input_embeddings().weight.data
+    generator = torch.Generator().manual_seed(seed)
+    length = table[len(SPECIAL) + 256 :].norm(dim=1).mean()
+    for token in ("<start_of_turn>", "<end_of_turn>"):
+        row = torch.randn(table.shape[1], generator=generator)
+        table[tokenizer.convert_tokens_to_ids(token)] = row / row.norm() * length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=REPO / "assets/tiny-gemma-ko")
+    parser.add_argument("--tokens", type=float, default=30e6)
+    parser.add_argument("--batch", type=int, default=32, help="rows of 256 tokens a step")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    random.seed(args.seed)
+
+    start = time.time()
+    tokenizer = train_tokenizer(args.seed)
+    stream = token_stream(tokenizer, int(args.tokens), args.seed)
+    print(f"{len(stream):,} tokens of documents after {time.time() - start:.0f} s", flush=True)
+    model = new_model(tokenizer, args.seed)
+    curve = pretrain(model, stream, batch=args.batch, peak=args.lr, seed=args.seed)
+    redraw_turn_rows(model, tokenizer, args.seed)
+
+    model.generation_config.eos_token_id = [
+        tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>"),
+    ]
+    model.to(torch.bfloat16).save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    weights = (args.out / "model.safetensors").read_bytes()
+    record = {
+        "seed": args.seed, "tokens": len(stream), "batch": args.batch, "lr": args.lr,
+        "steps": curve[-1][0], "seconds": round(curve[-1][2]),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "sha256": hashlib.sha256(weights).hexdigest(), "curve": curve,
+    }
+    (args.out / "pretraining.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    print(f"{args.out}: {len(weights) / 1e6:.2f} MB, sha256 {record['sha256'][:16]}")
+
+
+if __name__ == "__main__":
+    main()
