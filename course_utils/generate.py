@@ -1,0 +1,158 @@
+"""Self-instruct: seeds go in, a dataset of new tasks comes out.
+
+    3 seeds -> prompt -> teacher -> candidates -> rules -> similarity -> kept, until there are n
+
+Request i shows seeds drawn by a generator seeded with i, and replies are taken in the order of the
+requests, so the dataset is a function of the journal: run it again, with the network faster, slower
+or gone, and every byte is the same. Whatever is not kept is counted under one named reason.
+
+Sources: Self-Instruct (Wang et al., 2023), Stanford Alpaca (2023). Taught in 01, section 5.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from course_utils import CourseError
+from course_utils.llm import LLM, Request
+from course_utils.prompts import RULES, check_task, generation_prompt, parse_generation
+from course_utils.similarity import SimilarityFilter, filter_similar
+from course_utils.tasks import Task, write_tasks
+
+EXAMPLES = 3  # seeds shown in a prompt
+REASONS = (*RULES, "truncated", "similar")
+"""Every reason a candidate can be rejected for, in the order in which reports list them."""
+
+
+@dataclass(frozen=True)
+class GenerationReport:
+    """The funnel: candidates = kept + everything rejected, by reason.
+
+    `calls`, `tokens` and `cost` (dollars) are those of the replies that were used, whether they
+    were paid for now or in an earlier run. `note` says why there are fewer tasks than asked for.
+    """
+
+    candidates: int
+    kept: int
+    rejected: dict[str, int]
+    calls: int
+    tokens: int
+    cost: float
+    path: Path
+    note: str = ""
+
+    def __str__(self) -> str:
+        rows = [("candidates", self.candidates), *self.rejected.items(), ("kept", self.kept)]
+        lines = [f"{name:24}{number:8,}" for name, number in rows]
+        lines.append(f"{self.calls:,} calls, {self.tokens:,} tokens, ${self.cost:.2f}, {self.path}")
+        return "\n".join(lines + [self.note] * bool(self.note))
+
+
+def question_text(task: Task) -> str:
+    """What the similarity filter compares: the instruction and, below it, the input."""
+    return f"{task.instruction}\n{task.input}".strip()
+
+
+def generation_requests(seeds: Sequence[Task], *, seed: int = 0,
+                        batch: int = 20) -> Iterator[Request]:
+    """The endless requests of the loop, the i-th always the same; `LLM.plan` takes a slice."""
+    seeds = list(seeds)
+    if not seeds:
+        raise CourseError("Generation starts from seed tasks, and there is none: "
+                          "data/seed_tasks.jsonl has some.")
+    for index in count():
+        shown = random.Random(f"{seed}/{index}").sample(seeds, min(EXAMPLES, len(seeds)))
+        yield Request(messages=[{"role": "user", "content": generation_prompt(shown, batch)}],
+                      params={"seed": index, "max_tokens": 200 * batch})
+
+
+def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: float = 0.7,
+                   seed: int = 0, batch: int = 20, progress: bool = True,
+                   patience: int = 20) -> GenerationReport:
+    """Ask the teacher for tasks until n good ones are kept, and write them to `out` (JSONL).
+
+    A task is kept if it passes the rules and its ROUGE-L with every seed and every task kept so
+    far is at most `threshold`. Its meta names the request, the model and the nearest neighbour.
+    After `patience` calls in a row without a new task the teacher has run dry: what there is gets
+    written and the report's note says so. Replies beyond the n-th task stay in the journal.
+
+    Raises CourseError, with all replies kept, if the server fails or the budget is reached; run it
+    again to go on.
+    """
+    seeds = list(seeds)
+    similar = SimilarityFilter(threshold)
+    for task in seeds:
+        similar.add(question_text(task))
+    kept: list[Task] = []
+    rejected: Counter = Counter()
+    calls = tokens = barren = refused = 0
+    cost, note = 0.0, ""
+    requests = generation_requests(seeds, seed=seed, batch=batch)
+    with (closing(llm.complete(requests)) as replies,
+          tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar):
+        while len(kept) < n and barren < patience:
+            reply = next(replies)
+            before = len(kept)
+            calls += 1
+            if reply.text is None:
+                if reply.finish_reason != "refused":  # a gap here would be filled by the next run
+                    raise CourseError(f"Generation stopped at request {calls}, with {len(kept)} of "
+                                      f"{n} tasks: {reply.error}. Every reply so far is kept; run "
+                                      "again to go on.")
+                refused += 1
+            else:
+                tokens += sum(reply.usage.values())
+                cost += llm.cost(reply.usage)
+                parsed = parse_generation(reply.text, first_number=min(EXAMPLES, len(seeds)) + 1,
+                                          finish_reason=reply.finish_reason or "stop")
+                rejected.update(reason for reason, _ in parsed.rejected)
+                for task in parsed.tasks:
+                    if len(kept) == n:
+                        break
+                    if similar.admit(question_text(task)):
+                        rejected["similar"] += 1
+                        continue
+                    origin = {"request": reply.key, "model": reply.model,
+                              "nearest": _nearest(similar, task, len(seeds))}
+                    kept.append(Task(task.instruction, task.input, task.output, origin))
+            bar.update(len(kept) - before)
+            bar.set_postfix(rejected=rejected.total(), cost=f"${cost:.2f}")
+            barren = 0 if len(kept) > before else barren + 1
+    if len(kept) < n:
+        note = (f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new"
+                + (f" ({refused} of {calls} were refused by the server)." if refused else "."))
+    write_tasks(out, kept)
+    return GenerationReport(len(kept) + rejected.total(), len(kept), _ordered(rejected), calls,
+                            tokens, cost, Path(out), note)
+
+
+def filter_tasks(tasks: Iterable[Task],
+                 threshold: float = 0.7) -> tuple[list[Task], dict[str, int]]:
+    """The same rules and the same filter for tasks from elsewhere: (kept, rejected by reason)."""
+    good, rejected = [], Counter()
+    for task in tasks:
+        reason = check_task(task)
+        if reason:
+            rejected[reason] += 1
+        else:
+            good.append(task)
+    filtered = filter_similar(map(question_text, good), threshold)
+    rejected["similar"] += len(filtered.dropped)
+    return [good[index] for index in filtered.kept], _ordered(rejected)
+
+
+def _nearest(similar: SimilarityFilter, task: Task, seeds: int) -> dict:
+    """The nearest neighbour of the task admitted last, for its meta."""
+    match = similar.nearest(question_text(task), among=len(similar) - 1)
+    among, index = ("seeds", match.index) if match.index < seeds else ("kept", match.index - seeds)
+    return {"among": among, "index": index, "score": round(match.score, 4)}
+
+
+def _ordered(rejected: Counter) -> dict[str, int]:
+    return {reason: rejected[reason] for reason in REASONS if rejected[reason]}

@@ -1,0 +1,466 @@
+"""The client against a server on loopback: order, retries, the journal, money, plain errors."""
+
+import http.server
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from course_utils import REPO, CourseError
+from course_utils.journal import Journal, JournalError
+from course_utils.llm import LLM, BudgetReached, Plan, Request
+
+
+class Api(http.server.ThreadingHTTPServer):
+    """An API whose `answer(body, n)` gives (status, body, headers) for the n-th chat request."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.asked, self.finished = [], []
+        self.answer = lambda body, n: chat(f"to {said(body)}")
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def handle_error(self, *_):
+        pass  # a client that went away is part of some tests
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": "a test"}
+                  for name in ("echo-large", "echo-small")]
+        self.send(200, {"object": "list", "data": models})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body["authorization"] = self.headers["authorization"]
+        with self.server.lock:
+            self.server.asked.append(body)
+            n = len(self.server.asked) - 1
+        self.send(*self.server.answer(body, n))
+        with self.server.lock:
+            self.server.finished.append(body)
+
+    def send(self, status, content, headers=()):
+        if status is None:  # hang up without a word
+            return self.connection.close()
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def said(body):
+    return body["messages"][0]["content"]
+
+
+def chat(text, finish_reason="stop", tokens=(10, 20)):
+    message = {"role": "assistant", "content": text}
+    return 200, {
+        "id": "x", "object": "chat.completion", "created": 0, "model": "echo-small-1",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1],
+                  "total_tokens": sum(tokens)}}
+
+
+def refusal(status, message="no", **more):
+    headers = more.pop("headers", {})
+    return status, {"error": {"message": message, "type": "error", **more}}, headers
+
+
+@pytest.fixture
+def api():
+    with Api() as server:
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def client(api, tmp_path):
+    def make(**settings):
+        journal = tmp_path / "journal.jsonl"
+        defaults = {"model": "echo-small", "base_url": api.url, "journal": journal, "backoff": 0.01}
+        return LLM(**(defaults | settings))
+
+    return make
+
+
+def ask(text, sample=0, **params):
+    return Request([{"role": "user", "content": str(text)}], params, sample)
+
+
+def lines(llm):
+    return [json.loads(line) for line in llm.journal.path.read_text("utf-8").splitlines()]
+
+
+# ---------------------------------------------------------------- order and concurrency
+
+
+def test_replies_come_in_the_order_of_requests_and_from_the_journal(api, client):
+    def answer(body, n):
+        time.sleep(0.03 * (4 - int(said(body)) % 4))
+        return chat(f"to {said(body)}")
+
+    api.answer = answer
+    llm = client(workers=4)
+    replies = []
+    for reply in llm.complete(ask(n) for n in range(12)):
+        assert reply.key in {record["key"] for record in lines(llm)}  # before anybody sees it
+        replies.append(reply)
+    assert [reply.text for reply in replies] == [f"to {n}" for n in range(12)]
+    assert {(reply.cached, reply.error, reply.model) for reply in replies} == {
+        (False, None, "echo-small-1")}
+    assert replies[0].usage == {"prompt_tokens": 10, "completion_tokens": 20}
+
+
+def test_requests_are_sent_together_but_never_more_than_workers(api, client):
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def answer(body, n):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        return chat("ok")
+
+    api.answer = answer
+    list(client(workers=5).complete(ask(n) for n in range(20)))
+    assert most[0] == 5
+
+
+def test_closing_waits_for_what_is_on_its_way_and_starts_no_more(api, client):
+    api.answer = lambda body, n: time.sleep(0.05) or chat("ok")
+    llm = client(workers=3)
+    replies = llm.complete(ask(n) for n in itertools.count())
+    next(replies)
+    next(replies)
+    replies.close()
+    asked = len(api.asked)
+    assert asked <= 2 + 3
+    assert len(lines(llm)) == asked  # each of them was paid for and is kept
+    time.sleep(0.1)
+    assert len(api.asked) == asked
+
+
+def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
+    api.answer = lambda body, n: time.sleep(0.05) or chat("ok")
+    llm = client(workers=3)
+    with pytest.raises(KeyboardInterrupt):
+        for number, _ in enumerate(llm.complete(ask(n) for n in range(50))):
+            if number == 4:
+                raise KeyboardInterrupt
+    assert len(lines(llm)) == len(api.asked) < 12
+
+
+# ---------------------------------------------------------------- paid once
+
+
+def test_nothing_is_asked_twice(api, client):
+    requests = [ask("a"), ask("b"), ask("a"), ask("a", sample=1), ask("a", temperature=0)]
+    replies = list(client().complete(requests))
+    assert len(api.asked) == 4
+    assert [reply.cached for reply in replies] == [False, False, True, False, False]
+    again = list(client().complete(requests))
+    assert len(api.asked) == 4
+    assert all(reply.cached for reply in again)
+    assert [reply.text for reply in again] == [reply.text for reply in replies]
+    list(client(model="echo-large").complete(requests[:1]))
+    assert len(api.asked) == 5  # another model is another question
+
+
+def test_a_complete_journal_needs_no_server_and_no_key(client, monkeypatch):
+    list(client().complete([ask("a")]))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    offline = client(base_url="https://no.such.host.invalid/v1")
+    assert [reply.text for reply in offline.complete([ask("a")])] == ["to a"]
+
+
+def test_what_the_journal_has_is_taken_without_looking_ahead(api, client):
+    """A rerun once drew one request further than the run before it, and paid for that one."""
+    requests = [ask(n) for n in range(20)]
+    asked = []
+    for _ in range(5):
+        replies = client(workers=3).complete(iter(requests))
+        for _ in range(6):
+            next(replies)
+        replies.close()
+        asked.append(len(api.asked))
+    assert asked == [asked[0]] * 5
+
+
+def test_the_key_depends_on_what_is_asked_alone(client):
+    llm = client()
+    assert llm.key(ask("a", x=1, y=2)) == llm.key(ask("a", y=2, x=1))
+    assert len({llm.key(r) for r in (ask("a"), ask("b"), ask("a", x=1), ask("a", sample=1))}) == 4
+    assert llm.key(ask("가")) == client(base_url="http://127.0.0.1:9/v1").key(ask("가"))
+
+
+def test_without_a_journal_file_replies_are_kept_in_memory(api, client):
+    llm = client(journal=None)
+    assert [r.cached for r in llm.complete([ask("a")])] == [False]
+    assert [r.cached for r in llm.complete([ask("a")])] == [True]
+
+
+@pytest.mark.parametrize("cut", [1, 30, -3, -1])
+def test_a_line_torn_by_a_kill_is_repaired(api, client, tmp_path, cut):
+    llm = client()
+    list(llm.complete([ask("하나"), ask("둘")]))
+    path = llm.journal.path
+    whole = path.read_bytes().splitlines(keepends=True)
+    llm.journal.close()
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(whole[0] + whole[1][:cut])
+    llm = client(journal=torn)
+    kept = 2 if cut == -1 else 1  # -1: only the line break was missing
+    assert len(llm.journal) == kept
+    list(llm.complete([ask("하나"), ask("둘"), ask("셋")]))
+    assert len(api.asked) == 2 + (3 - kept)
+    assert len(lines(llm)) == 3
+
+
+def test_a_broken_line_is_named_and_a_foreign_file_left_alone(tmp_path):
+    good = json.dumps({"key": "a", "text": "b"}).encode() + b"\n"
+    for content, words in ((good + b"?\n" + good, ":2 is not a journal line"),
+                           (b"[1, 2]", "is not a journal"), (b'{"a": 1}\n', ":1")):
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        with pytest.raises(JournalError, match=words):
+            Journal.open(path)
+        assert path.read_bytes() == content
+
+
+def test_one_process_shares_a_journal_and_another_is_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal.open(path)
+    journal.add({"key": "a"})
+    assert Journal.open(tmp_path / "." / "journal.jsonl") is journal  # the cell was run again
+    program = f"from course_utils.journal import Journal; Journal.open({str(path)!r})"
+    other = [sys.executable, "-c", program]
+    refused = subprocess.run(other, cwd=REPO, capture_output=True, text=True)
+    assert "is in use by another process" in refused.stderr
+    journal.close()
+    subprocess.run(other, cwd=REPO, check=True)
+    assert len(Journal.open(path)) == 1
+
+
+def test_a_deleted_journal_is_begun_anew(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    old = Journal.open(path)
+    old.add({"key": "a"})
+    path.unlink()
+    new = Journal.open(path)
+    new.add({"key": "b"})
+    assert json.loads(path.read_text()) == {"key": "b"}
+
+
+def test_half_an_emoji_can_be_kept(api, client):
+    api.answer = lambda body, n: chat("좋아요 \ud83d")
+    assert [r.text for r in client().complete([ask("a")])] == ["좋아요 ?"]
+    assert len(lines(client())) == 1
+
+
+# ---------------------------------------------------------------- what may pass
+
+
+def test_passing_failures_are_tried_again(api, client):
+    faults = [refusal(429), refusal(500), refusal(503), (None, b""), (200, b"{broken"),
+              (200, {"object": "chat.completion", "choices": []})]
+    api.answer = lambda body, n: faults[n] if n < len(faults) else chat("at last")
+    (reply,) = client(workers=1).complete([ask("a")])
+    assert (reply.text, len(api.asked)) == ("at last", 7)
+    assert len(lines(client())) == 1
+
+
+def test_retry_after_is_honoured(api, client):
+    answers = [refusal(429, headers={"retry-after": "0.3"}),
+               refusal(429, headers={"retry-after-ms": "100"}), chat("ok")]
+    api.answer = lambda body, n: answers[n]
+    start = time.perf_counter()
+    list(client(backoff=0).complete([ask("a")]))
+    assert time.perf_counter() - start >= 0.4
+    api.answer = lambda body, n: refusal(429, headers={"retry-after": "86400"})
+    (reply,) = client().complete([ask("b")])
+    assert "asks to wait 86400 s" in reply.error  # nobody sits and waits for a day
+
+
+def test_a_slow_server_is_a_passing_failure(api, client):
+    api.answer = lambda body, n: chat("ok") if n else time.sleep(1.5) or chat("late")
+    (reply,) = client(timeout=1).complete([ask("a")])
+    assert reply.text == "ok"
+
+
+def test_spent_retries_give_a_reply_with_an_error_and_no_record(api, client):
+    api.answer = lambda body, n: refusal(500, "out of order") if said(body) == "b" else chat("ok")
+    llm = client(max_retries=2)
+    replies = list(llm.complete([ask("a"), ask("b"), ask("c")]))
+    assert [reply.text for reply in replies] == ["ok", None, "ok"]
+    assert replies[1].error == "given up after 3 attempts: out of order"
+    assert replies[1].finish_reason is None
+    assert len(lines(llm)) == 2
+    api.answer = lambda body, n: chat("now")
+    assert [r.text for r in llm.complete([ask("a"), ask("b")])] == ["ok", "now"]
+
+
+def test_a_refused_request_does_not_stop_the_others(api, client):
+    api.answer = lambda body, n: refusal(400, "too long") if said(body) == "b" else chat("ok")
+    replies = list(client().complete([ask("a"), ask("b"), ask("c")]))
+    assert [reply.finish_reason for reply in replies] == ["stop", "refused", "stop"]
+    assert "too long" in replies[1].error
+    assert len(api.asked) == 3
+
+
+# ---------------------------------------------------------------- what will not pass
+
+
+def test_a_refused_key_stops_at_once(api, client):
+    api.answer = lambda body, n: refusal(401, "Incorrect API key")
+    with pytest.raises(CourseError, match=f"{api.url} refused the API key .401: Incorrect"):
+        list(client().complete(ask(n) for n in range(100)))
+    assert len(api.asked) <= 8
+
+
+def test_what_cannot_be_cured_interrupts_what_is_waiting(api, client):
+    slow = refusal(500, headers={"retry-after": "60"})
+    api.answer = lambda body, n: slow if said(body) == "0" else refusal(401)
+    start = time.perf_counter()
+    with pytest.raises(CourseError, match="refused the API key"):
+        list(client().complete([ask(0), ask(1)]))
+    assert time.perf_counter() - start < 10
+
+
+def test_an_unknown_model_names_the_closest(api, client):
+    api.answer = lambda body, n: refusal(404, "not found", code="model_not_found")
+    with pytest.raises(CourseError, match='the model "echo-smal": .* offers is "echo-small"'):
+        list(client(model="echo-smal").complete([ask("a")]))
+
+
+def test_an_account_without_credit_stops(api, client):
+    api.answer = lambda body, n: refusal(429, "quota", code="insufficient_quota")
+    with pytest.raises(CourseError, match="no credit left"):
+        list(client().complete([ask("a")]))
+    assert len(api.asked) == 1
+
+
+def test_a_server_that_is_not_there_is_named(client):
+    with pytest.raises(CourseError, match="Cannot reach http://127.0.0.1:9/v1"):
+        list(client(base_url="http://127.0.0.1:9/v1").complete([ask("a")]))
+
+
+def test_a_missing_key_is_said_before_anything_is_sent(client, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(CourseError, match="set OPENAI_API_KEY"):
+        list(client(base_url=None).complete([ask("a")]))
+
+
+def test_keys_go_where_they_belong(api, client, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    list(client().complete([ask("a")]))
+    assert api.asked[0]["authorization"] == "Bearer none"  # not to a server on this machine
+    list(client(api_key="given").complete([ask("b")]))
+    assert api.asked[1]["authorization"] == "Bearer given"
+    assert "given" not in client().journal.path.read_text()
+
+
+def test_a_proxy_is_not_asked_for_this_machine(client, monkeypatch):
+    for name in ("http_proxy", "all_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert [reply.text for reply in client().complete([ask("a")])] == ["to a"]
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_refused_parameters_are_adapted_once_and_said(api, client, capsys):
+    def answer(body, n):
+        if "max_tokens" in body:
+            return refusal(400, "Unsupported parameter: 'max_tokens' is not supported with this "
+                           "model. Use 'max_completion_tokens' instead.", param="max_tokens",
+                           code="unsupported_parameter")
+        if "temperature" in body:
+            return refusal(400, "Unsupported value: 'temperature' does not support 0.2.",
+                           param="temperature", code="unsupported_value")
+        return chat(json.dumps({k: v for k, v in body.items() if k.startswith("max")}))
+
+    api.answer = answer
+    llm = client(workers=1)
+    first, second = llm.complete([ask(n, max_tokens=5, temperature=0.2) for n in range(2)])
+    assert json.loads(first.text) == json.loads(second.text) == {"max_completion_tokens": 5}
+    assert len(api.asked) == 4  # two lessons, then one request each
+    assert capsys.readouterr().out.splitlines() == [
+        'echo-small does not accept "max_tokens": "max_completion_tokens" is sent instead.',
+        'echo-small does not accept "temperature": it is left out from now on.']
+    assert first.key == client().key(ask(0, max_tokens=5, temperature=0.2))
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_ever(api, client):
+    def answer(body, n):
+        name = next((name for name in body if name.startswith("max")), "nothing")
+        return refusal(400, f"'{name}' is unsupported. Use 'max_completion_tokens'.", param=name)
+
+    api.answer = answer
+    (reply,) = client().complete([ask("a", max_tokens=5)])
+    assert reply.finish_reason == "refused"
+    assert len(api.asked) == 3
+
+
+def test_parameters_reach_the_server_as_they_are(api, client):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+    list(client().complete([ask("a", seed=3, top_k=4, response_format=form)]))
+    body = api.asked[0]
+    assert (body["seed"], body["top_k"], body["response_format"]) == (3, 4, form)
+    assert body["model"] == "echo-small"
+
+
+# ---------------------------------------------------------------- money
+
+
+def test_a_plan_spends_nothing(api, client):
+    llm = client(price=(1, 2))
+    requests = [ask("abcd" * 10, max_tokens=100), ask("가" * 30, max_tokens=50), ask("가" * 30,
+                max_tokens=50)]
+    plan = llm.plan(requests)
+    prompts = 14 + 24  # 40 / 4 + 4 and 30 / 1.5 + 4
+    assert plan == Plan(2, 1, prompts + 150, pytest.approx((prompts + 2 * 150) / 1e6))
+    assert api.asked == []
+    list(llm.complete(requests[:1]))
+    assert llm.spent == pytest.approx((10 + 2 * 20) / 1e6)
+    plan = llm.plan(requests)  # from now on a completion is as long as those before it
+    assert (plan.calls, plan.cached, plan.tokens) == (1, 2, 24 + 20)
+    assert "1 calls to make (2 already in the journal), about 44 tokens" in str(plan)
+
+
+def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
+    api.answer = lambda body, n: time.sleep(0.02) or chat("ok", tokens=(5, 100))
+    settings = {"price": (0, 10_000), "workers": 4}  # a cent a token, a dollar a reply
+    llm = client(**settings, budget=5.5)
+    texts = []
+    with pytest.raises(BudgetReached, match=r"budget of \$5.5 is reached: \$5.0000 is spent"):
+        for reply in llm.complete(ask(n, max_tokens=100) for n in itertools.count()):
+            texts.append(reply.text)
+    assert texts == ["ok"] * 5 == ["ok"] * len(api.asked)
+    with pytest.raises(BudgetReached):  # what earlier runs spent counts
+        list(client(**settings, budget=5.5).complete([ask("new", max_tokens=100)]))
+    more = client(**settings, budget=7)
+    assert sum(1 for _ in more.complete(ask(n, max_tokens=100) for n in range(7))) == 7
+    assert len(api.asked) == 7
+
+
+def test_a_budget_needs_a_price():
+    with pytest.raises(CourseError, match="A budget needs a price"):
+        LLM("m", budget=1)

@@ -1,0 +1,148 @@
+"""Task files: what is read, what is refused with which sentence, and that writing is atomic."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_utils.tasks import (
+    Task,
+    TaskFileError,
+    read_jsonl,
+    read_tasks,
+    write_atomic,
+    write_jsonl,
+    write_tasks,
+)
+
+ROWS = [
+    {"instruction": "존댓말로 바꾸세요.", "input": "밥 먹었어?", "output": "식사하셨어요?"},
+    {"instruction": "3에 4를 더하면 얼마입니까?", "input": "", "output": "7"},
+]
+TASKS = [Task(**row) for row in ROWS]
+text = st.text(st.characters(codec="utf-8"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    def make(content, name="data.json"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return path
+
+    return make
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_a_list_and_lines_are_read_alike(file):
+    assert read_tasks(file(json.dumps(ROWS))) == TASKS
+    assert read_tasks(file(json.dumps(ROWS, indent=2))) == TASKS
+    assert read_tasks(file(lines(ROWS))) == TASKS
+    assert read_tasks(file("\n" + lines(ROWS).replace("\n", "\r\n\r\n"))) == TASKS
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(file):
+    assert read_tasks(file(b"\xef\xbb\xbf" + lines(ROWS).encode())) == TASKS
+    assert read_tasks(file(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())) == TASKS
+
+
+def test_koalpaca_and_seed_fields(file):
+    path = file(lines([
+        {"instruction": "양파는 어떤 식물인가요?", "output": "백합목의 식물입니다.", "url": "https://a"},
+        {"id": "seed-1", "instruction": "a", "input": None, "output": 7, "meta": {"family": "x"}},
+    ]))
+    koalpaca, seed = read_tasks(path)
+    assert (koalpaca.input, koalpaca.meta) == ("", {"url": "https://a"})
+    assert (seed.input, seed.output, seed.meta) == ("", "7", {"id": "seed-1", "family": "x"})
+
+
+def test_a_unicode_line_separator_ends_no_line(file):
+    row = {"instruction": "가\u2028나\x85다", "output": "라"}
+    assert read_tasks(file(lines([row])))[0].instruction == "가\u2028나\x85다"
+
+
+GOOD = lines(ROWS[:1])
+
+
+@pytest.mark.parametrize(("content", "place", "words"), [
+    ("", "", "is empty"),
+    (" \n\n", "", "is empty"),
+    ("[]", "", "empty list"),
+    (GOOD * 16 + '{"instruction": "가", "output": \n' + GOOD, ":17", "not JSON"),
+    (GOOD * 2 + '["a"]\n', ":3", "a list"),
+    (GOOD + '{"instruction": "a"}\n', ":2", 'no "output" field'),
+    ('{"question": "a", "output": "b"}', ":1", 'no "instruction" field'),
+    (GOOD + '{"instruction": ["a"], "output": "b"}', ":2", '"instruction" is a list'),
+    (GOOD + '{"instruction": "a", "output": "\\ud83d"}', ":2", "half of a character"),
+    ('[\n {"instruction": "a", "output": "b"},\n {"instruction": "a"}\n]', ":3", "no \"output\""),
+    ('[\n {"instruction": "a", "output": "b"}\n {"instruction": "a"}\n]', ":3", "comma"),
+    ('[\n {"instruction": "a", "output": "b"},\n', ":3", "not JSON"),
+    ('[\n {"instruction": "a", "output": "b"},\n]', ":3", "not JSON"),
+    ('[\n {"instruction": "a", "output": "b"}\n]\n{}', ":4", "after the end"),
+    ('[1]', ":1", "a number"),
+    (GOOD.encode() * 4 + lines(ROWS).encode("cp949"), ":5", "cp949"),
+    (GOOD.encode("utf-16"), ":1", "UTF-16"),
+    (GOOD.encode() + b"\x80\x80\n", ":2", "not UTF-8"),
+])
+def test_what_is_wrong_is_said_in_one_sentence(file, content, place, words):
+    path = file(content)
+    with pytest.raises(TaskFileError) as error:
+        read_tasks(path)
+    assert str(path) + place in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "no.json", tmp_path):
+        with pytest.raises(TaskFileError, match=str(path)):
+            read_tasks(path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.builds(Task, text, text, text, st.dictionaries(
+    text.filter(lambda key: key not in ("instruction", "input", "output")), st.integers())),
+    min_size=1))
+def test_what_is_written_is_read_back(tmp_path_factory, tasks):
+    path = tmp_path_factory.getbasetemp() / "round.jsonl"
+    write_tasks(path, tasks)
+    assert read_tasks(path) == tasks
+
+
+def test_korean_is_written_as_it_is(tmp_path):
+    write_tasks(tmp_path / "new" / "a.jsonl", TASKS)
+    assert "존댓말로" in (tmp_path / "new" / "a.jsonl").read_text("utf-8")
+
+
+def test_plain_objects_round(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"b": "나"}])
+    assert read_jsonl(tmp_path / "a.jsonl") == [{"a": 1}, {"b": "나"}]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, fail)
+            with pytest.raises(OSError, match="disk full"):
+                write_atomic(path, "new")
+        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+        assert path.read_text() == "old"
+    write_atomic(path, b"new")
+    assert path.read_text() == "new"
+
+
+def test_a_task_can_be_a_member_of_a_set_and_cannot_change():
+    assert len({TASKS[0], Task(**ROWS[0], meta={"id": 1}), TASKS[1]}) == 3
+    with pytest.raises(AttributeError):
+        TASKS[0].output = "다른 답"
