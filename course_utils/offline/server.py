@@ -1,0 +1,337 @@
+"""A simulated API on loopback in OpenAI's protocol: `python -m course_utils.offline.server`.
+
+The course reaches it through the openai client and a base_url, like any other provider, so that not
+a line of its code differs. The same request body always gets the same reply, byte for byte.
+
+What it is: /v1/models and /v1/chat/completions with usage, finish_reason, the teacher's replies as
+json_schema, errors in OpenAI's form, and delays and faults on demand. What it is not: streaming,
+tools, several choices, or a language model (see `simulated`).
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from course_utils.offline.simulated import (
+    HONEST,
+    JUDGE,
+    MODELS,
+    Imperfections,
+    JudgeTraits,
+    judge,
+    teach,
+)
+
+REFUSED_KEY = "refused"
+"""The one API key that is turned away, so that a refusal can be seen."""
+
+HOST = "127.0.0.1"
+CHARACTERS_PER_TOKEN = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line sets; `latency` is in seconds, the other numbers are shares."""
+
+    latency: float = 0.0
+    faults: float = 0.0
+    seed: int = 0
+    refuse_max_tokens: bool = False
+    log: str | None = None
+    traits: JudgeTraits = field(default_factory=JudgeTraits)
+    imperfections: Imperfections = field(default_factory=Imperfections)
+
+
+class ApiError(Exception):
+    """An error in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str = ""):
+        super().__init__(message)
+        kind = {429: "rate_limit_error", 500: "server_error"}.get(status, "invalid_request_error")
+        self.status = status
+        self.error = {"message": message, "type": kind, "param": param or None, "code": code}
+
+
+def count_tokens(text: str) -> int:
+    """An estimate of tokens that needs no tokenizer: one for every two characters, rounded up.
+
+    >>> count_tokens("안녕하세요")
+    3
+    """
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def complete(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The reply to a chat completion request, decided by its body alone; raises ApiError."""
+    _check(body, settings)
+    digest = _digest(body)
+    rng = random.Random(f"{settings.seed}/{digest}")
+    prompt = _text_of(body["messages"][-1])
+    finish = "stop"
+    if body["model"] == JUDGE:
+        text = judge(prompt, rng, settings.traits)
+    else:
+        as_json = (body.get("response_format") or {}).get("type") == "json_schema"
+        taught = teach(prompt, rng, settings.imperfections, as_json=as_json)
+        text, finish = taught or (None, "stop")
+    if text is None:
+        text = HONEST
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    if limit is not None and count_tokens(text) > limit:
+        text, finish = text[: limit * CHARACTERS_PER_TOKEN], "length"
+    asked = sum(count_tokens(_text_of(message)) for message in body["messages"])
+    told = count_tokens(text)
+    return {
+        "id": f"chatcmpl-simulated-{digest[:24]}",
+        "object": "chat.completion",
+        "created": 0,  # the same request gets the same reply, so no clock
+        "model": body["model"],
+        "system_fingerprint": f"simulated-{settings.seed}",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "finish_reason": finish,
+                "logprobs": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": asked,
+            "completion_tokens": told,
+            "total_tokens": asked + told,
+        },
+    }
+
+
+def _digest(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    """A message's text, whether it is given plainly or in parts."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def _check(body: Any, settings: Settings) -> None:
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise ApiError(400, "The body must be a JSON object with 'model' and 'messages'.")
+    if not body["messages"] or not all(isinstance(m, dict) for m in body["messages"]):
+        raise ApiError(400, "'messages' must hold at least one message.", param="messages")
+    if body.get("model") not in MODELS:
+        message = (
+            f"The model `{body.get('model')}` does not exist or you do not have access to it. "
+            f"This simulation offers: {', '.join(MODELS)}."
+        )
+        raise ApiError(404, message, "model_not_found", "model")
+    if settings.refuse_max_tokens and "max_tokens" in body:
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. "
+            "Use 'max_completion_tokens' instead."
+        )
+        raise ApiError(400, message, "unsupported_parameter", "max_tokens")
+    for name in ("max_tokens", "max_completion_tokens"):
+        limit = body.get(name)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ApiError(400, f"'{name}' must be a whole number from 1.", "invalid_value", name)
+    if body.get("stream") or (body.get("n") or 1) != 1 or body.get("tools"):
+        param = "stream" if body.get("stream") else "tools" if body.get("tools") else "n"
+        message = f"Unsupported parameter: this simulation does not know '{param}'."
+        raise ApiError(400, message, "unsupported_parameter", param)
+    wanted = (body.get("response_format") or {}).get("type", "text")
+    if wanted != "text" and (wanted != "json_schema" or body["model"] == JUDGE):
+        message = "Only the simulated teacher replies in another form, and only as json_schema."
+        raise ApiError(400, message, "unsupported_value", "response_format")
+
+
+class Dropped(Response):
+    """A reply that breaks off: the server closes the connection after the first bytes."""
+
+    async def __call__(self, scope, receive, send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"id": "chat', "more_body": True})
+
+
+def make_app(settings: Settings) -> Starlette:
+    """The application; `settings` decide everything but the count of attempts at each request."""
+    attempts: Counter[str] = Counter()
+
+    async def list_models(request: Request) -> Response:
+        _authorize(request)
+        model = {"object": "model", "created": 0, "owned_by": "simulation"}
+        return JSONResponse({"object": "list", "data": [{"id": name, **model} for name in MODELS]})
+
+    async def chat_completions(request: Request) -> Response:
+        _authorize(request)
+        try:
+            body = json.loads(await request.body())
+        except ValueError:
+            raise ApiError(400, "The request body is not valid JSON.") from None
+        await asyncio.sleep(settings.latency)
+        digest = _digest(body)
+        attempts[digest] += 1
+        # Each attempt draws anew, so whoever tries again gets through, and does so in every run.
+        rng = random.Random(f"fault/{settings.seed}/{digest}/{attempts[digest]}")
+        fault = rng.choice(["429", "500", "drop"]) if rng.random() < settings.faults else None
+        _log(settings.log, {"request": digest, "attempt": attempts[digest], "fault": fault})
+        if fault == "429":
+            raise ApiError(429, "Rate limit reached (simulated): try again.", "rate_limit_exceeded")
+        if fault == "500":
+            raise ApiError(500, "The server had an error (simulated): try again.")
+        if fault == "drop":
+            return Dropped()
+        return JSONResponse(complete(body, settings))
+
+    async def explain(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            address = f"{request.method} {request.url.path}"
+            error = ApiError(error.status_code, f"Unknown request URL: {address}.")
+        elif not isinstance(error, ApiError):
+            error = ApiError(500, f"The simulation itself failed, which is a bug: {error!r}")
+        waits = {"retry-after": "1", "retry-after-ms": "50"} if error.status == 429 else None
+        return JSONResponse({"error": error.error}, error.status, waits)
+
+    routes = [
+        Route("/v1/models", list_models),
+        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    ]
+    kinds = (ApiError, HTTPException, Exception)
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, explain))
+
+
+def _authorize(request: Request) -> None:
+    if request.headers.get("authorization", "").removeprefix("Bearer ").strip() == REFUSED_KEY:
+        raise ApiError(401, "Incorrect API key provided: refused.", "invalid_api_key")
+
+
+def _log(path: str | None, line: dict[str, Any]) -> None:
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+# --- Process ----------------------------------------------------------------------------------
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Prints its address once it accepts connections, and not before."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"http://{HOST}:{sockets[0].getsockname()[1]}/v1", flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after `parent` has ended, however that happened."""
+    is_child = os.getppid() == parent
+
+    def watch() -> None:
+        while True:
+            if is_child and os.getppid() != parent:
+                os._exit(0)
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os._exit(0)
+            except PermissionError:
+                pass
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
+    traits = JudgeTraits()
+    parser = argparse.ArgumentParser(
+        prog="python -m course_utils.offline.server",
+        description="A simulated OpenAI-compatible API on loopback; it prints its base_url.",
+        epilog=f"The teacher's imperfections: {Imperfections()}.",
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=8000, help="0 picks a free one (default %(default)s)")
+    add("--latency", type=float, default=0.0, metavar="S", help="seconds before each reply")
+    add("--faults", type=_share, default=0.0, metavar="RATE",
+        help="share of attempts answered with 429, 500 or a dropped connection")  # fmt: skip
+    add("--position-bias", type=_share, default=traits.position_bias, metavar="B",
+        help="how often the judge names the first of two equals (default %(default)s)")  # fmt: skip
+    add("--noise", type=_share, default=traits.noise, metavar="E",
+        help="how often the judge errs at random (default %(default)s)")  # fmt: skip
+    add("--invalid", type=_share, default=traits.invalid, metavar="RATE",
+        help="how often the judge gives no verdict (default %(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, help="all chance depends on this and on the request")
+    add("--refuse-max-tokens", action="store_true", help="as OpenAI's reasoning models do")
+    add("--parent", type=int, metavar="PID", help="end when this process has ended")
+    add("--log", metavar="FILE", help="append one JSON line for every attempt")
+    options = parser.parse_args(arguments)
+    settings = Settings(
+        latency=options.latency,
+        faults=options.faults,
+        seed=options.seed,
+        refuse_max_tokens=options.refuse_max_tokens,
+        log=options.log,
+        traits=JudgeTraits(options.position_bias, options.noise, options.invalid),
+    )
+    return options, settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until interrupted; a port that cannot be used is one sentence and exit code 1."""
+    options, settings = _parse(arguments)
+    if options.parent:
+        _end_with(options.parent)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, options.port))
+        listener.listen(512)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(
+            f"Port {options.port} on {HOST} cannot be used ({reason}): choose another one with "
+            "--port, or let --port 0 pick a free one."
+        )
+    config = uvicorn.Config(
+        make_app(settings),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="critical",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
+    try:
+        AnnouncingServer(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()
