@@ -1,4 +1,4 @@
-"""What the notebooks teach, ready to import: prompts, the filter, the masking collator, the judge."""
+"""What the notebooks teach: prompts, the similarity filter, the masking collator, the judge."""
 
 from pathlib import Path
 

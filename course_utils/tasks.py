@@ -95,8 +95,8 @@ def split_heldout(tasks: Iterable[Task], share: float = 0.1) -> tuple[list[Task]
     }
     ranked = sorted(set(hashes.values()))
     if len(ranked) < 2:
-        raise CourseError(f"{len(ranked)} different question(s) cannot be divided into training and "
-                          "held-out tasks: bring at least two, better some hundreds.")
+        raise CourseError("One question cannot be divided into training and held-out tasks: bring "
+                          "at least two different ones, better some hundreds.")
     limit = ranked[max(1, round(len(ranked) * share)) - 1]
     return ([task for task in tasks if hashes[task] > limit],
             [task for task in tasks if hashes[task] <= limit])

@@ -102,7 +102,8 @@ def _towns_noted(rng: random.Random) -> str:
             ]
         )
 
-    return rng.choice(["여행 수첩", "낱말 쪽지", "길 위의 기록"]) + "\n" + _several(rng, 3, 7, one, "\n")
+    title = rng.choice(["여행 수첩", "낱말 쪽지", "길 위의 기록"])
+    return title + "\n" + _several(rng, 3, 7, one, "\n")
 
 
 # --- Terms ------------------------------------------------------------------------------------
@@ -453,9 +454,11 @@ def _copying(rng: random.Random) -> str:
 def _pairs(rng: random.Random) -> str:
     """A private code that holds for one page: reading the page is the only way to know it."""
     things = rng.sample(facts()["items"], rng.randint(3, 5))
-    code = dict(zip(things, rng.sample(facts()["homes"] + facts()["people"], len(things)), strict=True))
+    signs = rng.sample(facts()["homes"] + facts()["people"], len(things))
+    code = dict(zip(things, signs, strict=True))
     lines = [f"{thing} = {code[thing]}" for thing in things]
-    asked = [_talk(rng, f"{thing}?", f"{code[thing]}.") for thing in rng.sample(things, len(things))]
+    again = rng.sample(things, len(things))
+    asked = [_talk(rng, f"{thing}?", f"{code[thing]}.") for thing in again]
     return "\n".join(lines + asked)
 
 

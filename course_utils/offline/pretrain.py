@@ -14,8 +14,6 @@ import argparse
 import hashlib
 import json
 import math
-import platform
-import random
 import time
 from itertools import islice
 from pathlib import Path
@@ -112,7 +110,8 @@ def pretrain(
     curve, recent, start = [], [], time.time()
     for step in range(steps):
         progress = max(0.0, (step - warmup) / max(1, steps - warmup))
-        rate = peak * min((step + 1) / warmup, 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+        decay = 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2
+        rate = peak * min((step + 1) / warmup, decay)
         for group in optimizer.param_groups:
             group["lr"] = rate
         ids = rows[step * batch : (step + 1) * batch].long()
@@ -126,12 +125,15 @@ def pretrain(
         if (step + 1) % 100 == 0 or step + 1 == steps:
             curve.append((step + 1, sum(recent) / len(recent), time.time() - start))
             speed = (step + 1) * batch * CONTEXT / curve[-1][2]
-            print(f"step {step + 1}/{steps}  loss {curve[-1][1]:.3f}  {speed:,.0f} tokens/s", flush=True)
+            line = f"step {step + 1}/{steps}  loss {curve[-1][1]:.3f}  {speed:,.0f} tokens/s"
+            print(line, flush=True)
             recent = []
     return curve
 
 
-def redraw_turn_rows(model: GemmaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+def redraw_turn_rows(
+    model: GemmaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> None:
     """Give the two turn tokens new random rows, as long as those of ordinary tokens."""
     table = model.get_input_embeddings().weight.data
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +151,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    random.seed(args.seed)
 
     start = time.time()
     tokenizer = train_tokenizer(args.seed)
@@ -164,17 +165,68 @@ def main() -> None:
     ]
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    weights = (args.out / "model.safetensors").read_bytes()
     record = {
         "seed": args.seed, "tokens": len(stream), "batch": args.batch, "lr": args.lr,
         "steps": curve[-1][0], "seconds": round(curve[-1][2]),
         "parameters": sum(p.numel() for p in model.parameters()),
         "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "sha256": hashlib.sha256(weights).hexdigest(), "curve": curve,
-    }
+        "documents": fingerprint(args.seed),
+        "weights": hashlib.sha256((args.out / "model.safetensors").read_bytes()).hexdigest(),
+        "curve": [[step, round(loss, 4), round(seconds)] for step, loss, seconds in curve],
+    }  # fmt: skip
     (args.out / "pretraining.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    print(f"{args.out}: {len(weights) / 1e6:.2f} MB, sha256 {record['sha256'][:16]}")
+    (args.out / "README.md").write_text(card(record), encoding="utf-8")
+    print(f"{args.out}: sha256 of the weights {record['weights'][:16]}")
+
+
+def fingerprint(seed: int, n: int = 2000) -> str:
+    """sha256 of the first n documents: it changes when the world no longer writes the same."""
+    text = "\0".join(islice(documents(seed), n))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def card(record: dict) -> str:
+    """The model card, every number of it from the record of the run."""
+    rows = record["curve"][:: max(1, len(record["curve"]) // 10)]
+    if rows[-1] != record["curve"][-1]:
+        rows.append(record["curve"][-1])
+    curve = "\n".join(f"| {step:,} | {loss:.3f} | {s / 60:.0f} |" for step, loss, s in rows)
+    return CARD.format(curve=curve, **record, minutes=record["seconds"] / 60,
+                       context=CONTEXT, vocabulary=VOCABULARY)  # fmt: skip
+
+
+CARD = """\
+---
+language: ko
+license: apache-2.0
+library_name: transformers
+---
+# tiny-gemma-ko
+
+A Gemma of {parameters:,} parameters that this course pretrained on the documents of its own
+micro-world. It stands in for `google/gemma-2b-it` where there is no GPU, so that instruction
+tuning can be watched on a laptop. **It is a simulation: it knows nothing outside that world, and
+no number measured with it says anything about a real model.** Do not use it for anything else.
+
+- Architecture: `GemmaForCausalLM`, 256 wide, 4 layers, MLP 768, 4 heads sharing 1 key-value head,
+  tied embeddings, bfloat16.
+- Tokenizer: byte-fallback BPE of {vocabulary:,} tokens in Gemma's conventions (single digits, the
+  turn tokens, a chat template with generation markers).
+- Data: {tokens:,} tokens from `course_utils.offline.documents`, seed {seed}. No request, no
+  instruction wording and no chat turn is among them; it has not been instruction-tuned.
+- Afterwards the rows of `<start_of_turn>` and `<end_of_turn>` were drawn anew: no document holds
+  these tokens, and under tied embeddings their untrained rows collapse onto each other.
+
+| step | loss (nats a token) | minutes |
+|---:|---:|---:|
+{curve}
+
+{steps:,} steps of {batch} x {context} tokens, AdamW, peak learning rate {lr}, cosine;
+{minutes:.0f} minutes on {threads} CPU threads, torch {torch}. `make base-model` makes it again.
+
+    documents sha256  {documents}
+    weights   sha256  {weights}
+"""
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ def draw_event(rng: random.Random, future: bool | None = None) -> Event:
     return Event(subject, time, place, rng.choice(list(verb["objects"])), stem, future)
 
 
-CASUAL_SUBJECTS = {"나는": "저는", "내가": "제가", "나도": "저도", "우리는": "저희는", "우리도": "저희도"}
+CASUAL_SUBJECTS = {
+    "나는": "저는", "내가": "제가", "나도": "저도", "우리는": "저희는", "우리도": "저희도",
+}  # fmt: skip
 CASUAL_ENDINGS = {False: ["어.", "거든."], True: [" 거야.", "래.", "게."]}
 
 
@@ -211,7 +213,8 @@ def _draw_summary(rng: random.Random) -> Draft:
 
 
 STORY = re.compile(
-    r"(?P<name>[가-힣]+?)[은는] (?P<place>[가-힣 ]+?)에 갔습니다\. (?:거기|그곳)에서 (?P<did>[^.]+\.)"
+    r"(?P<name>[가-힣]+?)[은는] (?P<place>[가-힣 ]+?)에 갔습니다\. "
+    r"(?:거기|그곳)에서 (?P<did>[^.]+\.)"
 )
 
 
@@ -264,7 +267,7 @@ def review(rng: random.Random, positive: bool) -> str:
     kind = rng.randrange(3)  # things bought, eating out, staying somewhere: a third of each list
     first, remarks = (
         lines[kind * len(lines) // 3 : (kind + 1) * len(lines) // 3]
-        for lines in (reviews["review_subjects"], reviews["positive" if positive else "negative"])
+        for lines in (reviews["subjects"], reviews["positive" if positive else "negative"])
     )
     return " ".join([rng.choice(first), *rng.sample(remarks, 2)])
 
@@ -491,12 +494,14 @@ def _task(family: str, draft: Draft, wordings: str, rng: random.Random) -> Task:
     f = facts()
     wording = rng.randrange(len(f["wordings"][family][wordings]))
     core = f["wordings"][family][wordings][wording]
-    text = "" if draft.slots and draft.input in draft.slots.values() and "{" in core else draft.input
+    # A wording with a slot for the town or the term holds the whole question.
+    named = "{" in core and draft.input in draft.slots.values()
     instruction = fill(core, draft.slots)
     if rng.random() < 0.8:
         instruction = f"{rng.choice(f['openers'][family][wordings])} {instruction}"
     meta = {"family": family, "wording": wording}
-    return Task(instruction, text, FAMILIES[family].answer(draft.slots, draft.input), meta)
+    answer = FAMILIES[family].answer(draft.slots, draft.input)
+    return Task(instruction, "" if named else draft.input, answer, meta)
 
 
 def sample_tasks(
@@ -535,7 +540,8 @@ def _patterns() -> list[tuple[re.Pattern, str]]:
 
     def slot(found: re.Match) -> str:
         particle = found[2] and f"(?:{found[2]}|{PARTICLES[found[2]]})"
-        return f"(?P<{found[1]}>{'|'.join(sorted(names[found[1]], key=len, reverse=True))}){particle}"
+        longest_first = sorted(names[found[1]], key=len, reverse=True)
+        return f"(?P<{found[1]}>{'|'.join(longest_first)}){particle}"
 
     patterns = []
     for family in FAMILIES:

@@ -1,0 +1,475 @@
+"""Where am I: Colab or not, which GPU, which secrets, which attention.
+
+`setup()` is the first cell of every notebook. Taught in 01, section 1.
+"""
+
+import getpass
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils import REPO, CourseError
+from course_utils.checkpoint import DRIVE, CheckpointStore
+from course_utils.recipe import Endpoint, Recipe, load_recipe, recipe_names
+from course_utils.tasks import Task, read_tasks, split_heldout
+
+if TYPE_CHECKING:
+    from course_utils.llm import LLM
+
+GPU_RECIPE = "gemma-2b-l4"
+GPU_NEEDS_GIB = 20  # an L4 shows 22; a T4 shows 15 and has no bfloat16
+BASE_MODEL = "assets/tiny-gemma-ko"
+
+# What an installation may replace while an older version is loaded.
+PACKAGES = (
+    "numpy", "pandas", "pyarrow", "torch", "transformers", "trl", "peft", "accelerate",
+    "datasets", "huggingface_hub", "tokenizers", "safetensors", "openai", "pydantic",
+)  # fmt: skip
+
+
+class MissingSecret(CourseError):
+    """A key that is in none of the places where the course looks; the message says which."""
+
+
+class RestartNeeded(CourseError):
+    """A package was replaced on disk while an older one is loaded."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes: `kind` is "cuda" or "cpu", `name` is for people, `gib` is GPU memory."""
+
+    kind: str
+    name: str
+    gib: float = 0.0
+    capability: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run of the course: its recipe, where its artefacts live, and its two addresses."""
+
+    recipe: Recipe
+    store: CheckpointStore
+    device: str
+    data: Path | None = None
+    hardware: Device = field(default=Device("cpu", "CPU"), repr=False)
+
+    @property
+    def base_model(self) -> str:
+        """The folder or Hub id to load; raises CourseError if it is a folder that is gone."""
+        return _base_model(self.recipe)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the teacher or the judge is the simulated API."""
+        return "offline" in (self.recipe.teacher.base_url, self.recipe.judge.base_url)
+
+    def teacher(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
+        """Return the client of the model that writes the data; `settings` go to `LLM`."""
+        return _client(self.recipe.teacher, journal, settings)
+
+    def judge(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
+        """Return the client of the model that compares answers; `settings` go to `LLM`."""
+        return _client(self.recipe.judge, journal, settings)
+
+    def training_tasks(self) -> list[Task]:
+        """Return the instruction data of this run without the part that `heldout` keeps back."""
+        tasks = read_tasks(self.artefact("preprocess") / "tasks.jsonl")
+        return tasks if self._in_world else split_heldout(tasks)[0]
+
+    def heldout(self) -> list[Task]:
+        """Return tasks to evaluate on, never trained on; meta["family"] groups them.
+
+        Offline they come from the micro-world's held-out side; otherwise they are a tenth of the
+        instruction data, chosen by hash, one family named "data".
+        """
+        if self._in_world:
+            return _world().heldout_tasks(self.recipe.data.heldout)
+        _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
+        return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
+
+    def unseen(self) -> list[Task]:
+        """Return held-out tasks in wordings that no training task uses; none outside the world."""
+        if not self._in_world:
+            return []
+        return _world().heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
+
+    def truth(self, task: Task) -> str | None:
+        """Return the one right answer, or None where nobody knows it: outside the micro-world."""
+        try:
+            return _world().solve(task.instruction, task.input) if self._in_world else None
+        except CourseError:
+            return None
+
+    @property
+    def _in_world(self) -> bool:
+        return self.data is None and self.recipe.teacher.base_url == "offline"
+
+    def sample(self, step: str) -> Path:
+        """Return the shipped artefacts of a step, so that a notebook opens without the one before.
+
+        Raises CourseError where they would not fit: they are those of the offline recipe.
+        """
+        folder = REPO / "assets" / "sample" / step
+        own = self.data is None and (step == "preprocess" or self.recipe.base_model == BASE_MODEL)
+        if not own or not folder.is_dir():
+            raise CourseError(
+                f"The run '{self.store.run}' has no finished step '{step}' and there is no sample "
+                f"of it that fits: run the notebook that makes it first."
+            )
+        return folder
+
+    def artefact(self, step: str) -> Path:
+        """Return the newest sealed artefacts of a step, or the shipped sample; prints which."""
+        folder = self.store.latest(step)
+        kind = "this run's own"
+        if folder is None:
+            folder, kind = self.sample(step), "the shipped sample, no run of your own yet"
+        print(f"{step}: {shown(folder)} ({kind})")
+        return folder
+
+
+def _world():
+    from course_utils.offline import world
+
+    return world
+
+
+def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Course:
+    """Find out where this runs, choose the recipe, open the run's store and print the card.
+
+    "auto" takes the recipe of the environment variable RECIPE if there is one, else the GPU recipe
+    where there is a large enough GPU and a key, else the offline one. DATA names a file of your
+    own tasks; RUNS another folder for the runs. Raises RestartNeeded, RecipeError, TaskFileError.
+    """
+    _refuse_replaced_packages()
+    drive_problem = _mount_drive() if on_colab() else None
+    hardware = find_device()
+    chosen, why = _choose(recipe, hardware)
+    settings = load_recipe(chosen)
+    data = _data_file()
+    _set_environment(settings, hardware)
+    store = CheckpointStore.open(run_name(settings, data), root or os.environ.get("RUNS") or None)
+    course = Course(settings, store, hardware.kind, data, hardware)
+    print(_card(course, why, drive_problem))
+    return course
+
+
+def run_name(recipe: Recipe, data: Path | None = None) -> str:
+    """Return the name of a run's folder; own data has its own, and changed data another one."""
+    if data is None:
+        return recipe.name
+    stem = re.sub(r"[^\w.+-]+", "-", data.stem).strip("-.+") or "data"
+    return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
+
+
+def secret(name: str, *, ask: bool = True) -> str:
+    """Return a key from the environment, a .env file, Colab's secrets or, at last, a prompt.
+
+    The value is never printed or stored. Raises MissingSecret, which says what to do.
+    """
+    if value := os.environ.get(name) or _from_env_file(name):
+        return value
+    problem = ""
+    if on_colab():
+        value, problem = _from_colab(name)
+        if value:
+            return value
+    if ask and _can_ask():
+        try:
+            if value := getpass.getpass(f"{name}: ").strip():
+                return value
+        except Exception:  # a front end that cannot ask raises its own kind of error
+            pass
+    raise MissingSecret(
+        f"{name} is not set: put it into the environment, into a line '{name}=...' of the file "
+        f".env, or on Colab into Secrets (the key icon) with notebook access switched on.{problem}"
+    )
+
+
+def pick_attention() -> str:
+    """Return the fastest attention that already works here; it never compiles anything.
+
+    "flash_attention_2" or a ready-made Hub kernel on a GPU of capability 8 or more, else "sdpa",
+    which gives the same results. Taught in 02, section 6.
+    """
+    device = find_device()
+    if device.kind != "cuda" or device.capability < (8, 0):
+        return "sdpa"
+    if importlib.util.find_spec("flash_attn"):
+        return "flash_attention_2"
+    kernel = "kernels-community/flash-attn2"
+    if importlib.util.find_spec("kernels"):
+        try:
+            _try_attention(kernel)
+            return kernel
+        except Exception as error:  # whatever is wrong with it, it is not used
+            print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
+            return "sdpa"
+    print("No FlashAttention is installed; using sdpa, which gives the same results.")
+    return "sdpa"
+
+
+def doctor() -> str:
+    """Return a page about this machine for a question or a bug report; it holds no secret."""
+    device = find_device()
+    lines = [
+        f"Python       {sys.version.split()[0]}, {sys.platform}",
+        f"Where        {'Colab' if on_colab() else 'not Colab'}",
+        f"Device       {device.name}",
+        f"Drive        {'mounted' if DRIVE.is_dir() else 'not mounted'}",
+    ]
+    for name in PACKAGES:
+        installed = _installed(name)
+        note = f", but {loaded} is loaded" if (loaded := _replaced(name)) else ""
+        lines.append(f"{name:<17}{installed or 'not installed'}{note}")
+    for name in ("OPENAI_API_KEY", "HF_TOKEN"):
+        lines.append(f"{name:<17}{'set' if _has_secret(name) else 'not set'}")
+    lines.append(f"Recipes      {', '.join(recipe_names())}")
+    base = REPO / BASE_MODEL / "config.json"
+    lines.append(f"Offline base {'there' if base.is_file() else 'missing: make base-model'}")
+    return "\n".join(lines)
+
+
+def on_colab() -> bool:
+    """Return whether this is a Colab session."""
+    return "COLAB_RELEASE_TAG" in os.environ
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as it is printed: from the checkout or the working folder, no machine's names.
+
+    >>> shown(REPO / "assets" / "tiny-gemma-ko")
+    'assets/tiny-gemma-ko'
+    """
+    path = Path(path).absolute()
+    for base in (REPO, Path.cwd()):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return str(path)
+
+
+def find_device() -> Device:
+    """Return the GPU if there is one that PyTorch can use, else the CPU.
+
+    PyTorch is imported only where a driver is present: preprocessing does without it.
+    """
+    if _has_driver() and importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_properties(0)
+            gib, count = gpu.total_memory / 2**30, torch.cuda.device_count()
+            name = f"{gpu.name}, {gib:.0f} GiB, capability {gpu.major}.{gpu.minor}"
+            if count > 1:
+                name = f"{count} x {name}"
+            return Device("cuda", name, gib, (gpu.major, gpu.minor))
+    return Device("cpu", f"CPU, {os.cpu_count()} cores")
+
+
+def _has_driver() -> bool:
+    return bool(shutil.which("nvidia-smi")) or os.path.exists("/dev/kfd")
+
+
+def _client(endpoint: Endpoint, journal: str | Path | None, settings: dict[str, Any]) -> "LLM":
+    from course_utils.llm import LLM
+
+    if endpoint.base_url == "offline":
+        from course_utils.offline.start import offline_url
+
+        url, key = offline_url(), "offline"
+    elif endpoint.base_url is None:
+        url, key = None, secret("OPENAI_API_KEY")
+    else:  # OpenAI's key is for OpenAI alone; a server of your own often needs none
+        url = endpoint.base_url
+        key = secret("LLM_API_KEY", ask=False) if _has_secret("LLM_API_KEY") else "none"
+    settings = {"base_url": url, "api_key": key, "price": endpoint.price, **settings}
+    return LLM(endpoint.model, journal=journal, **settings)
+
+
+def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
+    """Return the recipe to load and why, for the card."""
+    if str(recipe) != "auto":
+        return recipe, "asked for"
+    if (wanted := os.environ.get("RECIPE", "auto")) != "auto":
+        return wanted, "asked for by RECIPE"
+    lacking = []
+    if device.kind != "cuda":
+        lacking.append("there is no GPU")
+    elif device.gib < GPU_NEEDS_GIB or device.capability < (8, 0):
+        lacking.append(f"the GPU is not an L4 or better ({device.name})")
+    if not _has_secret("OPENAI_API_KEY"):
+        lacking.append("OPENAI_API_KEY is not set")
+    if lacking:
+        return "offline", f"auto: {' and '.join(lacking)}"
+    return GPU_RECIPE, "auto: a large enough GPU and a key"
+
+
+def _data_file() -> Path | None:
+    """Return the file that DATA names, read once so that a broken one is refused here."""
+    if not (name := os.environ.get("DATA")):
+        return None
+    path = Path(name).expanduser()
+    read_tasks(path)
+    return path
+
+
+def _base_model(recipe: Recipe) -> str:
+    name = recipe.base_model
+    for folder in (REPO / name, Path(name).expanduser()):
+        if folder.is_dir():
+            # Relative: the path is written into adapter_config.json and into outputs.
+            return os.path.relpath(folder) if folder.is_relative_to(REPO) else str(folder)
+    if name.startswith(("assets/", "/", ".", "~")):
+        advice = "make base-model" if name == BASE_MODEL else "correct base_model in the recipe"
+        raise CourseError(f"The base model folder {name} does not exist: {advice}.")
+    return name
+
+
+def _set_environment(recipe: Recipe, device: Device) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if (REPO / recipe.base_model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to fetch, so nothing waits for it
+    if device.kind == "cpu" and recipe.train.threads:
+        # Two torch jobs that each take every core are many times slower than one thread each.
+        os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(recipe.train.threads)
+
+
+def _card(course: Course, why: str, drive_problem: str | None) -> str:
+    recipe, store = course.recipe, course.store
+    try:
+        base = course.base_model
+    except CourseError as error:
+        base = f"MISSING. {error}"
+    rows = {
+        "Recipe": f"{recipe.name} ({why})",
+        "Device": course.hardware.name,
+        "Base model": base,
+        "Teacher": _address(recipe.teacher),
+        "Judge": _address(recipe.judge),
+        "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,
+        "Artefacts": shown(store.root / store.run),
+        "Versions": ", ".join(
+            f"{name} {version}"
+            for name in ("torch", "transformers", "trl", "peft")
+            if (version := _installed(name))
+        ),
+        "Drive": drive_problem,
+    }
+    if base.startswith("google/") and not _has_secret("HF_TOKEN"):
+        rows["Hub"] = f"HF_TOKEN is not set: {base} asks for it (accept its licence on the Hub)."
+    return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
+
+
+def _address(endpoint: Endpoint) -> str:
+    if endpoint.base_url == "offline":
+        return f"{endpoint.model}: SIMULATED, answers come from a program that knows the truth"
+    return f"{endpoint.model} at {endpoint.base_url or 'OpenAI'}"
+
+
+def _has_secret(name: str) -> bool:
+    try:
+        return bool(secret(name, ask=False))
+    except MissingSecret:
+        return False
+
+
+def _from_env_file(name: str) -> str | None:
+    for folder in (Path.cwd(), REPO):
+        try:
+            text = (folder / ".env").read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            continue
+        for line in text.splitlines():
+            key, equals, value = line.strip().removeprefix("export ").partition("=")
+            if equals and key.strip() == name and (value := value.strip().strip("\"'")):
+                return value
+    return None
+
+
+def _from_colab(name: str) -> tuple[str | None, str]:
+    """Return the value of a Colab secret, or None and a sentence for the error message."""
+    try:
+        from google.colab import userdata
+
+        return userdata.get(name), ""
+    except Exception as error:  # NotebookAccessError is a plain Exception
+        problem = {
+            "SecretNotFoundError": " Colab's Secrets do not have it.",
+            "NotebookAccessError": " This notebook has no access to it in Colab's Secrets yet.",
+            "TimeoutException": " Colab's Secrets did not answer in time; run the cell again.",
+        }
+        return None, problem.get(type(error).__name__, "")
+
+
+def _can_ask() -> bool:
+    """Return whether somebody is there to type: a terminal, or a notebook with a keyboard."""
+    if ipython := sys.modules.get("IPython"):
+        kernel = getattr(ipython.get_ipython(), "kernel", None)
+        if kernel is not None:
+            return bool(getattr(kernel, "_allow_stdin", False))
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _mount_drive() -> str | None:
+    """Mount Google Drive; return what went wrong and what to do, or None."""
+    if DRIVE.is_dir():
+        return None
+    try:
+        from google.colab import drive
+
+        drive.mount(str(DRIVE.parent))
+    except Exception as error:  # ValueError, OSError and others: none may stop a lesson
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return f"NOT MOUNTED ({reason}): run this cell again before you spend anything."
+    return None if DRIVE.is_dir() else "NOT MOUNTED: run this cell again before you spend anything."
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _replaced(name: str) -> str | None:
+    """Return the version that is loaded if another one is installed, else None."""
+    loaded, installed = getattr(sys.modules.get(name), "__version__", None), _installed(name)
+    if loaded and installed and str(loaded).split("+")[0] != installed.split("+")[0]:
+        return str(loaded)
+    return None
+
+
+def _refuse_replaced_packages() -> None:
+    replaced = [f"{name} {loaded}" for name in PACKAGES if (loaded := _replaced(name))]
+    if replaced:
+        raise RestartNeeded(
+            f"{', '.join(replaced)} is loaded but another version is installed by now: restart the "
+            f"session (Runtime > Restart session) and run the cells again; nothing is lost."
+        )
+
+
+def _try_attention(name: str) -> None:
+    """Run one real forward and backward pass of a tiny model with an attention implementation."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    config._attn_implementation = name
+    model = LlamaForCausalLM(config).to("cuda", torch.bfloat16)
+    ids = torch.arange(32, device="cuda").reshape(2, 16)
+    model(input_ids=ids, labels=ids).loss.backward()
+    torch.cuda.synchronize()

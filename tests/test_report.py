@@ -1,0 +1,109 @@
+"""The closing table: everything it says comes from sealed files, and nothing is made up."""
+
+import json
+
+import pytest
+
+from course_utils import CourseError
+from course_utils.checkpoint import CheckpointStore
+from course_utils.recipe import load_recipe
+from course_utils.report import Row, collect, format_table, write_report
+
+FUNNEL = {
+    "candidates": 2480,
+    "kept": 2300,
+    "rejected": {"similar": 120, "medium": 60},
+    "calls": 124,
+}
+RESULT = {"first_loss": 2.31, "last_loss": 0.1234, "steps": 288}
+SUMMARY = {
+    "by_family": {
+        "politeness": {"n": 30, "before": 0.0, "after": 1.0},
+        "reversal": {"n": 10, "before": 0.1, "after": 0.6},
+    },
+    "unseen": {"n": 24, "before": 0.0, "after": 0.75},
+    "battle": {
+        "n": 60, "win_rate": 0.9, "wilson": [0.798, 0.953], "invalid": 0, "truth": 0.88,
+        "one_order": {"n": 60, "win_rate": 0.97, "wilson": [0.9, 0.99]},
+    },
+}  # fmt: skip
+
+
+def sealed_run(root, funnel=FUNNEL, summary=SUMMARY, run="offline"):
+    store = CheckpointStore.open(run, root)
+    files = {
+        "preprocess/tasks.jsonl": "{}\n",
+        "preprocess/funnel.json": json.dumps(funnel),
+        "train/result.json": json.dumps(RESULT),
+        "train/adapter/adapter_model.safetensors": "",
+        "evaluate/summary.json": json.dumps(summary),
+    }
+    for name, content in files.items():
+        step, _, inner = name.partition("/")
+        path = store.local(step) / inner
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    for step in ("preprocess", "train", "evaluate"):
+        store.seal(step)
+    return store
+
+
+def test_every_number_of_the_run_is_in_the_table(tmp_path):
+    store = sealed_run(tmp_path)
+    rows = {row.what: row for row in collect(store)}
+    assert rows["tasks generated"].after == "2,480" and rows["tasks kept"].after == "2,300"
+    assert rows["  rejected: similar"].after == "120" and rows["  rejected: medium"].after == "60"
+    assert rows["training loss"] == Row("training loss", "2.310", "0.123")
+    # A mean over tasks, not over families: (0.1 * 10) / 40 and (30 + 6) / 40.
+    overall = rows["exact match, held out (40)"]
+    assert (overall.before, overall.after) == ("2.5%", "90.0%")
+    assert rows["  reversal (10)"].after == "60.0%"
+    assert rows["exact match, unseen wordings (24)"].after == "75.0%"
+    assert rows["win rate of the tuned model"].after == "90.0% (95%: 79.8% to 95.3%)"
+    assert rows["  true win rate (simulated world)"].after == "88.0%"
+    assert rows["  one order alone would say"].after == "97.0% (95%: 90.0% to 99.0%)"
+    assert "  invalid judgments" not in rows
+    assert rows["adapter is in"].after.endswith("offline/train/part-0001/adapter")
+
+
+def test_the_report_is_written_beside_the_steps(tmp_path):
+    store = sealed_run(tmp_path)
+    table = write_report(store, load_recipe("offline"))
+    report = (tmp_path / "offline" / "report.md").read_text(encoding="utf-8")
+    assert "simulations" in report and "90.0% (95%: 79.8% to 95.3%)" in report
+    assert "training loss" in table and "training loss" in report
+    assert write_report(store, load_recipe("offline")) == table
+
+
+def test_a_real_recipe_is_not_called_a_simulation(tmp_path):
+    store = sealed_run(tmp_path)
+    write_report(store, load_recipe("gemma-2b-l4"))
+    report = (tmp_path / "offline" / "report.md").read_text(encoding="utf-8")
+    assert "simulations" not in report and "google/gemma-2b-it" in report
+
+
+def test_own_data_and_an_evaluation_without_families(tmp_path):
+    store = sealed_run(
+        tmp_path,
+        funnel={"candidates": 12, "kept": 9, "rejected": {}},
+        summary={"battle": {"n": 9, "win_rate": 0.5, "wilson": [0.2, 0.8], "invalid": 2}},
+    )
+    table = format_table(collect(store, data=tmp_path / "mine.json"))
+    assert "tasks in mine.json" in table and "exact match" not in table
+    assert "invalid judgments" in table and "true win rate" not in table
+
+
+def test_a_step_that_was_never_sealed_is_named(tmp_path):
+    with pytest.raises(CourseError, match="no finished step 'preprocess'"):
+        collect(CheckpointStore.open("offline", tmp_path))
+
+
+def test_the_table_is_aligned_and_long_values_do_not_widen_it():
+    rows = [
+        Row("training loss", "2.310", "0.120"),
+        Row("everything is in", after="runs/" + "x" * 60),
+    ]
+    header, loss, place = format_table(rows).split("\n")
+    assert header.index("before/first") + len("before/first") == loss.index("2.310") + 5
+    assert len(loss) == len(header)
+    assert place.index("runs/") == header.index("after/last")

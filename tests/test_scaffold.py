@@ -1,0 +1,202 @@
+"""The project itself: light imports, honest extras, targets that exist, a setup that explains."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from course_utils import REPO, __version__
+
+# DESIGN's order: everything here is light, torch and transformers begin with `train`.
+LIGHT = (
+    "tasks", "prompts", "similarity", "collator", "stats", "recipe", "llm", "checkpoint",
+    "runtime", "generate", "judge", "report", "offline.world", "offline.start",
+)  # fmt: skip
+HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_similarity_imports_in_a_moment():
+    code = (
+        "import sys, time; start = time.perf_counter(); import course_utils.similarity;"
+        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+    )
+    runs = [python(code).split() for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
+    assert all(torch == "False" for _, torch in runs)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_module_imports_nothing_heavy(name):
+    code = f"import sys, course_utils.{name}; print(*set(sys.modules) & set({sorted(HEAVY)}))"
+    assert python(code).strip() == ""
+
+
+def project() -> dict:
+    return tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def name_of(requirement: str) -> str:
+    return requirement.replace(">", "=").replace("<", "=").split("=")[0].strip().lower()
+
+
+def test_torch_and_numpy_are_asked_for_in_train_only():
+    extras = project()["optional-dependencies"]
+    assert set(extras) == {"train", "colab", "demo", "dev"}
+    assert "torch" in map(name_of, extras["train"])
+    for group in (project()["dependencies"], *(extras[e] for e in ("colab", "demo", "dev"))):
+        assert not {"torch", "numpy", "matplotlib", "torchvision"} & set(map(name_of, group))
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-colab.txt"])
+def test_constraints_pin_every_direct_dependency(name):
+    from packaging.requirements import Requirement
+
+    lines = (REPO / name).read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pins["torch"] == "2.13.0"
+    extras = project()["optional-dependencies"]
+    for text in [*project()["dependencies"], *extras["train"], *extras["dev"]]:
+        wanted = Requirement(text)
+        version = pins[wanted.name.replace("_", "-").lower()]
+        assert wanted.specifier.contains(version), f"{name} pins {version}, but {text}"
+
+
+def test_the_package_carries_its_data_files():
+    tool = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = tool["setuptools"]["package-data"]["course_utils"]
+    package = REPO / "course_utils"
+    carried = {path for pattern in patterns for path in package.glob(pattern)}
+    data = {p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert data == carried
+    folders = {path.parent for path in package.rglob("*.py")}
+    packages = {REPO.joinpath(*name.split(".")) for name in tool["setuptools"]["packages"]}
+    assert folders == packages
+
+
+def test_the_repository_stays_small():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [REPO / name for name in listed.stdout.split("\0") if name]
+    assert sum(path.stat().st_size for path in files if path.is_file()) < 20_000_000
+
+
+def test_the_style_is_kept():
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "."],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_licence_is_whole():
+    text = (REPO / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
+    assert project()["license"] == "Apache-2.0" and __version__
+
+
+# --- make -------------------------------------------------------------------------------------
+
+
+def make(*arguments: str, folder: Path = REPO, **environment: str) -> subprocess.CompletedProcess:
+    # These tests may run under make themselves: nothing of that call may reach this one.
+    ours = ("MAKE", "MFLAGS", "PYTHON", "STACK", "RECIPE", "DATA")
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**outside, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A checkout with nothing in it but what setting up needs."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "constraints-colab.txt"):
+        shutil.copy(REPO / name, tmp_path)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(REPO / ".ci" / "setup", tmp_path / ".ci")
+    return tmp_path
+
+
+def one_sentence(done: subprocess.CompletedProcess) -> str:
+    """The message of a refusal: one line beside make's own, and nothing like a traceback."""
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def fake_python(path: Path, version: str) -> Path:
+    """A program that answers .ci/setup's questions like another Python."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = int(tuple(map(int, version.split("."))) < (3, 11))
+    path.write_text(f'#!/bin/sh\ncase "$2" in *print*) echo {version} ;; *) exit {old} ;; esac\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["setup", "course", "test", "faults", "notebooks", "base-model", "bench", "clean", "help"],
+)
+def test_every_target_is_listed_and_has_a_recipe(target):
+    assert f"  {target} " in make().stdout
+    assert make("--dry-run", target).returncode == 0
+
+
+def test_clean_keeps_the_runs():
+    commands = make("--dry-run", "clean").stdout
+    assert ".venv" in commands and "runs" not in commands
+
+
+def test_an_unknown_stack_is_one_sentence():
+    assert "STACK=newest or STACK=colab" in make("setup", STACK="colba").stderr
+
+
+def test_the_colab_stack_has_its_own_environment():
+    commands = make("--dry-run", "test", STACK="colab").stdout
+    assert ".venv-colab constraints-colab.txt" in commands and ".venv-colab/bin/python" in commands
+
+
+def test_a_python_that_is_not_there_or_too_old(bare):
+    assert "does not run" in one_sentence(make("setup", "PYTHON=no-python-here", folder=bare))
+    old = fake_python(bare / "python3.9", "3.9")
+    said = one_sentence(make("setup", f"PYTHON={old}", folder=bare))
+    assert "is Python 3.9 and this course needs 3.11 or newer" in said
+    assert not (bare / ".venv").exists()
+
+
+def test_an_environment_that_is_broken_or_of_another_python(bare):
+    (bare / ".venv" / "bin").mkdir(parents=True)
+    said = one_sentence(make("setup", folder=bare))
+    assert ".venv is broken" in said and "rm -rf .venv" in said
+    fake_python(bare / ".venv" / "bin" / "python", "3.10")
+    said = one_sentence(make("setup", f"PYTHON={sys.executable}", folder=bare))
+    ours = "{}.{}".format(*sys.version_info)
+    assert f".venv belongs to Python 3.10 and not to {ours}" in said and "rm -rf .venv" in said
+
+
+def test_without_a_network_setup_says_so(bare):
+    for name in ("course_utils", "README.md"):
+        (bare / name).symlink_to(REPO / name)
+    nowhere = "http://127.0.0.1:9/simple"
+    done = make(
+        "setup", f"PYTHON={sys.executable}", folder=bare,
+        PIP_INDEX_URL=nowhere, PIP_EXTRA_INDEX_URL=nowhere, PIP_FIND_LINKS="",
+        PIP_CONFIG_FILE=os.devnull, PIP_NO_CACHE_DIR="1",
+    )  # fmt: skip
+    said = one_sentence(done)
+    assert "package index cannot be reached" in said and ".venv/setup.log" in said
+    assert (bare / ".venv" / "setup.log").is_file()
