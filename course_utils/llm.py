@@ -110,7 +110,7 @@ class LLM:
         self._reached = False  # whether the server has ever answered
         self._renamed: dict[str, str | None] = {}  # parameters this model wants otherwise, or not
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
-        own = [record for record in self.journal.records() if record["model"] == model]
+        own = [record for record in self.journal.records() if record.get("model") == model]
         self.spent = sum(self.cost(record["usage"]) for record in own)
         self._completions = [record["usage"]["completion_tokens"] for record in own]
 

@@ -191,8 +191,8 @@ def card(record: dict) -> str:
     if rows[-1] != record["curve"][-1]:
         rows.append(record["curve"][-1])
     curve = "\n".join(f"| {step:,} | {loss:.3f} | {s / 60:.0f} |" for step, loss, s in rows)
-    return CARD.format(curve=curve, **record, minutes=record["seconds"] / 60,
-                       context=CONTEXT, vocabulary=VOCABULARY)  # fmt: skip
+    more = {"minutes": record["seconds"] / 60, "context": CONTEXT, "vocabulary": VOCABULARY}
+    return CARD.format(**record | more | {"curve": curve})
 
 
 CARD = """\
