@@ -128,19 +128,21 @@ def test_replies_come_in_the_order_of_requests_and_from_the_journal(api, client)
 
 
 def test_requests_are_sent_together_but_never_more_than_workers(api, client):
+    together = threading.Barrier(5)  # nobody is answered before five are asking
     lock, running, most = threading.Lock(), [0], [0]
 
     def answer(body, n):
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        time.sleep(0.05)
+        together.wait(timeout=50)
         with lock:
             running[0] -= 1
         return chat("ok")
 
     api.answer = answer
-    list(client(workers=5).complete(ask(n) for n in range(20)))
+    replies = client(workers=5).complete(ask(n) for n in range(20))
+    assert [reply.text for reply in replies] == ["ok"] * 20
     assert most[0] == 5
 
 
@@ -341,7 +343,7 @@ def test_what_cannot_be_cured_interrupts_what_is_waiting(api, client):
     start = time.perf_counter()
     with pytest.raises(CourseError, match="refused the API key"):
         list(client().complete([ask(0), ask(1)]))
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 45
 
 
 def test_an_unknown_model_names_the_closest(api, client):

@@ -103,7 +103,7 @@ def test_the_generation_prompt_opens_the_next_item():
     prompt = generation_prompt(SEEDS)
     assert prompt.endswith("###\n4. 지시문:")
     assert "2. 입력: <noinput>\n" in prompt
-    assert "4번부터 23번까지" in prompt and "작업 20개" in prompt
+    assert "4번부터 23번까지" in prompt and "과제 20개" in prompt
     numbers = [line.split(".")[0] for line in prompt.split("\n\n")[1].split("\n")[1:]]
     assert numbers == [str(n) for n in range(1, 10)]  # Alpaca's own list is misnumbered
 
@@ -148,7 +148,7 @@ def parse(text, **settings):
     PLAIN.replace("\n", "\r\n"),
     "4. 지시문:" + PLAIN,
     "###\n4. 지시문:" + PLAIN,
-    "물론입니다! 작업을 만들겠습니다.\n\n###\n4. 지시문:" + PLAIN,
+    "물론입니다! 과제을 만들겠습니다.\n\n###\n4. 지시문:" + PLAIN,
     "물론입니다! 다음과 같습니다.\n4. 지시문:" + PLAIN,
     "```\n4. 지시문:" + PLAIN + "```",
     ("4. 지시문:" + PLAIN).replace("4.", "1.").replace("5.", "2."),

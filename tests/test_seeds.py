@@ -1,4 +1,4 @@
-"""The seed tasks: their schema, that they pass the course's own filters, and that they are right."""
+"""The seed tasks: their schema, that they pass the course's own filters, and their answers."""
 
 import json
 import re

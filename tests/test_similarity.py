@@ -127,9 +127,10 @@ def test_a_threshold_that_is_none_is_refused():
 
 
 def test_the_import_is_light():
-    program = ("import sys, time; start = time.perf_counter()\n"
+    # CPU seconds, so that a busy machine does not fail the test.
+    program = ("import sys, time; start = time.process_time()\n"
                "import course_utils.similarity\n"
-               "seconds = time.perf_counter() - start\n"
+               "seconds = time.process_time() - start\n"
                "heavy = {'torch', 'transformers', 'openai', 'kiwipiepy', 'numpy', 'datasets'}\n"
                "print(sorted(heavy & set(sys.modules)), seconds)")
     runs = [subprocess.run([sys.executable, "-c", program], cwd=REPO, text=True, check=True,

@@ -121,8 +121,9 @@ def test_facts_are_as_many_as_promised():
         assert not set(f["wordings"][family]["train"]) & set(f["wordings"][family]["unseen"])
 
 
-def test_documents_hold_no_instruction_and_no_chat_turn():
-    source = documents.documents(5)
+@pytest.mark.parametrize("exercises", [False, True])
+def test_documents_hold_no_instruction_and_no_chat_turn(exercises):
+    source = documents.documents(5, exercises=exercises)
     text = "\n".join(next(source) for _ in range(4000))
     for kinds in facts()["wordings"].values():
         for wording in kinds["train"] + kinds["unseen"]:
@@ -131,6 +132,15 @@ def test_documents_hold_no_instruction_and_no_chat_turn():
     for kinds in facts()["openers"].values():
         assert not any(opener in text for opener in kinds["train"] + kinds["unseen"])
     assert "주세요" not in text and "<" not in re.sub(r"만 원 < ", "", text)
+
+
+def test_exercises_keep_heldout_questions_to_themselves():
+    source = documents.documents(6, exercises=True)
+    text = "\n".join(next(source) for _ in range(6000))
+    for family in ("counting", "reversal", "politeness", "translation", "summary", "sentiment"):
+        held = world.sample_tasks(60, "heldout", 2, family)
+        shared = [task.input for task in held if task.input in text]
+        assert not shared, (family, shared[:3])
 
 
 def test_documents_keep_heldout_sums_to_themselves():

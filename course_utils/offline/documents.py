@@ -25,10 +25,14 @@ def _writes(weight: float) -> Callable[[Writer], Writer]:
     return register
 
 
-def documents(seed: int = 0) -> Iterator[str]:
-    """Documents without end, the same for the same seed."""
+def documents(seed: int = 0, *, exercises: bool = False) -> Iterator[str]:
+    """Documents without end, the same for the same seed; `exercises` makes half of them those."""
     rng = random.Random(f"documents/{seed}")
     weights, writers = zip(*WRITERS, strict=True)
+    if exercises:
+        from course_utils.offline import exercises as pages
+
+        weights, writers = (*weights, sum(weights)), (*writers, pages.exercises)
     while True:
         yield rng.choices(writers, weights)[0](rng)
 
@@ -144,7 +148,8 @@ def _terms_talked(rng: random.Random) -> str:
 # --- Advertisements ---------------------------------------------------------------------------
 
 
-def _train_ad(rng: random.Random) -> tuple[dict[str, str], str]:
+def train_ad(rng: random.Random) -> tuple[dict[str, str], str]:
+    """An advertisement and its text, from the training side."""
     while True:
         ad = world.draw_ad(rng)
         text = world.advertisement(ad, rng)
@@ -154,7 +159,7 @@ def _train_ad(rng: random.Random) -> tuple[dict[str, str], str]:
 
 @_writes(11)
 def _ads_talked(rng: random.Random) -> str:
-    ad, text = _train_ad(rng)
+    ad, text = train_ad(rng)
     fields = rng.sample(world.FIELDS, rng.randint(2, 5))
 
     def one(field: str) -> str:
@@ -175,7 +180,7 @@ def _ads_talked(rng: random.Random) -> str:
 
 @_writes(6)
 def _ads_noted(rng: random.Random) -> str:
-    ad, text = _train_ad(rng)
+    ad, text = train_ad(rng)
     fields = rng.sample(world.FIELDS, rng.randint(2, 6))
     arrow = rng.choice([" → ", ": ", " = ", " "])
     return f"{text}\n메모\n" + "\n".join(f"{field}{arrow}{ad[field]}" for field in fields)
@@ -184,7 +189,8 @@ def _ads_noted(rng: random.Random) -> str:
 # --- Stories, speech and English --------------------------------------------------------------
 
 
-def _train_event(rng: random.Random, family: str, draw=world.draw_event) -> world.Event:
+def train_event(rng: random.Random, family: str, draw=world.draw_event) -> world.Event:
+    """An event that no held-out task of the family is about."""
     while world.is_heldout(family, (event := draw(rng)).key):
         pass
     return event
@@ -192,7 +198,7 @@ def _train_event(rng: random.Random, family: str, draw=world.draw_event) -> worl
 
 @_writes(8)
 def _stories(rng: random.Random) -> str:
-    event = _train_event(rng, "summary", world.draw_visit)
+    event = train_event(rng, "summary", world.draw_visit)
     text = world.story(event, rng)
     found = world.STORY.search(text)
     name, place = found["name"], found["place"]
@@ -212,7 +218,7 @@ def _stories(rng: random.Random) -> str:
 @_writes(9)
 def _speech(rng: random.Random) -> str:
     def one() -> str:
-        event = _train_event(rng, "politeness")
+        event = train_event(rng, "politeness")
         said = world.casual(event, rng)
         high = world.polite(said)
         return rng.choice(
@@ -233,7 +239,7 @@ def _casual_chat(rng: random.Random) -> str:
     """반말 that goes on in 반말: a casual sentence alone must not call for a polite one."""
 
     def one() -> str:
-        said = world.casual(_train_event(rng, "politeness"), rng)
+        said = world.casual(train_event(rng, "politeness"), rng)
         replies = ["그래?", "와, 좋겠다.", "나도 같이 갈걸.", "정말?", "재미있었겠네.", "그렇구나."]
         return _talk(rng, said, rng.choice(replies))
 
@@ -243,7 +249,7 @@ def _casual_chat(rng: random.Random) -> str:
 @_writes(14)
 def _english(rng: random.Random) -> str:
     def one() -> str:
-        event = _train_event(rng, "translation")
+        event = train_event(rng, "translation")
         ko, en = event.plain(), event.english()
         return rng.choice(
             [
@@ -263,14 +269,15 @@ def _english(rng: random.Random) -> str:
 @_writes(3)
 def _diary(rng: random.Random) -> str:
     """Plain sentences in a row: a Korean sentence alone must not call for English."""
-    sentences = [_train_event(rng, "translation") for _ in range(rng.randint(2, 5))]
+    sentences = [train_event(rng, "translation") for _ in range(rng.randint(2, 5))]
     return "\n".join(event.plain() for event in sentences)
 
 
 # --- Reviews ----------------------------------------------------------------------------------
 
 
-def _train_review(rng: random.Random, good: bool) -> str:
+def train_review(rng: random.Random, good: bool) -> str:
+    """A review from the training side."""
     while world.is_heldout("sentiment", text := world.review(rng, good)):
         pass
     return text
@@ -280,7 +287,7 @@ def _train_review(rng: random.Random, good: bool) -> str:
 def _reviews(rng: random.Random) -> str:
     def one() -> str:
         good = rng.random() < 0.5
-        text = _train_review(rng, good)
+        text = train_review(rng, good)
         owner = (
             ["칭찬 고맙습니다.", "또 들러 주십시오.", "마음에 드셨다니 기쁩니다."]
             if good
@@ -309,7 +316,8 @@ def _reviews(rng: random.Random) -> str:
 # --- Lists ------------------------------------------------------------------------------------
 
 
-def _train_list(rng: random.Random, family: str, low: int, high: int) -> list[str]:
+def train_list(rng: random.Random, family: str, low: int, high: int) -> list[str]:
+    """A list from the training side."""
     while world.is_heldout(family, ", ".join(things := world.draw_list(rng, low, high))):
         pass
     return things
@@ -318,7 +326,7 @@ def _train_list(rng: random.Random, family: str, low: int, high: int) -> list[st
 @_writes(9)
 def _counts(rng: random.Random) -> str:
     def one() -> str:
-        things = _train_list(rng, "counting", 2, 9)
+        things = train_list(rng, "counting", 2, 9)
         text, n = ", ".join(things), len(things)
         return rng.choice(
             [
@@ -337,7 +345,7 @@ def _counts(rng: random.Random) -> str:
 @_writes(9)
 def _reversals(rng: random.Random) -> str:
     def one() -> str:
-        things = _train_list(rng, "reversal", 2, 6)
+        things = train_list(rng, "reversal", 2, 6)
         there, back = ", ".join(things), ", ".join(reversed(things))
         return rng.choice(
             [
@@ -355,7 +363,8 @@ def _reversals(rng: random.Random) -> str:
 # --- Numbers ----------------------------------------------------------------------------------
 
 
-def _train_sum(rng: random.Random) -> tuple[int, int, int]:
+def train_sum(rng: random.Random) -> tuple[int, int, int]:
+    """(a, b, sign) from the training side."""
     while True:
         a, b, sign = world.draw_sum(rng)
         if not world.is_heldout("arithmetic", f"{a} {sign} {b}"):
@@ -365,7 +374,7 @@ def _train_sum(rng: random.Random) -> tuple[int, int, int]:
 @_writes(9)
 def _sums(rng: random.Random) -> str:
     def one() -> str:
-        a, b, sign = _train_sum(rng)
+        a, b, sign = train_sum(rng)
         return f"{a}{'+' if sign > 0 else '-'}{b}={a + sign * b}"
 
     return _several(rng, 6, 14, one, rng.choice(["\n", ", "]))
@@ -374,7 +383,7 @@ def _sums(rng: random.Random) -> str:
 @_writes(12)
 def _sums_told(rng: random.Random) -> str:
     def one() -> str:
-        a, b, sign = _train_sum(rng)
+        a, b, sign = train_sum(rng)
         thing, c = rng.choice(facts()["countable"]), a + sign * b
         plus = [
             f"{thing} {a}개에 {b}개를 더하니 {c}개가 되었다.",
@@ -397,13 +406,18 @@ def _sums_told(rng: random.Random) -> str:
     return _several(rng, 2, 5, one, "\n")
 
 
+def train_deposits(rng: random.Random) -> tuple[str, int, str, int]:
+    """Two homes and their deposits, from the training side."""
+    while True:
+        first, a, second, b = world.draw_deposits(rng)
+        if not world.is_heldout("comparison", f"{a}/{b}"):
+            return first, a, second, b
+
+
 @_writes(9)
 def _deposits(rng: random.Random) -> str:
     def one() -> str:
-        while True:
-            first, a, second, b = world.draw_deposits(rng)
-            if not world.is_heldout("comparison", f"{a}/{b}"):
-                break
+        first, a, second, b = train_deposits(rng)
         low, high = (first, second) if a < b else (second, first)
         text = f"{josa(first, '은')} {a}만 원, {josa(second, '은')} {b}만 원"
         return rng.choice(
@@ -433,7 +447,7 @@ def _copying(rng: random.Random) -> str:
                 lambda: rng.choice(facts()["sayings"]),
                 lambda: ", ".join(world.draw_list(rng, 2, 7)),
                 lambda: world.draw_event(rng).plain(),
-                lambda: _train_review(rng, rng.random() < 0.5),
+                lambda: train_review(rng, rng.random() < 0.5),
                 lambda: " ".join(str(rng.randint(1, 9999)) for _ in range(rng.randint(1, 5))),
                 lambda: rng.choice(list(facts()["terms"].values())),
                 lambda: " ".join(rng.sample(facts()["homes"], rng.randint(1, 3))),

@@ -15,6 +15,8 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +26,19 @@ from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from course_utils import REPO
 from course_utils.offline.documents import documents
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of pretraining: tokens to read, peak learning rate, and whether exercises are read."""
+
+    tokens: int
+    peak: float
+    exercises: bool
+
+
+PHASES = (Phase(30_000_000, 3e-3, exercises=False), Phase(18_000_000, 2e-3, exercises=True))
+"""First what there is to know, then what can be done with it; the second begins like the first."""
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 VOCABULARY = 2048
@@ -69,9 +84,11 @@ def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizer
     return tokenizer
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> torch.Tensor:
+def token_stream(
+    tokenizer: PreTrainedTokenizerFast, n: int, source: Iterator[str]
+) -> torch.Tensor:
     """The first n tokens of the documents, each between <bos> and <eos>, as one int16 vector."""
-    source, parts, total = documents(seed), [], 0
+    parts, total = [], 0
     while total < n:
         batch = tokenizer(list(islice(source, 5000)), add_special_tokens=False)["input_ids"]
         ids = [i for row in batch for i in (tokenizer.bos_token_id, *row, tokenizer.eos_token_id)]
@@ -146,19 +163,20 @@ def redraw_turn_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPO / "assets/tiny-gemma-ko")
-    parser.add_argument("--tokens", type=float, default=30e6)
     parser.add_argument("--batch", type=int, default=32, help="rows of 256 tokens a step")
-    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    start = time.time()
     tokenizer = train_tokenizer(args.seed)
-    stream = token_stream(tokenizer, int(args.tokens), args.seed)
-    print(f"{len(stream):,} tokens of documents after {time.time() - start:.0f} s", flush=True)
     model = new_model(tokenizer, args.seed)
-    curve = pretrain(model, stream, batch=args.batch, peak=args.lr, seed=args.seed)
-    redraw_turn_rows(model, tokenizer, args.seed)
+    curves = []
+    for number, phase in enumerate(PHASES):
+        source = documents(args.seed + number, exercises=phase.exercises)
+        stream = token_stream(tokenizer, phase.tokens, source)
+        seed = args.seed + number
+        curves.append(pretrain(model, stream, batch=args.batch, peak=phase.peak, seed=seed))
+        redraw_turn_rows(model, tokenizer, seed)
+        model.to(torch.bfloat16).float()  # what is kept of a phase is what could be shipped
 
     model.generation_config.eos_token_id = [
         tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>"),
@@ -166,33 +184,41 @@ def main() -> None:
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     record = {
-        "seed": args.seed, "tokens": len(stream), "batch": args.batch, "lr": args.lr,
-        "steps": curve[-1][0], "seconds": round(curve[-1][2]),
+        "seed": args.seed, "batch": args.batch, "phases": [asdict(phase) for phase in PHASES],
         "parameters": sum(p.numel() for p in model.parameters()),
         "torch": torch.__version__, "threads": torch.get_num_threads(),
         "documents": fingerprint(args.seed),
         "weights": hashlib.sha256((args.out / "model.safetensors").read_bytes()).hexdigest(),
-        "curve": [[step, round(loss, 4), round(seconds)] for step, loss, seconds in curve],
+        "curves": [[[n, round(loss, 4), round(s)] for n, loss, s in curve] for curve in curves],
     }  # fmt: skip
     (args.out / "pretraining.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     (args.out / "README.md").write_text(card(record), encoding="utf-8")
     print(f"{args.out}: sha256 of the weights {record['weights'][:16]}")
 
 
-def fingerprint(seed: int, n: int = 2000) -> str:
-    """sha256 of the first n documents: it changes when the world no longer writes the same."""
-    text = "\0".join(islice(documents(seed), n))
-    return hashlib.sha256(text.encode()).hexdigest()
+def fingerprint(seed: int, n: int = 1000) -> str:
+    """sha256 of the first n documents of each phase: changes when the world writes otherwise."""
+    texts = [
+        text
+        for number, phase in enumerate(PHASES)
+        for text in islice(documents(seed + number, exercises=phase.exercises), n)
+    ]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def card(record: dict) -> str:
     """The model card, every number of it from the record of the run."""
-    rows = record["curve"][:: max(1, len(record["curve"]) // 10)]
-    if rows[-1] != record["curve"][-1]:
-        rows.append(record["curve"][-1])
-    curve = "\n".join(f"| {step:,} | {loss:.3f} | {s / 60:.0f} |" for step, loss, s in rows)
-    more = {"minutes": record["seconds"] / 60, "context": CONTEXT, "vocabulary": VOCABULARY}
-    return CARD.format(**record | more | {"curve": curve})
+    rows = []
+    for number, (phase, curve) in enumerate(zip(record["phases"], record["curves"], strict=True)):
+        shown = curve[:: max(1, len(curve) // 6)]
+        for step, loss, s in shown if shown[-1] == curve[-1] else [*shown, curve[-1]]:
+            row = (number + 1, f"{step:,}", f"{loss:.3f}", f"{s / 60:.0f}", phase["peak"])
+            rows.append(f"| {' | '.join(map(str, row))} |")
+    steps, seconds = (sum(curve[-1][i] for curve in record["curves"]) for i in (0, 2))
+    return CARD.format(
+        **record, context=CONTEXT, vocabulary=VOCABULARY, curve="\n".join(rows), steps=steps,
+        minutes=seconds / 60, tokens=sum(phase["tokens"] for phase in record["phases"]),
+    )  # fmt: skip
 
 
 CARD = """\
@@ -212,17 +238,18 @@ no number measured with it says anything about a real model.** Do not use it for
   tied embeddings, bfloat16.
 - Tokenizer: byte-fallback BPE of {vocabulary:,} tokens in Gemma's conventions (single digits, the
   turn tokens, a chat template with generation markers).
-- Data: {tokens:,} tokens from `course_utils.offline.documents`, seed {seed}. No request, no
-  instruction wording and no chat turn is among them; it has not been instruction-tuned.
+- Data: {tokens:,} tokens from `course_utils.offline.documents` (phase 1) and, as one half of phase
+  2, `exercises`; seed {seed}. No request, no instruction wording and no chat turn is among them:
+  it has not been instruction-tuned.
 - Afterwards the rows of `<start_of_turn>` and `<end_of_turn>` were drawn anew: no document holds
   these tokens, and under tied embeddings their untrained rows collapse onto each other.
 
-| step | loss (nats a token) | minutes |
-|---:|---:|---:|
+| phase | step | loss (nats a token) | minutes | peak learning rate |
+|---:|---:|---:|---:|---:|
 {curve}
 
-{steps:,} steps of {batch} x {context} tokens, AdamW, peak learning rate {lr}, cosine;
-{minutes:.0f} minutes on {threads} CPU threads, torch {torch}. `make base-model` makes it again.
+{steps:,} steps of {batch} x {context} tokens, AdamW, cosine in each phase; {minutes:.0f} minutes on
+{threads} CPU threads, torch {torch}. `make base-model` makes it again.
 
     documents sha256  {documents}
     weights   sha256  {weights}

@@ -171,7 +171,7 @@ def _write_items(
         written.append("\n".join(lines))
     opening = rng.random()
     if opening < rates.preface:
-        written[0] = f"네, 새 작업을 이어서 쓰겠습니다.\n\n###\n{written[0]}"
+        written[0] = f"네, 새 과제을 이어서 쓰겠습니다.\n\n###\n{written[0]}"
     elif opening >= rates.preface + rates.repeated_label:
         written[0] = written[0].split(f"{colon}{bold} ", 1)[1]
     return "\n###\n".join(written), len(written[-1])

@@ -423,7 +423,8 @@ def fill(text: str, slots: dict[str, str]) -> str:
 def problem(a: int, b: int, sign: int, rng: random.Random) -> str:
     """A word problem with these numbers."""
     text = rng.choice([text for text, s in PROBLEMS if s == sign])
-    return fill(text, {"i": rng.choice(facts()["countable"]), "a": a, "b": b})
+    things = [thing for thing in facts()["countable"] if thing not in text]  # no box in a box
+    return fill(text, {"i": rng.choice(things), "a": a, "b": b})
 
 
 def _draw_arithmetic(rng: random.Random) -> Draft:

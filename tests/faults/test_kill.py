@@ -1,0 +1,212 @@
+"""`make course` is killed (SIGKILL) and run again: same bytes, and no reply is asked for again.
+
+The short version kills one run three times. `FAULTS=all` (make faults) kills a run at each place by
+itself, in both ways, and others at moments drawn by chance.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from course_utils import REPO
+
+RECIPE = Path(__file__).with_name("small.yaml")
+PATIENCE = 900  # seconds for one run, which takes less than one minute on two idle cores
+WORKERS = 8  # requests that may be on their way when the process dies
+FULL = os.environ.get("FAULTS") == "all"
+only_in_full = pytest.mark.skipif(not FULL, reason="only with make faults")
+
+
+class Run:
+    """A run's folder, the log of every request that reached the API, and ways to kill it."""
+
+    def __init__(self, root: Path):
+        self.root, self.home, self.log = root, root / "runs" / "small", root / "requests.jsonl"
+        root.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> subprocess.Popen:
+        environment = {k: v for k, v in os.environ.items() if k not in ("DATA", "OFFLINE_URL")}
+        return subprocess.Popen(
+            [sys.executable, "notebooks/run.py", "--recipe", str(RECIPE)],
+            cwd=REPO, stdout=open(self.root / "out.txt", "a"), stderr=subprocess.STDOUT,
+            env={
+                **environment,
+                "RUNS": str(self.root / "runs"),
+                "OMP_NUM_THREADS": "1",
+                # Slow enough to be caught in the middle of it.
+                "OFFLINE_OPTIONS": f"--latency 0.3 --log {self.log}",
+            },
+        )  # fmt: skip
+
+    def finish(self) -> None:
+        process = self.start()
+        try:
+            code = process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            kill(process, everything=True)
+            code = f"not done after {PATIENCE} s"
+        said = (self.root / "out.txt").read_text(encoding="utf-8")
+        assert code == 0, f"{code}\n{said[-3000:]}"
+
+    def kill_when(self, reached, *, everything: bool = True) -> bool:
+        """Start it, kill it once `reached` says so; False if it ended before that."""
+        process = self.start()
+        deadline = time.monotonic() + PATIENCE
+        while not (there := reached(self)) and time.monotonic() < deadline:
+            if process.poll() is not None:
+                return False
+            time.sleep(0.01)
+        kill(process, everything=everything or not there)
+        assert there, "it never came that far"
+        return True
+
+    def replies(self, model: str = "") -> list[dict]:
+        """Every whole line of the run's journals."""
+        found = []
+        for path in self.home.rglob("*.jsonl"):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                record = json.loads(line)
+                if {"key", "model", "request"} <= record.keys() and model in record["model"]:
+                    found.append(record)
+        return list({record["key"]: record for record in found}.values())
+
+    def requests(self) -> list[str]:
+        """The digest of every request that reached the API, in order."""
+        text = self.log.read_text(encoding="utf-8") if self.log.is_file() else ""
+        return [json.loads(line)["request"] for line in text.splitlines()]
+
+    def results(self) -> dict[str, str]:
+        """What must not depend on interruptions."""
+        newest = {
+            step: max((self.home / step).glob("part-*"))
+            for step in ("preprocess", "train", "evaluate")
+        }
+        summary = json.loads((newest["evaluate"] / "summary.json").read_text(encoding="utf-8"))
+        (adapter,) = newest["train"].rglob("adapter_model.safetensors")
+        return {
+            "dataset": sha256(newest["preprocess"] / "tasks.jsonl"),
+            "adapter": sha256(adapter),
+            "by family": summary.get("by_family"),
+            "unseen": summary.get("unseen"),
+            "battle": summary.get("battle"),
+        }
+
+
+def kill(process: subprocess.Popen, *, everything: bool) -> None:
+    """SIGKILL the runner alone (a closed window), or its kernels and servers too (a power cut)."""
+    runner = psutil.Process(process.pid)
+    family = runner.children(recursive=True) if everything else []
+    process.kill()
+    process.wait()
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family, timeout=30)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digest_of(record: dict) -> str:
+    """The server's name for the request of a journal record: a hash of the body it was sent."""
+    request = record["request"]
+    body = {"model": record["model"], "messages": request["messages"], **request["params"]}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Where to kill: the first moment at which one of these is true.
+PLACES = {
+    "generating": lambda run: len(run.replies("simulated-teacher")) >= 2,
+    "dataset sealed": lambda run: any((run.home / "preprocess").glob("part-*")),
+    "training": lambda run: any((run.home / "train-progress" / "work").glob("*/checkpoint-3")),
+    "sealing": lambda run: any(run.home.glob("train*/.making-*")),
+    "adapter sealed": lambda run: any((run.home / "train").glob("part-*")),
+    "judging": lambda run: len(run.replies("simulated-judge")) >= 2,
+}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("uninterrupted"))
+    run.finish()
+    return run
+
+
+def test_an_uninterrupted_run_asks_for_each_reply_once(uninterrupted):
+    asked = Counter(uninterrupted.requests())
+    assert asked and max(asked.values()) == 1
+    # The journals hold all of them, and the digests below are the server's.
+    assert set(asked) == {digest_of(record) for record in uninterrupted.replies()}
+
+
+def test_running_again_asks_for_nothing_and_changes_nothing(uninterrupted):
+    before, asked = uninterrupted.results(), len(uninterrupted.requests())
+    uninterrupted.finish()
+    assert uninterrupted.results() == before
+    assert len(uninterrupted.requests()) == asked
+
+
+def interrupt_and_compare(run: Run, places, uninterrupted, *, everything: bool = True) -> int:
+    """Kill a run at the places, one after another, let it finish, compare; return the kills."""
+    kills, kept = 0, []
+    for place in places:
+        if run.kill_when(place, everything=everything):
+            kills += 1
+            if everything:  # otherwise its kernel may still be writing
+                kept.append(({digest_of(r) for r in run.replies()}, len(run.requests())))
+    run.finish()
+    for replies, asked in kept:
+        again = replies & set(run.requests()[asked:])
+        assert not again, f"{len(again)} replies that were kept were asked for again"
+    assert run.results() == uninterrupted.results()
+    twice = sum(run_count - 1 for run_count in Counter(run.requests()).values())
+    assert twice <= kills * WORKERS, f"{twice} requests repeated after {kills} kills"
+    return kills
+
+
+def test_killed_while_generating_training_and_judging(tmp_path, uninterrupted):
+    places = [PLACES[name] for name in ("generating", "training", "judging")]
+    assert interrupt_and_compare(Run(tmp_path), places, uninterrupted) == 3
+
+
+@only_in_full
+@pytest.mark.parametrize("everything", [True, False], ids=["power cut", "runner only"])
+@pytest.mark.parametrize("name", PLACES)
+def test_killed_at_a_place(tmp_path, uninterrupted, name, everything):
+    kills = interrupt_and_compare(
+        Run(tmp_path), [PLACES[name]], uninterrupted, everything=everything
+    )
+    assert kills == 1, "it was never caught there"
+
+
+@only_in_full
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_chance(tmp_path, uninterrupted, seed):
+    """Six kills in one run, each after a time that chance decides."""
+    chance = random.Random(seed)
+
+    def after(seconds):
+        end = []
+
+        def reached(run):
+            end or end.append(time.monotonic() + seconds)
+            return time.monotonic() >= end[0]
+
+        return reached
+
+    moments = [after(chance.uniform(0.5, 25)) for _ in range(6)]
+    run = Run(tmp_path)
+    assert interrupt_and_compare(run, moments, uninterrupted, everything=seed % 2 == 0) >= 1

@@ -1,0 +1,209 @@
+"""run.py on three small notebooks: progress, the table, one sentence for what goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import kernel
+import psutil
+import pytest
+import run
+
+from course_utils import CourseError
+
+HEAD = """
+# %% [markdown] lang="ko"
+# ## 준비
+# %% [markdown] lang="en"
+# ## Preparation
+# %%
+import json
+from course_utils.runtime import setup
+course = setup()
+
+# %% [markdown] lang="ko"
+# ## 일
+# %% [markdown] lang="en"
+# ## Work
+# %%
+"""
+SEAL = """
+def seal(step, **files):
+    for name, content in files.items():
+        (course.store.local(step) / f"{name}.json").write_text(json.dumps(content))
+    course.store.seal(step)
+"""
+BODIES = {
+    "01_preprocess": 'seal("preprocess", funnel={"candidates": 5, "kept": 4})',
+    "02_train": 'seal("train", result={"first_loss": 2.0, "last_loss": 0.5})',
+    "03_evaluate": 'seal("evaluate", summary={"unseen": {"n": 2, "before": 0, "after": 1}})',
+    "04_scale": 'raise SystemExit("not part of the spine")',
+}
+
+
+@pytest.fixture
+def spine(monkeypatch, tmp_path):
+    """Three notebooks and a fourth that the course must not run."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+    for name, body in BODIES.items():
+        (folder / f"{name}.py").write_text((HEAD + SEAL + body + "\n").lstrip(), encoding="utf-8")
+    monkeypatch.setattr(kernel, "SOURCES", folder)
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    for name in ("RECIPE", "DATA"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def test_the_course_ends_with_one_table(spine, tmp_path, capsys):
+    assert run.main([]) == 0
+    out = capsys.readouterr().out
+    for words in ("01_preprocess", "  Preparation", "  Work", " s\n", "tasks generated", "2.000"):
+        assert words in out
+    assert out.index("01_preprocess") < out.index("02_train") < out.index("03_evaluate")
+    assert "04_scale" not in out
+    home = tmp_path / "runs" / "offline"
+    assert (home / "report.md").is_file()
+    for language in ("ko", "en"):
+        names = sorted(path.stem for path in (home / "notebooks" / language).iterdir())
+        assert names == ["01_preprocess", "02_train", "03_evaluate"]
+
+
+def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
+    path = spine / "02_train.py"
+    path.write_text(
+        path.read_text("utf-8") + "\nfrom course_utils import CourseError\n"
+        "raise CourseError('The disk is full: make room.')\n"
+    )
+    assert run.main([]) == 1
+    said = capsys.readouterr().err
+    assert "02_train, 'Work': The disk is full: make room." in said
+    assert "Traceback" not in said and said.count("\n") <= 3
+    error = tmp_path / "runs" / "offline" / "notebooks" / "02_train.error.txt"
+    assert str(error.name) in said and "CourseError" in error.read_text("utf-8")
+    executed = json.loads((error.parent / "ko" / "02_train.ipynb").read_text("utf-8"))
+    assert executed["cells"][-1]["outputs"][-1]["output_type"] == "error"
+    # Mended and run again, the trace of the failure is gone.
+    path.write_text((HEAD + SEAL + BODIES["02_train"]).lstrip(), encoding="utf-8")
+    assert run.main([]) == 0 and not error.exists()
+
+
+def test_a_kernel_that_dies_is_one_sentence(spine, capsys):
+    (spine / "01_preprocess.py").write_text((HEAD + "import os; os._exit(9)\n").lstrip())
+    assert run.main([]) == 1
+    assert "01_preprocess, 'Work': The kernel ended" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_sentence_and_leaves_no_kernel(spine, tmp_path):
+    body = "import os, pathlib, time\npathlib.Path(course.store.local('x') / 'pid').write_text("
+    body += "str(os.getpid()))\ntime.sleep(120)\n"
+    (spine / "01_preprocess.py").write_text((HEAD + body).lstrip(), encoding="utf-8")
+    code = "import pathlib, sys, kernel, run; kernel.SOURCES = pathlib.Path(sys.argv[1])"
+    code += "; sys.exit(run.main([]))"
+    runner = subprocess.Popen(
+        [sys.executable, "-c", code, str(spine)], text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=kernel.REPO,
+        env={**os.environ, "PYTHONPATH": str(kernel.REPO / "notebooks")},
+    )  # fmt: skip
+    try:
+        noted = tmp_path / "runs" / "offline" / "x" / "work" / "pid"
+        deadline = time.monotonic() + 60
+        while not (noted.is_file() and noted.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        runner.send_signal(signal.SIGINT)
+        said = runner.communicate(timeout=30)[1]
+        assert runner.returncode == 130
+        assert said.strip() == "Interrupted; the same command goes on from here."
+        deadline = time.monotonic() + 10
+        while psutil.pid_exists(int(noted.read_text())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not psutil.pid_exists(int(noted.read_text()))
+    finally:
+        runner.kill()
+        runner.communicate()
+
+
+def refused(capsys, *arguments) -> str:
+    """The one sentence with which the runner refuses before it starts any kernel."""
+    start = time.monotonic()
+    assert run.main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert time.monotonic() - start < 1 and "01_preprocess" not in captured.out
+    (sentence,) = captured.err.strip().split("\n")
+    return sentence
+
+
+GOOD = '{"instruction": "답하세요.", "input": "", "output": "네"}\n'
+BAD_DATA = {
+    "empty": (b"", "mine.json"),
+    "broken at line 17": ((GOOD * 16 + '{"instruction": \n').encode(), "mine.json:17"),
+    "cp949": (GOOD.encode("cp949"), "mine.json:1"),
+    "no output": (b'[{"instruction": "a", "url": "b"}]', '"output"'),
+}
+
+
+@pytest.mark.parametrize("content, words", BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_refused_before_anything_starts(spine, tmp_path, capsys, content, words):
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    assert words in refused(capsys, "--data", path)
+    assert "mine.json" in refused(capsys, "--data", path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_or_a_recipe_that_is_not_there(spine, tmp_path, capsys):
+    assert "nothing.json" in refused(capsys, "--data", tmp_path / "nothing.json")
+    assert "the closest is 'offline'" in refused(capsys, "--recipe", "ofline")
+
+
+def test_own_data_runs_in_its_own_folder(spine, tmp_path, capsys):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(GOOD, encoding="utf-8")
+    assert run.main(["--data", str(path)]) == 0
+    (home,) = (tmp_path / "runs").iterdir()
+    assert home.name.startswith("offline-mine-")
+    assert "tasks in mine.jsonl" in capsys.readouterr().out
+
+
+def test_a_second_runner_is_refused(tmp_path):
+    with run.only_one_here(tmp_path):
+        with pytest.raises(CourseError, match=f"process {os.getpid()}\\) is working"):
+            with run.only_one_here(tmp_path):
+                pass
+    with run.only_one_here(tmp_path):
+        pass
+
+
+def test_what_a_killed_runner_left_is_ended_and_strangers_are_not(tmp_path):
+    code = (
+        "import sys, time, run, pathlib\n"
+        "with run.only_one_here(pathlib.Path(sys.argv[1])) as remember:\n"
+        "    for pid in sys.argv[2:]: remember(int(pid))\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), *(str(s.pid) for s in sleepers)],
+            stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(kernel.REPO / "notebooks")},
+        )  # fmt: skip
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+        # The second process has, as far as the lock knows, another one's number.
+        lock = tmp_path / ".lock"
+        owner, first, second = lock.read_text().splitlines()
+        pid, born = json.loads(second)
+        lock.write_text("\n".join([owner, first, json.dumps([pid, born - 100])]) + "\n")
+        with run.only_one_here(tmp_path):
+            assert not psutil.pid_exists(sleepers[0].pid)
+            assert psutil.pid_exists(sleepers[1].pid) and sleepers[1].poll() is None
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
