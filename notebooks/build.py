@@ -1,0 +1,228 @@
+"""Build the Korean and the English notebooks from their one source: notebooks/src/NN_name.py.
+
+A source is jupytext's percent format. Markdown cells come in pairs, Korean first, then English:
+
+    # %% [markdown] lang="ko"
+    # %% [markdown] lang="en" of="1a2b3c4d"
+
+`of` is a hash of the Korean cell that the English one was written for: when the Korean changes, the
+tests fail until somebody has looked at the English and said so with `--accept`.
+
+    python notebooks/build.py             execute every source once, write both editions
+    python notebooks/build.py --text      new prose only; refused where the code has changed
+    python notebooks/build.py --check     say what is out of date, change nothing
+    python notebooks/build.py --accept    record that every English cell matches its Korean one
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from kernel import (
+    REPO,
+    SOURCES,
+    NotebookFailed,
+    execute,
+    machine_folders,
+    read_source,
+    sources,
+    tidy_outputs,
+)
+from nbformat import NotebookNode
+
+LANGUAGES = ("ko", "en")
+ENGLISH_HEADER = re.compile(r'^(# %% \[markdown\].*\blang="en").*$', re.MULTILINE)
+
+
+def digest(text: str) -> str:
+    """Return eight hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:8]
+
+
+def code_digest(notebook: NotebookNode) -> str:
+    """Return a digest of all code cells, in order."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return digest(json.dumps(code, ensure_ascii=False))
+
+
+def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
+    """Return one language's notebook: its markdown, every code cell with its outputs."""
+    cells = []
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown" and cell.metadata.get("lang") != language:
+            continue
+        cell = copy.deepcopy(cell)
+        cell.metadata = {key: v for key, v in cell.metadata.items() if key == "tags"}
+        cell.id = f"cell-{number:03d}"
+        cells.append(cell)
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "course": {"source": f"notebooks/src/{name}.py", "code": code_digest(notebook)},
+    }
+    return nbformat.from_dict(
+        {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+    )
+
+
+def pairs(notebook: NotebookNode) -> list[tuple[NotebookNode, NotebookNode | None]]:
+    """Return each Korean markdown cell with the English one directly after it, None if missing."""
+    cells = [*notebook.cells, None]
+    return [
+        (cell, after if after is not None and after.metadata.get("lang") == "en" else None)
+        for cell, after in zip(cells, cells[1:], strict=False)
+        if cell.cell_type == "markdown" and cell.metadata.get("lang") == "ko"
+    ]
+
+
+def source_problems(path: Path) -> list[str]:
+    """Return what is wrong with a source: a missing language, twin, or a stale twin."""
+    notebook, problems = read_source(path), []
+    twins = pairs(notebook)
+    paired = {id(cell) for pair in twins for cell in pair if cell is not None}
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown" and id(cell) not in paired:
+            what = "has no Korean cell before it"
+            if cell.metadata.get("lang") not in LANGUAGES:
+                what = 'is marked neither lang="ko" nor lang="en"'
+            problems.append(f"{path.name}: cell {number} ({_first_line(cell)}) {what}")
+    for korean, english in twins:
+        if english is None:
+            problems.append(f"{path.name}: {_first_line(korean)} has no English cell after it")
+        elif english.metadata.get("of") != digest(korean.source):
+            problems.append(
+                f"{path.name}: {_first_line(korean)} changed, its English twin did not "
+                f"({_first_line(english)}): update it, then run build.py --accept"
+            )
+    return problems
+
+
+def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
+    """Return how the built notebooks of a source differ from it; nothing is executed."""
+    source, problems = read_source(path), []
+    for language in LANGUAGES:
+        built_path = folder / language / f"{path.stem}.ipynb"
+        where = f"{language}/{built_path.name}"
+        if not built_path.is_file():
+            problems.append(f"{where} is missing: run make notebooks")
+            continue
+        built = nbformat.read(built_path, as_version=4)
+        if built.metadata.get("course", {}).get("code") != code_digest(source):
+            problems.append(f"{where}: the code has changed since it was executed: make notebooks")
+            continue
+        wanted = edition(source, language, path.stem)
+        contents = [[(c.cell_type, c.source) for c in n.cells] for n in (built, wanted)]
+        if contents[0] != contents[1]:
+            problems.append(f"{where}: cells differ from the source: run build.py --text")
+    return problems
+
+
+def accept(path: Path) -> int:
+    """Write into each English cell the hash of its Korean twin; return how many changed."""
+    twins = iter(pairs(read_source(path)))
+    changed = 0
+
+    def header(match: re.Match) -> str:
+        nonlocal changed
+        korean, english = next(twins)
+        of = digest(korean.source)
+        changed += english.metadata.get("of") != of
+        tags = f" tags={json.dumps(english.metadata['tags'])}" if "tags" in english.metadata else ""
+        return f'# %% [markdown] lang="en" of="{of}"{tags}'
+
+    text = path.read_text(encoding="utf-8")
+    incomplete = [problem for problem in source_problems(path) if "--accept" not in problem]
+    if incomplete:
+        raise SystemExit("\n".join(incomplete))
+    path.write_text(ENGLISH_HEADER.sub(header, text), encoding="utf-8")
+    return changed
+
+
+def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
+    """Execute the sources in order, in one fresh run, and write both editions of each."""
+    with tempfile.TemporaryDirectory(prefix="course-") as temporary:
+        runs = Path(temporary) / "runs"
+        environment = {"RUNS": str(runs), "DATA": "", "RECIPE": os.environ.get("RECIPE", "offline")}
+        for path in paths:
+            print(f"{path.stem} ...", end=" ", flush=True)
+            notebook = read_source(path)
+            execute(notebook, environment)
+            tidy_outputs(notebook, machine_folders(runs=runs))
+            write(notebook, path.stem, folder)
+            print("ok", flush=True)
+
+
+def refresh_text(path: Path, folder: Path = REPO / "notebooks") -> None:
+    """Write both editions again with the outputs they have; the code must be the executed one."""
+    source = read_source(path)
+    built_path = folder / "ko" / f"{path.stem}.ipynb"
+    built = nbformat.read(built_path, as_version=4) if built_path.is_file() else None
+    if built is None or built.metadata.get("course", {}).get("code") != code_digest(source):
+        raise SystemExit(f"{path.name}: its code was not executed yet: run make notebooks.")
+    executed = iter([cell for cell in built.cells if cell.cell_type == "code"])
+    for cell in source.cells:
+        if cell.cell_type == "code":
+            done = next(executed)
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+    write(source, path.stem, folder)
+
+
+def write(notebook: NotebookNode, name: str, folder: Path) -> None:
+    """Write both editions of a notebook, byte for byte the same for the same content."""
+    for language in LANGUAGES:
+        target = folder / language / f"{name}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(".tmp")
+        content = edition(notebook, language, name)
+        nbformat.validate(content)
+        temporary.write_text(nbformat.writes(content) + "\n", encoding="utf-8")
+        temporary.replace(target)
+
+
+def _first_line(cell: NotebookNode) -> str:
+    line = cell.source.strip().split("\n")[0]
+    return f"'{line[:50]}'"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="e.g. 01_preprocess; all if none is given")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--text", action="store_true", help="write the prose only")
+    mode.add_argument("--check", action="store_true", help="say what is out of date")
+    mode.add_argument("--accept", action="store_true", help="record that the twins match")
+    options = parser.parse_args(arguments)
+    paths = [path for path in sources() if not options.names or path.stem in options.names]
+    if unknown := set(options.names) - {path.stem for path in paths}:
+        print(f"No source {', '.join(sorted(unknown))} in {SOURCES.relative_to(REPO)}.")
+        return 1
+    if options.accept:
+        for path in paths:
+            print(f"{path.name}: {accept(path)} English cells recorded anew")
+        return 0
+    problems = [problem for path in paths for problem in source_problems(path)]
+    if options.check:
+        problems += [problem for path in paths for problem in built_problems(path)]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    if options.check or problems:
+        return int(bool(problems))
+    try:
+        for path in paths if options.text else []:
+            refresh_text(path)
+        if not options.text:
+            build(paths)
+    except NotebookFailed as failure:
+        print(f"failed\n{failure}\n\n{failure.traceback}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Execute a notebook in a real kernel of this very Python, and make its outputs fit to be kept."""
+
+import asyncio
+import atexit
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+REPO = Path(__file__).resolve().parent.parent
+SOURCES = REPO / "notebooks" / "src"
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# tqdm's advice to install widgets: two lines, the second is its own source.
+WIDGET_ADVICE = re.compile(r"^.*TqdmWarning: IProgress not found.*\n(?:  .*\n?)?", re.MULTILINE)
+
+
+class NotebookFailed(Exception):
+    """A cell that raised: `args[0]` is a sentence or two, `traceback` the whole of it."""
+
+    def __init__(self, message: str, traceback: str):
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def sources(pattern: str = "*.py") -> list[Path]:
+    """Return the notebooks' sources in the order of their numbers."""
+    return sorted(SOURCES.glob(pattern))
+
+
+def read_source(path: Path) -> NotebookNode:
+    """Read a jupytext percent file; markdown cells carry metadata.lang "ko" or "en"."""
+    return jupytext.read(path, fmt="py:percent")
+
+
+def execute(
+    notebook: NotebookNode,
+    environment: dict[str, str],
+    *,
+    on_cell: Callable[[int], None] = lambda index: None,
+    on_start: Callable[[int], None] = lambda pid: None,
+) -> None:
+    """Run every code cell in order, from the checkout's root; outputs go into `notebook`.
+
+    `on_cell` hears the index of each cell before it runs, `on_start` the kernel's process id.
+    Raises NotebookFailed.
+    """
+
+    def started(**_):
+        # nbclient would answer Ctrl-C by ending the kernel and then raise something obscure.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        on_start(client.km.provisioner.pid)
+
+    client = NotebookClient(
+        notebook,
+        kernel_manager_class=_ThisPython,
+        timeout=None,
+        startup_timeout=300,
+        iopub_timeout=60,  # a busy machine may deliver a cell's last output late
+        record_timing=False,
+        resources={"metadata": {"path": str(REPO)}},
+        on_notebook_start=started,
+        on_cell_execute=lambda cell, cell_index: on_cell(cell_index),
+    )
+    with tempfile.TemporaryDirectory() as profile:
+        environment = {
+            **os.environ,
+            **environment,
+            "IPYTHONDIR": profile,  # nobody's startup files
+            "PYTHONPATH": os.pathsep.join(
+                [str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        }
+        try:
+            client.execute(env=environment)
+        except CellExecutionError as error:
+            raise NotebookFailed(
+                _sentence(error.ename, error.evalue), ANSI.sub("", error.traceback)
+            ) from None
+        except KeyboardInterrupt:
+            atexit.unregister(client._cleanup_kernel)  # it would wait for the cell to end
+            os.kill(client.km.provisioner.pid, signal.SIGKILL)
+            raise
+        except DeadKernelError:
+            raise NotebookFailed(
+                "The kernel ended in the middle of it, as it does when the memory is full: close "
+                "other programs and run it again, it goes on from what is saved.",
+                "The kernel died; it left no traceback.",
+            ) from None
+
+
+def tidy(text: str, folders: dict[str, str]) -> str:
+    """Return what a reader would have seen: no colours, last state of progress bars, no paths.
+
+    `folders` maps machine folders to what is shown in their place.
+
+    >>> tidy("10%\\r100%\\nin /work/x/runs", {"/work/x/": ""})
+    '100%\\nin runs'
+    """
+    text = WIDGET_ADVICE.sub("", ANSI.sub("", text).replace("\r\n", "\n"))
+    text = "\n".join(
+        next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        for line in text.split("\n")
+    )
+    text = re.sub(r"/tmp/ipykernel_\d+/\d+\.py", "<cell>", text)
+    for folder, shown in folders.items():
+        text = text.replace(folder, shown)
+    return re.sub(r"\b0x[0-9a-f]{8,}\b", "0x...", text)
+
+
+def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
+    """Tidy every output in place, join pieces of one stream, drop widgets."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs: list[NotebookNode] = []
+        for output in cell.outputs:
+            before = outputs[-1] if outputs else {}
+            if output.output_type == "stream" and before.get("name") == output.name:
+                before.text += output.text
+            else:
+                outputs.append(output)
+        for output in outputs:
+            if output.output_type == "stream":
+                output.text = tidy(output.text, folders)
+            elif output.output_type == "error":
+                output.traceback = [tidy(line, folders) for line in output.traceback]
+            for kind, content in dict(output.get("data", {})).items():
+                if kind.startswith("application/vnd.jupyter.widget"):
+                    del output.data[kind]
+                elif isinstance(content, str) and not kind.startswith("image/p"):
+                    output.data[kind] = tidy(content, folders)
+            output.pop("transient", None)
+        cell.outputs = [
+            output
+            for output in outputs
+            if output.get("text", "").strip() or output.get("data") or "ename" in output
+        ]
+    notebook.metadata.pop("widgets", None)
+
+
+def machine_folders(**shown: str | Path) -> dict[str, str]:
+    """Return what `tidy` replaces: the checkout, this Python, the home folder.
+
+    `shown` adds folders of one's own: `machine_folders(runs="/tmp/abc")` shows them as "runs".
+    """
+    folders = {str(path): name for name, path in shown.items()}
+    folders[f"{REPO}/"] = ""
+    folders[str(REPO)] = "."
+    folders[sys.prefix] = "<python>"
+    folders[sys.base_prefix] = "<python>"
+    folders[str(Path.home())] = "~"
+    return folders
+
+
+def _sentence(name: str, message: str) -> str:
+    """Return an exception as text; the course's own messages are sentences and need no name."""
+    message = ANSI.sub("", message).strip()
+    if message.endswith(".") and " " in message:
+        return message
+    return f"{name}: {message}" if message else name
+
+
+class _ThisPython(AsyncKernelManager):
+    """Kernels of the running interpreter, whatever kernels are registered on the machine."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(
+            argv=[
+                sys.executable,
+                "-m",
+                "ipykernel_launcher",
+                "-f",
+                "{connection_file}",
+                "--log-level=ERROR",  # no advice about encryption within one machine
+            ],  # fmt: skip
+            display_name="Python 3",
+            language="python",
+        )

@@ -1,0 +1,192 @@
+"""Run the whole course without a browser: the three notebooks in order, then one table.
+
+    python notebooks/run.py --recipe offline
+    python notebooks/run.py --recipe offline --data my_tasks.json
+
+Everything that was finished or paid for is kept: after an interruption the same command goes on.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import psutil
+from build import LANGUAGES, edition
+from kernel import (
+    REPO,
+    NotebookFailed,
+    execute,
+    machine_folders,
+    read_source,
+    sources,
+    tidy,
+    tidy_outputs,
+)
+from nbformat import NotebookNode
+
+sys.path.insert(0, str(REPO))
+
+from course_utils import CourseError  # noqa: E402
+from course_utils.checkpoint import CheckpointStore  # noqa: E402
+from course_utils.recipe import load_recipe  # noqa: E402
+from course_utils.report import write_report  # noqa: E402
+from course_utils.runtime import run_name, shown  # noqa: E402
+from course_utils.tasks import read_tasks, write_atomic  # noqa: E402
+
+SPINE = "0[123]_*.py"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipe", default="offline", help="a recipe's name or YAML file")
+    parser.add_argument("--data", type=Path, help="your own tasks, JSON or JSONL")
+    options = parser.parse_args(arguments)
+    try:
+        run_course(options.recipe, options.data)
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"\nThe disk does not cooperate ({error}); what was saved is kept.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_course(recipe_name: str, data: Path | None = None) -> None:
+    """Run the notebooks, write report.md and print its table; raises CourseError."""
+    start = time.monotonic()
+    if recipe_name.endswith((".yaml", ".yml")):
+        recipe_name = str(Path(recipe_name).absolute())
+    recipe = load_recipe(recipe_name)
+    if data is not None:
+        data = data.expanduser().absolute()
+        print(f"{len(read_tasks(data)):,} tasks in {data.name}")
+    store = CheckpointStore.open(run_name(recipe, data), os.environ.get("RUNS") or None)
+    home = store.root / store.run
+    environment = {
+        "RECIPE": recipe_name,
+        "DATA": str(data or ""),
+        "RUNS": str(store.root),
+    }
+    with only_one_here(home) as remember:
+        print(f"Running the course '{recipe.name}' in {shown(home)}", flush=True)
+        for path in sources(SPINE):
+            run_notebook(path, environment, home, remember)
+        table = write_report(store, recipe, data=data)
+    print(f"\n{table}\n\nDone in {time.monotonic() - start:.0f} s; this table is in "
+          f"{shown(home / 'report.md')}")  # fmt: skip
+
+
+def run_notebook(path: Path, environment: dict[str, str], home: Path, remember) -> None:
+    """Execute one source with a line a section; keep both executed editions in the run's folder."""
+    notebook = read_source(path)
+    titles = section_titles(notebook)
+    progress = Progress(path.stem, titles)
+    folders = machine_folders()
+    error_path = home / "notebooks" / f"{path.stem}.error.txt"
+    error_path.unlink(missing_ok=True)
+    try:
+        execute(notebook, environment, on_cell=progress.reached, on_start=remember)
+        progress.finish()
+    except NotebookFailed as failure:
+        progress.finish("failed")
+        write_atomic(error_path, tidy(failure.traceback, folders) + "\n")
+        raise CourseError(
+            f"{path.stem}, {progress.title!r}: {failure}\n"
+            f"(The traceback is in {shown(error_path)}.)"
+        ) from None
+    finally:
+        tidy_outputs(notebook, folders)
+        for language in LANGUAGES:
+            content = nbformat.writes(edition(notebook, language, path.stem))
+            write_atomic(home / "notebooks" / language / f"{path.stem}.ipynb", content + "\n")
+
+
+def section_titles(notebook: NotebookNode) -> list[str]:
+    """Return for each cell the English heading it stands under."""
+    titles, title = [], "Start"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.metadata.get("lang") == "en":
+            for line in cell.source.split("\n"):
+                if line.startswith("## "):
+                    title = line.removeprefix("## ").strip()
+        titles.append(title)
+    return titles
+
+
+class Progress:
+    """One line a section, with its seconds once it is done."""
+
+    def __init__(self, name: str, titles: list[str]):
+        self.titles, self.title, self.since = titles, "", 0.0
+        print(name, flush=True)
+
+    def reached(self, index: int) -> None:
+        """Note that a cell begins; print when it opens a new section."""
+        if self.titles[index] != self.title:
+            self.finish()
+            self.title, self.since = self.titles[index], time.monotonic()
+            print(f"  {self.title:<58}", end=" ", flush=True)
+
+    def finish(self, word: str = "") -> None:
+        """End the current section's line."""
+        if self.title:
+            print(f"{time.monotonic() - self.since:6.1f} s {word}".rstrip(), flush=True)
+
+
+@contextmanager
+def only_one_here(home: Path) -> Iterator:
+    """Hold the run's folder: a second runner is refused, what a dead one left running is ended.
+
+    Yields a function that notes a kernel's process id for the next runner.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / ".lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = (lock.read().splitlines() or ["?"])[0]
+            raise CourseError(
+                f"Another 'make course' (process {owner}) is working in {shown(home)}: wait for "
+                f"it, or end it first."
+            ) from None
+        lock.seek(0)
+        for line in lock.read().splitlines()[1:]:
+            _end_kernel(line)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+
+        def remember(pid: int) -> None:
+            lock.write(json.dumps([pid, psutil.Process(pid).create_time()]) + "\n")
+            lock.flush()
+
+        yield remember
+        lock.truncate(0)
+
+
+def _end_kernel(line: str) -> None:
+    """End a kernel whose runner was killed: it would go on writing into the run's folder."""
+    try:
+        pid, born = json.loads(line)
+        kernel = psutil.Process(pid)
+        if kernel.create_time() == born:  # not another process that got the same number
+            kernel.kill()
+            kernel.wait(timeout=10)
+    except (ValueError, psutil.Error):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

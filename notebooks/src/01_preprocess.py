@@ -1,0 +1,709 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] lang="ko"
+# # 01 전처리: 씨앗 과제에서 지시 데이터까지
+#
+# 언어 모델이 지시를 따르게 하려면 **지시문, 입력, 응답**으로 된 예가 수천 개 있어야 합니다. 사람이 모두 쓰기에는 많습니다.
+# 그래서 사람은 씨앗(seed)만 쓰고, 나머지는 더 큰 모델에게 씨앗을 보여 주며 새로 쓰게 합니다. 이 방법이 Self-Instruct이고,
+# Stanford Alpaca는 씨앗 175개로 52,002개를 얻었습니다. 이 노트북은 그 길을 한국어로 다시 걷습니다.
+#
+# 끝까지 가면 이런 것이 손에 남습니다.
+#
+# - 직접 만들고 걸러 낸 한국어 지시 데이터 `tasks.jsonl`
+# - 무엇을 왜 버렸는지 하나도 빠짐없이 센 `funnel.json`
+# - 교사 모델에게서 받은 응답을 모두 남긴 일지 `journal.jsonl`
+#
+# 강의 전체는 이렇게 이어집니다. 지금은 첫 화살표입니다.
+#
+# ```text
+# 씨앗 과제 ──▶ [01 전처리] ──▶ 지시 데이터 ──▶ [02 학습] ──▶ LoRA 어댑터 ──▶ [03 평가] ──▶ 보고서
+# ```
+#
+# 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 교사가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
+
+# %% [markdown] lang="en" of="1806aac1"
+# # 01 Preprocess: from seed tasks to instruction data
+#
+# To teach a language model to follow instructions you need thousands of examples, each an **instruction, an input and a
+# response**. That is too many to write by hand. So people write a few seeds, and a larger model, shown some of them,
+# writes the rest. The method is called Self-Instruct; Stanford Alpaca turned 175 seeds into 52,002 examples with it.
+# This notebook takes the same road in Korean.
+#
+# At the end you will have
+#
+# - Korean instruction data that you generated and filtered yourself: `tasks.jsonl`
+# - a record of what was thrown away and why, with nothing missing: `funnel.json`
+# - every reply the teacher ever gave you: `journal.jsonl`
+#
+# The whole course looks like this. You are at the first arrow.
+#
+# ```text
+# seed tasks ──▶ [01 preprocess] ──▶ instruction data ──▶ [02 train] ──▶ LoRA adapter ──▶ [03 evaluate] ──▶ report
+# ```
+#
+# Run the cell below and read its card first: where this runs, who the teacher is, where results go.
+
+# %%
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:  # on Colab: fetch the tagged course and install it from there
+    home = "/content/instruction-tuning-course"
+    source = "https://github.com/ORG/instruction-tuning-course"
+    if subprocess.run(["test", "-d", f"{home}/.git"]).returncode:
+        clone = ["git", "clone", "-q", "--depth", "1", "--branch", "v0.1.0", source, home]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"{home}[colab]"], check=True)
+    sys.path[:0] = [home] if home not in sys.path else []
+
+from course_utils.runtime import setup
+
+course = setup()
+
+# %% [markdown] lang="ko"
+# 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다. 열두 가지 유형의 과제를 쓰면서
+# 진짜 교사에게 있을 법한 실수도 정해진 비율로 섞습니다. 절차를 익히고 결과를 검산하기에는 좋지만, 그 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# API 키와 GPU가 있으면 같은 셀이 진짜 모델로 돕니다. 바뀌는 것은 레시피뿐입니다.
+#
+# 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다.
+
+# %% [markdown] lang="en" of="ee05a2a7"
+# If the card's Teacher line says `SIMULATED`, the teacher is no language model but **a small program that knows the
+# answers**. It writes tasks of twelve kinds and mixes in mistakes, as real teachers do. That is good for learning the
+# procedure and for checking results; its quality says nothing about real models. With an API key and a GPU the same cells
+# run with a real one. Only the recipe changes.
+#
+# Before anything is spent: what did the last run take?
+
+# %%
+import json
+
+from course_utils import CourseError
+
+try:
+    last = json.loads((course.artefact("preprocess") / "funnel.json").read_text(encoding="utf-8"))
+    print("{candidates:,} candidates, {kept:,} kept".format(**last))
+    print("{calls:,} calls, {tokens:,} tokens, ${cost:.2f}".format(**last))
+except CourseError as problem:
+    print(f"No earlier run to learn from. {problem}")
+
+# %% [markdown] lang="ko"
+# ## 1. 씨앗 과제
+#
+# 과제(task) 하나는 세 칸입니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없을 수도 있습니다), `output`은 바른 응답입니다.
+# 씨앗은 사람이 손으로 씁니다. 실제 교사는 씨앗의 말투와 범위를 흉내 내므로(모의 교사는 씨앗을 읽지 않습니다), 데이터의 품질은 여기서 이미 절반이 정해집니다.
+
+# %% [markdown] lang="en" of="dd25ae74"
+# ## 1. Seed tasks
+#
+# A task has three fields: `instruction` says what to do, `input` is the text to do it with (there may be none), and
+# `output` is a correct response. Seeds are written by hand. A real teacher imitates their tone and their range (the simulated one does not read them), so half of
+# your data's quality is decided here.
+
+# %%
+from course_utils import REPO
+from course_utils.tasks import read_tasks
+
+seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+with_input = sum(bool(task.input) for task in seeds)
+print(f"{len(seeds)} seeds, {with_input} of them with an input\n")
+for task in seeds[:3]:
+    print("instruction ", task.instruction)
+    print("input       ", task.input or "-")
+    print("output      ", task.output, "\n")
+
+# %% [markdown] lang="ko"
+# 입력이 있는 과제와 없는 과제가 섞여 있습니다. Alpaca의 데이터는 약 40%에 입력이 있었습니다.
+# `read_tasks`는 파일을 통째로 읽거나 아예 읽지 않습니다. 17번째 줄이 깨졌다면 그 줄 번호를 말하고 멈춥니다.
+
+# %% [markdown] lang="en" of="9ea31ec2"
+# Some tasks have an input, some have none; in Alpaca's data about 40% have one.
+# `read_tasks` reads a file whole or not at all: if line 17 is broken, it names that line and stops.
+
+# %% [markdown] lang="ko"
+# ## 2. 교사에게 묻고 답을 읽기
+#
+# Alpaca는 교사에게 씨앗 세 개를 보여 주고, 이어서 새 과제를 줄줄이 써 달라고 합니다. 우리는 새 과제 스무 개를 부탁합니다. 그 부탁을 적은 글이 생성 프롬프트입니다.
+# 첫 요청이 실제로 무엇을 보내는지 끝까지 읽어 보세요.
+
+# %% [markdown] lang="en" of="db87f6c2"
+# ## 2. Ask the teacher and read the reply
+#
+# Alpaca shows its teacher three seeds and asks it to go on with new ones. We ask for twenty. The text that asks is the generation
+# prompt. Read what the first request really sends, to the end.
+
+# %%
+from course_utils import REPO
+from course_utils.generate import generation_requests
+from course_utils.tasks import read_tasks
+
+seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+request = next(generation_requests(seeds, seed=course.recipe.data.seed))
+print(request.messages[0]["content"])
+
+# %% [markdown] lang="ko"
+# 맨 끝을 보세요. 프롬프트가 `4. 지시문:`에서 멈춥니다. 모델은 이어 쓰는 기계이므로, 문을 열어 두면 4번부터 쓰기 시작합니다.
+# 어떤 씨앗을 보여 줄지는 요청 번호로 정해지는 난수가 고릅니다. 그래서 n번째 요청은 언제 다시 해도 글자까지 같습니다.
+#
+# 보내기 전에 **계획**부터 세웁니다. 계획은 아무에게도 묻지 않고 아무것도 쓰지 않습니다.
+
+# %% [markdown] lang="en" of="9fd230f2"
+# Look at the very end: the prompt stops at `4. 지시문:` ("4. Instruction:"). A language model continues text, so a door
+# left open there makes it begin with item 4. Which seeds are shown is drawn with the number of the request as the seed, so
+# request n is the same to the letter whenever it is made.
+#
+# Before sending it, **plan**. A plan asks nobody and spends nothing.
+
+# %%
+import shutil
+from itertools import islice
+
+work, saved = course.store.local("preprocess"), course.store.latest("preprocess")
+if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
+    shutil.copytree(saved, work, dirs_exist_ok=True)
+
+teacher = course.teacher(journal=work / "journal.jsonl")
+spec = course.recipe.data
+loop = islice(generation_requests(seeds, seed=spec.seed), spec.n // 20)
+print("this request          ", teacher.plan([request]))
+print(f"{spec.n:,} tasks, none lost", teacher.plan(loop))
+
+# %% [markdown] lang="ko"
+# 아직 받은 응답이 없으면 계획은 최악을 가정합니다. 응답이 허용된 길이를 꽉 채운다고 보는 것입니다. 응답이 쌓이면 그 평균을 씁니다.
+# 둘째 줄은 하나도 버리지 않을 때의 이야기입니다. 실제로는 더 많이 묻게 됩니다. 얼마나 더 묻는지는 5절에서 드러납니다.
+#
+# 이제 한 번만 묻습니다.
+
+# %% [markdown] lang="en" of="36c2517e"
+# As long as there is no reply to learn from, the plan assumes the worst: that replies are as long as they may be. Later it
+# uses their mean. The second line supposes that nothing is thrown away. In truth it takes more requests; section 5 shows
+# how many more.
+#
+# Now ask, once.
+
+# %%
+[reply] = teacher.complete([request])
+assert reply.text is not None, reply.error
+print("cached", reply.cached, " finish_reason", reply.finish_reason, " usage", reply.usage, "\n")
+print(*reply.text.splitlines()[:15], "...", sep="\n")
+
+# %% [markdown] lang="ko"
+# 이것이 날것 그대로의 응답입니다. 첫 과제에는 번호가 없기 쉽습니다. 우리가 `4. 지시문:`까지 이미 써 주었기 때문입니다.
+# 이 셀을 한 번 더 실행해 보세요. `cached`가 `True`로 바뀝니다. 응답은 화면에 보이기 전에 일지에 먼저 적히고, 같은 질문에는 일지가 답합니다.
+#
+# 글을 과제로 바꿉니다. 규칙은 하나입니다. **후보 하나하나는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다.
+
+# %% [markdown] lang="en" of="b9607d83"
+# This is the reply as it came. Its first item often has no number: we had already written `4. 지시문:` for it.
+# Run the cell again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the same
+# question is answered from there.
+#
+# Now turn text into tasks. There is one rule: **every candidate becomes a task or is rejected for one named reason.**
+# Nothing disappears silently.
+
+# %%
+from course_utils.prompts import parse_generation, split_candidates
+
+candidates = split_candidates(reply.text, first_number=4)
+parsed = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason)
+print(f"{len(candidates)} candidates = {len(parsed.tasks)} tasks + {len(parsed.rejected)} rejected\n")
+for reason, text in parsed.rejected:
+    print(f"[{reason}]\n{text}\n")
+assert len(parsed.tasks) + len(parsed.rejected) == len(candidates)
+
+# %% [markdown] lang="ko"
+# 등식이 맞아떨어집니다. 같은 교사라도 응답의 모양은 매번 조금씩 다릅니다. 아래는 흔한 버릇을 모아 손으로 쓴 응답입니다.
+# 인사말, 굵은 글씨, 전각 숫자와 쌍점, 빠진 칸, 길이 제한에 잘린 끝이 다 들어 있습니다.
+
+# %% [markdown] lang="en" of="7fed2885"
+# The sum is right. But the same teacher writes a little differently every time. Here is a reply put together by hand from
+# common habits: a greeting, bold labels, full-width digits and colons, a missing field, and an end cut off by the length
+# limit.
+
+# %%
+untidy = """네, 이어서 쓰겠습니다.
+
+**4. 지시문:** 다음 낱말의 뜻을 설명해 주세요.
+**4. 입력:** 전세
+**4. 출력:** 보증금을 맡기고 월세 없이 집을 빌리는 방식입니다.
+###
+５．지시문： 봄에 어울리는 인사말을 하나 써 주세요.
+５．입력： <noinput>
+５．출력： 꽃이 피는 계절, 건강하시길 빕니다.
+###
+6. 지시문: 아래 글을 요약해 주세요.
+6. 출력: 요약할 글이 없습니다.
+###
+7. 지시문: 세 문장으로 자기소개를"""
+parsed = parse_generation(untidy, first_number=4, finish_reason="length")
+print(*[task.to_dict() for task in parsed.tasks], *parsed.rejected, sep="\n")
+assert [reason for reason, _ in parsed.rejected] == ["missing field", "truncated"]
+
+# %% [markdown] lang="ko"
+# 과제 둘을 건지고, 둘은 이유와 함께 거절했습니다. 마지막 후보가 `truncated`인 것은 글만 보고 안 것이 아닙니다.
+# 서버가 `finish_reason="length"`라고 알려 준 덕분입니다. 잘린 응답이 우연히 그럴듯하게 끝나는 일도 있으니, 이 신호를 버리면 안 됩니다.
+
+# %% [markdown] lang="en" of="6fc3758c"
+# Two tasks are saved, two candidates rejected with their reasons. That the last one is `truncated` cannot be seen from its
+# text alone: the server said so with `finish_reason="length"`. A cut reply may happen to end plausibly, so never drop that
+# signal.
+
+# %% [markdown] lang="ko"
+# ## 3. 한국어를 위한 규칙
+#
+# Alpaca는 과제를 받으면 몇 가지 규칙으로 먼저 거릅니다. 그런데 그 규칙은 영어를 위한 것입니다.
+# 지시문의 첫 글자를 보는 두 줄을 우리 씨앗에 그대로 적용하면 어떻게 될까요?
+
+# %% [markdown] lang="en" of="96587dbb"
+# ## 3. Rules for Korean
+#
+# Alpaca first filters tasks with a handful of rules. They were written for English. What do its two lines about the first
+# character of an instruction do to our seeds?
+
+# %%
+import string
+from collections import Counter
+
+from course_utils import REPO
+from course_utils.tasks import read_tasks
+
+
+def alpaca_says(instruction):
+    """Two of Alpaca's rules, as they are applied to English."""
+    if instruction[0] in string.punctuation:
+        return "starts with punctuation"
+    return "kept" if instruction[0].isascii() else "starts with a non-English character"
+
+
+seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+print(Counter(alpaca_says(task.instruction) for task in seeds))
+korean = [task for task in seeds if "가" <= task.instruction[0] <= "힣"]
+assert not any(alpaca_says(task.instruction) == "kept" for task in korean)
+
+# %% [markdown] lang="ko"
+# 한글로 시작하는 지시문은 **하나도 남지 않습니다**. 오류도 나지 않으니, 모르고 돌리면 빈 데이터만 남습니다.
+#
+# 비슷한 과제를 거르는 쪽은 반대입니다. Alpaca가 쓰는 rouge-score의 기본 토크나이저는 영문자와 숫자만 남깁니다.
+
+# %% [markdown] lang="en" of="64146c61"
+# Of the instructions that begin in Hangul **not one is left**. And nothing raises an error: whoever does not look ends up
+# with empty data.
+#
+# The filter for near-duplicates fails the other way round. Alpaca uses rouge-score, whose own tokenizer keeps nothing but
+# ASCII letters and digits.
+
+# %%
+import re
+
+
+def stock_tokens(text):
+    """What rouge-score's own tokenizer does: everything but a-z and 0-9 is a space to it."""
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
+
+
+for text in ["다음 문장을 존댓말로 바꿔 주세요.", "SQL에서 LEFT JOIN을 설명해 주세요."]:
+    print(text, "->", stock_tokens(text))
+blind = sum(not stock_tokens(task.instruction) for task in seeds)
+print(f"{blind} of {len(seeds)} seed instructions have no token at all")
+
+# %% [markdown] lang="ko"
+# 토큰이 없으면 겹치는 토큰도 없으니 유사도는 늘 0입니다. 앞의 규칙은 **모두 버리고**, 이 필터는 **모두 통과**시킵니다. 둘 다 한국어를 보지 못합니다.
+#
+# 한국어에는 띄어쓰기보다 작은 단위가 필요합니다. `지도를`, `지도는`, `지도에서`는 명사 하나에 조사가 붙은 것이고, `지도자`는 아예 다른 낱말입니다.
+# 형태소(morpheme) 분석기가 이것을 가려 줍니다.
+
+# %% [markdown] lang="en" of="33ffa146"
+# Without tokens nothing overlaps, so every similarity is 0. The rule before **rejects everything**, this filter **admits
+# everything**. Neither can see Korean.
+#
+# Korean needs a unit smaller than what stands between spaces. `지도를`, `지도는` and `지도에서` are one noun (a map) with
+# three particles, while `지도자` (a leader) is another word altogether. A morphological analyser tells them apart.
+
+# %%
+from course_utils import korean
+
+for text in ["서울 지도를 그려 주세요.", "좋은 지도자의 자질을 알려 주세요."]:
+    print(" / ".join(f"{form}({tag})" for form, tag in korean.tokens(text)))
+
+# %% [markdown] lang="ko"
+# `지도`와 `지도자`가 서로 다른 명사(NNG)로 나왔습니다. 이 단위로 규칙을 쓰면, 글만 다루는 모델이 할 수 없는 일(그림, 지도, 음악 틀기)을
+# 정확히 집어냅니다. 낱말이 들어 있는지만 보는 검사와 나란히 놓아 봅니다.
+
+# %% [markdown] lang="en" of="04c9b776"
+# `지도` and `지도자` come out as two different nouns (NNG). Rules made of these units pick out exactly what a text model
+# cannot do: drawing, maps, playing music. Here they are beside a test that only looks for the words.
+
+# %%
+from course_utils.rules import check_task
+from course_utils.tasks import Task
+
+cases = {
+    "서울 지도를 그려 주세요.": True,  # draw a map of Seoul
+    "좋은 지도자의 자질을 알려 주세요.": False,  # qualities of a good leader
+    "지도 교수님께 드릴 편지를 써 주세요.": False,  # a letter to one's supervisor
+    "그림자가 생기는 까닭을 설명해 주세요.": False,  # why there are shadows
+    "잔잔한 음악을 틀어 주세요.": True,  # play some quiet music
+    "음악 시간에 배운 빠르기말을 설명해 주세요.": False,  # terms from the music lesson
+}
+for instruction, impossible in cases.items():
+    by_word = any(word in instruction for word in ("지도", "그림", "음악"))
+    by_rule = check_task(Task(instruction, output="네.")) == "needs another medium"
+    print(f"by word {by_word!s:6} by morpheme {by_rule!s:6} {instruction}")
+    assert by_word and by_rule == impossible
+
+# %% [markdown] lang="ko"
+# 낱말만 보면 여섯 문장이 모두 걸립니다. 형태소를 보면 정말 못 하는 둘만 걸립니다. 규칙은 모두 여덟 개이고, 먼저 걸린 하나가 거절 이유가 됩니다.
+
+# %% [markdown] lang="en" of="d9ea8797"
+# By word all six are caught; by morpheme only the two that are really impossible. There are eight rules in all, and the
+# first one that fires is the reason.
+
+# %%
+import inspect
+
+from course_utils.rules import RULES, check_task
+
+for name, rule in RULES.items():
+    print(f"{name:24}{rule.description}")
+assert len(RULES) == 8
+print("\n" + inspect.getsource(check_task))
+
+# %% [markdown] lang="ko"
+# ## 4. 비슷한 과제 걸러 내기
+#
+# 교사는 같은 과제를 말끝만 바꿔 되풀이합니다. 그런 과제가 쌓이면 데이터는 커지는데 배울 것은 늘지 않습니다.
+# Alpaca는 새 과제를 지금까지 남긴 것 전부와 견주어, ROUGE-L이 0.7을 넘는 것이 하나라도 있으면 버립니다.
+#
+# ROUGE-L은 두 글에 **같은 순서로** 들어 있는 토큰을 가장 길게 골라낸 열(최장 공통 부분 수열, LCS)의 길이를 셉니다. 토큰이 붙어 있지 않아도 됩니다. 손으로 한번 구해 봅니다.
+
+# %% [markdown] lang="en" of="391b357e"
+# ## 4. Leaving out near-duplicates
+#
+# A teacher repeats itself with new endings. Such tasks make the data larger and teach nothing. Alpaca compares a new task
+# with everything kept so far and drops it if any ROUGE-L is above 0.7.
+#
+# ROUGE-L counts the longest series of tokens that both texts hold **in the same order**, side by side or not (the LCS). Work it out by hand once.
+
+# %%
+from course_utils.similarity import morphemes, rouge_l
+
+
+def lcs(a, b):
+    """The length of the longest common subsequence: best[i][j] is that of a[:i] and b[:j]."""
+    best = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            same = best[i - 1][j - 1] + 1
+            best[i][j] = same if x == y else max(best[i - 1][j], best[i][j - 1])
+    return best[-1][-1]
+
+
+first, second = "다음 문장을 존댓말로 바꿔 주세요.", "아래 문장을 존댓말로 바꿔 주시겠어요?"
+a, b = morphemes(first), morphemes(second)
+precision, recall = lcs(a, b) / len(a), lcs(a, b) / len(b)
+f1 = 2 * precision * recall / (precision + recall)
+print(" ".join(a), "\n" + " ".join(b))
+print(f"LCS {lcs(a, b)}, {len(a)} and {len(b)} tokens, F1 = {f1:.3f}")
+assert f1 == rouge_l(a, b)
+
+# %% [markdown] lang="ko"
+# 손으로 구한 값과 `rouge_l`이 마지막 자리까지 같습니다. 이제 토큰의 단위만 바꿔 봅니다. 같은 두 문장인데 점수가 달라집니다.
+
+# %% [markdown] lang="en" of="e2809bef"
+# Your value and `rouge_l` agree to the last digit. Now change nothing but the unit: the same two sentences, other scores.
+
+# %%
+for name, tokenize in {"words": str.split, "morphemes": morphemes, "syllables": list}.items():
+    a, b = tokenize(first), tokenize(second)
+    print(f"{name:10} {len(a):3} and {len(b):3} tokens   ROUGE-L {rouge_l(a, b):.3f}")
+
+# %% [markdown] lang="ko"
+# 그러므로 0.7 같은 기준은 토큰의 단위와 함께 말해야 뜻이 있습니다. 이 강의는 지시문과 입력을 이은 글을 형태소로 셉니다.
+# 기준은 레시피의 `threshold`에 있습니다. 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아, 레시피가 기준을 조금 높여 두었습니다.
+#
+# 2절에서 받은 응답에 필터를 대 봅니다. 응답은 일지에서 나오므로 새로 묻지 않습니다.
+
+# %% [markdown] lang="en" of="9c2a95fb"
+# So a threshold such as 0.7 means something only together with its unit. This course counts morphemes, over the instruction
+# with its input. The threshold itself is in the recipe; in the simulated teacher's small world tasks resemble each other
+# more than real ones do, so the offline recipe sets it somewhat higher.
+#
+# Try the filter on the reply of section 2. It comes out of the journal; nobody is asked again.
+
+# %%
+from course_utils.generate import generation_requests, question_text
+from course_utils.prompts import parse_generation
+from course_utils.similarity import SimilarityFilter
+
+teacher = course.teacher(journal=course.store.local("preprocess") / "journal.jsonl")
+[reply] = teacher.complete([next(generation_requests(seeds, seed=course.recipe.data.seed))])
+tasks = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason).tasks
+
+similar, looked_at = SimilarityFilter(course.recipe.data.threshold), []
+for text in map(question_text, tasks):
+    nearest = similar.nearest(text)  # None for the first text
+    dropped = similar.admit(text)  # None if it is kept
+    if nearest:
+        looked_at.append((nearest.score, "dropped" if dropped else "kept", text, nearest.text))
+print(f"{len(tasks)} tasks, threshold {similar.threshold}, {len(similar)} kept")
+for score, verdict, text, other in sorted(looked_at, reverse=True)[:3]:
+    print(f"{score:.2f} {verdict}\n  new     {text!r}\n  nearest {other!r}")
+
+# %% [markdown] lang="ko"
+# 가장 가까운 세 쌍입니다. 기준을 넘은 것은 `dropped`, 나머지는 `kept`입니다. 여러분이라면 다르게 판정했을 쌍이 있나요? 유사도는 뜻을 모릅니다.
+#
+# 모든 쌍을 다 재면 과제가 수만 개일 때 몇 시간이 걸립니다. 이 필터는 기준을 넘을 수 **없는** 쌍을 미리 빼고 나머지만 잽니다.
+# 빠르기만 하고 답이 다르면 소용없으니, 전부 재는 방법과 판정이 같은지 확인합니다.
+
+# %% [markdown] lang="en" of="1f90ef63"
+# These are the three closest pairs: `dropped` above the threshold, `kept` below it. Would you have decided one of them
+# differently? A similarity knows nothing of meaning.
+#
+# Scoring every pair takes hours for tens of thousands of tasks. This filter rules out pairs that **cannot** pass the
+# threshold and scores only the rest. Speed is worth nothing if the answer changes, so compare with scoring them all.
+
+# %%
+from course_utils.similarity import filter_similar
+
+texts, threshold = [question_text(task) for task in seeds + tasks], course.recipe.data.threshold
+rows, kept = [morphemes(text) for text in texts], []
+for i, row in enumerate(rows):
+    if all(rouge_l(row, rows[j]) <= threshold for j in kept):
+        kept.append(i)
+print(f"{len(texts)} texts, {len(kept)} kept by scoring every pair")
+assert filter_similar(texts, threshold).kept == kept
+
+# %% [markdown] lang="ko"
+# ## 5. 반복: 씨앗에서 데이터까지
+#
+# 이제 모든 조각을 잇습니다. 씨앗 셋을 골라 묻고, 응답을 과제로 바꾸고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다.
+# 여러 요청을 한꺼번에 보내지만 응답은 **요청한 순서대로** 씁니다. 그래서 네트워크가 어떤 순서로 답하든 데이터는 같습니다.
+#
+# 자기 데이터가 있다면 환경 변수 `DATA`에 파일 이름을 적으세요. 그러면 교사가 생성한 과제 대신 그 파일의 과제가 같은 규칙과 같은 필터를 거칩니다.
+
+# %% [markdown] lang="en" of="91064aba"
+# ## 5. The loop: from seeds to data
+#
+# Now join the pieces: draw three seeds, ask, turn the reply into tasks, apply rules and filter, and repeat until enough are
+# left. Several requests are on their way at once, but replies are used **in the order of the requests**, so the data is the
+# same whatever order the network answers in.
+#
+# If you have data of your own, put its file name into the environment variable `DATA`: its tasks pass the same rules and
+# the same filter in place of generated ones.
+
+# %%
+from course_utils import REPO
+from course_utils.generate import GenerationReport, filter_tasks, generate_tasks
+from course_utils.tasks import read_tasks, write_tasks
+
+work, spec = course.store.local("preprocess"), course.recipe.data
+out = work / "tasks.jsonl"
+
+
+def make_data(n, out, progress=True):
+    """Fill a file: with n tasks grown from the seeds, or with what is good of the DATA file."""
+    if course.data:
+        given = read_tasks(course.data)
+        kept, rejected = filter_tasks(given, spec.threshold)
+        write_tasks(out, kept)
+        return GenerationReport(len(given), len(kept), rejected, 0, 0, 0.0, out)
+    seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+    teacher = course.teacher(journal=work / "journal.jsonl")
+    options = {"threshold": spec.threshold, "seed": spec.seed, "progress": progress}
+    return generate_tasks(teacher, seeds, n, out=out, **options)
+
+# %% [markdown] lang="ko"
+# 교사에게 받는 길과 내 파일을 쓰는 길은 이 함수에서만 갈라집니다. 실행하고 결과를 셉니다.
+
+# %% [markdown] lang="en" of="71c17738"
+# This function is the only place in this notebook where the ways part. Run it and count.
+
+# %%
+import time
+
+start = time.perf_counter()
+report = make_data(spec.n, out)
+print(f"{time.perf_counter() - start:.0f} s\n{report}")
+assert report.candidates == report.kept + sum(report.rejected.values())
+
+# %% [markdown] lang="ko"
+# 후보의 수는 남긴 수와 버린 수의 합과 꼭 같습니다. 커널이 죽거나 연결이 끊겨도 다시 실행하면 이어집니다. 이미 받은 응답은 일지에 있기 때문입니다.
+# 정말 그런지 확인합니다. 처음부터 다시 시작해 앞의 십분의 일을 새 파일에 만들고, 바이트까지 같은지, 일지가 한 줄도 늘지 않았는지 봅니다.
+
+# %% [markdown] lang="en" of="28e7e773"
+# Candidates equal what was kept plus what was rejected. If the kernel dies or the connection breaks, run it again and it
+# goes on, because the replies that came are in the journal. See whether that is true: begin again, make the first tenth
+# in a new file, and look whether a byte is different or the journal has grown by a line.
+
+# %%
+import tempfile
+from pathlib import Path
+
+from course_utils.tasks import read_jsonl
+
+before = len(read_jsonl(work / "journal.jsonl"))
+with tempfile.TemporaryDirectory() as folder:
+    anew = Path(folder) / "again.jsonl"
+    make_data(spec.n // 10, anew, progress=False)
+    again = anew.read_bytes()
+assert out.read_bytes().startswith(again)
+assert len(read_jsonl(work / "journal.jsonl")) == before
+print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal before and after")
+
+# %% [markdown] lang="ko"
+# 요청은 하나도 되풀이되지 않았습니다. 진짜 교사라면 돈을 들여 얻은 것이니 바로 **봉인**(seal)합니다. 봉인은 작업 폴더를 복사하고 체크섬을 적어,
+# 나중에 한 글자라도 달라지면 알 수 있게 하는 일입니다. Colab에서는 복사본이 Google Drive에 놓입니다. 자세한 것은 02의 7절에서 다룹니다.
+
+# %% [markdown] lang="en" of="eb00c70a"
+# Not one request was repeated. With a real teacher this cost money, so **seal** it right away: sealing copies the working folder and records
+# checksums, so that a single changed letter is noticed later. On Colab the copy lies on Google Drive. More about it in 02,
+# section 7.
+
+# %%
+import dataclasses
+import json
+
+from course_utils.runtime import shown
+from course_utils.tasks import write_atomic
+
+funnel = dataclasses.asdict(report) | {"path": out.name}
+write_atomic(work / "funnel.json", json.dumps(funnel, indent=1, ensure_ascii=False) + "\n")
+sealed = course.store.seal("preprocess")
+print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
+
+# %% [markdown] lang="ko"
+# ## 6. 데이터 들여다보기
+#
+# 봉인한 것에서 다시 시작합니다. 먼저 깔때기(funnel)입니다. 후보가 어디에서 얼마나 빠졌는지 한눈에 봅니다.
+
+# %% [markdown] lang="en" of="ea09b6b3"
+# ## 6. Look at the data
+#
+# Start from what is sealed. First the funnel: where did candidates go, and how many?
+
+# %%
+import json
+from types import SimpleNamespace
+
+from course_utils import plots
+from course_utils.tasks import read_tasks
+
+folder = course.artefact("preprocess")
+tasks = read_tasks(folder / "tasks.jsonl")
+report = SimpleNamespace(**json.loads((folder / "funnel.json").read_text(encoding="utf-8")))
+assert report.kept == len(tasks)
+title = "What became of the candidates 후보는 어떻게 되었나"
+plots.funnel(report, title=title + (" (simulated 모의)" if course.simulated else ""))
+
+# %% [markdown] lang="ko"
+# 가장 긴 회색 막대가 무엇인지 보세요. 모의 교사는 열두 유형에 정해진 문장 틀만 쓰므로, 새 과제가 금세 앞선 과제와 비슷해집니다.
+# 실제 교사에게서도 정도만 다를 뿐 같은 일이 생깁니다. 아래 셀은 처음 열 번의 요청이 남긴 과제와 전체 평균을 견줍니다.
+
+# %% [markdown] lang="en" of="15548ec2"
+# See which grey bar is the longest. The simulated teacher has twelve kinds of task and a fixed set of phrasings, so new
+# tasks soon resemble earlier ones. With a real teacher the same happens, only more slowly. The next cell compares what the
+# first ten requests left with the average of all.
+
+# %%
+from collections import Counter
+
+if report.calls:
+    from_request = Counter(task.meta["request"] for task in tasks)  # in the order of the requests
+    first_ten = list(from_request.values())[:10]
+    print(f"the first {len(first_ten)} requests left {sum(first_ten) / len(first_ten):.1f} tasks each,")
+    print(f"all {report.calls:,} requests {report.kept / report.calls:.1f} tasks each")
+else:
+    print("These tasks came from a file, not from requests.")
+
+# %% [markdown] lang="ko"
+# 뒤로 갈수록 같은 값을 내고 더 적게 얻습니다. 그래서 실제 교사에게는 요청을 늘리기보다 씨앗부터 다양하게 쓰는 것이 먼저입니다.
+#
+# 숫자를 보았으니 글을 **읽습니다**. 남은 과제에서 다섯을 뽑습니다.
+
+# %% [markdown] lang="en" of="e42da434"
+# The longer it goes on, the less you get for the same price. So with a real teacher varied seeds come before more requests.
+#
+# You have seen numbers; now **read**. Five of the tasks that were kept:
+
+# %%
+import random
+
+for task in random.Random(0).sample(tasks, min(5, len(tasks))):
+    print("instruction ", task.instruction)
+    print("input       ", task.input or "-")
+    print("output      ", task.output)
+    print("nearest     ", task.meta.get("nearest", "-"), "\n")
+
+# %% [markdown] lang="ko"
+# 말은 자연스럽나요? 답은 맞나요? 규칙과 필터는 **형식**과 **되풀이**를 볼 뿐, 답이 맞는지는 모릅니다.
+# 여기서 작은 세계의 쓸모가 드러납니다. 정답을 알고 있으므로, 걸러 낸 뒤에도 남은 틀린 답을 셀 수 있습니다.
+
+# %% [markdown] lang="en" of="7382a124"
+# Do they read naturally? Are the answers right? Rules and filter look at **form** and **repetition**; whether an answer is
+# correct they do not know. Here a small world pays off: its truth is known, so you can count the wrong answers that were
+# kept.
+
+# %%
+known = [(task, truth) for task in tasks if (truth := course.truth(task)) is not None]
+wrong = [(task, truth) for task, truth in known if task.output != truth]
+if known:
+    share, strange = len(wrong) / len(known), len(tasks) - len(known)
+    print(f"{len(wrong)} of {len(known):,} answers with a known truth are wrong ({share:.1%});")
+    print(f"{strange} reworded tasks are none of this world's, so it cannot answer them\n")
+    for task, truth in wrong[:2]:
+        print(f"{task.instruction} {task.input}\n  kept   {task.output}\n  truth  {truth}")
+else:
+    print("Nobody knows the truth about these tasks: read a sample of them yourself.")
+
+# %% [markdown] lang="ko"
+# 모의 교사는 정해진 비율로 일부러 틀린 답을 답니다. 어느 규칙도 이것을 잡지 못했습니다. 실제 교사는 그 비율조차 알려 주지 않습니다.
+# 진짜 데이터라면 백 개쯤 뽑아 직접 읽고 세는 수밖에 없습니다. 그 한 시간이 이 강의 전체에서 가장 값진 시간입니다.
+
+# %% [markdown] lang="en" of="6ac4362b"
+# The simulated teacher gives a fixed share of its tasks a wrong answer on purpose. No rule has caught them. A real teacher
+# does not even tell you the share. With real data there is only one way: draw a hundred, read them and count. That hour is the
+# most valuable one of all.
+
+# %% [markdown] lang="ko"
+# ## 7. 이제 가진 것
+#
+# 다음 노트북이 무엇을 이어받는지 확인하고 마칩니다. 봉인한 폴더는 읽을 때마다 체크섬을 다시 맞춰 봅니다.
+
+# %% [markdown] lang="en" of="10de8359"
+# ## 7. What you have now
+#
+# End by looking at what the next notebook takes over. A sealed folder is checked against its checksums whenever it is read.
+
+# %%
+folder = course.artefact("preprocess")
+for path in sorted(folder.iterdir()):
+    print(f"{path.stat().st_size:>12,} bytes  {path.name}")
+
+# %% [markdown] lang="ko"
+# - `tasks.jsonl`은 한 줄에 과제 하나입니다. 과제마다 어느 요청에서 왔는지, 가장 비슷한 과제가 무엇인지 `meta`에 적혀 있습니다.
+# - `funnel.json`은 버린 것의 기록입니다. 03의 보고서가 이것을 읽습니다.
+# - `journal.jsonl`은 지우지 마세요. 이 파일만 있으면 데이터를 한 푼도 들이지 않고 다시 만들 수 있습니다.
+#
+# 더 해 볼 것: 씨앗 하나를 자기 분야의 과제로 바꾸고 2절부터 다시 실행해 보세요. 어떤 응답이 달라지고 어떤 응답이 일지에서 나오나요? (모의 교사의 응답은 글자는 달라져도 그 분야를 따라가지는 않습니다.)
+#
+# 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다.
+
+# %% [markdown] lang="en" of="831c81cc"
+# - `tasks.jsonl` holds one task a line. Its `meta` names the request it came from and its nearest neighbour.
+# - `funnel.json` records what was thrown away. The report of 03 reads it.
+# - Do not delete `journal.jsonl`: with it the data can be made again without spending a cent.
+#
+# To try: replace one seed by a task from your own field and run again from section 2. Which replies change, and which come
+# out of the journal? (The simulated teacher's letters change, but it does not follow you into your field.)
+#
+# Next is [02 Train](02_train.ipynb): these tasks become tokens, and you decide **which of the tokens to teach**.

@@ -1,0 +1,764 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] lang="ko"
+# # 03 평가: 얼마나 나아졌고, 얼마나 확실한가
+#
+# 노트북 02에서 어댑터를 얻었습니다. 손실은 내려갔습니다. 그런데 모델은 정말 나아졌을까요?
+# 이 노트북은 학습에 쓰지 않은 질문을 미세조정 전과 후의 모델에 똑같이 던지고, 그 답을 두 가지 방법으로 견줍니다.
+#
+# 끝까지 가면 이런 것이 손에 남습니다.
+#
+# - 과제 유형별 정답률(exact match): 무엇이 되고 무엇이 아직 안 되는지
+# - 두 모델을 맞붙인 승률(win rate)과 95% 신뢰구간(confidence interval)
+# - 심사하는 모델이 답변의 자리에 얼마나 휘둘리는지 잰 값
+# - 이 모두를 담아 봉인한 `summary.json`과 보고서 표
+#
+# 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 심사자가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
+
+# %% [markdown] lang="en" of="4116998c"
+# # 03 Evaluate: how much better, and how sure
+#
+# Notebook 02 left you with an adapter. The loss went down. But did the model get better?
+# This notebook puts questions that were kept out of training to the model before and after tuning,
+# and compares the replies in two ways.
+#
+# At the end you will have
+#
+# - exact match for every family of tasks: what works and what does not yet
+# - the win rate of the two models against each other, with a 95% confidence interval
+# - a measurement of how far the judge is swayed by the position of an answer
+# - all of it sealed in `summary.json`, and a report table
+#
+# Run the cell below and read its card first: where this runs, who judges, where results go.
+
+# %%
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:  # on Colab: fetch the tagged course and install it from there
+    home = "/content/instruction-tuning-course"
+    source = "https://github.com/ORG/instruction-tuning-course"
+    if subprocess.run(["test", "-d", f"{home}/.git"]).returncode:
+        clone = ["git", "clone", "-q", "--depth", "1", "--branch", "v0.1.0", source, home]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"{home}[colab]"], check=True)
+    sys.path[:0] = [home] if home not in sys.path else []
+
+from course_utils.runtime import setup
+
+course = setup()
+
+# %% [markdown] lang="ko"
+# 카드의 Judge 줄에 `SIMULATED`가 보인다면 심사자는 언어 모델이 아니라 **정답을 아는 프로그램**입니다.
+# 앞자리를 편들고 가끔 틀리도록 일부러 만들었습니다. 그 숫자는 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# 대신 참값을 아는 세계라서, 평가 방법이 참값을 되찾는지 확인할 수 있습니다. 진짜 심사자로는 할 수 없는 일입니다.
+
+# %% [markdown] lang="en" of="036b0903"
+# If the card's Judge line says `SIMULATED`, the judge is no language model but **a program that knows the answers**.
+# It is made to favour the first position and to err now and then. Its numbers say nothing about real models.
+# What they give you is a world whose truth is known, where you can check that the method recovers it.
+# With a real judge nobody can.
+
+# %% [markdown] lang="ko"
+# ## 1. 평가의 재료
+#
+# 필요한 것은 셋입니다. 베이스 모델, 02에서 봉인한 어댑터, 그리고 학습에 한 번도 쓰지 않은 문제입니다.
+# 02를 아직 실행하지 않았다면 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다.
+#
+# 이 절의 셀은 모두 금방 끝납니다. 한 번 끝까지 실행한 뒤라면, 여기까지만 실행하고 어느 절로든 건너뛸 수 있습니다. 나머지는 저장된 파일에서 읽습니다.
+# (모은 결과를 봉인하는 11절만 3, 6, 7절을 먼저 실행하세요.)
+
+# %% [markdown] lang="en" of="d63aae09"
+# ## 1. What we start from
+#
+# Three things: the base model, the adapter that 02 sealed, and tasks that training never saw.
+# If you have not run 02 yet, a sample adapter that comes with the course stands in; the cell says which one it is.
+#
+# The cells of this section are quick. Once the notebook has run to its end, run just these and jump to any section: the rest is read from files.
+# (Only section 11, which seals what was found, wants 3, 6 and 7 run before it.)
+
+# %%
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+trained = course.artefact("train")
+adapter = trained / "adapter"
+heldout, unseen = course.heldout(), course.unseen()
+print(f"{len(heldout)} held-out tasks; {len(unseen)} more in wordings that training never used")
+print(dict(Counter(task.meta["family"] for task in heldout)))
+
+work, saved = course.store.local("evaluate"), course.store.latest("evaluate")
+if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
+    shutil.copytree(saved, work, dirs_exist_ok=True)
+
+# %% [markdown] lang="ko"
+# 떼어 둔(held-out) 문제가 학습 데이터에 섞여 있으면 이 노트북의 모든 숫자가 거짓이 됩니다. 그래서 믿지 않고 확인합니다.
+
+# %% [markdown] lang="en" of="8ce75238"
+# If a held-out task had slipped into the training data, every number below would be a lie. So we check.
+
+# %%
+training = {(task.instruction, task.input) for task in course.training_tasks()}
+leaked = [task for task in heldout + unseen if (task.instruction, task.input) in training]
+assert not leaked, leaked[:3]
+print(f"{len(training):,} different training questions, {len(leaked)} of them held out")
+for task in [heldout[0], *unseen[:1]]:
+    print("-", task.instruction, "/", task.input)
+
+# %% [markdown] lang="ko"
+# 둘째 줄이 보인다면 그것은 더 어려운 시험입니다. 같은 일을 시키되 학습 데이터에 **한 번도 나오지 않은 표현**으로 묻습니다.
+#
+# 앞으로 쓸 작은 도구 몇 개도 여기서 정해 둡니다. 채점 규칙은 하나입니다. 응답의 **첫 줄**이 모범 답안과 글자까지 같으면 정답입니다.
+# 첫 줄만 보는 까닭은, 문서를 이어 쓰듯 여러 줄을 쓰곤 하는 베이스 모델을 너그럽게 봐주기 위해서입니다.
+
+# %% [markdown] lang="en" of="7b6c1b53"
+# A second line, where there is one, is the harder exam: the same work asked for in words that **never occur** in the training data.
+#
+# A few small tools for later. There is one rule for marking: a reply is right if its **first line** equals the reference to the letter.
+# Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
+
+# %%
+from course_utils.tasks import read_jsonl, write_jsonl
+
+known = course.truth(heldout[0]) is not None  # the micro-world, whose right answers are known
+
+
+def right(row):
+    """Whether the first line of a reply is the reference."""
+    lines = row["reply"].strip().splitlines() or [""]
+    return lines[0].strip() == row["reference"].strip()
+
+
+def load():
+    """The saved replies as (before, after), one pair of rows a task."""
+    both = (read_jsonl(work / f"replies_{name}.jsonl") for name in ("before", "after"))
+    return list(zip(*both, strict=True))
+
+
+def given(row):
+    """The reference that the judge may see: only your own file's outputs are taken for right."""
+    return row["reference"] if course.data else None
+
+
+def share(flags):
+    """The share of true values, from 0 to 1."""
+    flags = list(flags)
+    return sum(flags) / len(flags)
+
+
+assert right({"reply": "경상남도입니다.\n그리고", "reference": "경상남도입니다."})
+
+# %% [markdown] lang="ko"
+# ## 2. 두 모델에게 답 받기
+#
+# 두 모델에 같은 프롬프트를 넣고 가장 그럴듯한 토큰만 고르게 합니다(greedy). 우연이 끼어들지 않으니 다시 실행해도 답이 같습니다.
+# 답은 파일에 남기고, 모델과 문제와 설정이 그대로면 그 파일을 다시 씁니다. 무엇이 그대로인지는 지문(fingerprint)으로 확인합니다.
+
+# %% [markdown] lang="en" of="9adb6b70"
+# ## 2. Replies of both models
+#
+# Both models get the same prompts and always take the likeliest token (greedy decoding), so that chance has no say
+# and a second run gives the same replies. They are kept in a file, which is used again as long as model, tasks and
+# settings are the same. A fingerprint tells.
+
+# %%
+import hashlib
+
+from course_utils.inference import find_base
+
+tasks = heldout + unseen
+
+
+def fingerprint(*folders):
+    """Stands for everything that replies depend on: weights, tasks, template, length."""
+    spec, template = course.recipe.evaluate, course.recipe.train.template
+    parts = [course.recipe.base_model, template, spec.max_new_tokens, spec.batch_size]
+    parts += [task.to_dict() for task in tasks]
+    digest = hashlib.sha256(json.dumps(parts).encode())
+    for folder in folders:  # a base model on the Hub has no folder here: its name stands for it
+        for weights in sorted(folder.glob("*.safetensors")):
+            digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+base = Path(find_base(course.base_model))
+print("before", fingerprint(base), " after", fingerprint(base, adapter))
+
+# %%
+from course_utils.inference import generate, load_model
+from course_utils.prompts import get_template
+from course_utils.runtime import shown
+
+
+def replies(name, adapter=None):
+    """One row a task: from the file if the same model has answered before, else asked now."""
+    path = work / f"replies_{name}.jsonl"
+    mark = fingerprint(base, adapter) if adapter else fingerprint(base)
+    if path.is_file() and (rows := read_jsonl(path))[0]["made_by"] == mark:
+        return rows
+    model, tokenizer = load_model(course.base_model, adapter)
+    template, spec = get_template(course.recipe.train.template, tokenizer), course.recipe.evaluate
+    said = generate(
+        model, tokenizer, [template.render(task) for task in tasks],
+        max_new_tokens=spec.max_new_tokens, batch_size=spec.batch_size,
+    )
+    rows = [
+        {"id": f"{'heldout' if i < len(heldout) else 'unseen'}-{i:04d}",
+         "family": task.meta["family"],
+         "question": "\n\n".join(filter(None, [task.instruction, task.input])),
+         "reference": task.output, "reply": g.text, "stopped": g.stopped, "made_by": mark}
+        for i, (task, g) in enumerate(zip(tasks, said, strict=True))
+    ]
+    write_jsonl(path, rows)
+    return rows
+
+
+before, after = replies("before"), replies("after", adapter)
+print(f"{len(before)} replies before, {len(after)} after, in {shown(work)}")
+
+# %% [markdown] lang="ko"
+# 숫자보다 먼저 답을 **읽습니다**. 평균은 나중에 봐도 늦지 않습니다.
+
+# %% [markdown] lang="en" of="1b0b113c"
+# Before any number, **read** some replies. Averages can wait.
+
+# %%
+step = max(1, len(heldout) // 5)
+for old, new in load()[: len(heldout) : step]:
+    print(f"[{new['family']}]", new["question"].replace("\n\n", " / ")[:130])
+    print(f"   reference  {new['reference'][:90]!r}")
+    print(f"   before     {old['reply'][:90]!r}")
+    print(f"   after      {new['reply'][:90]!r}\n")
+
+# %% [markdown] lang="ko"
+# 또 하나, 모델이 **스스로 멈추는지** 봅니다. 02에서 `<end_of_turn>`까지 학습시킨 까닭이 여기서 드러납니다.
+# 멈춤 비율(stop rate)이 낮으면 답은 맞더라도 그 뒤로 군말이 이어집니다. 멈춘 까닭도 다를 수 있습니다.
+# 베이스 모델은 제 차례가 끝나서가 아니라, 지어내던 글 한 편이 끝나서 멈추기도 합니다. 그래서 평균 길이를 함께 봅니다.
+
+# %% [markdown] lang="en" of="61853576"
+# One more thing: does the model **stop by itself**? This is what training `<end_of_turn>` in 02 was for.
+# Where the stop rate is low, even a right answer is followed by chatter. Models also stop for different reasons:
+# a base model may end not because its turn is over, but because the text it was making up is. Hence the mean length beside it.
+
+# %%
+for name, rows in {"before": before, "after": after}.items():
+    mean = sum(len(row["reply"]) for row in rows) / len(rows)
+    print(f"{name:7} stopped {share(row['stopped'] for row in rows):6.1%}   {mean:5.1f} characters")
+
+# %% [markdown] lang="ko"
+# ## 3. 정답률: 무엇이 되고 무엇이 안 되나
+#
+# 유형별로 셉니다. 전체 평균 하나만 보면, 완전히 실패한 유형이 잘된 유형 뒤에 숨습니다.
+# 오른쪽 끝은 미세조정 후 정답률의 95% 신뢰구간입니다. 문제가 서른 개쯤이면 구간이 얼마나 넓은지 보세요.
+
+# %% [markdown] lang="en" of="28302c40"
+# ## 3. Exact match: what works and what does not
+#
+# Count by family. A single mean lets a family that failed entirely hide behind those that went well.
+# The last column is the 95% confidence interval of the share after tuning: look how wide it is with some thirty tasks.
+
+# %%
+from course_utils.stats import wilson_interval
+
+rows = load()
+
+
+def compare(keep):
+    """Exact match of both models over the tasks that `keep` names: {"n", "before", "after"}."""
+    pairs = [(right(old), right(new)) for old, new in rows if keep(new)]
+    old, new = zip(*pairs, strict=True)
+    return {"n": len(pairs), "before": share(old), "after": share(new)}
+
+
+def is_heldout(row):
+    return row["id"].startswith("heldout")
+
+
+families = list(dict.fromkeys(new["family"] for _, new in rows))
+by_family = {f: compare(lambda row, f=f: is_heldout(row) and row["family"] == f) for f in families}
+for name, score in [*by_family.items(), ("all", compare(is_heldout))]:
+    low, high = wilson_interval(round(score["after"] * score["n"]), score["n"])
+    print(f"{name:12}{score['n']:5}{score['before']:9.1%} ->{score['after']:7.1%}"
+          f"   [{low:.0%}, {high:.0%}]")
+
+# %% [markdown] lang="ko"
+# 같은 표를 그림으로 봅니다. 주황이 미세조정 전, 파랑이 후입니다.
+
+# %% [markdown] lang="en" of="66bbb2fb"
+# The same table as a figure: orange is before tuning, blue is after.
+
+# %%
+from course_utils.plots import before_after
+
+titles = {}
+if known:
+    from course_utils.offline.world import FAMILIES
+
+    titles = {name: f"{f.title_ko} {f.title_en}" for name, f in FAMILIES.items()}
+before_after(
+    {name: score["before"] for name, score in by_family.items()},
+    {name: score["after"] for name, score in by_family.items()},
+    titles, title="Exact match by family 유형별 정답률",
+)
+
+# %% [markdown] lang="ko"
+# 아직 안 되는 유형을 이름으로 부릅니다. 80%에 못 미치는 유형은 지우지 않고 보고서에 그대로 남깁니다.
+# 실패한 답을 하나씩 읽어 보면, 무엇을 못 배웠는지 숫자보다 잘 보입니다.
+
+# %% [markdown] lang="en" of="eee3eb10"
+# Name what still fails. A family below 80% is not swept away: it stays in the report as it is.
+# One wrong reply of each says more about what was not learned than the number does.
+
+# %%
+failing = [name for name, score in by_family.items() if score["after"] < 0.8]
+print(f"{len(failing)} of {len(by_family)} families are below 80%: {', '.join(failing) or '-'}\n")
+for name in failing:
+    wrong = next(new for _, new in rows if new["family"] == name and not right(new))
+    print(f"[{name}]", wrong["question"].replace("\n\n", " / ")[:130])
+    print(f"   reference  {wrong['reference'][:90]!r}\n   after      {wrong['reply'][:90]!r}")
+
+# %% [markdown] lang="ko"
+# 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률과의 차이가, 모델이 **일**이 아니라 **표현**을 외운 몫입니다.
+
+# %% [markdown] lang="en" of="26d3dcc1"
+# Now the wordings that training never used. The gap to the overall share above is the part where the model learned
+# the **phrasing** and not the **task**.
+
+# %%
+new_words = compare(lambda row: not is_heldout(row)) if unseen else None
+if new_words is None:
+    print("This run has no set of unseen wordings.")
+else:
+    print("unseen wordings: n = {n}, before {before:.1%}, after {after:.1%}".format(**new_words))
+
+# %% [markdown] lang="ko"
+# ## 4. 정답률만으로는 부족한 까닭
+#
+# 정답률은 답이 한 줄로 정해진 문제에서만 통합니다. 사람은 같은 뜻을 여러 가지로 말하고, 긴 글에는 모범 답안이 하나가 아닙니다.
+# 낱말이 겹치는 정도를 재는 ROUGE-L은 어떨까요? 모범 답안이 "모두 5개입니다."일 때 세 가지 답을 채점해 봅니다.
+
+# %% [markdown] lang="en" of="b4299d67"
+# ## 4. Why exact match is not enough
+#
+# Exact match works only where the answer is one fixed line. People say one thing in many ways, and a longer text has no single reference.
+# What about ROUGE-L, which measures overlapping words? The reference is "모두 5개입니다." ("five in all"); let it mark three answers:
+# "모두 다섯 개예요." (five, in other words), "모두 6개입니다." (six) and "모두 50개입니다." (fifty).
+
+# %%
+from course_utils.similarity import morphemes, rouge_l
+
+reference = "모두 5개입니다."
+scores = {}
+for answer in ["모두 5개입니다.", "모두 다섯 개예요.", "모두 6개입니다.", "모두 50개입니다."]:
+    scores[answer] = rouge_l(morphemes(answer), morphemes(reference))
+    print(f"{answer:20} exact match {answer == reference!s:6} ROUGE-L {scores[answer]:.2f}")
+assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a wrong answer beats a right one
+
+# %% [markdown] lang="ko"
+# 정답률은 맞는 답을 틀렸다고 하고, ROUGE-L은 틀린 답에 더 높은 점수를 줍니다. 뜻을 읽는 심사자가 필요합니다.
+# 그래서 다른 언어 모델에게 심사를 맡깁니다(LLM-as-a-judge). 다만 이제는 **심사자도 평가해야** 합니다.
+
+# %% [markdown] lang="en" of="b7be07c8"
+# Exact match calls a right answer wrong, and ROUGE-L scores a wrong one higher. Marking takes a reader who understands.
+# So another language model is asked to judge (LLM-as-a-judge). From now on **the judge has to be evaluated, too**.
+
+# %% [markdown] lang="ko"
+# ## 5. 판정 한 번을 손으로
+#
+# 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다.
+# 답변의 모든 줄 앞에 붙은 세로줄(|)에 주목하세요. 답변 속에 `[[A]]`나 "A가 낫다고 판정하라"는 말이 있어도 인용 밖으로 나와 판정 행세를 하지 못합니다.
+# 다만 심사자가 그런 말에 솔깃해지는 것까지 막아 주지는 않습니다.
+
+# %% [markdown] lang="en" of="247ce24f"
+# ## 5. One judgment by hand
+#
+# Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict.
+# Note the bar (|) before every line of an answer: should an answer contain `[[A]]` or "say that A is better", it cannot leave its quotation and pose as a verdict.
+# That does not keep a judge from being impressed by it.
+
+# %%
+from course_utils.prompts import battle_prompt
+
+old, new = load()[0]
+print(battle_prompt(new["question"], new["reply"], old["reply"], given(new)))
+
+# %% [markdown] lang="ko"
+# 이제 두 질문을 골라 심사자에게 묻습니다. 하나는 한쪽 답만 맞은 질문, 하나는 우열을 가리기 어려운 질문입니다.
+# 질문마다 **두 번** 묻습니다. 두 번째에는 두 답변의 자리만 바꿉니다.
+
+# %% [markdown] lang="en" of="c10f4479"
+# Now ask the judge about two questions: one where a single answer is right, and one where there is little to choose between them.
+# Each is asked **twice**. The second time, only the two answers have changed places.
+
+# %%
+from course_utils.judge import Item, Judge
+
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+pairs = load()[: len(heldout)]
+clear = next((pair for pair in pairs if right(pair[1]) and not right(pair[0])), pairs[0])
+close = next((pair for pair in pairs if right(pair[1]) == right(pair[0])), pairs[-1])
+for old, new in (clear, close):
+    item = Item(new["id"], new["question"], a=new["reply"], b=old["reply"], reference=given(new))
+    print(f"{item.question!r}\n   tuned {item.a[:60]!r}\n   base  {item.b[:60]!r}")
+    asked = judge.llm.complete(judge.battle_requests([item]))
+    for order, reply in zip(["tuned, base", "base, tuned"], asked, strict=True):
+        print(f"   A, B = {order}:  {' '.join((reply.text or reply.error).split())}")
+
+# %% [markdown] lang="ko"
+# 자리를 바꾸자 판정의 글자도 A에서 B로 바뀌었다면, 심사자는 두 번 다 **같은 모델**을 고른 것입니다. 둘째 질문은 어떤가요?
+# 두 번 모두 같은 글자가 나왔다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이런 모순(contradiction)은 무승부로 칩니다.
+#
+# 판정을 읽는 일도 엄격해야 합니다. 마지막 줄에 허락된 판정이 정확히 하나 있어야 하고, 나머지는 모두 `VerdictError`입니다.
+
+# %% [markdown] lang="en" of="e63359ce"
+# Where the letter changes from A to B as the answers change places, the judge chose the **same model** twice. What about the second question?
+# If the letter is the same both times, it chose a **position**, not an answer. Such a contradiction counts as a tie.
+#
+# Reading a verdict has to be strict as well. There must be exactly one allowed verdict, on the last line; anything else is a `VerdictError`.
+
+# %%
+from course_utils.judge import VerdictError, parse_verdict
+
+for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도 [[B]]도 좋습니다.\n[[B]]",
+             "둘 다 틀렸습니다.\n[[D]]", "[[A]]\n덧붙이면 B도 좋습니다."]:
+    try:
+        said = parse_verdict(text, ["A", "B", "C"])
+    except VerdictError as error:
+        said = f"invalid: {error}"
+    print(f"{text!r:40} {said}")
+
+# %% [markdown] lang="ko"
+# 읽을 수 없는 판정은 **무승부가 아니라 무효**(invalid)입니다. 실패한 요청도 마찬가지입니다. 0점이나 무승부로 바꿔 넣는 순간,
+# 심사자의 고장이 모델의 성적이 되어 버립니다. 무효는 따로 세고, 어느 질문이 왜 무효인지 보여 줍니다.
+
+# %% [markdown] lang="en" of="453eda0b"
+# A verdict that cannot be read is **invalid, not a tie**, and so is a request that failed. The moment they are stored as a zero or a tie,
+# a fault of the judge becomes a result of the model. They are counted and named instead.
+
+# %% [markdown] lang="ko"
+# ## 6. 모든 질문을 두 순서로
+#
+# 손으로 한 일을 떼어 둔 질문 전체에 되풀이합니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
+# 판정은 도착하는 대로 일지(journal)에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
+
+# %% [markdown] lang="en" of="5a4553a3"
+# ## 6. Every question, in both orders
+#
+# What you did by hand is now repeated for all held-out questions. Before anything is spent, `plan` says how many calls there are and what they cost.
+# Every verdict goes into the journal as it arrives: whatever breaks off half way, no judgment is bought twice.
+
+# %%
+from course_utils.judge import Item, Judge
+
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+pairs = load()[: len(heldout)]
+limit = len(pairs) if course.simulated else course.recipe.evaluate.questions  # or all: free
+items = [
+    Item(new["id"], new["question"], a=new["reply"], b=old["reply"], reference=given(new))
+    for old, new in pairs[:: -(-len(pairs) // limit)]  # evenly over the families
+]
+print(f"{len(items)} questions: {judge.llm.plan(judge.battle_requests(items))}")
+
+# %%
+games = judge.battle(items)
+write_jsonl(work / "games.jsonl", [dataclasses.asdict(game) for game in games])
+print(f"{len(games)} questions judged, {len(judge.invalid)} invalid judgments")
+for name, why in list(judge.invalid.items())[:5]:
+    print(f"  {name}: {why}")
+print(f"asked again: {judge.llm.plan(judge.battle_requests(items))}")
+sealed = course.store.seal("evaluate")  # judgments are dear: copy them to where they survive
+
+# %% [markdown] lang="ko"
+# 마지막 줄을 보세요. 같은 심사를 다시 부탁하면 새로 물을 것이 하나도 없습니다. 셀은 끝에서 일지까지 한 번 봉인해 둡니다.
+#
+# 이제 요약합니다. **세는 단위는 판정이 아니라 질문**입니다. 한 질문의 두 판정은 서로 독립이 아니므로 하나로 합칩니다.
+# 어떻게 합치는지는 아래에 출력한 코드 그대로입니다. 판정이 하나라도 무효인 질문은 빼고, 뺀 수를 밝힙니다.
+
+# %% [markdown] lang="en" of="d664ad77"
+# Look at the last line: judging the same again leaves nothing to ask. The cell ends by sealing everything so far, the journal included.
+#
+# Now the summary. **The unit is the question, not the verdict**: the two verdicts on a question are not independent, so they make one result.
+# How they are put together is printed below: it is the code that runs. A question with an invalid judgment is left out, and how many were is said.
+
+# %%
+import inspect
+
+from course_utils.stats import Game, summarize_battle
+
+print(inspect.getsource(Game.score.fget))
+games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
+battle = summarize_battle(games, allow_invalid=True)
+for name, (low, high) in {"Wilson": battle.wilson, "bootstrap": battle.bootstrap}.items():
+    print(f"win rate {battle.win_rate:.1%}   95% interval ({name}) [{low:.1%}, {high:.1%}]")
+print(f"wins {battle.wins}, ties {battle.ties} (contradictions {battle.contradictions}), "
+      f"losses {battle.losses}, invalid {battle.invalid}")
+print(f"sign test p = {battle.sign_test_p:.2g}   same verdict twice {battle.consistency:.1%}")
+
+# %% [markdown] lang="ko"
+# 읽는 법입니다.
+#
+# - **윌슨(Wilson) 구간**은 공식으로, **부트스트랩(bootstrap) 구간**은 질문을 되뽑아 구합니다. 둘이 비슷하면 안심해도 됩니다. 무승부가 많으면 윌슨 쪽이 조금 더 넓습니다.
+# - **부호 검정**(sign test)의 p값은 두 모델이 실은 같다고 할 때, 결과가 이만큼 또는 그보다 더 한쪽으로 쏠릴 확률입니다. 무승부는 세지 않습니다.
+# - **두 번 다 같은 판정**의 비율이 낮으면, 심사자가 자리에 휘둘린다는 신호입니다. 다음 절에서 들여다봅니다.
+
+# %% [markdown] lang="en" of="1b0a5962"
+# How to read this:
+#
+# - The **Wilson** interval comes from a formula, the **bootstrap** interval from drawing the questions again and again. It is reassuring when they agree. With many ties Wilson's is a little wider.
+# - The **sign test** says how often two equal models would look at least this lopsided. Ties do not count.
+# - A low share of **the same verdict twice** is a sign that the judge minds positions. The next section looks into it.
+
+# %% [markdown] lang="ko"
+# ## 7. 한 순서만 물었다면
+#
+# 비용을 아끼려고 질문마다 한 번만 물었다면 어떤 결과를 보고했을까요? 판정은 이미 다 있으니, 같은 판정을 한 순서씩만 읽어 보면 됩니다.
+
+# %% [markdown] lang="en" of="c07734c4"
+# ## 7. If we had asked in one order only
+#
+# To save money, each question might have been asked once. What would we have reported? The verdicts are all here, so simply read them one order at a time.
+
+# %%
+from course_utils.stats import Game, summarize_battle, verdict_win_rate
+
+games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
+battle = summarize_battle(games, allow_invalid=True)
+one_order = {
+    "tuned first 후 먼저": verdict_win_rate([g.first for g in games], allow_invalid=True),
+    "base first 전 먼저": verdict_win_rate([g.second for g in games], allow_invalid=True),
+}
+for name, summary in {"both orders 두 순서": battle, **one_order}.items():
+    print(f"{summary.win_rate:6.1%}  [{summary.wilson[0]:.1%}, {summary.wilson[1]:.1%}]  {name}")
+print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} named the first")
+
+# %% [markdown] lang="ko"
+# 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
+#
+# 어느 쪽이 맞을까요? 이 시뮬레이션 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
+# 아래 셀은 두 순서로 물은 신뢰구간이 참값을 품고, 한 순서만 물은 구간은 둘 다 참값을 놓친다는 것을 확인(assert)합니다.
+
+# %% [markdown] lang="en" of="6c620f8b"
+# The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
+#
+# Which one is right? In this simulated world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
+# The cell below asserts that the interval from both orders covers the truth and that neither order alone does.
+
+# %%
+judged = {game.id for game in games if game.score is not None}
+duels = [(old, new) for old, new in load() if new["id"] in judged]
+truth = None
+if known:
+    truth = share((1 + right(new) - right(old)) / 2 for old, new in duels)
+    covers = {name: s.wilson[0] <= truth <= s.wilson[1]
+              for name, s in {"both": battle, **one_order}.items()}
+    print(f"true win rate {truth:.1%}; covered: {covers}")
+    assert covers.pop("both") and not any(covers.values())
+else:
+    print("Nobody knows the true win rate here; both orders together are the best estimate.")
+
+# %%
+from course_utils.plots import win_rate
+
+win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조정 모델의 승률")
+
+# %% [markdown] lang="ko"
+# 주황 구간은 좁아서 확실해 보이지만, **엉뚱한 값을 확실하게** 말합니다. 질문을 늘려도 나아지지 않습니다. 신뢰구간은 우연만 재고 편향은 재지 못하기 때문입니다.
+# 순서를 바꿔 한 번 더 묻는 비용이, 그래서 아깝지 않습니다.
+
+# %% [markdown] lang="en" of="bdd17b5f"
+# The orange intervals are narrow and look certain: they are **certain about the wrong value**. More questions would not help, since an interval measures chance and knows nothing of bias.
+# That is why asking once more in the other order is money well spent.
+
+# %% [markdown] lang="ko"
+# ## 8. 질문은 몇 개나 있어야 할까
+#
+# 가르고 싶은 차이가 작을수록 질문이 많이 듭니다. 승률이 얼마로 나왔을 때 질문이 몇 개여야 95% 구간이 50%를 벗어나는지 세어 봅니다.
+
+# %% [markdown] lang="en" of="54aa9b8a"
+# ## 8. How many questions does it take?
+#
+# The smaller the difference, the more questions. For several win rates, count how many it takes until the 95% interval leaves 50% behind.
+
+# %%
+from course_utils.stats import Game, summarize_battle, wilson_interval
+
+games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
+battle = summarize_battle(games, allow_invalid=True)
+
+
+def enough(rate):
+    """The smallest number of questions whose interval, at this win rate, lies above 50%."""
+    return next(n for n in range(2, 100_000) if wilson_interval(rate * n, n)[0] > 0.5)
+
+
+def width(rate, n):
+    low, high = wilson_interval(rate * n, n)
+    return high - low
+
+
+print(", ".join(f"{rate:.0%} needs {enough(rate):,}" for rate in (0.52, 0.55, 0.6, 0.75, 0.9)))
+print(f"At a win rate of {battle.win_rate:.0%}, 15 questions give an interval "
+      f"{width(battle.win_rate, 15):.0%} wide, {battle.n} give {width(battle.win_rate, battle.n):.0%}.")
+assert enough(0.55) > 20 and 0.48 < width(0.6, 400) / width(0.6, 100) < 0.52
+
+# %% [markdown] lang="ko"
+# 구간을 절반으로 줄이려면 질문이 네 배쯤 필요합니다. 55%와 50%를 가르려는 사람이 질문을 스무 개만 준비했다면, 결과를 보기 전에 이미 답은 "알 수 없음"입니다.
+# 실제로는 우연이 승률을 끌어내릴 수도 있으니, 위의 수보다 넉넉하게 준비하세요.
+
+# %% [markdown] lang="en" of="45734e1f"
+# Half the width takes about four times the questions. Whoever wants to tell 55% from 50% and has prepared twenty questions knows the result beforehand: "cannot tell".
+# Chance may also pull the observed rate down, so prepare more than the numbers above.
+
+# %% [markdown] lang="ko"
+# ## 9. 어느 강의의 22/30을 다시 읽기
+#
+# 이 강의의 학습 설정은 공개 강의 [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example)에서 출발했습니다.
+# 그 강의는 질문 15개를 두 순서로 심사해, 판정 30개 가운데 22개에서 미세조정 모델이 이겼다고 보고합니다. 고맙게도 판정을 하나하나 공개해 두어서
+# 다시 읽을 수 있습니다. 아래 글자 쌍이 한 질문의 두 판정이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
+
+# %% [markdown] lang="en" of="faadfa28"
+# ## 9. Reading somebody's 22 of 30 again
+#
+# The training settings of this course began with an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example).
+# It judged 15 questions in both orders and reports that the tuned model won 22 of 30 verdicts. It also published every verdict, which is what lets us read them again.
+# Each pair of letters below is one question; the tuned model is B in the first order and A in the second.
+
+# %%
+from course_utils.stats import Game, sign_test, summarize_battle, wilson_interval
+
+verdicts = "AB BA BA BA BB BA BA AA AB BA BA BA BA BA AB".split()
+won = sum((one == "B") + (two == "A") for one, two in verdicts)
+low, high = wilson_interval(won, 2 * len(verdicts))
+print(f"{won} of {2 * len(verdicts)} verdicts = {won / 30:.2%}, as if independent: "
+      f"[{low:.0%}, {high:.0%}], p = {sign_test(won, 30 - won):.3f}")
+
+published = [
+    Game(f"q{i}", {"A": "a", "B": "b"}[two], {"A": "b", "B": "a"}[one], 0, 0)
+    for i, (one, two) in enumerate(verdicts)
+]  # tuned is a; it stood first in their second order
+again = summarize_battle(published)
+print(again)
+assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
+
+# %% [markdown] lang="ko"
+# 승률은 그대로지만 확신이 달라집니다. 판정 30개를 서로 독립인 것처럼 세면 구간이 좁아지고 p값이 0.05 아래로 내려갑니다.
+# 질문 15개로 세면 구간이 50%를 품고, p값도 0.05를 넘습니다. 미세조정이 소용없었다는 뜻은 아닙니다. **이 15문제만으로는 아직 말할 수 없다**는 뜻입니다.
+
+# %% [markdown] lang="en" of="ef2eda6e"
+# The rate stays, the certainty does not. Counting 30 verdicts as if they were independent narrows the interval and pushes p below 0.05.
+# Counted as 15 questions, the interval includes 50% and p is above 0.05. That does not say tuning was useless. It says that **these 15 questions cannot tell yet**.
+
+# %%
+assert low > 0.5 > again.wilson[0]
+assert sign_test(won, 30 - won) < 0.05 < again.sign_test_p
+print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.wilson[0]:.1%}, {again.wilson[1]:.1%}]")
+
+# %% [markdown] lang="ko"
+# ## 10. 점수로 매기면
+#
+# 심사자에게 답변 하나씩 보여 주고 1점에서 10점까지 매기게 할 수도 있습니다. 자리가 없으니 자리 편향도 없습니다. 대신 심사자마다 눈금이 달라서,
+# 점수의 절댓값보다 **같은 질문에서 두 모델의 차이**를 봅니다. 맛보기로 스물네 문제 안팎만 매깁니다.
+
+# %% [markdown] lang="en" of="709f5681"
+# ## 10. Grades instead
+#
+# A judge can also be shown one answer at a time and asked for a grade from 1 to 10. Without positions there is no position bias. But every judge has a scale of its own,
+# so look at the **difference between the two models on the same question**, not at the grade itself. Two dozen questions or so are enough for a taste.
+
+# %%
+from course_utils.judge import Item, Judge
+from course_utils.stats import bootstrap_interval, summarize_grades
+
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+pairs = load()[: len(heldout)]
+few = pairs[:: -(-len(pairs) // 24)]
+grades = {}
+for side, name in enumerate(["before", "after"]):
+    rows = [pair[side] for pair in few]
+    grades[name] = judge.grade(
+        Item(row["id"], row["question"], row["reply"], reference=given(row)) for row in rows
+    )
+    found = summarize_grades(grades[name], allow_invalid=True)
+    print(f"{name:7} mean grade {found.mean:.2f} of {found.n} answers, {found.invalid} invalid")
+
+# %%
+scores = [(old.score, new.score) for old, new in zip(*grades.values(), strict=True)]
+gain = [new - old for old, new in scores if None not in (old, new)]
+low, high = bootstrap_interval(gain)
+print(f"mean difference {sum(gain) / len(gain):+.2f}   95% interval [{low:+.2f}, {high:+.2f}]")
+
+# %% [markdown] lang="ko"
+# 구간이 0을 품지 않으면 차이가 있다고 말할 수 있습니다. 두 답변을 견주는 심사가 대체로 더 예민하고, 점수는 여러 모델을 한 줄에 세울 때 편합니다.
+
+# %% [markdown] lang="en" of="5b866f1d"
+# Where the interval leaves out 0, there is a difference. Comparing two answers is usually the sharper instrument; grades are handy for putting several models in one row.
+
+# %% [markdown] lang="ko"
+# ## 11. 봉인하고 보고하기
+#
+# 지금까지 잰 것을 `summary.json` 하나에 모아, 답과 판정 일지와 함께 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 빠짐없이 들어갑니다.
+
+# %% [markdown] lang="en" of="86976f96"
+# ## 11. Seal it and report
+#
+# Everything measured goes into one `summary.json`, sealed together with the replies and the journal of judgments. The families that fail are in it, and so is what one order alone would have said.
+
+# %%
+from course_utils.tasks import write_atomic
+
+summary = {
+    "by_family": by_family,
+    "unseen": new_words,
+    "stopped": {name: share(pair[side]["stopped"] for pair in load())
+                for side, name in enumerate(["before", "after"])},
+    "battle": {
+        **dataclasses.asdict(battle),
+        "truth": truth,
+        "one_order": dataclasses.asdict(next(iter(one_order.values()))),
+    },
+}
+write_atomic(work / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+sealed = course.store.seal("evaluate")
+print(f"{sealed.files} files, {sealed.bytes:,} bytes sealed in {sealed.path.name}")
+
+# %%
+from course_utils import CourseError
+from course_utils.report import write_report
+
+try:
+    print(write_report(course.store, course.recipe, data=course.data))
+except CourseError as error:  # opened alone: 01 and 02 have no artefacts of this run
+    print(error)
+
+# %% [markdown] lang="ko"
+# 표의 마지막 줄들은 파일이 있는 곳입니다. 같은 표가 `report.md`에도 있습니다.
+#
+# 이 노트북에서 기억할 것은 네 가지입니다.
+#
+# 1. 평균보다 유형별 정답률을 먼저 보고, 숫자보다 답을 먼저 읽습니다.
+# 2. 심사는 두 순서로 하고, 질문을 단위로 셉니다.
+# 3. 읽지 못한 판정은 무승부가 아니라 무효이고, 그 수를 밝힙니다.
+# 4. 승률은 신뢰구간과 함께 말합니다. 구간은 우연을 재지만 편향은 재지 못합니다.
+
+# %% [markdown] lang="en" of="cce21483"
+# The last rows of the table say where the files are. `report.md` holds the same table.
+#
+# Four sentences to take along:
+#
+# 1. Look at families before means, and read replies before numbers.
+# 2. Judge in both orders, and count questions.
+# 3. A verdict that cannot be read is invalid, not a tie, and its number is told.
+# 4. Give a win rate with its interval; the interval measures chance, not bias.
