@@ -77,11 +77,11 @@ course = setup()
 #
 # 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다.
 
-# %% [markdown] lang="en" of="ee05a2a7"
+# %% [markdown] lang="en" of="017d163e"
 # If the card's Teacher line says `SIMULATED`, the teacher is no language model but **a small program that knows the
-# answers**. It writes tasks of twelve kinds and mixes in mistakes, as real teachers do. That is good for learning the
-# procedure and for checking results; its quality says nothing about real models. With an API key and a GPU the same cells
-# run with a real one. Only the recipe changes.
+# answers**. It writes tasks of twelve kinds and, at fixed rates, makes the mistakes that a real one might make. That is good
+# for learning the procedure and for checking results; its quality says nothing about real models. With an API key and a GPU
+# the same cells run with a real one. Only the recipe changes.
 #
 # Before anything is spent: what did the last run take?
 
@@ -103,7 +103,7 @@ except CourseError as problem:
 # 과제(task) 하나는 세 칸입니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없을 수도 있습니다), `output`은 바른 응답입니다.
 # 씨앗은 사람이 손으로 씁니다. 실제 교사는 씨앗의 말투와 범위를 흉내 내므로(모의 교사는 씨앗을 읽지 않습니다), 데이터의 품질은 여기서 이미 절반이 정해집니다.
 
-# %% [markdown] lang="en" of="dd25ae74"
+# %% [markdown] lang="en" of="1e6e0ff6"
 # ## 1. Seed tasks
 #
 # A task has three fields: `instruction` says what to do, `input` is the text to do it with (there may be none), and
@@ -120,7 +120,7 @@ print(f"{len(seeds)} seeds, {with_input} of them with an input\n")
 for task in seeds[:3]:
     print("instruction ", task.instruction)
     print("input       ", task.input or "-")
-    print("output      ", task.output, "\n")
+    print("output      ", task.output.replace("\n", " / "), "\n")
 
 # %% [markdown] lang="ko"
 # 입력이 있는 과제와 없는 과제가 섞여 있습니다. Alpaca의 데이터는 약 40%에 입력이 있었습니다.
@@ -136,7 +136,7 @@ for task in seeds[:3]:
 # Alpaca는 교사에게 씨앗 세 개를 보여 주고, 이어서 새 과제를 줄줄이 써 달라고 합니다. 우리는 새 과제 스무 개를 부탁합니다. 그 부탁을 적은 글이 생성 프롬프트입니다.
 # 첫 요청이 실제로 무엇을 보내는지 끝까지 읽어 보세요.
 
-# %% [markdown] lang="en" of="db87f6c2"
+# %% [markdown] lang="en" of="5d3f8a45"
 # ## 2. Ask the teacher and read the reply
 #
 # Alpaca shows its teacher three seeds and asks it to go on with new ones. We ask for twenty. The text that asks is the generation
@@ -203,7 +203,7 @@ print(*reply.text.splitlines()[:15], "...", sep="\n")
 #
 # 글을 과제로 바꿉니다. 규칙은 하나입니다. **후보 하나하나는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다.
 
-# %% [markdown] lang="en" of="b9607d83"
+# %% [markdown] lang="en" of="a949d11d"
 # This is the reply as it came. Its first item often has no number: we had already written `4. 지시문:` for it.
 # Run the cell again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the same
 # question is answered from there.
@@ -386,7 +386,7 @@ print("\n" + inspect.getsource(check_task))
 #
 # ROUGE-L은 두 글에 **같은 순서로** 들어 있는 토큰을 가장 길게 골라낸 열(최장 공통 부분 수열, LCS)의 길이를 셉니다. 토큰이 붙어 있지 않아도 됩니다. 손으로 한번 구해 봅니다.
 
-# %% [markdown] lang="en" of="391b357e"
+# %% [markdown] lang="en" of="49757e45"
 # ## 4. Leaving out near-duplicates
 #
 # A teacher repeats itself with new endings. Such tasks make the data larger and teach nothing. Alpaca compares a new task
@@ -491,7 +491,7 @@ assert filter_similar(texts, threshold).kept == kept
 #
 # 자기 데이터가 있다면 환경 변수 `DATA`에 파일 이름을 적으세요. 그러면 교사가 생성한 과제 대신 그 파일의 과제가 같은 규칙과 같은 필터를 거칩니다.
 
-# %% [markdown] lang="en" of="91064aba"
+# %% [markdown] lang="en" of="5062f213"
 # ## 5. The loop: from seeds to data
 #
 # Now join the pieces: draw three seeds, ask, turn the reply into tasks, apply rules and filter, and repeat until enough are
@@ -525,7 +525,7 @@ def make_data(n, out, progress=True):
 # %% [markdown] lang="ko"
 # 교사에게 받는 길과 내 파일을 쓰는 길은 이 함수에서만 갈라집니다. 실행하고 결과를 셉니다.
 
-# %% [markdown] lang="en" of="71c17738"
+# %% [markdown] lang="en" of="fca330e0"
 # This function is the only place in this notebook where the ways part. Run it and count.
 
 # %%
@@ -535,6 +535,7 @@ start = time.perf_counter()
 report = make_data(spec.n, out)
 print(f"{time.perf_counter() - start:.0f} s\n{report}")
 assert report.candidates == report.kept + sum(report.rejected.values())
+assert report.kept, "Nothing is left: the reasons are listed above."
 
 # %% [markdown] lang="ko"
 # 후보의 수는 남긴 수와 버린 수의 합과 꼭 같습니다. 커널이 죽거나 연결이 끊겨도 다시 실행하면 이어집니다. 이미 받은 응답은 일지에 있기 때문입니다.
@@ -564,7 +565,7 @@ print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal be
 # 요청은 하나도 되풀이되지 않았습니다. 진짜 교사라면 돈을 들여 얻은 것이니 바로 **봉인**(seal)합니다. 봉인은 작업 폴더를 복사하고 체크섬을 적어,
 # 나중에 한 글자라도 달라지면 알 수 있게 하는 일입니다. Colab에서는 복사본이 Google Drive에 놓입니다. 자세한 것은 02의 7절에서 다룹니다.
 
-# %% [markdown] lang="en" of="eb00c70a"
+# %% [markdown] lang="en" of="3b4d4e9b"
 # Not one request was repeated. With a real teacher this cost money, so **seal** it right away: sealing copies the working folder and records
 # checksums, so that a single changed letter is noticed later. On Colab the copy lies on Google Drive. More about it in 02,
 # section 7.
@@ -603,13 +604,13 @@ tasks = read_tasks(folder / "tasks.jsonl")
 report = SimpleNamespace(**json.loads((folder / "funnel.json").read_text(encoding="utf-8")))
 assert report.kept == len(tasks)
 title = "What became of the candidates 후보는 어떻게 되었나"
-plots.funnel(report, title=title + (" (simulated 모의)" if course.simulated else ""))
+plots.funnel(report, title=title + (" (simulated 모의)" if course.simulated and report.calls else ""))
 
 # %% [markdown] lang="ko"
 # 가장 긴 회색 막대가 무엇인지 보세요. 모의 교사는 열두 유형에 정해진 문장 틀만 쓰므로, 새 과제가 금세 앞선 과제와 비슷해집니다.
 # 실제 교사에게서도 정도만 다를 뿐 같은 일이 생깁니다. 아래 셀은 처음 열 번의 요청이 남긴 과제와 전체 평균을 견줍니다.
 
-# %% [markdown] lang="en" of="15548ec2"
+# %% [markdown] lang="en" of="7c05fbe8"
 # See which grey bar is the longest. The simulated teacher has twelve kinds of task and a fixed set of phrasings, so new
 # tasks soon resemble earlier ones. With a real teacher the same happens, only more slowly. The next cell compares what the
 # first ten requests left with the average of all.
@@ -630,7 +631,7 @@ else:
 #
 # 숫자를 보았으니 글을 **읽습니다**. 남은 과제에서 다섯을 뽑습니다.
 
-# %% [markdown] lang="en" of="e42da434"
+# %% [markdown] lang="en" of="467859d1"
 # The longer it goes on, the less you get for the same price. So with a real teacher varied seeds come before more requests.
 #
 # You have seen numbers; now **read**. Five of the tasks that were kept:
@@ -669,7 +670,7 @@ else:
 # 모의 교사는 정해진 비율로 일부러 틀린 답을 답니다. 어느 규칙도 이것을 잡지 못했습니다. 실제 교사는 그 비율조차 알려 주지 않습니다.
 # 진짜 데이터라면 백 개쯤 뽑아 직접 읽고 세는 수밖에 없습니다. 그 한 시간이 이 강의 전체에서 가장 값진 시간입니다.
 
-# %% [markdown] lang="en" of="6ac4362b"
+# %% [markdown] lang="en" of="6b4ea328"
 # The simulated teacher gives a fixed share of its tasks a wrong answer on purpose. No rule has caught them. A real teacher
 # does not even tell you the share. With real data there is only one way: draw a hundred, read them and count. That hour is the
 # most valuable one of all.
@@ -698,7 +699,7 @@ for path in sorted(folder.iterdir()):
 #
 # 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다.
 
-# %% [markdown] lang="en" of="831c81cc"
+# %% [markdown] lang="en" of="58756f75"
 # - `tasks.jsonl` holds one task a line. Its `meta` names the request it came from and its nearest neighbour.
 # - `funnel.json` records what was thrown away. The report of 03 reads it.
 # - Do not delete `journal.jsonl`: with it the data can be made again without spending a cent.

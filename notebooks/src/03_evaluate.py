@@ -124,13 +124,14 @@ for task in [heldout[0], *unseen[:1]]:
 # 앞으로 쓸 작은 도구 몇 개도 여기서 정해 둡니다. 채점 규칙은 하나입니다. 응답의 **첫 줄**이 모범 답안과 글자까지 같으면 정답입니다.
 # 첫 줄만 보는 까닭은, 문서를 이어 쓰듯 여러 줄을 쓰곤 하는 베이스 모델을 너그럽게 봐주기 위해서입니다.
 
-# %% [markdown] lang="en" of="7b6c1b53"
+# %% [markdown] lang="en" of="4e0c3419"
 # A second line, where there is one, is the harder exam: the same work asked for in words that **never occur** in the training data.
 #
 # A few small tools for later. There is one rule for marking: a reply is right if its **first line** equals the reference to the letter.
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
 
 # %%
+from course_utils.stats import exact_match
 from course_utils.tasks import read_jsonl, write_jsonl
 
 known = course.truth(heldout[0]) is not None  # the micro-world, whose right answers are known
@@ -138,8 +139,7 @@ known = course.truth(heldout[0]) is not None  # the micro-world, whose right ans
 
 def right(row):
     """Whether the first line of a reply is the reference."""
-    lines = row["reply"].strip().splitlines() or [""]
-    return lines[0].strip() == row["reference"].strip()
+    return exact_match(row["reply"], row["reference"])
 
 
 def load():
@@ -333,7 +333,7 @@ for name in failing:
 # %% [markdown] lang="ko"
 # 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률과의 차이가, 모델이 **일**이 아니라 **표현**을 외운 몫입니다.
 
-# %% [markdown] lang="en" of="26d3dcc1"
+# %% [markdown] lang="en" of="30c4be67"
 # Now the wordings that training never used. The gap to the overall share above is the part where the model learned
 # the **phrasing** and not the **task**.
 
@@ -371,7 +371,7 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # 정답률은 맞는 답을 틀렸다고 하고, ROUGE-L은 틀린 답에 더 높은 점수를 줍니다. 뜻을 읽는 심사자가 필요합니다.
 # 그래서 다른 언어 모델에게 심사를 맡깁니다(LLM-as-a-judge). 다만 이제는 **심사자도 평가해야** 합니다.
 
-# %% [markdown] lang="en" of="b7be07c8"
+# %% [markdown] lang="en" of="668a3995"
 # Exact match calls a right answer wrong, and ROUGE-L scores a wrong one higher. Marking takes a reader who understands.
 # So another language model is asked to judge (LLM-as-a-judge). From now on **the judge has to be evaluated, too**.
 
@@ -444,7 +444,7 @@ for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도
 # 읽을 수 없는 판정은 **무승부가 아니라 무효**(invalid)입니다. 실패한 요청도 마찬가지입니다. 0점이나 무승부로 바꿔 넣는 순간,
 # 심사자의 고장이 모델의 성적이 되어 버립니다. 무효는 따로 세고, 어느 질문이 왜 무효인지 보여 줍니다.
 
-# %% [markdown] lang="en" of="453eda0b"
+# %% [markdown] lang="en" of="580c1781"
 # A verdict that cannot be read is **invalid, not a tie**, and so is a request that failed. The moment they are stored as a zero or a tie,
 # a fault of the judge becomes a result of the model. They are counted and named instead.
 
@@ -514,7 +514,7 @@ print(f"sign test p = {battle.sign_test_p:.2g}   same verdict twice {battle.cons
 # - **부호 검정**(sign test)의 p값은 두 모델이 실은 같다고 할 때, 결과가 이만큼 또는 그보다 더 한쪽으로 쏠릴 확률입니다. 무승부는 세지 않습니다.
 # - **두 번 다 같은 판정**의 비율이 낮으면, 심사자가 자리에 휘둘린다는 신호입니다. 다음 절에서 들여다봅니다.
 
-# %% [markdown] lang="en" of="1b0a5962"
+# %% [markdown] lang="en" of="4a345968"
 # How to read this:
 #
 # - The **Wilson** interval comes from a formula, the **bootstrap** interval from drawing the questions again and again. It is reassuring when they agree. With many ties Wilson's is a little wider.
@@ -548,13 +548,13 @@ print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} na
 # 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
 #
 # 어느 쪽이 맞을까요? 이 시뮬레이션 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
-# 아래 셀은 두 순서로 물은 신뢰구간이 참값을 품고, 한 순서만 물은 구간은 둘 다 참값을 놓친다는 것을 확인(assert)합니다.
+# 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 다만 95% 구간이므로, 바르게 물어도 스무 번에 한 번쯤은 우연히 어긋납니다.
 
-# %% [markdown] lang="en" of="6c620f8b"
+# %% [markdown] lang="en" of="393ab1ab"
 # The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
 #
 # Which one is right? In this simulated world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
-# The cell below asserts that the interval from both orders covers the truth and that neither order alone does.
+# The cell below looks whether each of the three intervals covers the truth: see that both orders together do and that one order alone does not. As these are 95% intervals, even the right way of asking misses about one time in twenty.
 
 # %%
 judged = {game.id for game in games if game.score is not None}
@@ -563,9 +563,10 @@ truth = None
 if known:
     truth = share((1 + right(new) - right(old)) / 2 for old, new in duels)
     covers = {name: s.wilson[0] <= truth <= s.wilson[1]
-              for name, s in {"both": battle, **one_order}.items()}
-    print(f"true win rate {truth:.1%}; covered: {covers}")
-    assert covers.pop("both") and not any(covers.values())
+              for name, s in {"both orders 두 순서": battle, **one_order}.items()}
+    print(f"true win rate {truth:.1%}")
+    for name, covered in covers.items():
+        print(f"   {'covered' if covered else 'MISSED':8} by {name}")
 else:
     print("Nobody knows the true win rate here; both orders together are the best estimate.")
 
@@ -629,7 +630,7 @@ assert enough(0.55) > 20 and 0.48 < width(0.6, 400) / width(0.6, 100) < 0.52
 # 그 강의는 질문 15개를 두 순서로 심사해, 판정 30개 가운데 22개에서 미세조정 모델이 이겼다고 보고합니다. 고맙게도 판정을 하나하나 공개해 두어서
 # 다시 읽을 수 있습니다. 아래 글자 쌍이 한 질문의 두 판정이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
 
-# %% [markdown] lang="en" of="faadfa28"
+# %% [markdown] lang="en" of="56557ec1"
 # ## 9. Reading somebody's 22 of 30 again
 #
 # The training settings of this course began with an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example).
@@ -753,7 +754,7 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # 3. 읽지 못한 판정은 무승부가 아니라 무효이고, 그 수를 밝힙니다.
 # 4. 승률은 신뢰구간과 함께 말합니다. 구간은 우연을 재지만 편향은 재지 못합니다.
 
-# %% [markdown] lang="en" of="cce21483"
+# %% [markdown] lang="en" of="0e501b7a"
 # The last rows of the table say where the files are. `report.md` holds the same table.
 #
 # Four sentences to take along:

@@ -25,7 +25,7 @@ from course_utils.offline import world
 from course_utils.prompts import get_template
 from course_utils.runtime import setup
 from course_utils.stats import exact_match
-from course_utils.tasks import read_tasks
+from course_utils.tasks import read_tasks, write_atomic
 from course_utils.train import train
 
 MASKS = ("response", "everything", "one token late")
@@ -74,6 +74,9 @@ def main() -> None:
         print("before tuning", _line(before))
 
         runs = []
+        result = {"date": datetime.date.today().isoformat(), "per_family": args.per_family,
+                  "recipe": course.recipe.to_dict(), "before": before,
+                  "before_mean": statistics.mean(before.values())}
         for seed in range(args.seeds):
             recipe = course.recipe.replace("data.seed", seed).replace("train.seed", seed)
             store = CheckpointStore.open(f"seed-{seed}", root)
@@ -101,12 +104,10 @@ def main() -> None:
                 print(f"seed {seed}, {mask}: {run['mean']:.1%}, unseen wordings "
                       f"{run['unseen_mean']:.1%}, {run['cpu_seconds']} CPU s",
                       _line(run["by_family"]), flush=True)
+                result["runs"] = runs
+                write_atomic(args.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
-    result = {"date": datetime.date.today().isoformat(), "per_family": args.per_family,
-              "recipe": course.recipe.to_dict(), "before": before,
-              "before_mean": statistics.mean(before.values()), "runs": runs}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {args.out}")
 
 
 def _line(shares: dict[str, float]) -> str:
