@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, SealingCallback
 from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row, encode_tasks
-from course_utils.inference import find_base, load_base, load_tokenizer, quiet
+from course_utils.inference import base_hash, find_base, load_base, load_tokenizer, quiet
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.tasks import Task, read_tasks, write_atomic
@@ -96,7 +96,7 @@ def train(
     rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
     identity = {
         "base_model": recipe.base_model,
-        "base": _base_hash(recipe.base_model),
+        "base": base_hash(recipe.base_model),
         "train": dataclasses.asdict(recipe.train),
         "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
     }
@@ -153,18 +153,6 @@ def _check_rows(rows: Sequence[Row]) -> None:
                 f"Row {i} has no trained token: every label is {IGNORE_INDEX}, so it would count "
                 "as a loss of 0; look at it with show_mask and mend or drop it."
             )
-
-
-def _base_hash(base: str) -> str | None:
-    """Return the checksum of a local base model's weights and tokenizer; None for a Hub id."""
-    folder = Path(find_base(base))
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "tokenizer.json"]):
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _difference(before: dict, now: dict) -> str:

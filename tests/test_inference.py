@@ -202,6 +202,16 @@ RESULT = {
 }
 
 
+def test_an_adapter_of_other_weights_is_refused(tiny_base, adapter, tmp_path):
+    shutil.copytree(adapter, tmp_path / "adapter")
+    identity = {"base": inference.base_hash(tiny_base)}
+    (tmp_path / "result.json").write_text(json.dumps({"identity": identity}), encoding="utf-8")
+    load_model(tiny_base, tmp_path / "adapter", dtype="float32", device="cpu")
+    (tmp_path / "result.json").write_text('{"identity": {"base": "other"}}', encoding="utf-8")
+    with pytest.raises(ModelFolderError, match="other weights"):
+        load_model(tiny_base, tmp_path / "adapter", dtype="float32", device="cpu")
+
+
 def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, monkeypatch):
     import huggingface_hub
 

@@ -15,7 +15,7 @@ import pytest
 from course_utils import REPO, CourseError, runtime
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.runtime import Device, MissingSecret, RestartNeeded, secret, setup, shown
-from course_utils.tasks import TaskFileError
+from course_utils.tasks import Task, TaskFileError, write_tasks
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
 T4 = Device("cuda", "Tesla T4, 15 GiB, capability 7.5", 14.7, (7, 5))
@@ -352,3 +352,28 @@ def test_a_server_that_ends_at_once_is_explained(monkeypatch):
     monkeypatch.setattr(start, "_server", None)
     with pytest.raises(CourseError, match="ended at once .*no-such-option"):
         start.offline_url()
+
+
+def test_what_is_held_out_offline_comes_from_the_world(tmp_path, monkeypatch):
+    monkeypatch.delenv("DATA", raising=False)
+    course = setup("offline", root=tmp_path)
+    heldout, unseen = course.heldout(), course.unseen()
+    assert len(heldout) == 12 * course.recipe.data.heldout and len(unseen) == len(heldout) // 3
+    assert {task.meta["family"] for task in heldout} == {task.meta["family"] for task in unseen}
+    assert all(course.truth(task) == task.output for task in heldout + unseen)
+    assert course.truth(Task("오늘 점심은 무엇이 좋을까요?")) is None
+
+
+def test_what_is_held_out_of_own_data_is_a_tenth_of_it(tmp_path, monkeypatch):
+    data = tmp_path / "own.jsonl"
+    tasks = [Task(f"{i}번째 질문에 답해 주세요.", "", f"답 {i}") for i in range(50)]
+    write_tasks(data, tasks)
+    monkeypatch.setenv("DATA", str(data))
+    course = setup("offline", root=tmp_path / "runs")
+    write_tasks(course.store.local("preprocess") / "tasks.jsonl", tasks)
+    course.store.seal("preprocess")
+    training, heldout = course.training_tasks(), course.heldout()
+    assert (len(training), len(heldout)) == (45, 5) and course.unseen() == []
+    assert {task.meta["family"] for task in heldout} == {"data"}
+    assert not {t.instruction for t in training} & {t.instruction for t in heldout}
+    assert course.truth(heldout[0]) is None

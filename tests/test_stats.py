@@ -15,6 +15,7 @@ from course_utils.stats import (
     bootstrap_interval,
     bradley_terry,
     cohen_kappa,
+    exact_match,
     sign_test,
     summarize_battle,
     summarize_grades,
@@ -252,3 +253,9 @@ def test_bradley_terry_refuses_what_has_no_finite_answer():
         bradley_terry({("x", "y"): games(("a", "a"), (None, "b"))})
     with pytest.raises(StatsError, match="at least one"):
         bradley_terry({})
+
+
+def test_exact_match_reads_the_first_line_only():
+    assert exact_match("4\nand then some", "4") and exact_match("  4 ", "4")
+    assert not exact_match("44", "4") and not exact_match("so\n4", "4")
+    assert not exact_match("", "4") and not exact_match("\n \n", "4")

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course_utils import CourseError
 from course_utils.tasks import (
     Task,
     TaskFileError,
     read_jsonl,
     read_tasks,
+    split_heldout,
     write_atomic,
     write_jsonl,
     write_tasks,
@@ -146,3 +148,21 @@ def test_a_task_can_be_a_member_of_a_set_and_cannot_change():
     assert len({TASKS[0], Task(**ROWS[0], meta={"id": 1}), TASKS[1]}) == 3
     with pytest.raises(AttributeError):
         TASKS[0].output = "다른 답"
+
+
+@given(st.sets(st.text(min_size=1), min_size=2, max_size=60), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_heldout_questions_are_never_trained_on(questions, chance):
+    tasks = [Task(question, "", "answer") for question in questions for _ in range(2)]
+    chance.shuffle(tasks)
+    training, heldout = split_heldout(tasks)
+    assert len(training) + len(heldout) == len(tasks) and training and heldout
+    assert not {t.instruction for t in training} & {t.instruction for t in heldout}
+    assert sorted(t.instruction for t in split_heldout(sorted(tasks, key=hash))[1]) == sorted(
+        t.instruction for t in heldout
+    ), "the order of the file decided"
+
+
+def test_one_question_cannot_be_divided():
+    with pytest.raises(CourseError, match="at least two"):
+        split_heldout([Task("only one", "", "answer")] * 3)

@@ -57,13 +57,12 @@
 import subprocess
 import sys
 
-if "google.colab" in sys.modules:  # on Colab: fetch the tagged course and install it from there
+if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once and installed
     home = "/content/instruction-tuning-course"
     source = "https://github.com/ORG/instruction-tuning-course"
-    if subprocess.run(["test", "-d", f"{home}/.git"]).returncode:
-        clone = ["git", "clone", "-q", "--depth", "1", "--branch", "v0.1.0", source, home]
-        subprocess.run(clone, check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"{home}[colab]"], check=True)
+    clone = f"git clone -q --depth 1 --branch v0.1.0 {source} {home}"
+    install = f"{sys.executable} -m pip install -q -e '{home}[colab]'"
+    subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
 from course_utils.runtime import setup

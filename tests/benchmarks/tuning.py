@@ -74,7 +74,7 @@ def main() -> None:
         print("before tuning", _line(before))
 
         runs = []
-        result = {"date": datetime.date.today().isoformat(), "per_family": args.per_family,
+        record = {"date": datetime.date.today().isoformat(), "per_family": args.per_family,
                   "recipe": course.recipe.to_dict(), "before": before,
                   "before_mean": statistics.mean(before.values())}
         for seed in range(args.seeds):
@@ -104,8 +104,8 @@ def main() -> None:
                 print(f"seed {seed}, {mask}: {run['mean']:.1%}, unseen wordings "
                       f"{run['unseen_mean']:.1%}, {run['cpu_seconds']} CPU s",
                       _line(run["by_family"]), flush=True)
-                result["runs"] = runs
-                write_atomic(args.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+                record["runs"] = runs
+                write_atomic(args.out, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
     print(f"written to {args.out}")
 
