@@ -54,6 +54,15 @@ def by_family(model, tokenizer, template, tasks, options) -> dict[str, float]:
     return {family: sum(hits) / len(hits) for family, hits in right.items()}
 
 
+def earlier_runs(path: Path, record: dict) -> list[dict]:
+    """What an interrupted benchmark of the same kind has already measured."""
+    if not path.is_file():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    same = all(earlier.get(name) == json.loads(json.dumps(value)) for name, value in record.items())
+    return earlier["runs"] if same else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -73,10 +82,10 @@ def main() -> None:
         before = by_family(model, tokenizer, template, heldout, options)
         print("before tuning", _line(before))
 
-        runs = []
         record = {"date": datetime.date.today().isoformat(), "per_family": args.per_family,
                   "recipe": course.recipe.to_dict(), "before": before,
                   "before_mean": statistics.mean(before.values())}
+        runs = earlier_runs(args.out, record)
         for seed in range(args.seeds):
             recipe = course.recipe.replace("data.seed", seed).replace("train.seed", seed)
             store = CheckpointStore.open(f"seed-{seed}", root)
@@ -88,6 +97,8 @@ def main() -> None:
             )
             rows, _ = encode_tasks(tokenizer, read_tasks(out), template, recipe.train.max_length)
             for mask in args.masks:
+                if any((run["mask"], run["seed"]) == (mask, seed) for run in runs):
+                    continue
                 start, cpu = time.time(), time.process_time()
                 result = train(recipe, store, rows=masked(rows, mask), progress=False,
                                step=mask.replace(" ", "-"))
