@@ -495,13 +495,13 @@ print(f"{sum(reply.stopped for reply in said)} of {len(said)} replies ended by t
 del model  # the trainer loads its own
 
 # %% [markdown] lang="ko"
-# 작은 베이스 모델이라면 글은 이어지지만 지시를 따르지 않고, 멈출 때를 모릅니다. 세계를 알지만 **묻고 답하는 법**을 모릅니다.
+# 작은 베이스 모델이라면 글은 이어지지만 지시를 따르지 않고, 대개 멈출 때를 모릅니다. 세계를 알지만 **묻고 답하는 법**을 모릅니다.
 # (이미 지시를 배운 gemma-2b-it는 이때도 제법 답합니다.)
 #
 # 이제 학습합니다. 레시피, 저장소, 과제를 건네면 됩니다. 도중에 끊겨도 마지막 체크포인트(checkpoint)에서 이어지고, 다 끝난 학습은 되풀이하지 않습니다.
 
-# %% [markdown] lang="en" of="4c6d7e11"
-# From the tiny base model text flows, but it follows no instruction and does not know when to stop. It knows its world, but not
+# %% [markdown] lang="en" of="1bdc1841"
+# From the tiny base model text flows, but it follows no instruction and mostly does not know when to stop. It knows its world, but not
 # **how to answer**. (gemma-2b-it, tuned before, already answers quite well here.)
 #
 # Now train: hand over recipe, store and tasks. If it is interrupted it goes on from the last checkpoint, and a finished
@@ -528,12 +528,12 @@ result = TrainResult.load(course.artefact("train"))
 plots.loss_curve(result.log, title="Training loss 학습 손실")
 
 # %% [markdown] lang="ko"
-# 점은 기록한 손실, 선은 그 이동 평균입니다. 처음에 가파르게 내려가는 동안 모델은 **형식**을 배웁니다. 어떻게 시작하고 언제 끝내는지입니다.
-# 그 뒤의 완만한 구간에서 내용을 배웁니다. 손실은 가리지 않은 토큰, 곧 응답에서만 잰 값이라는 것을 잊지 마세요.
+# 점은 기록한 손실, 선은 그 이동 평균입니다. 처음에 가파르게 내려가는 동안 모델은 대개 **형식**부터 배웁니다. 어떻게 시작하고 언제 끝내는지입니다.
+# 내용은 주로 그 뒤의 완만한 구간에서 배웁니다. 손실은 가리지 않은 토큰, 곧 응답에서만 잰 값이라는 것을 잊지 마세요.
 
-# %% [markdown] lang="en" of="83b4e8a1"
-# Dots are logged losses, the line is their running mean. While it falls steeply the model learns **form**: how to begin and
-# when to end. Content comes in the gentler part. Remember that this loss is measured on response tokens alone.
+# %% [markdown] lang="en" of="b5a40af1"
+# Dots are logged losses, the line is their running mean. While it falls steeply the model mostly learns **form**: how to begin
+# and when to end. Content comes for the larger part later, where the curve is gentle. Remember that this loss is measured on response tokens alone.
 
 # %% [markdown] lang="ko"
 # ## 6. 전과 후
@@ -603,21 +603,26 @@ if path.is_file():
     measured = json.loads(path.read_text(encoding="utf-8"))
     print(f"exact match on held-out tasks of the micro-world, tiny-gemma-ko, {measured.get('date', '')}\n")
     assert all(run["last_loss"] < run["first_loss"] for run in measured["runs"])
-    print(f"{'trained on':18}{'mean':>7}   each seed\n{'nothing yet':18}{measured['before_mean']:>7.1%}")
+    print(f"{'trained on':18}{'last loss':>9}{'right':>8}   each seed")
+    print(f"{'nothing yet':18}{'-':>9}{measured['before_mean']:>8.1%}")
     for mask in dict.fromkeys(run["mask"] for run in measured["runs"]):
-        means = [run["mean"] for run in measured["runs"] if run["mask"] == mask]
-        print(f"{mask:18}{sum(means) / len(means):>7.1%}   {'  '.join(f'{m:.1%}' for m in means)}")
+        runs = [run for run in measured["runs"] if run["mask"] == mask]
+        loss, right = (sum(run[k] for run in runs) / len(runs) for k in ("last_loss", "mean"))
+        each = "  ".join(f"{run['mean']:.1%}" for run in runs)
+        print(f"{mask:18}{loss:>9.3f}{right:>8.1%}   {each}")
 else:
     print("Not measured on this copy yet: python tests/benchmarks/tuning.py")
 
 # %% [markdown] lang="ko"
-# 이 표는 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **차례와 간격**을 보세요. 오류는 한 번도 나지 않았고, 세 경우 모두 손실은 얌전히 내려갔습니다.
+# 이 표는 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **차례와 간격**을 보세요. 오류는 한 번도 나지 않았고, 어느 마스크로도 손실은 얌전히 내려갔습니다.
+# 마지막 손실 칸과 정답률 칸을 견주어 보세요. 손실이 가장 낮은 쪽이 정답률도 가장 높은가요? 마스크마다 손실을 재는 토큰이 다르니, 손실끼리는 견줄 수 없습니다.
 # 마스크의 실수는 손실 그림에 나타나지 않습니다. 그래서 학습하기 전에 `show_mask`로 눈으로 보는 것입니다.
 
-# %% [markdown] lang="en" of="7af3eaec"
+# %% [markdown] lang="en" of="4ffa35e2"
 # This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. There
-# was not one error, and in all three cases the loss went down politely. A wrong mask does not show in a loss curve. That is why
-# you look at it with `show_mask` before you train.
+# was not one error, and with every mask the loss went down politely. Compare the last losses with the shares that are right:
+# is the lowest loss the best model? Each mask measures its loss on other tokens, so these losses cannot be compared with each
+# other. A wrong mask does not show in a loss curve. That is why you look at it with `show_mask` before you train.
 
 # %% [markdown] lang="ko"
 # ## 7. 봉인하고 다시 불러오기
