@@ -37,7 +37,7 @@ EXAMPLES = world.sample_tasks(3, seed=99)
 PROMPT = generation_prompt(EXAMPLES, 20)
 PERFECT = Imperfections(**{f.name: 0 for f in dataclasses.fields(Imperfections)})
 FAIR = JudgeTraits(position_bias=0, noise=0)
-COUNTING = "다음 목록에 있는 물건은 모두 몇 개인가요?\n\n사과, 배, 감"
+COUNTING = "다음 목록에 있는 낱말은 모두 몇 개인가요?\n\n사과, 배, 감"
 
 
 @contextmanager

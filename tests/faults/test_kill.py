@@ -61,7 +61,7 @@ class Run:
         """Start it, kill it once `reached` says so; False if it ended before that."""
         process = self.start()
         deadline = time.monotonic() + PATIENCE
-        while not (there := reached(self)) and time.monotonic() < deadline:
+        while not (there := is_there(reached, self)) and time.monotonic() < deadline:
             if process.poll() is not None:
                 return False
             time.sleep(0.01)
@@ -71,13 +71,15 @@ class Run:
 
     def replies(self, model: str = "") -> list[dict]:
         """Every whole line of the run's journals."""
-        found = []
-        for path in self.home.rglob("*.jsonl"):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                record = json.loads(line)
-                if {"key", "model", "request"} <= record.keys() and model in record["model"]:
-                    found.append(record)
-        return list({record["key"]: record for record in found}.values())
+        found = {}
+        # Not rglob: the run is at work, and folders vanish while one looks into them.
+        for folder, _, names in os.walk(self.home):
+            for name in names:
+                if name.endswith(".jsonl"):
+                    for record in whole_lines(Path(folder, name)):
+                        if {"key", "model", "request"} <= record.keys():
+                            found[record["key"]] = record
+        return [record for record in found.values() if model in record["model"]]
 
     def requests(self) -> list[str]:
         """The digest of every request that reached the API, in order."""
@@ -113,6 +115,20 @@ def kill(process: subprocess.Popen, *, everything: bool) -> None:
         except psutil.NoSuchProcess:
             pass
     psutil.wait_procs(family, timeout=30)
+
+
+def is_there(reached, run: Run) -> bool:
+    try:
+        return reached(run)
+    except FileNotFoundError:  # a folder that was removed while it was listed
+        return False
+
+
+def whole_lines(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    except FileNotFoundError:
+        return []
 
 
 def sha256(path: Path) -> str:
