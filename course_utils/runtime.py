@@ -199,7 +199,7 @@ def pick_attention() -> str:
     """Return the fastest attention that already works here; it never compiles anything.
 
     "flash_attention_2" or a ready-made Hub kernel on a GPU of capability 8 or more, else "sdpa",
-    which gives the same results. Taught in 02, section 6.
+    which gives the same results. Taught in 02, section 2.
     """
     device = find_device()
     if device.kind != "cuda" or device.capability < (8, 0):
