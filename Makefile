@@ -41,7 +41,7 @@ test: setup ## run the tests
 	@$(RUN) -m pytest
 
 faults: setup ## kill the course at many places and check that nothing is lost (slow)
-	@FAULTS=all $(RUN) -m pytest tests/faults
+	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
 	@$(RUN) notebooks/build.py
@@ -49,8 +49,9 @@ notebooks: setup ## execute the notebooks' sources and write the Korean and Engl
 base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 	@$(RUN) -m course_utils.offline.pretrain
 
-bench: setup ## run the benchmarks
-	@set -e; for script in tests/benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
+bench: setup ## run the benchmarks and put their figures into the READMEs
+	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
+	do echo "== $$script"; $(RUN) "$$script"; done
 
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
 	rm -rf .venv .venv-colab build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """From a prompt and its response to token ids, labels and padded batches: masks by segment.
 
 The prompt and the response are tokenised once each and concatenated, so the border between what is
-read and what is trained is known, not searched for. Taught in 02, section 3.
+read and what is trained is known, not searched for. Taught in 02, sections 3 and 4.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,11 +64,12 @@ def encode(
         prompt "2+2=", response "4"  ->  input_ids [bos, 2, +, 2, =, 4, eos]
                                          labels    [-100 five times,  4, eos]
     """
-    (row,) = _rows(tokenizer, [prompt], [response], max_length, end)
-    if isinstance(row, EncodeError):
-        raise row
-    del row["truncated"]
-    return row
+    (pair,) = _segments(tokenizer, [prompt], [response], max_length, end)
+    if isinstance(pair, EncodeError):
+        raise pair
+    asked, answered = pair
+    ids, labels = asked + answered, [IGNORE_INDEX] * len(asked) + answered
+    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
 
 
 def encode_tasks(
@@ -82,24 +83,37 @@ def encode_tasks(
     Raises EncodeError when no row is left.
     """
     import datasets
+    import numpy as np
+    import pyarrow as pa
 
     tasks = list(tasks)
-    prompts = [template.render(task) for task in tasks]
-    encoded = _rows(tokenizer, prompts, [t.output for t in tasks], max_length, template.end)
-    rows, reasons, truncated, trained = [], [], 0, 0
-    for row in encoded:
-        if isinstance(row, EncodeError):
-            reasons.append(row)
+    prompts, responses = [template.render(task) for task in tasks], [t.output for t in tasks]
+    # Rows as Arrow keeps them: all ids one after the other, and how many belong to each segment.
+    ids: list[int] = []
+    lengths: list[int] = []  # of a prompt and of its response, in turn
+    reasons, truncated = [], 0
+    for pair in _segments(tokenizer, prompts, responses, max_length, template.end):
+        if isinstance(pair, EncodeError):
+            reasons.append(pair)
             continue
-        truncated += row.pop("truncated")
-        trained += sum(label != IGNORE_INDEX for label in row["labels"])
-        rows.append(row)
-    if not rows:
+        asked, answered = pair
+        room = max_length - len(asked)
+        truncated += len(answered) > room
+        ids += asked
+        ids += answered[:room]
+        lengths += len(asked), min(len(answered), room)
+    if not ids:
         first = f" The first one: {reasons[0]}" if reasons else ""
         raise EncodeError(f"None of {len(tasks)} tasks can be trained on.{first}")
-    total = sum(len(row["input_ids"]) for row in rows)
-    report = EncodeReport(len(rows), truncated, len(reasons), total - trained, trained)
-    return datasets.Dataset.from_list(rows), report
+    flat = np.array(ids)
+    masked = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
+    columns = {"input_ids": flat, "labels": np.where(masked, IGNORE_INDEX, flat)}
+    ends = pa.array(np.append(0, np.cumsum(lengths)[1::2]), pa.int32())
+    rows = datasets.Dataset.from_dict(
+        {name: pa.ListArray.from_arrays(ends, pa.array(values)) for name, values in columns.items()}
+    )
+    counts = len(rows), truncated, len(reasons), sum(lengths[::2]), sum(lengths[1::2])
+    return rows, EncodeReport(*counts)
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
@@ -108,12 +122,11 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str])
     # In GPT-NeoX one token is both BOS and EOS and means only the end: it does not begin a text.
     if bos == tokenizer.eos_token_id:
         bos = None
-    encoded = []
-    for ids in _tokenize(tokenizer, prompts):
-        if bos is not None:
-            start = next((i for i, token in enumerate(ids) if token != bos), len(ids))
-            ids = [bos, *ids[start:]]
-        encoded.append(ids)
+    encoded = _tokenize(tokenizer, prompts)
+    if bos is not None:
+        for ids in encoded:
+            there = next((i for i, token in enumerate(ids) if token != bos), len(ids))
+            ids[:there] = [bos]
     return encoded
 
 
@@ -169,25 +182,36 @@ def _kind(token: int, label: int) -> str:
 
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
-    # One call for all texts: a fast tokenizer works through them in parallel.
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    """Tokenise texts as they are, in one call that a fast tokenizer spreads over all cores."""
+    distinct = list(dict.fromkeys(texts))  # short answers come again and again
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        encoded = tokenizer(distinct, add_special_tokens=False)["input_ids"] if distinct else []
+    else:
+        # Calling the tokenizer itself would also make offsets and masks that nobody asks for here;
+        # it would, too, undo what an earlier call with truncation or padding has left switched on.
+        fast.no_truncation()
+        fast.no_padding()
+        encodings = fast.encode_batch_fast(distinct, add_special_tokens=False)
+        encoded = [encoding.ids for encoding in encodings]
+    ids = dict(zip(distinct, encoded, strict=True))
+    return [ids[text].copy() for text in texts]
 
 
-def _rows(
+def _segments(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[str],
     responses: Sequence[str],
     max_length: int,
     end: str,
 ) -> Iterator[Any]:
-    """Yield a row, or the EncodeError that says why there is none, for each example."""
+    """Yield prompt and response ids, or the EncodeError that says why not, for each example."""
     suffix = [] if end else [tokenizer.eos_token_id]
     if suffix == [None]:
         raise EncodeError("The tokenizer has no eos token; use a template with an end of its own.")
     prompt_ids = encode_prompts(tokenizer, prompts)
     response_ids = _tokenize(tokenizer, [response + end for response in responses])
     for prompt, ids, response in zip(prompt_ids, response_ids, responses, strict=True):
-        length = len(prompt) + len(ids) + len(suffix)
         if not response.strip():
             yield EncodeError("The response is empty; give the task an output or remove it.")
         elif len(prompt) >= max_length:
@@ -196,8 +220,4 @@ def _rows(
                 "token of the response would be trained; raise max_length or shorten the prompt."
             )
         else:
-            yield {
-                "input_ids": (prompt + ids + suffix)[:max_length],
-                "labels": ([IGNORE_INDEX] * len(prompt) + ids + suffix)[:max_length],
-                "truncated": length > max_length,
-            }
+            yield prompt, ids + suffix

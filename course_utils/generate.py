@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -21,8 +22,14 @@ from tqdm.auto import tqdm
 
 from course_utils import CourseError
 from course_utils.llm import LLM, Request
-from course_utils.prompts import RULES, check_task, generation_prompt, parse_generation
-from course_utils.similarity import SimilarityFilter, filter_similar
+from course_utils.prompts import (
+    RULES,
+    TASKS_FORMAT,
+    check_task,
+    generation_prompt,
+    parse_generation,
+)
+from course_utils.similarity import SimilarityFilter, filter_similar, morphemes
 from course_utils.tasks import Task, write_tasks
 
 EXAMPLES = 3  # seeds shown in a prompt
@@ -59,21 +66,26 @@ def question_text(task: Task) -> str:
     return f"{task.instruction}\n{task.input}".strip()
 
 
-def generation_requests(seeds: Sequence[Task], *, seed: int = 0,
-                        batch: int = 20) -> Iterator[Request]:
-    """The endless requests of the loop, the i-th always the same; `LLM.plan` takes a slice."""
+def generation_requests(seeds: Sequence[Task], *, seed: int = 0, batch: int = 20,
+                        as_json: bool = False) -> Iterator[Request]:
+    """The endless requests of the loop, the i-th always the same; `LLM.plan` takes a slice.
+
+    Each asks for `batch` tasks, as numbered text or `as_json`.
+    """
     seeds = list(seeds)
     if not seeds:
         raise CourseError("Generation starts from seed tasks, and there is none: "
                           "data/seed_tasks.jsonl has some.")
     for index in count():
         shown = random.Random(f"{seed}/{index}").sample(seeds, min(EXAMPLES, len(seeds)))
-        yield Request(messages=[{"role": "user", "content": generation_prompt(shown, batch)}],
-                      params={"seed": index, "max_tokens": 200 * batch})
+        prompt = generation_prompt(shown, batch, as_json=as_json)
+        params = {"seed": index, "max_tokens": 200 * batch}
+        yield Request(messages=[{"role": "user", "content": prompt}],
+                      params=params | ({"response_format": TASKS_FORMAT} if as_json else {}))
 
 
 def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: float = 0.7,
-                   seed: int = 0, batch: int = 20, progress: bool = True,
+                   seed: int = 0, batch: int = 20, as_json: bool = False, progress: bool = True,
                    patience: int = 20) -> GenerationReport:
     """Ask the teacher for tasks until n good ones are kept, and write them to `out` (JSONL).
 
@@ -86,14 +98,15 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
     again to go on.
     """
     seeds = list(seeds)
-    similar = SimilarityFilter(threshold)
+    # A kept task is looked up twice, admitted and then for its nearest; tokenising is what costs.
+    similar = SimilarityFilter(threshold, lru_cache(maxsize=1)(morphemes))
     for task in seeds:
         similar.add(question_text(task))
     kept: list[Task] = []
     rejected: Counter = Counter()
     calls = tokens = barren = refused = 0
     cost, note = 0.0, ""
-    requests = generation_requests(seeds, seed=seed, batch=batch)
+    requests = generation_requests(seeds, seed=seed, batch=batch, as_json=as_json)
     with (closing(llm.complete(requests)) as replies,
           tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar):
         while len(kept) < n and barren < patience:
@@ -108,7 +121,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
                 refused += 1
             else:
                 tokens += sum(reply.usage.values())
-                cost += llm.cost(reply.usage)
+                cost += reply.cost
                 parsed = parse_generation(reply.text, first_number=min(EXAMPLES, len(seeds)) + 1,
                                           finish_reason=reply.finish_reason or "stop")
                 rejected.update(reason for reason, _ in parsed.rejected)

@@ -8,6 +8,10 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import socket
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,9 +97,9 @@ def load_base(
             # is_bf16_supported() also counts slow emulation, so ask for the hardware.
             dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
     tokenizer = load_tokenizer(base)
-    with quiet(), _explained(base) as found:
+    with quiet(), _explained(base) as (found, options):
         model = AutoModelForCausalLM.from_pretrained(
-            found, dtype=getattr(torch, dtype), attn_implementation=attention
+            found, dtype=getattr(torch, dtype), attn_implementation=attention, **options
         )
     return model, tokenizer
 
@@ -104,8 +108,8 @@ def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a base model, after the same checks as `load_base`."""
     from transformers import AutoTokenizer
 
-    with quiet(), _explained(base) as found:
-        return AutoTokenizer.from_pretrained(found)
+    with quiet(), _explained(base) as (found, options):
+        return AutoTokenizer.from_pretrained(found, **options)
 
 
 def load_model(
@@ -231,28 +235,38 @@ def stream_reply(
 def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Path:
     """Write base and adapter as one ordinary model folder and return it.
 
-    Weights are merged and kept in float32: rounding them again would change replies.
+    Weights are merged and kept in float32: rounding them again would change replies. What `train`
+    recorded goes along, for the model card.
     """
     model, tokenizer = load_model(base, adapter, dtype="float32", device="cpu")
     out = Path(out)
     with quiet():
         model.merge_and_unload().save_pretrained(out)
         tokenizer.save_pretrained(out)
+    record = Path(adapter).parent / "result.json"
+    if record.is_file():
+        shutil.copy(record, out)
     return out
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
-    """Upload an adapter or a merged model to the Hub with a model card, and return its address.
+    """Upload an adapter or a whole model to the Hub with a model card, and return its address.
 
-    The card records what `train` wrote beside the adapter: recipe, data hash, versions, losses.
-    The token is the one that huggingface_hub finds (HF_TOKEN, or `hf auth login`).
+    The card records what `train` wrote beside it: recipe, data hash, versions, losses, and whether
+    the teacher was simulated. The token is the one that huggingface_hub finds (HF_TOKEN, or `hf
+    auth login`). Raises ModelFolderError for a missing file, CourseError when the Hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     folder = Path(folder)
-    if not list(folder.glob("*.safetensors")):
-        raise ModelFolderError(f"{folder} holds no *.safetensors; give the folder of an adapter.")
+    if (folder / "config.json").is_file():
+        _check_folder(folder)
+    elif not (folder / "adapter_model.safetensors").is_file():
+        raise ModelFolderError(
+            f"{folder} holds neither adapter_model.safetensors nor config.json with a model's "
+            "weights; give the folder of an adapter or of a model."
+        )
     api = HfApi()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -261,34 +275,51 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
         api.upload_file(
             path_or_fileobj=model_card(folder).encode(), path_in_repo="README.md", repo_id=repo_id
         )
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+    except LocalTokenNotFoundError as error:
         raise CourseError(
-            f"The Hub refused the upload to {repo_id} ({_first_line(error)}); set HF_TOKEN to "
-            "a token that may write there, from https://huggingface.co/settings/tokens."
+            f"The upload to {repo_id} needs a token that may write there: set HF_TOKEN to one from "
+            "https://huggingface.co/settings/tokens."
+        ) from error
+    except Exception as error:  # of several libraries, with and without a network
+        raise CourseError(
+            f"The Hub refused the upload to {repo_id} {hub_problem(error, repo_id)}."
         ) from error
     return f"https://huggingface.co/{repo_id}"
 
 
 def model_card(folder: str | Path) -> str:
-    """Return the model card of a trained adapter: what it was made from and with, in Markdown."""
+    """Return the model card of a trained adapter or model: what it was made from, in Markdown."""
     folder = Path(folder)
-    result: dict[str, Any] = {}
-    for path in (folder / "result.json", folder.parent / "result.json"):
-        if path.is_file():
-            result = json.loads(path.read_text(encoding="utf-8"))
-            break
+    result = _result_of(folder)
+    adapter = (folder / "adapter_config.json").is_file()
     head = ["---", "language: ko", "tags: [instruction-tuning]"]
+    head += [f"library_name: {'peft' if adapter else 'transformers'}"]
     if result:
-        head += ["library_name: peft", f"base_model: {result['recipe']['base_model']}"]
+        head += [f"base_model: {result['recipe']['base_model']}"]
     name = result["recipe"]["name"] if result else folder.resolve().name
     lines = [*head, "---", "", f"# {name}", ""]
     lines += ["Instruction-tuned with an open course on Korean instruction tuning.", ""]
     if result:
-        lines += ["| | |", "|---|---|", f"| data (sha256) | `{result['identity']['data']}` |"]
-        lines += [f"| {k} | {result[k]} |" for k in ("rows", "steps", "first_loss", "last_loss")]
-        lines += [f"| {name} | {version} |" for name, version in result["versions"].items()]
+        if result["recipe"].get("teacher", {}).get("base_url") == "offline":
+            lines += [
+                "**Simulated.** A program that knows a small invented world wrote the data; this "
+                "shows how the course works and is no model to use.", "",
+            ]  # fmt: skip
+        facts = {"data (sha256)": f"`{result['identity']['data']}`"}
+        names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
+        facts |= {n: result[n] for n in names if result.get(n) is not None}
+        facts |= result["versions"]
+        lines += ["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())]
         lines += ["", "```json", json.dumps(result["recipe"], indent=1, ensure_ascii=False), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _result_of(folder: Path) -> dict[str, Any]:
+    """Return what `train` wrote beside an adapter or a model, or `merge_adapter` into one."""
+    for path in (folder / "result.json", folder.parent / "result.json"):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
 
 
 @contextlib.contextmanager
@@ -310,24 +341,73 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(base: str | Path) -> Iterator[str]:
-    """Yield where a base model is, checked, and turn a failure to load it into one sentence."""
+def _explained(base: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where a base model is and how to ask for it; say in one sentence why it fails."""
     found = find_base(base)
     local = os.path.isdir(found)
     if local:
         _check_folder(Path(found))
-    hint = "repair or download the folder again"
-    if not local:
-        hint = (
-            f"check the name and the network; if the model is gated, accept its terms on "
-            f"https://huggingface.co/{found} and set HF_TOKEN"
-        )
+    # Without a network the Hub's client would ask six times, for most of a minute.
+    answers = local or _hub_answers()
     try:
-        yield found
+        yield found, {"local_files_only": not answers}
     except Exception as error:  # each library on the way has error classes of its own
-        raise ModelFolderError(
-            f"'{base}' cannot be loaded ({_first_line(error)}); {hint}."
-        ) from error
+        if local:
+            why = f"({_first_line(error)}); repair or download the folder again"
+        elif answers:
+            why = hub_problem(error, found)
+        else:
+            why = (
+                "(it is not on this machine and the Hub cannot be reached); connect to the network"
+                f"{' and unset HF_HUB_OFFLINE' * ('HF_HUB_OFFLINE' in os.environ)}, or give a "
+                "model's folder"
+            )
+        raise ModelFolderError(f"'{base}' cannot be loaded {why}.") from error
+
+
+def _hub_answers() -> bool:
+    """Return whether the Hub can be reached at all, or a proxy that would know."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def hub_problem(error: BaseException | None, repo: str) -> str:
+    """Return in words what a refusal of the Hub means and what to do about it.
+
+    Libraries wrap the Hub's error in their own, so its causes are looked at too.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    first, chain = error, []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    codes = [e.response.status_code for e in chain if getattr(e, "response", None) is not None]
+    page = f"https://huggingface.co/{repo}"
+    token = (
+        "set HF_TOKEN, in the environment or as a Colab secret, to a token from "
+        "https://huggingface.co/settings/tokens"
+    )
+    if any(isinstance(e, GatedRepoError) for e in chain):
+        return f"(it is gated); accept its terms on {page} and {token} of the same account"
+    if 401 in codes:
+        return f"(401, no such model or a private one); check the name on {page}, or {token}"
+    if 403 in codes:
+        return f"(403, the token may not do this); {token} that may, and look at {page}"
+    if 404 in codes:
+        return f"(404, the Hub has no such model); check the name on {page}"
+    return f"({_first_line(first)}); check the name on {page} and the network"
 
 
 def _first_line(error: Exception) -> str:

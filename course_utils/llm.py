@@ -6,32 +6,31 @@ costly job needs:
 
 - several requests at once, the replies in the order of the requests (so that what is made from them
   does not depend on the network's mood);
-- retries with growing pauses, for what may pass (429, 5xx, timeouts, a broken line), and one clear
-  sentence at once for what will not (a refused key, an unknown model, a spent budget);
+- retries with growing pauses for what may pass, and one clear sentence at once for what will not
+  (connection.py);
 - a journal (journal.py) that holds every reply before anyone sees it;
-- a plan that says what a job will cost before anything is spent, and a budget that stops it.
+- a plan that says what a job will cost before anything is spent, and a budget that stops it;
+- the same requests as a batch, at half the price and within a day (batch.py).
 
 Threads, not asyncio: a notebook already runs an event loop. Taught in 01, section 5.
 """
 
-import difflib
-import email.utils
 import hashlib
 import json
 import math
-import os
-import random
-import re
 import threading
-import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from course_utils import CourseError
+from course_utils.connection import Connection, NoAnswer
 from course_utils.journal import Journal
+
+if TYPE_CHECKING:
+    from course_utils.batch import BatchReport
 
 
 class BudgetReached(CourseError):
@@ -51,8 +50,9 @@ class Request:
 class Reply:
     """What came back. `text` is None if nothing did, and `error` then says why.
 
-    `usage` counts prompt_tokens and completion_tokens. A request that the server refused as such
-    (and would refuse again) has the finish_reason "refused"; one whose retries were spent has None.
+    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars. A request that the
+    server refused as such (and would refuse again) has the finish_reason "refused"; one whose
+    retries were spent has None.
     """
 
     request: Request
@@ -63,6 +63,7 @@ class Reply:
     cached: bool
     error: str | None
     model: str
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,19 @@ class LLM:
                               "tokens, dollars per million completion tokens).")
         if workers < 1:
             raise CourseError(f"An LLM needs at least one worker, not {workers}.")
-        self.model = model
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
-                         or "https://api.openai.com/v1")
+        self._connection = Connection(model, base_url, api_key, timeout=timeout,
+                                      max_retries=max_retries, backoff=backoff)
+        self.model, self.base_url = model, self._connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
-        self.workers, self.max_retries, self.timeout = workers, max_retries, timeout
-        self.price, self.budget, self.backoff = price, budget, backoff
-        self._api_key = api_key
-        self._client = None
+        self.workers, self.price, self.budget = workers, price, budget
         self._lock = threading.Lock()
-        self._reached = False  # whether the server has ever answered
-        self._renamed: dict[str, str | None] = {}  # parameters this model wants otherwise, or not
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
+        self._batched: dict[str, float] = {}  # the same for those in a batch
         own = [record for record in self.journal.records() if record.get("model") == model]
-        self.spent = sum(self.cost(record["usage"]) for record in own)
-        self._completions = [record["usage"]["completion_tokens"] for record in own]
+        self.spent = 0.0
+        self._completions = Counter()  # how many, their tokens together, and those of the longest
+        for record in own:
+            self._count(record)
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
@@ -142,13 +141,18 @@ class LLM:
     def complete(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one Reply a request, in the order of the requests, each already in the journal.
 
-        Requests are drawn as needed, at most `workers` in flight, so they may be endless and the
-        caller may stop. Closing the generator, or Ctrl-C, waits for the requests on their way,
-        whose replies reach the journal, and starts no other. A request that keeps failing gives a
-        Reply with an `error`; a refused key, an unknown model, a server that cannot be reached or
-        a spent budget raise CourseError.
+        Requests are drawn as needed, so they may be endless and the caller may stop: at most
+        `workers` are in flight, and at most twice as many ahead of the caller, so that sending
+        goes on while the caller works or a slow reply holds up those behind it. Closing the
+        generator, or Ctrl-C, waits for the requests on their way, whose replies reach the journal,
+        and starts no other. A request that keeps failing gives a Reply with an `error`; a refused
+        key, an unknown model, a server that cannot be reached, a spent budget or a request that
+        waits in a batch raise CourseError.
         """
+        from course_utils import batch
+
         requests = iter(requests)
+        self._batched = batch.on_their_way(self)
         waiting: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
         halt = _Halt()
@@ -158,14 +162,14 @@ class LLM:
             while held or waiting:
                 # Look ahead only while something is on its way: when the journal has all that the
                 # caller will take, nothing is sent.
-                while held and (not waiting or len(waiting) < self.workers
+                while held and (not waiting or len(waiting) < 2 * self.workers
                                 and any(future for _, _, future in waiting)):
                     key = self.key(held)
                     future = running.get(key)
                     if future is None and self.journal.get(key) is None:
-                        self._connect()
+                        self._connection.client()
                         if not self._reserve(held, key, give_up=not waiting):
-                            break  # the budget may do once those on their way are counted
+                            break  # those on their way come first; then the budget may do
                         future = pool.submit(self._ask, held, key, halt)
                         running[key] = future
                     waiting.append((held, key, future))
@@ -197,7 +201,34 @@ class LLM:
     def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
         record = self.journal.get(key)
         return Reply(request, key, record["text"], record["finish_reason"], record["usage"], cached,
-                     None, record.get("served_by") or record["model"])
+                     None, record.get("served_by") or record["model"], self._paid(record))
+
+    # ------------------------------------------------------------ a batch of them
+
+    def submit_batch(self, requests: Iterable[Request], *, price_factor: float = 0.5,
+                     max_requests: int = 50_000, max_bytes: int = 200_000_000) -> Plan:
+        """Send all that the journal lacks as a batch; a second call finds it and sends nothing.
+
+        It is answered within a day, for `price_factor` of the price: half of it is OpenAI's rule,
+        so check your provider's. Prints the plan; raises BudgetReached before anything is sent.
+        The requests must come to an end. How it works stands in batch.py.
+        """
+        from course_utils import batch
+
+        return batch.submit(self, requests, price_factor, max_requests, max_bytes)
+
+    def collect_batch(self, *, timeout: float | None = None, pause: float = 5,
+                      longest_pause: float = 120, cancel: bool = False,
+                      progress: bool = True) -> "BatchReport":
+        """Wait for what was submitted, and put the replies into the journal for `complete`.
+
+        `pause` seconds between looks double up to `longest_pause`; `timeout` (0: look once) ends
+        the wait, `cancel` the batches. The report counts and names what has no reply. Raises
+        CourseError if a batch failed as a whole.
+        """
+        from course_utils import batch
+
+        return batch.collect(self, timeout, pause, longest_pause, cancel, progress)
 
     # ------------------------------------------------------------ money
 
@@ -205,12 +236,12 @@ class LLM:
         prompt = 0
         for message in request.messages:
             text = str(message.get("content", ""))
-            plain = sum(map(str.isascii, text))
+            plain = len(text.encode("ascii", "ignore"))
             prompt += 4 + math.ceil(plain / 4 + (len(text) - plain) / 1.5)
         limit = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
-        if self._completions and not (worst and limit):
-            seen = self._completions
-            completion = max(seen) if worst else math.ceil(sum(seen) / len(seen))
+        seen = self._completions
+        if seen["number"] and not (worst and limit):
+            completion = seen["longest"] if worst else math.ceil(seen["tokens"] / seen["number"])
         else:
             completion = limit or 512
         return {"prompt_tokens": prompt, "completion_tokens": completion}
@@ -222,11 +253,33 @@ class LLM:
         prompt, completion = self.price
         return (usage["prompt_tokens"] * prompt + usage["completion_tokens"] * completion) / 1e6
 
+    def _paid(self, record: dict) -> float:
+        return self.cost(record["usage"]) * record.get("price_factor", 1)
+
+    def _count(self, record: dict) -> None:
+        tokens = record["usage"]["completion_tokens"]
+        self.spent += self._paid(record)
+        self._completions.update(number=1, tokens=tokens)
+        self._completions["longest"] = max(self._completions["longest"], tokens)
+
+    def _keep(self, record: dict) -> None:
+        """Put a reply into the journal, once, and count what it cost."""
+        new = self.journal.get(record["key"]) is None
+        self.journal.add(record)
+        if new:
+            with self._lock:
+                self._count(record)
+
     def _reserve(self, request: Request, key: str, give_up: bool) -> bool:
-        """Set the worst case of a request aside; False if the budget is too small for it now."""
+        """Set the worst case of a request aside; False if it cannot be sent now."""
+        if key in self._batched:
+            if give_up:
+                raise CourseError("The next request is on its way in a batch and would be paid for "
+                                  "twice: run collect_batch() first.")
+            return False
         worst = self.cost(self._estimate(request, worst=True))
         with self._lock:
-            aside = sum(self._reserved.values())
+            aside = sum(self._reserved.values()) + sum(self._batched.values())
             if self.budget is None or self.spent + aside + worst <= self.budget:
                 self._reserved[key] = worst
                 return True
@@ -245,28 +298,23 @@ class LLM:
             while True:
                 if halt.is_set():
                     raise _Halted
-                params = self._adapted(request.params)
+                params = self._connection.adapted(request.params)
                 try:
                     # extra_body rather than keywords: servers know parameters that openai does not
-                    response = self._client.chat.completions.create(
+                    response = self._connection.client().chat.completions.create(
                         model=self.model, messages=request.messages, extra_body=params)
                     record = self._record(request, key, response)
                 except Exception as error:
-                    if self._adapt(error, request, params):
+                    if self._connection.learn(error, params):
                         continue
-                    pause = self._pause(error, attempt)
-                    if isinstance(pause, tuple):
-                        return pause
+                    halt.wait(self._connection.pause(error, attempt))
                     attempt += 1
-                    halt.wait(pause)
                 else:
-                    self.journal.add(record)
-                    with self._lock:
-                        self._reached = True
-                        self._reserved.pop(key, None)
-                        self.spent += self.cost(record["usage"])
-                        self._completions.append(record["usage"]["completion_tokens"])
+                    self._connection.answered()
+                    self._keep(record)
                     return None
+        except NoAnswer as end:
+            return end.finish_reason, str(end)
         except CourseError as error:
             halt.because(error)
             raise
@@ -291,108 +339,6 @@ class LLM:
                 "request": {"messages": request.messages, "params": request.params,
                             "sample": request.sample}}
 
-    def _pause(self, error: Exception, attempt: int) -> float | tuple[str | None, str]:
-        """Seconds to wait before the next attempt, or the (finish_reason, error) to end with.
-
-        Raises CourseError for what no attempt will cure.
-        """
-        import openai
-
-        status = getattr(error, "status_code", None)
-        code = getattr(error, "code", None)
-        said = _said(error)
-        if isinstance(error, CourseError):
-            raise error
-        if status in (401, 403):
-            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
-                              "key and what it is allowed to do.") from None
-        if status == 404 or code == "model_not_found":
-            raise CourseError(self._unknown_model(said)) from None
-        if status == 402 or code == "insufficient_quota":
-            raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
-                              "reply so far is kept; add credit and run again.") from None
-        if isinstance(error, openai.APIStatusError):
-            self._reached = True
-            if status < 500 and status not in (408, 409, 425, 429):
-                return "refused", f"the server refused the request ({status}: {said})"
-        elif isinstance(error, openai.APIConnectionError):
-            patience = min(2, self.max_retries)
-            if _never_connected(error) and not self._reached and attempt >= patience:
-                raise CourseError(f"Cannot reach {self.base_url}: is the server running, and is "
-                                  "the address right?") from None
-            said = f"no answer from {self.base_url}: {said}"
-        elif not isinstance(error, openai.APIError | ValueError):
-            raise error  # a ValueError is a broken body: no JSON, no choices
-        wait = _retry_after(error)
-        if attempt >= self.max_retries or (wait or 0) > 120:
-            asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > 120 else ""
-            return None, f"given up after {attempt + 1} attempts{asked}: {said}"
-        grown = min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
-        return grown if wait is None else wait
-
-    def _unknown_model(self, said: str) -> str:
-        try:
-            offered = [model.id for model in self._client.models.list()]
-        except Exception:
-            return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
-                    "in /v1.")
-        closest = difflib.get_close_matches(self.model, offered, 1, 0)
-        advice = f'the closest it offers is "{closest[0]}"' if closest else "it offers none at all"
-        return f'{self.base_url} does not offer the model "{self.model}": {advice}.'
-
-    # ------------------------------------------------------------ parameters a model refuses
-
-    def _adapted(self, params: dict) -> dict:
-        adapted = {}
-        with self._lock:
-            for name, value in params.items():
-                while name in self._renamed:
-                    name = self._renamed[name]
-                if name is not None:
-                    adapted[name] = value
-        return adapted
-
-    def _adapt(self, error: Exception, request: Request, sent: dict) -> bool:
-        """Learn from a 400 which parameter to rename or leave out; False if that is not its cause.
-
-        What was learned holds for all later requests. The journal's keys are of the request as it
-        was asked for, so they stay the same.
-        """
-        if getattr(error, "status_code", None) not in (400, 422):
-            return False
-        said = str(getattr(error, "message", error))
-        named = [getattr(error, "param", None), *re.findall(r"['\"`](\w+)['\"`]", said)]
-        name = next((name for name in named if name in sent), None)
-        hint = re.search("unsupported|not support|unknown|unrecognized|not permitted", said,
-                         re.IGNORECASE)
-        if name is None or not (hint or str(error.code).startswith("unsupported")):
-            return False
-        other = "max_completion_tokens"
-        new = other if name == "max_tokens" and other in said else None
-        with self._lock:
-            if name not in self._renamed:
-                self._renamed[name] = new
-                action = f'"{new}" is sent instead' if new else "it is left out from now on"
-                print(f'{self.model} does not accept "{name}": {action}.')
-        return self._adapted(request.params) != sent
-
-    # ------------------------------------------------------------ the connection
-
-    def _connect(self) -> None:
-        if self._client is not None:
-            return
-        import openai
-
-        local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
-        key = self._api_key or ("none" if local else os.environ.get("OPENAI_API_KEY"))
-        if not key:
-            raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, or "
-                              "pass base_url for a server that needs none.")
-        # A proxy set for the outside world must not be asked for a server on this machine.
-        http = openai.DefaultHttpxClient(trust_env=False) if local else None
-        self._client = openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout,
-                                     max_retries=0, http_client=http)
-
 
 class _Halted(Exception):
     """Raised in a worker that must not send another request."""
@@ -406,34 +352,3 @@ class _Halt(threading.Event):
     def because(self, error: CourseError) -> None:
         self.reason = self.reason or error
         self.set()
-
-
-def _said(error: Exception) -> str:
-    body = getattr(error, "body", None)
-    said = body.get("message") if isinstance(body, dict) else None
-    return str(said or error).strip().rstrip(".") or type(error).__name__
-
-
-def _never_connected(error: BaseException | None) -> bool:
-    # By name, because openai 2 is built on httpx and openai 3 on httpx2.
-    while error is not None:
-        if type(error).__name__ == "ConnectError":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds the server asks to wait, from its Retry-After header (a number or a date)."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        if "retry-after" not in headers:
-            return None
-        value = headers["retry-after"]
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

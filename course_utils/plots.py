@@ -6,9 +6,12 @@ files of koreanize-matplotlib and becomes matplotlib's font from the first figur
 """
 
 import importlib.util
+import math
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import matplotlib as mpl
@@ -18,10 +21,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_utils import CourseError
-from course_utils.stats import BattleSummary, VerdictSummary
+from course_utils.korean import verb_object
+from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
+from course_utils.tasks import Task
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-BLUE, ORANGE, GREY, PALE, INK = "#0072B2", "#D55E00", "#9AA0A6", "#E4E7EA", "#333333"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#00805E"
+GREY, PALE, INK = "#9AA0A6", "#E4E7EA", "#333333"
+TILES = (BLUE, ORANGE, GREEN, "#9C4A7B", "#50616D", "#8A6A00")
 
 
 def use_korean_font() -> str:
@@ -77,9 +84,10 @@ def loss_curve(log: Sequence[Mapping[str, float]], *, title: str = "") -> Figure
     ax.plot(steps, losses, "o", markersize=3, color=BLUE, alpha=0.35, markeredgewidth=0)
     ax.plot(steps, smooth, color=BLUE, linewidth=1.8)
     _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=BLUE)
-    _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=7, color=BLUE)
+    _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=7, dy=5, color=BLUE)
     ax.set_ylim(0, max(losses) * 1.12)
-    ax.margins(x=0.06)
+    span = (steps[-1] - steps[0]) or 1
+    ax.set_xlim(steps[0] - 0.05 * span, steps[-1] + 0.1 * span)  # room for the last label
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     ax.set_xlabel("step 학습 단계")
     ax.set_ylabel("loss 손실")
@@ -116,6 +124,38 @@ def before_after(
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlim(-0.03, 1.1)
     _percent(ax, "exact match 정답률")
+    _hide(ax, "left", ticks="y")
+    return fig
+
+
+def variants(
+    measured: Mapping[str, Any],
+    names: Mapping[str, str] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Exact match of several ways to train: one dot a seed, a bar for the 95% interval of all.
+
+    `measured` is what tests/benchmarks/tuning.py writes. The bar (Wilson) covers the choice of
+    prompts; how far the dots lie apart shows what the seed alone can do. `names` gives the variants
+    readable names.
+    """
+    found: dict[str, list[float]] = {}
+    prompts = measured["per_family"] * len(measured["before"])
+    for run in measured["runs"]:
+        found.setdefault(run["variant"], []).append(run["mean"])
+    fig, ax = _axes(title, height=1.2 + 0.42 * len(found))
+    for place, means in enumerate(found.values()):
+        color = ORANGE if place and max(means) < min(next(iter(found.values()))) else BLUE
+        total = prompts * len(means)
+        low, high = wilson_interval(fmean(means) * total, total)
+        ax.plot([low, high], [place, place], color=color, linewidth=9, alpha=0.3)
+        ax.plot(means, [place] * len(means), "o", color=color, markersize=6)
+        _label(ax, (1.0, place), f"{fmean(means):.1%}", dx=8, color=color)
+    ax.set_yticks(range(len(found)), [(names or {}).get(name, name) for name in found])
+    ax.set_ylim(len(found) - 0.5, -0.6)
+    ax.set_xlim(0, 1)
+    _percent(ax, "exact match on held-out prompts 따로 둔 과제의 정답률")
     _hide(ax, "left", ticks="y")
     return fig
 
@@ -179,6 +219,118 @@ def similarity_histogram(
     return fig
 
 
+def threshold_choice(
+    kept: Mapping[str, Mapping[float, float]],
+    agreement: Mapping[str, Mapping[float, tuple[float, float, float]]],
+    *,
+    chosen: tuple[str, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """What each kind of token keeps at each threshold, beside how often it agrees with people.
+
+    `kept` is {tokens: {threshold: share}} and `agreement` {tokens: {threshold: (accuracy, low,
+    high)}}, all from 0 to 1. `chosen` is the (tokens, threshold) to mark.
+    """
+    fig, (left, right) = _panels(3.2, 2, title=title)
+    apart = 0.0
+    for k, (name, color) in enumerate(zip(kept, TILES, strict=False)):
+        left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
+        rows = sorted(agreement.get(name, {}).items())
+        apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
+        places = [threshold + apart for threshold, _ in rows]
+        right.plot(places, [rate for _, (rate, _, _) in rows], "o-", color=color)
+        for place, (_, (_, low, high)) in zip(places, rows, strict=True):
+            right.plot([place, place], [low, high], color=color, linewidth=3, alpha=0.35)
+    for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
+        ax.set_title(name, loc="left", fontsize=9, color=INK)
+        ax.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
+        ax.grid(axis="y", color=PALE)
+        if chosen:
+            ax.axvline(chosen[1], color=INK, linewidth=1.1, linestyle=":", zorder=0)
+    if chosen:
+        place = (chosen[1], kept[chosen[0]][chosen[1]])
+        left.plot(*place, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK)
+    left.set_ylim(0, 1.03)
+    left.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9)
+    fig.supxlabel("threshold 기준 (ROUGE-L)", fontsize=10, color=INK)
+    return fig
+
+
+def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
+    """How long instructions, inputs and outputs are, in 어절 (words between spaces).
+
+    A panel's number is how many tasks have that part at all. The last bar holds whatever is longer
+    than 99% of the texts.
+    """
+    parts = {"instruction": "instruction 지시", "input": "input 입력", "output": "output 출력"}
+    fig, panels = _panels(2.7, 3, title=title)
+    for ax, (part, name), color in zip(panels, parts.items(), TILES, strict=False):
+        words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))
+        end = words[(len(words) - 1) * 99 // 100] if words else 1
+        width = math.ceil(end / 25)
+        bars = Counter((min(n, end) - 1) // width for n in words)
+        places = [(bar + 0.5) * width + 0.5 for bar in bars]
+        ax.bar(places, bars.values(), width=0.92 * width, color=color)
+        ax.set_title(f"{name} ({len(words):,})", loc="left", fontsize=9, color=INK)
+        ax.set_xlim(0.5, (end + width) // width * width + 0.5)
+        ax.set_ylim(0, max(bars.values(), default=1) * 1.25)
+        if words and words[-1] > end:
+            last = max(bars)
+            place = ((last + 0.5) * width + 0.5, bars[last] + 0.01 * max(bars.values()))
+            style = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": 8, "color": INK}
+            ax.text(*place, f" {last * width + 1}+", **style)
+        if words:
+            middle = median(words)
+            ax.axvline(middle, color=INK, linewidth=1.1, linestyle="--")
+            dx = 4 if middle < 0.55 * end else -4
+            _label(ax, (middle, ax.get_ylim()[1] * 0.94), f"median 중앙값 {middle:g}", dx=dx)
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+        ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.grid(axis="y", color=PALE)
+    panels[0].set_ylabel("tasks 과제")
+    fig.supxlabel("words 어절", fontsize=10, color=INK)
+    return fig
+
+
+def verb_objects(tasks: Sequence[Task], *, verbs: int = 18, title: str = "") -> Figure:
+    """What the instructions ask for: the most frequent verbs and the objects of each, by area.
+
+    Verb and object are those of `korean.verb_object`; a verb's palest tile holds its rarer objects
+    and the instructions without one. After Self-Instruct (Wang et al., 2023), figure 3.
+    """
+    found = [pair for task in tasks if (pair := verb_object(task.instruction))]
+    counts = Counter(verb for verb, _ in found)
+    top = counts.most_common(verbs)
+    shown = sum(count for _, count in top)
+    width, height = 7.3, 4.7  # the axes are in inches: tiles and texts are compared in one unit
+    fig, ax = _axes(title, height + 0.8)
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    places = _tiles([count for _, count in top], (0, 0, width, height))
+    for k, ((verb, count), (x, y, w, h)) in enumerate(zip(top, places, strict=True)):
+        head, color = min(0.23, h / 2), TILES[k % len(TILES)]
+        names = (f"{verb} {count:,}", verb)
+        _tile(ax, (x, y, w, head), color, names, color="white", bold=True)
+        objects = Counter(noun for v, noun in found if v == verb and noun).most_common()
+        readable = 0.1 * shown / (width * height)  # how many tasks a tenth of a square inch is
+        objects = [(noun, n) for noun, n in objects if n >= readable]
+        named = sum(n for _, n in objects)
+        body, other = _tiles([named, count - named], (x, y + head, w, h - head))
+        _tile(ax, other, _mix(color, 0.1))
+        tiles = _tiles([n for _, n in objects], body)
+        for (noun, _), tile in zip(objects, tiles, strict=True):
+            half = (len(noun) + 1) // 2
+            folded = [] if noun.isascii() else [f"{noun[:half]}\n{noun[half:]}"]
+            _tile(ax, tile, _mix(color, 0.26), [noun, *folded])
+    share = shown / len(tasks) if tasks else 0
+    ax.set_xlabel(
+        f"{len(top)} of {len(counts)} verbs 동사, {share:.0%} of {len(tasks):,} tasks 과제"
+        " (palest 옅은 칸: other or no object 그 밖)", fontsize=9,
+    )  # fmt: skip
+    return fig
+
+
 def _font_file(name: str) -> Path:
     # Only found, never imported: its code needs distutils, which Python 3.12 removed.
     package = importlib.util.find_spec("koreanize_matplotlib")
@@ -190,22 +342,77 @@ def _font_file(name: str) -> Path:
 
 
 def _axes(title: str, height: float) -> tuple[Figure, Axes]:
+    fig, (ax,) = _panels(height, title=title)
+    return fig, ax
+
+
+def _panels(height: float, columns: int = 1, *, title: str) -> tuple[Figure, Sequence[Axes]]:
     use_korean_font()
-    fig, ax = plt.subplots(figsize=(7.5, height), layout="constrained", dpi=110)
+    fig, panels = plt.subplots(
+        1, columns, figsize=(7.5, height), layout="constrained", dpi=110, squeeze=False
+    )
     plt.close(fig)  # a notebook shows what a cell returns; pyplot would show it a second time
     # By file and not by weight: matplotlib's versions disagree on how heavy this font is.
-    bold = _font_file("NanumGothicBold.ttf")
-    ax.set_title(title, loc="left", fontproperties=bold, fontsize=11, color=INK)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(GREY)
-    ax.tick_params(color=GREY, labelcolor=INK, labelsize=9)
-    ax.xaxis.label.set_color(INK)
-    ax.yaxis.label.set_color(INK)
-    ax.set_axisbelow(True)
-    ax.grid(False)
-    return fig, ax
+    style = {"fontproperties": _font_file("NanumGothicBold.ttf"), "fontsize": 11, "color": INK}
+    if columns == 1:
+        panels[0][0].set_title(title, loc="left", **style)
+    elif title:
+        fig.suptitle(title, x=0.01, ha="left", **style)
+    for ax in panels[0]:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(GREY)
+        ax.tick_params(color=GREY, labelcolor=INK, labelsize=9)
+        ax.xaxis.label.set_color(INK)
+        ax.yaxis.label.set_color(INK)
+        ax.set_axisbelow(True)
+        ax.grid(False)
+    return fig, panels[0]
+
+
+def _tiles(sizes: Sequence[float], box: tuple[float, ...]) -> list[tuple[float, ...]]:
+    """Divide a box (x, y, width, height) into tiles of these relative sizes, largest first.
+
+    The sizes are cut into two halves of about the same sum, the box along its longer side.
+    """
+    if len(sizes) < 2:
+        return [box] * len(sizes)
+    total = sum(sizes)
+    cut = min(range(1, len(sizes)), key=lambda i: abs(sum(sizes[:i]) - total / 2))
+    part = sum(sizes[:cut]) / total
+    x, y, w, h = box
+    if w >= h:
+        first, second = (x, y, w * part, h), (x + w * part, y, w * (1 - part), h)
+    else:
+        first, second = (x, y, w, h * part), (x, y + h * part, w, h * (1 - part))
+    return _tiles(sizes[:cut], first) + _tiles(sizes[cut:], second)
+
+
+def _tile(ax: Axes, box: tuple[float, ...], fill: Any, texts=(), color=INK, bold=False) -> None:
+    """A filled tile (in inches) with the first of the texts that fits well, else the best."""
+    x, y, w, h = box
+    ax.add_patch(mpl.patches.Rectangle((x, y), w, h, facecolor=fill, edgecolor="white", lw=0.8))
+    sizes = {}
+    for text in texts:
+        lines = text.split("\n")
+        room = (72 * w - 4) / max(map(_ems, lines)), (72 * h - 3) / 1.3 / len(lines)
+        sizes[text] = min(10.5, *room)
+    text = next((text for text in sizes if sizes[text] >= 8), max(sizes, key=sizes.get, default=""))
+    if text and sizes[text] >= 6.5:
+        font = {"fontproperties": _font_file("NanumGothicBold.ttf")} if bold else {}
+        style = {"color": color, "ha": "center", "va": "center", **font, "fontsize": sizes[text]}
+        ax.text(x + w / 2, y + h / 2, text, **style)
+
+
+def _ems(text: str) -> float:
+    """About how wide a text is, in units of its size."""
+    return sum(1 if unicodedata.east_asian_width(c) in "WF" else 0.62 for c in text) or 1
+
+
+def _mix(color: str, share: float) -> tuple[float, ...]:
+    """A colour on white, as opaque as `share` says."""
+    return tuple(1 - share * (1 - part) for part in mpl.colors.to_rgb(color))
 
 
 def _label(ax: Axes, point: tuple[float, float], text: str, dx=0, dy=0, color=INK) -> None:

@@ -1,29 +1,37 @@
 """Every text the course sends to a model, and the parsers of what comes back.
 
-Four kinds, in this order:
+Three kinds, in this order:
 
 1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
-2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks;
-3. `parse_generation`: what becomes of the reply. Nothing is lost silently: every candidate ends as
-   a task, or as one rejection with a named reason (most of them are rules.py's);
-4. `grade_prompt` and `battle_prompt`: what a judge reads, proof against answers that try to judge.
+2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
+   or as JSON; what becomes of the reply is for candidates.py and rules.py to say;
+3. `grade_prompt` and `battle_prompt`: what a judge reads, proof against answers that try to judge.
 
 Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023), MT-Bench's judge
 (Zheng et al., 2023). Taught in 01, sections 2 and 3; 02, section 2; 03, section 2.
 """
 
 import difflib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from course_utils import CourseError
+from course_utils.candidates import (
+    FIELDS,
+    Parsed,
+    Rejected,
+    parse_generation,
+    read_fields,
+    split_candidates,
+)
 from course_utils.rules import RULES, Rule, check_task
 from course_utils.tasks import Task
 
-__all__ = [  # with the rules, which live next door and are part of what becomes of a reply
-    "ALPACA", "ALPACA_KO", "KOALPACA", "RULES", "TEMPLATES",
+__all__ = [  # with the parser and the rules, which live next door
+    "ALPACA", "ALPACA_BILINGUAL", "ALPACA_KO", "KOALPACA", "RULES", "TASKS_FORMAT", "TEMPLATES",
     "BattleParts", "GradeParts", "Parsed", "Rejected", "Rule", "Template",
     "battle_prompt", "chat_template", "check_task", "generation_prompt", "get_template",
     "grade_prompt", "parse_generation", "read_battle_prompt", "read_generation_prompt",
@@ -71,13 +79,31 @@ ALPACA_KO = Template(
     "지시를 알맞게 수행한 응답을 쓰세요.\n\n### 지시문:\n{instruction}\n\n### 응답:",
     response_marker="### 응답:",
 )
+ALPACA_BILINGUAL = Template(
+    name="alpaca-bilingual",
+    with_input="Below is an instruction that describes a task, paired with an input that provides "
+    "further context.\n"
+    "아래에는 할 일을 설명하는 명령어와 그 일에 필요한 내용을 담은 입력이 있습니다.\n\n"
+    "Write a response that appropriately completes the request.\n"
+    "요청을 알맞게 수행하는 응답을 쓰세요.\n\n"
+    "### Instruction(명령어):\n{instruction}\n\n### Input(입력):\n{input}\n\n"
+    "### Response(응답):",
+    without_input="Below is an instruction that describes a task.\n"
+    "아래에는 할 일을 설명하는 명령어가 있습니다.\n\n"
+    "Write a response that appropriately completes the request.\n"
+    "요청을 알맞게 수행하는 응답을 쓰세요.\n\n"
+    "### Instruction(명령어):\n{instruction}\n\n### Response(응답):",
+    response_marker="### Response(응답):",
+)
 KOALPACA = Template(
     name="koalpaca",
     with_input="### 질문: {instruction}\n\n### 맥락: {input}\n\n### 답변:",
     without_input="### 질문: {instruction}\n\n### 답변:",
     response_marker="### 답변:",
 )
-TEMPLATES = {template.name: template for template in (ALPACA, ALPACA_KO, KOALPACA)}
+TEMPLATES = {
+    template.name: template for template in (ALPACA, ALPACA_KO, ALPACA_BILINGUAL, KOALPACA)
+}
 
 
 def get_template(name: str, tokenizer=None) -> Template:
@@ -140,37 +166,63 @@ _GENERATION = """\
 5. 지시문은 한국어로, 한두 문장으로 쓰세요. 명령하거나 부탁하는 문장도 되고 묻는 문장도 됩니다.
 6. 입력에는 그 과제에 쓸 구체적이고 현실적인 내용을 100어절 이내로 쓰세요. \
 빈칸이나 "<기사 본문>" 같은 자리표시는 안 됩니다.
-7. 입력이 필요 없는 과제도 있습니다. 그럴 때에는 입력에 "{no_input}"이라고만 쓰세요.
+7. 입력이 필요 없는 과제도 있습니다. {no_input}
 8. 출력은 지시와 입력에 맞는 정확하고 자연스러운 응답으로, 100어절 이내로 쓰세요.
-9. 아래 형식 그대로 {first}번부터 {last}번까지 번호를 이어 쓰고, \
-과제 사이에는 "###"만 있는 줄을 두세요.
+9. {form}
 
-과제 목록:
 """
+_AS_TEXT = _GENERATION.format(
+    n="{n}",
+    no_input=f'그럴 때에는 입력에 "{_NO_INPUT}"이라고만 쓰세요.',
+    form="아래 형식 그대로 {first}번부터 {last}번까지 번호를 이어 쓰고, "
+         '과제 사이에는 "###"만 있는 줄을 두세요.',
+) + "과제 목록:\n"
+_AS_JSON = _GENERATION.format(
+    n="{n}",
+    no_input="그럴 때에는 input을 빈 문자열로 두세요.",
+    form="다른 말 없이 JSON 하나만, 아래 보기와 같은 모양으로 쓰세요. instruction은 지시문, "
+         "input은 입력, output은 출력입니다. 보기에 있는 과제는 되풀이하지 마세요.",
+) + "보기:\n"
 
 
-def generation_prompt(examples: Sequence[Task], n: int = 20) -> str:
+def _schema(**properties) -> dict:
+    return {"type": "object", "properties": properties, "required": list(properties),
+            "additionalProperties": False}
+
+
+_TASK = _schema(**{name: {"type": "string"} for name in FIELDS})
+TASKS_FORMAT = {"type": "json_schema", "json_schema": {
+    "name": "tasks", "strict": True, "schema": _schema(tasks={"type": "array", "items": _TASK})}}
+"""The `response_format` to send with a prompt that asks for JSON: {"tasks": [a task, ...]}."""
+
+
+def generation_prompt(examples: Sequence[Task], n: int = 20, *, as_json: bool = False) -> str:
     """Ask a teacher for n new tasks, shown a few examples; the Korean form of Alpaca's prompt.
 
-    The prompt ends by opening item len(examples) + 1, so parse a reply with that `first_number`.
+    As text, the prompt ends by opening item len(examples) + 1, so parse a reply with that
+    `first_number`. With `as_json` the examples and the reply are JSON; send TASKS_FORMAT along.
     """
+    if as_json:
+        rows = [{name: getattr(task, name) for name in FIELDS} for task in examples]
+        return _AS_JSON.format(n=n) + json.dumps({"tasks": rows}, ensure_ascii=False, indent=1)
     first = len(examples) + 1
-    head = _GENERATION.format(n=n, first=first, last=first + n - 1, no_input=_NO_INPUT)
+    head = _AS_TEXT.format(n=n, first=first, last=first + n - 1)
     items = [_item(number, task) for number, task in enumerate(examples, 1)]
     return head + "".join(items) + f"###\n{first}. 지시문:"
 
 
 def read_generation_prompt(text: str) -> tuple[list[Task], int] | None:
     """The (examples, n) that a generation prompt was made of, or None for any other text."""
-    head, marker, items = text.partition("\n과제 목록:\n")
-    asked = re.match(r"다양한 과제 (\d+)개", head)
-    if not marker or not asked:
+    asked = re.match(r"다양한 과제 (\d+)개", text)
+    if not asked:
         return None
-    chunks = split_candidates(items, first_number=1)[:-1]  # the last one is the opened item
-    examples = [Task(*(fields.get(name, "") for name in ("instruction", "input", "output")))
-                for fields in map(_fields, chunks)]
-    n = int(asked.group(1))
-    return (examples, n) if generation_prompt(examples, n) == text else None
+    n, as_json = int(asked.group(1)), text.startswith(_AS_JSON.format(n=asked.group(1)))
+    items = text.partition("\n보기:\n" if as_json else "\n과제 목록:\n")[2]
+    chunks = split_candidates(items, first_number=1)
+    chunks = chunks if as_json else chunks[:-1]  # the last one is the opened item
+    examples = [Task(*(fields.get(name, "") for name in FIELDS))
+                for fields in map(read_fields, chunks)]
+    return (examples, n) if generation_prompt(examples, n, as_json=as_json) == text else None
 
 
 def _item(number: int, task: Task) -> str:
@@ -178,111 +230,7 @@ def _item(number: int, task: Task) -> str:
             f"{number}. 입력: {task.input or _NO_INPUT}\n{number}. 출력: {task.output}\n")
 
 
-# ---------------------------------------------------------------- 3. reading tasks
-
-
-class Rejected(NamedTuple):
-    """A candidate that did not become a task: the name of the reason, and its text as it came."""
-
-    reason: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """What a reply held; its candidates are all in `tasks` or all in `rejected`, each once."""
-
-    tasks: list[Task]
-    rejected: list[Rejected]
-
-
-_DECORATION = r"[ \t>#*_•-]*"
-_LABEL = re.compile(
-    rf"^{_DECORATION}(?:(?P<number>\d{{1,6}})[ \t]*[.．):：]?{_DECORATION})?"
-    r"(?:(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
-    r"|(?P<output>출력|output))[ \t]*[*_]*[ \t]*[:：][*_]*[ \t]*",
-    re.IGNORECASE | re.MULTILINE,
-)
-_IS_NO_INPUT = re.compile(r"[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
-_SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
-
-
-def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
-    """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
-
-    Copes with numbering that is continued or started anew, bold labels, full-width digits and
-    colons, 명령어 or Instruction for 지시문, CRLF, text before the first item and an empty reply. A
-    candidate must have all three labels; `<noinput>` means no input. If the reply was cut
-    (`finish_reason` "length"), its last candidate is "truncated". Never raises.
-    Taught in 01, section 2.
-    """
-    tasks, rejected = [], []
-    candidates = split_candidates(text, first_number=first_number)
-    for position, candidate in enumerate(candidates, 1):
-        cut = finish_reason in ("length", "content_filter") and position == len(candidates)
-        fields = _fields(candidate)
-        task = Task(**fields) if len(fields) == 3 else None
-        reason = "truncated" if cut else check_task(task) if task else "missing field"
-        if reason:
-            rejected.append(Rejected(reason, candidate))
-        else:
-            tasks.append(task)
-    return Parsed(tasks, rejected)
-
-
-def split_candidates(text: str, *, first_number: int) -> list[str]:
-    """Cut a reply into its candidate items, as they came but with their number and label in front.
-
-    Items begin at a "###" line or at a numbered 지시문 label. The prompt had already opened item
-    `first_number`, so a reply may begin in the middle of it; other text before the first label is
-    the model talking, not a candidate.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)}
-    starts |= {label.start() for label in _LABEL.finditer(text)
-               if label["instruction"] and label["number"]}
-    edges = [*sorted(starts), len(text)]
-    chunks = [_SEPARATOR.sub("", text[a:b]).strip() for a, b in zip(edges, edges[1:], strict=False)]
-    chunks = [chunk for chunk in chunks if chunk]
-    labels = [_LABEL.search(chunk) for chunk in chunks]
-    labelled = [index for index, label in enumerate(labels) if label]
-    if not labelled:
-        return ["\n".join(chunks)] if chunks else []
-    first = labelled[0]
-    opening = f"{first_number}. 지시문: "
-    if not labels[first]["instruction"]:  # "... 고쳐 쓰세요.\n4. 입력: ..."
-        return [opening + chunks[first], *chunks[first + 1:]]
-    if first and labels[first]["number"] and int(labels[first]["number"]) == first_number + 1:
-        return [opening + "\n".join(chunks[:first]), *chunks[first:]]
-    return [chunks[first][labels[first].start():], *chunks[first + 1:]]
-
-
-def _fields(candidate: str) -> dict[str, str]:
-    """The labelled parts of one candidate: those that are there of instruction, input, output."""
-    labels = list(_LABEL.finditer(candidate))
-    number = next((int(label["number"]) for label in labels if label["number"]), None)
-    found: dict[str, re.Match] = {}
-    # Labels with the item's number come first; one without a number only fills a gap, and one with
-    # another number is content ("1. 입력: 자료를 모은다" may well be a line of an output).
-    for wanted in (number, None):
-        for label in labels:
-            if (int(label["number"]) if label["number"] else None) == wanted:
-                found.setdefault(label.lastgroup, label)
-    starts = sorted(found.values(), key=lambda label: label.start())
-    edges = [label.start() for label in starts] + [len(candidate)]
-    return {label.lastgroup: _value(label, candidate[label.end():end])
-            for label, end in zip(starts, edges[1:], strict=True)}
-
-
-def _value(label: re.Match, text: str) -> str:
-    value = re.sub(r"(?:\n[ \t]*[-=*#_]{3,}[ \t]*)+$", "", text.strip()).strip()
-    for mark in ("```", "**"):  # opened before the label, closed after the value
-        if value.endswith(mark) and value.count(mark) % 2:
-            value = value[:-len(mark)].rstrip()
-    return "" if label["input"] and _IS_NO_INPUT.fullmatch(value) else value
-
-
-# ---------------------------------------------------------------- 4. judging
+# ---------------------------------------------------------------- 3. judging
 
 
 class GradeParts(NamedTuple):
@@ -329,7 +277,7 @@ def grade_prompt(question: str, answer: str, reference: str | None = None) -> st
     with a bar and "[[" becomes "[ [", so none of them can pose as a delimiter or a verdict.
     """
     parts = [("질문", question), ("모범 답안", reference), ("답변", answer)]
-    return _GRADE_HEAD + _quote(parts) + _GRADE_TAIL
+    return _GRADE_HEAD + quote(parts) + _GRADE_TAIL
 
 
 def battle_prompt(question: str, first: str, second: str, reference: str | None = None) -> str:
@@ -338,12 +286,12 @@ def battle_prompt(question: str, first: str, second: str, reference: str | None 
     A is the answer shown first, B the one shown second, C a tie. Quoted as in `grade_prompt`.
     """
     parts = [("질문", question), ("모범 답안", reference), ("답변 A", first), ("답변 B", second)]
-    return _BATTLE_HEAD + _quote(parts) + _BATTLE_TAIL
+    return _BATTLE_HEAD + quote(parts) + _BATTLE_TAIL
 
 
 def read_grade_prompt(text: str) -> GradeParts | None:
     """The parts of a grade prompt, exactly as they were given, or None for any other text."""
-    parts = _unquote(text, _GRADE_HEAD)
+    parts = unquote(text, _GRADE_HEAD)
     if parts is None or not {"질문", "답변"} <= parts.keys():
         return None
     found = GradeParts(parts["질문"], parts["답변"], parts.get("모범 답안"))
@@ -352,25 +300,27 @@ def read_grade_prompt(text: str) -> GradeParts | None:
 
 def read_battle_prompt(text: str) -> BattleParts | None:
     """The parts of a battle prompt, exactly as they were given, or None for any other text."""
-    parts = _unquote(text, _BATTLE_HEAD)
+    parts = unquote(text, _BATTLE_HEAD)
     if parts is None or not {"질문", "답변 A", "답변 B"} <= parts.keys():
         return None
     found = BattleParts(parts["질문"], parts["답변 A"], parts["답변 B"], parts.get("모범 답안"))
     return found if battle_prompt(*found) == text else None
 
 
-def _quote(parts: list[tuple[str, str | None]]) -> str:
+def quote(parts: list[tuple[str, str | None]]) -> str:
+    """Set titled texts between delimiters, a bar before each line, so none can pose as anything."""
     sections = []
     for title, text in parts:
         if text is not None:
-            # One more space after each "[" that another follows: undone exactly by _unquote.
+            # One more space after each "[" that another follows: undone exactly by unquote.
             text = re.sub(r"\[( *)(?=\[)", r"[\1 ", text)
             lines = "\n".join("| " + line for line in text.split("\n"))
             sections.append(f"\n===== {title} 시작 =====\n{lines}\n===== {title} 끝 =====\n")
     return "".join(sections) + "\n"
 
 
-def _unquote(text: str, head: str) -> dict[str, str] | None:
+def unquote(text: str, head: str) -> dict[str, str] | None:
+    """The texts that `quote` put after `head`, by title, exactly; None if it begins otherwise."""
     if not text.startswith(head):
         return None
     section = re.compile(r"^===== (.+) 시작 =====\n((?:\| .*\n)+)===== \1 끝 =====$", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -33,11 +34,16 @@ class Endpoint:
     price: tuple[float, float] | None = None
 
 
+def _at_least(least: float, default: float, *, below: float = math.inf) -> Any:
+    """A setting whose value is checked when a recipe is read: at least this, and below that."""
+    return field(default=default, metadata={"least": least, "below": below})
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The instruction data: tasks to keep, similarity threshold, seed, held-out tasks a family."""
 
-    n: int = 2300
+    n: int = _at_least(1, 2300)
     threshold: float = 0.7
     seed: int = 0
     heldout: int = 30
@@ -45,35 +51,63 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """How to tune: template, LoRA, optimiser and precision, in the Trainer's own terms.
+    """How to tune: template, LoRA, optimiser, precision and GPUs, in the Trainer's own terms.
 
-    `max_length` is in tokens. `warmup` below 1 is a share of all steps, otherwise a number of
-    steps. `save_steps` is the distance between two checkpoints in optimiser steps. `threads` is
-    for training on a CPU; 0 leaves PyTorch's choice.
+    `max_length` is in tokens. `lora_r` 0 trains every weight. `warmup` below 1 is a share of all
+    steps, otherwise a number of steps. `sampling` "length" puts rows of like length side by side.
+    `heldout` is the share of rows kept back for a loss on rows that are not trained. `save_steps`
+    is the distance between two checkpoints in optimiser steps. `gpus` is how many processes the
+    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice.
     """
 
     template: str = "chat"
-    max_length: int = 512
-    lora_r: int = 4
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
+    max_length: int = _at_least(1, 512)
+    lora_r: int = _at_least(0, 4)
+    lora_alpha: int = _at_least(1, 32)
+    lora_dropout: float = _at_least(0, 0.0, below=1)
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
-    epochs: float = 1.0
-    batch_size: int = 4
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-4
+    epochs: float = _at_least(0, 1.0)
+    batch_size: int = _at_least(1, 4)
+    gradient_accumulation: int = _at_least(1, 1)
+    gpus: int = _at_least(1, 1)
+    parallel: Literal["none", "ddp", "fsdp"] = "none"
+    sampling: Literal["random", "length"] = "random"
+    learning_rate: float = _at_least(0, 1e-4)
     scheduler: str = "cosine"
-    warmup: float = 0.05
+    warmup: float = _at_least(0, 0.05)
+    weight_decay: float = _at_least(0, 0.0)
     optim: str = "adamw_torch"
-    max_grad_norm: float = 0.3
+    max_grad_norm: float = _at_least(0, 0.3)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "auto"
     activation_checkpointing: bool = False
+    heldout: float = _at_least(0, 0.0, below=1)
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
     seed: int = 0
-    save_steps: int = 50
-    threads: int = 0
+    save_steps: int = _at_least(1, 50)
+    threads: int = _at_least(0, 0)
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows behind one optimiser step: batch x accumulation x GPUs."""
+        return self.batch_size * self.gradient_accumulation * self.gpus
+
+    @property
+    def full(self) -> bool:
+        """Whether every weight is trained, not an adapter."""
+        return self.lora_r == 0
+
+    @property
+    def held_dtype(self) -> str:
+        """The type the weights are held in, which may be wider than the one they compute in.
+
+        Weights that are trained stay in float32: near 1, bfloat16 has steps of 1/128, and an update
+        of a full fine-tune is smaller and would be rounded away. Frozen ones need no more than
+        `dtype`; the adapter on them is float32, as PEFT makes it.
+        """
+        return "float32" if self.full else self.dtype
 
 
 @dataclass(frozen=True)
@@ -88,13 +122,19 @@ class EvaluateSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run of the course depends on. Taught in 02, section 2."""
+    """Everything a run of the course depends on. Taught in 02, section 2.
+
+    `architecture` is the part of the base model's config.json (its own names) that tells how large
+    the model is: what the memory estimate and the tiny stand-ins need without downloading anything.
+    A folder brings its own.
+    """
 
     name: str
     base_model: str
     teacher: Endpoint
     judge: Endpoint
     description: str = ""
+    architecture: dict[str, Any] | None = field(default=None, hash=False)
     data: DataSpec = field(default_factory=DataSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
@@ -155,7 +195,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise RecipeError(
             f"{path} holds no settings; start from a copy of {RECIPES / 'offline.yaml'}."
         )
-    return _build(Recipe, {"name": path.stem, **settings}, str(path))
+    recipe = _build(Recipe, {"name": path.stem, **settings}, str(path))
+    # Not in _build: `replace` changes one setting at a time.
+    if (recipe.train.gpus > 1) != (recipe.train.parallel != "none"):
+        raise RecipeError(
+            f"{path}: 'train.gpus' is {recipe.train.gpus} but 'train.parallel' is "
+            f"'{recipe.train.parallel}': several GPUs need ddp or fsdp, and one GPU needs none."
+        )
+    return recipe
 
 
 def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
@@ -173,6 +220,12 @@ def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
             values[key] = _build(hints[key], value, source, f"{where}.")
         else:
             values[key] = _convert(hints[key], value, source, where)
+            limits = fields[key].metadata
+            if limits and not limits["least"] <= values[key] < limits["below"]:
+                below = f" and below {limits['below']}" if limits["below"] < math.inf else ""
+                raise RecipeError(
+                    f"{source}: '{where}' must be at least {limits['least']}{below}, not {value!r}."
+                )
     for f in fields.values():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and f.name not in values:
@@ -184,6 +237,8 @@ def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
     """Return `value` as the type `hint` asks for, or raise RecipeError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal and value in args:
+        return value
+    if origin is dict and isinstance(value, dict):
         return value
     if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
         return None if value is None else _convert(args[0], value, source, where)
@@ -200,6 +255,8 @@ def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
         return value
     if origin is Literal:
         expected = " or ".join(args)
+    elif origin is dict:
+        expected = "settings such as {model_type: gemma, hidden_size: 2048}"
     elif origin is tuple:
         expected = "a list such as " + ("[0.15, 0.60]" if args[-1] is float else "[q_proj, v_proj]")
     else:

@@ -341,6 +341,8 @@ def _set_environment(recipe: Recipe, device: Device) -> None:
     if device.kind == "cpu" and recipe.train.threads:
         # Two torch jobs that each take every core are many times slower than one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
+        # Threads that wait by spinning would take the core from whatever else is running.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(recipe.train.threads)
 

@@ -6,6 +6,7 @@ order, and those two verdicts make one result: 60 questions are 60 observations,
 
 import math
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
@@ -197,6 +198,36 @@ def exact_match(reply: str, reference: str) -> bool:
     """
     lines = reply.strip().splitlines()
     return bool(lines) and lines[0].strip() == reference.strip()
+
+
+def stop_rate(replies: Iterable[Any]) -> float:
+    """Share of generated replies that ended by themselves, not at the limit of new tokens.
+
+    Takes what `inference.generate` returns: objects with `stopped`. Raises StatsError without any.
+    """
+    stopped = [reply.stopped for reply in replies]
+    if not stopped:
+        raise StatsError("A stop rate needs at least one reply.")
+    return fmean(stopped)
+
+
+def repetition_rate(texts: Iterable[str], *, n: int = 4, times: int = 3) -> float:
+    """Share of replies in which the same n words in a row, white space apart, come `times` times.
+
+    Four words that come three times are how a model that has lost its thread sounds; people
+    hardly ever write so. Raises StatsError without a reply.
+
+    >>> repetition_rate(["네, 알겠습니다.", "비가 오면 나는 비가 오면 나는 비가 오면 나는 비가"])
+    0.5
+    """
+    repeated = []
+    for text in texts:
+        words = text.split()
+        grams = Counter(tuple(words[at : at + n]) for at in range(len(words) - n + 1))
+        repeated.append(max(grams.values(), default=0) >= times)
+    if not repeated:
+        raise StatsError("A repetition rate needs at least one reply.")
+    return fmean(repeated)
 
 
 def wilson_interval(k: float, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -104,7 +104,7 @@ def split_heldout(tasks: Iterable[Task], share: float = 0.1) -> tuple[list[Task]
 
 def _records(path: Path) -> Iterator[tuple[int, dict]]:
     """Yield (line number, JSON object) for every record of the file."""
-    text = _read_text(path)
+    text = read_text(path)
     start = len(text) - len(text.lstrip())
     if start == len(text):
         raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, "
@@ -121,7 +121,8 @@ def _records(path: Path) -> Iterator[tuple[int, dict]]:
         raise TaskFileError(f"{path} holds an empty list: there is no task in it.")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file whole; raises TaskFileError, which says what to do about another one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -135,7 +136,7 @@ def _read_text(path: Path) -> str:
         name, guess = _guess_encoding(data)
         raise TaskFileError(
             f"{path}:{line} is not UTF-8{name}: convert the file first, for example with "
-            f"`iconv -f {guess} -t utf-8 {path.name} > utf8.json`.") from None
+            f"`iconv -f {guess} -t utf-8 {path.name} > utf8{path.suffix}`.") from None
 
 
 def _guess_encoding(data: bytes) -> tuple[str, str]:

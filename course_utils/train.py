@@ -1,10 +1,14 @@
-"""Fine-tune a base model with LoRA as a recipe says: our rows and masks, TRL's SFTTrainer.
+"""Fine-tune a base model as a recipe says: our rows and masks, TRL's SFTTrainer, one or many GPUs.
 
     python -m course_utils.train offline --tasks data.jsonl --run my-run
+    python -m course_utils.train alpaca-7b-fsdp --dry-run
+    torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
 
 The result is sealed when it is complete, and training the same recipe on the same data again
 returns it. While it runs, checkpoints are sealed under "<step>-progress": a killed run goes on from
-the last whole one, bit for bit on a CPU. Taught in 02, sections 4 to 7.
+the last whole one, bit for bit on a CPU. --dry-run says what would happen and what it would need;
+--tiny trains a tiny random model of the same architecture on a few tasks, on any machine. Taught in
+02, sections 4 to 7, and in 04.
 """
 
 import argparse
@@ -12,45 +16,44 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from course_utils import REPO, CourseError
+from course_utils import REPO, CourseError, parallel
 from course_utils.checkpoint import CheckpointStore, SealingCallback
-from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row, encode_tasks
-from course_utils.inference import base_hash, find_base, load_base, load_tokenizer, quiet
+from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
+from course_utils.inference import find_base, load_tokenizer, quiet
+from course_utils.memory import estimate_memory
+from course_utils.parallel import TrainError
+from course_utils.preflight import check, preflight
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
+from course_utils.resume import difference, find_checkpoint, identity_of, read_identity
+from course_utils.runtime import find_device
 from course_utils.tasks import Task, read_tasks, write_atomic
+from course_utils.tiny import tiny_recipe
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+__all__ = ["TrainError", "TrainResult", "estimate_memory", "main", "train"]
 
 DATA_STEP, DATA_FILE = "preprocess", "tasks.jsonl"
-CHECKPOINT_FILES = (
-    "adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt",
-    "trainer_state.json",
-)  # fmt: skip
-
-
-class TrainError(CourseError):
-    """Training that cannot begin: no data, a row that trains nothing, a GPU that lacks bfloat16."""
+TINY_TASKS = 48
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A finished training: the adapter's folder, the log, and what it took.
 
-    `log` holds the Trainer's entries (step, loss, learning_rate, grad_norm, seconds); the losses
-    are means over the first and last logged steps. `tokens` counts every token read, all epochs.
+    After full fine-tuning `adapter` is the folder of the whole model: `load_model(result.adapter)`.
+    `log` holds the Trainer's entries: step and seconds with loss, learning_rate and grad_norm, or
+    with eval_loss, the mean over the labels of the held-out rows. first_loss and last_loss are
+    means over the first and last logged steps; the eval losses are those before the first and
+    after the last step, None without held-out rows. `tokens` counts every token read, all epochs.
     """
 
     adapter: Path
@@ -61,15 +64,33 @@ class TrainResult:
     tokens: int
     steps: int
     encode_report: EncodeReport | None
+    first_eval_loss: float | None = None
+    last_eval_loss: float | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "TrainResult":
         """Read the result that `train` sealed into a folder."""
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
-        names = ("first_loss", "last_loss", "seconds", "tokens", "steps")
-        report = result["encode_report"] and EncodeReport(**result["encode_report"])
-        return cls(folder / "adapter", log, *(result[n] for n in names), encode_report=report)
+        names = [f.name for f in dataclasses.fields(cls)][2:]
+        values = {name: result.get(name) for name in names}
+        if values["encode_report"]:
+            values["encode_report"] = EncodeReport(**values["encode_report"])
+        weights = next(p for p in (folder / "adapter", folder / "model") if p.is_dir())
+        return cls(weights, log, **values)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the main process found and every process needs to train."""
+
+    rows: list[Row]
+    heldout: list[Row]
+    work: Path
+    checkpoint: Path | None
+    reports: Path | None
+    identity: dict[str, Any]
+    encode_report: EncodeReport | None
 
 
 def train(
@@ -82,66 +103,93 @@ def train(
     callbacks: Sequence[Any] = (),
     progress: bool = True,
 ) -> TrainResult:
-    """Train an adapter, or return the sealed one if this recipe and data have been trained before.
+    """Train as a recipe says, or return what is sealed if this recipe and data have been before.
 
-    `tasks` None takes what step "preprocess" has sealed. `rows`, already encoded, are used as they
-    are. Give each experiment of a run a `step` of its own. Raises TrainError, ModelFolderError.
+    With train.lora_r 0 every weight is trained, otherwise a LoRA adapter. `tasks` None takes what
+    step "preprocess" has sealed. `rows`, already encoded, are used as they are. Give each
+    experiment of a run a `step` of its own. Under torchrun or accelerate launch every process
+    calls this; the main one alone touches the store. Raises TrainError, ModelFolderError.
     """
+    progress = progress and parallel.is_main()
     tokenizer = load_tokenizer(recipe.base_model)
+    plan = parallel.from_main(
+        lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, progress)
+    )
+    if isinstance(plan, TrainResult):
+        return plan
+    from course_utils.trainer import make_trainer
+
+    with quiet(), _threads(recipe), parallel.own_environment():
+        trainer = make_trainer(
+            recipe,
+            tokenizer,
+            plan.rows,
+            plan.heldout,
+            plan.work / "checkpoints",
+            name=f"{store.run}-{step}",
+            reports=plan.reports,
+            resumed=plan.checkpoint is not None,
+            progress=progress,
+        )
+        for callback in (SealingCallback(store, _progress_of(step)), *callbacks):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=plan.checkpoint and str(plan.checkpoint))
+        trainer.save_model(plan.work / "trained")
+    return parallel.from_main(lambda: _seal(recipe, store, step, plan, trainer.state))
+
+
+def _prepare(recipe, store, tasks, rows, step, tokenizer, progress) -> "_Plan | TrainResult":
+    """Return the result that is sealed already, or what there is to train on and to go on from."""
     if rows is None:
         rows, report = _encode(recipe, store, tasks, tokenizer)
     else:
         rows, report = list(rows), None
         _check_rows(rows)
     rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
-    identity = {
-        "base_model": recipe.base_model,
-        "base": base_hash(recipe.base_model),
-        "train": dataclasses.asdict(recipe.train),
-        "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-    }
-    identity = json.loads(json.dumps(identity))  # tuples become lists, as in the sealed file
-
+    identity = identity_of(recipe, rows)
     sealed = store.latest(step)
     if sealed:
-        before = _identity_of(sealed / "result.json")
+        before = read_identity(sealed / "result.json")
         if before == identity:
             _say(progress, f"Already trained: {store.run}/{step}/{sealed.name}.")
             return TrainResult.load(sealed)
-        _say(progress, f"Training anew: {_difference(before, identity)}.")
+        _say(progress, f"Training anew: {difference(before, identity)}.")
 
-    progress_step = f"{step}-progress"
-    checkpoint = _find_checkpoint(store, progress_step, identity)
-    work = store.local(progress_step)
+    _refuse_lonely_process()
+    training, heldout = _split(rows, recipe.train.heldout)
+    # What is too much for this machine is said before a model is loaded or an old run is cleared.
+    card = preflight(recipe, training, report=report)
+    _say(progress, str(card))
+    check(card)
+    checkpoint = find_checkpoint(store, _progress_of(step), identity, recipe.train)
     if checkpoint:
         _say(progress, f"Going on from {checkpoint.name}.")
-    with quiet(), _threads(recipe):
-        trainer = _trainer(recipe, tokenizer, rows, work)
-        for callback in (*_own_callbacks(progress), SealingCallback(store, progress_step)):
-            trainer.add_callback(callback)
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        trainer.save_model(work / "adapter")
-    if trainer.is_world_process_zero():
-        _write_result(recipe, store, step, trainer, identity, report, rows)
-        store.seal(step, {"data": identity["data"], "base": identity["base"]})
-        store.clear(progress_step)
-    trainer.accelerator.wait_for_everyone()
-    return TrainResult.load(store.latest(step))
+    reports = None
+    if recipe.train.report_to == "tensorboard":
+        reports = store.local(f"{step}-reports")
+        _say(progress, f"To watch: tensorboard --logdir {reports}")
+    work = store.local(_progress_of(step))
+    return _Plan(training, heldout, work, checkpoint, reports, identity, report)
+
+
+def _progress_of(step: str) -> str:
+    return f"{step}-progress"
 
 
 def _encode(recipe, store, tasks, tokenizer) -> tuple[Any, EncodeReport]:
-    if tasks is None:
-        folder = store.latest(DATA_STEP)
-        if folder is None:
-            raise TrainError(
-                f"The run '{store.run}' has no instruction data yet; run notebook 01 first or pass "
-                "tasks (on the command line: --tasks FILE)."
-            )
-        tasks = read_tasks(folder / DATA_FILE)
     template = get_template(recipe.train.template, tokenizer)
+    tasks = _find_tasks(store) if tasks is None else tasks
     return encode_tasks(tokenizer, tasks, template, recipe.train.max_length)
+
+
+def _find_tasks(store: CheckpointStore) -> list[Task]:
+    folder = store.latest(DATA_STEP)
+    if folder is None:
+        raise TrainError(
+            f"The run '{store.run}' has no instruction data yet; run notebook 01 first or pass "
+            "tasks (on the command line: --tasks FILE)."
+        )
+    return read_tasks(folder / DATA_FILE)
 
 
 def _check_rows(rows: Sequence[Row]) -> None:
@@ -155,187 +203,94 @@ def _check_rows(rows: Sequence[Row]) -> None:
             )
 
 
-def _difference(before: dict, now: dict) -> str:
-    """Say in words what sets this training apart from the sealed one."""
-    if before.keys() != now.keys():
-        return "what is sealed does not say what it was trained from"
-    words = [
-        f"train.{key} was {before['train'].get(key)!r} and is {value!r}"
-        for key, value in now["train"].items()
-        if before["train"].get(key) != value
-    ]
-    if (before["base_model"], before["base"]) != (now["base_model"], now["base"]):
-        words.append("the base model is another")
-    if before["data"] != now["data"]:
-        words.append("the data is other data")
-    return "; ".join(words)
+def _split(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """Divide rows into (training, held out): the share with the lowest hashes, at least one.
 
-
-def _find_checkpoint(store: CheckpointStore, step: str, identity: dict) -> Path | None:
-    """Return the newest full checkpoint of an unfinished run of the same training, or None.
-
-    The working folder comes first: it holds at least what was sealed from it. Where it was lost
-    with its machine, the sealed part is copied back. What belongs to another training is removed.
+    The order of the rows does not matter, and equal rows fall on the same side.
     """
-    work = store.local(step)
-    if _identity_of(work / "identity.json") != identity:
-        part = store.latest(step)
-        if part and _identity_of(part / "identity.json") == identity:
-            shutil.rmtree(work)
-            # identity.json is written last: without it a half-copied folder counts for nothing.
-            shutil.copytree(part / "checkpoints", work / "checkpoints")
-        else:
-            store.clear(step)
-    work = store.local(step)
-    write_atomic(work / "identity.json", _json(identity))
-    return _newest_full(work / "checkpoints")
-
-
-def _identity_of(path: Path) -> dict:
-    """Return what a training was: its recipe, base model and data; {} where nothing tells."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content.get("identity", content)
-
-
-def _newest_full(folder: Path) -> Path | None:
-    """Return the highest-numbered checkpoint that was saved to its end, naming those skipped."""
-    for path in reversed(_checkpoints(folder)):
-        missing = [name for name in CHECKPOINT_FILES if not (path / name).is_file()]
-        if not missing:
-            try:
-                json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-                return path
-            except ValueError:
-                missing = ["whole trainer_state.json"]
-        print(f"Skipping {path.name}: it was not saved to its end (no {', '.join(missing)}).")
-        shutil.rmtree(path)
-    return None
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Return the Trainer's checkpoint folders by number; their times depend on the clock."""
-    found = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
-
-
-def _trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: list[Row], work: Path):
-    """Return an SFTTrainer for a recipe: everything that depends on TRL's names is here."""
-    import datasets
-    import torch
-    from peft import LoraConfig
-    from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    spec = recipe.train
-    gpu = torch.cuda.is_available()
-    dtype = spec.dtype if gpu else "float32"
-    if dtype == "bfloat16" and torch.cuda.get_device_capability()[0] < 8:
+    if not share:
+        return rows, []
+    hashes = [hashlib.sha256(json.dumps(row["input_ids"]).encode()).hexdigest() for row in rows]
+    ranked = sorted(set(hashes))
+    limit = ranked[max(1, round(len(ranked) * share)) - 1]
+    training = [row for row, own in zip(rows, hashes, strict=True) if own > limit]
+    if not training:
         raise TrainError(
-            f"{torch.cuda.get_device_name()} has no bfloat16; "
-            'use recipe.replace("train.dtype", "float16").'
+            f"train.heldout is {share}, which leaves none of {len(rows)} rows to train on; "
+            "lower it or bring more data."
         )
-    attention = spec.attention
-    if attention == "auto":
-        from course_utils.runtime import pick_attention
-
-        attention = pick_attention()
-    model, _ = load_base(recipe.base_model, dtype=dtype, attention=attention)
-    steps = math.ceil(len(rows) / spec.batch_size / spec.gradient_accumulation) * spec.epochs
-    # transformers 5.23 renamed gradient_checkpointing; 5.15 knows only the old name.
-    names = {f.name for f in dataclasses.fields(SFTConfig)}
-    checkpointing = "activation_checkpointing"
-    checkpointing = checkpointing if checkpointing in names else "gradient_checkpointing"
-    arguments = SFTConfig(
-        output_dir=str(work / "checkpoints"),
-        num_train_epochs=spec.epochs,
-        per_device_train_batch_size=spec.batch_size,
-        gradient_accumulation_steps=spec.gradient_accumulation,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.scheduler,
-        warmup_steps=spec.warmup,
-        optim=spec.optim,
-        max_grad_norm=spec.max_grad_norm,
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        use_cpu=not gpu,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        logging_steps=max(1, int(steps) // 40),
-        save_strategy="steps",
-        save_steps=spec.save_steps,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-        # The rows are ready: nothing is tokenised, cut or dropped behind our back.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        **{checkpointing: spec.activation_checkpointing and gpu},
-    )
-    pad = tokenizer.pad_token_id
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
-        # Any id will do for padding, since no mask is derived from it.
-        data_collator=MaskingCollator(tokenizer.eos_token_id if pad is None else pad),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=spec.lora_r,
-            lora_alpha=spec.lora_alpha,
-            lora_dropout=spec.lora_dropout,
-            target_modules=list(spec.target_modules),
-            bias="none",
-            task_type="CAUSAL_LM",
-        ),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return training, [row for row, own in zip(rows, hashes, strict=True) if own <= limit]
 
 
-def _own_callbacks(progress: bool) -> list[Any]:
-    from transformers import TrainerCallback
+def _refuse_lonely_process() -> None:
+    import torch
 
-    class KeepNewest(TrainerCallback):
-        """Remove older checkpoints once a newer one is whole: by number, not by a clock."""
-
-        def on_save(self, args, state, control, **kwargs):
-            if state.is_world_process_zero:
-                for path in _checkpoints(Path(args.output_dir))[:-1]:
-                    shutil.rmtree(path, ignore_errors=True)
-
-    class Progress(TrainerCallback):
-        """Note the seconds in the log, those before a resumption included, and print some lines."""
-
-        def on_train_begin(self, args, state, control, **kwargs):
-            seconds = [entry["seconds"] for entry in state.log_history if "seconds" in entry]
-            self.start = time.monotonic() - (seconds[-1] if seconds else 0.0)
-            self.printed = 10 * state.global_step // max(1, state.max_steps)
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            entry = state.log_history[-1]
-            entry["seconds"] = round(time.monotonic() - self.start, 2)
-            tenth = 10 * state.global_step // state.max_steps
-            if "loss" in entry and tenth > self.printed and state.is_world_process_zero:
-                self.printed = tenth
-                _say(
-                    progress,
-                    f"step {state.global_step:>5}/{state.max_steps}   loss {entry['loss']:.3f}"
-                    f"   {entry['seconds']:>5.0f} s",
-                )
-
-    return [KeepNewest(), Progress()]
+    count = torch.cuda.device_count()
+    if count > 1 and parallel.processes() == 1:
+        raise TrainError(
+            f"This one process sees {count} GPUs: start one process a GPU with `torchrun "
+            f"--nproc_per_node={count} -m course_utils.train RECIPE`, or set "
+            "CUDA_VISIBLE_DEVICES=0 before Python starts to use one of them."
+        )
 
 
-def _write_result(recipe, store, step, trainer, identity, report, rows) -> None:
-    """Write adapter, log and result into the working folder of a step."""
-    work = store.local(step)
+def _seal(recipe, store, step, plan, state) -> TrainResult:
+    """Seal the result, remove what was the way there, and return it."""
+    _write_result(recipe, store, step, plan, state)
+    store.seal(step, {"data": plan.identity["data"], "base": plan.identity["base"]})
+    store.clear(_progress_of(step))
+    return TrainResult.load(store.latest(step))
+
+
+def _write_result(recipe, store, step, plan, state) -> None:
+    """Write adapter or model, log and result into the working folder of a step."""
+    work, spec = store.local(step), recipe.train
     shutil.rmtree(work)
-    (work / "adapter").mkdir(parents=True)
-    saved = store.local(f"{step}-progress") / "adapter"
-    shutil.copy(saved / "adapter_model.safetensors", work / "adapter")
+    folder = work / ("model" if spec.full else "adapter")
+    folder.mkdir(parents=True)
+    if spec.full:
+        for path in (plan.work / "trained").iterdir():
+            if path.name not in ("training_args.bin", "README.md"):
+                shutil.move(path, folder)
+    else:
+        _write_adapter(recipe, plan.work / "trained", folder)
+
+    log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
+    losses, eval_losses = (
+        [entry[name] for entry in log if name in entry] or [None] for name in ("loss", "eval_loss")
+    )
+    packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+    result = {
+        "recipe": recipe.to_dict(),
+        "identity": plan.identity,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "processes": parallel.processes(),
+        "rows": len(plan.rows),
+        "heldout_rows": len(plan.heldout),
+        "steps": state.global_step,
+        "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * spec.epochs),
+        "seconds": log[-1]["seconds"],
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "first_eval_loss": eval_losses[0],
+        "last_eval_loss": eval_losses[-1],
+        "encode_report": plan.encode_report and dataclasses.asdict(plan.encode_report),
+    }
+    write_atomic(work / "log.json", _json(log))
+    write_atomic(work / "result.json", _json(result))
+
+
+def _write_adapter(recipe: Recipe, saved: Path, folder: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(saved / "adapter_model.safetensors", "pt") as weights:
+        if not weights.keys():
+            raise TrainError(
+                f"The adapter in {saved} was saved empty, by a fault of the installed peft "
+                f"{version('peft')}; install the version of constraints.txt and train again: it "
+                "goes on from the last checkpoint."
+            )
+    shutil.copy(saved / "adapter_model.safetensors", folder)
     config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
     base = Path(find_base(recipe.base_model))
     if base.is_dir():
@@ -343,24 +298,7 @@ def _write_result(recipe, store, step, trainer, identity, report, rows) -> None:
         config["base_model_name_or_path"] = str(base.relative_to(REPO) if inside else base)
     # PEFT keeps these in a set, so their order in the file would change from run to run.
     config["target_modules"] = sorted(config["target_modules"])
-    write_atomic(work / "adapter" / "adapter_config.json", _json(config))
-
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-    result = {
-        "recipe": recipe.to_dict(),
-        "identity": identity,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "rows": len(rows),
-        "steps": trainer.state.global_step,
-        "tokens": round(sum(len(row["input_ids"]) for row in rows) * recipe.train.epochs),
-        "seconds": log[-1]["seconds"],
-        "first_loss": log[0]["loss"],
-        "last_loss": log[-1]["loss"],
-        "encode_report": report and dataclasses.asdict(report),
-    }
-    write_atomic(work / "log.json", _json(log))
-    write_atomic(work / "result.json", _json(result))
+    write_atomic(folder / "adapter_config.json", _json(config))
 
 
 def _json(content: Any) -> str:
@@ -388,24 +326,66 @@ def _say(progress: bool, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; see `python -m course_utils.train --help`."""
-    parser = argparse.ArgumentParser(prog="python -m course_utils.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m course_utils.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("recipe", help="a recipe's name or YAML file")
     parser.add_argument("--tasks", help="instruction data, JSON or JSONL (default: the run's own)")
     parser.add_argument("--run", help="the run's name (default: the recipe's)")
     parser.add_argument("--root", help="the folder of the runs (default: ./runs, Drive on Colab)")
+    parser.add_argument("--dry-run", action="store_true", help="print the card, train nothing")
+    parser.add_argument("--tiny", action="store_true", help="a tiny random model, a few tasks")
     options = parser.parse_args(arguments)
     try:
         recipe = load_recipe(options.recipe)
         store = CheckpointStore.open(options.run or recipe.name, options.root)
-        result = train(recipe, store, read_tasks(options.tasks) if options.tasks else None)
+        tasks = read_tasks(options.tasks) if options.tasks else None
+        step = "train"
+        if options.tiny:  # a step of its own, so that no real result is replaced
+            step = "tiny"
+            recipe = parallel.from_main(
+                lambda: tiny_recipe(recipe, store.local(f"{recipe.name}-tiny-base"))
+            )
+            tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:TINY_TASKS]
+        if options.dry_run:
+            parallel.from_main(lambda: print(_dry_run(recipe, store, tasks)))
+        else:
+            result = train(recipe, store, tasks, step=step)
+            _say(parallel.is_main(), _summary(recipe, result))
     except CourseError as error:
-        print(error, file=sys.stderr)
+        parallel.complain(error)
         return 1
-    print(
-        f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps, "
-        f"{result.seconds:.0f} s; adapter: {result.adapter}"
-    )
+    parallel.leave()
     return 0
+
+
+def _dry_run(recipe: Recipe, store: CheckpointStore, tasks: list[Task] | None) -> str:
+    """Return the card and the memory estimate, and what would keep this training from starting."""
+    try:
+        tokenizer = load_tokenizer(recipe.base_model)
+        rows, report = _encode(recipe, store, tasks, tokenizer)
+    except CourseError as error:  # no network, no data: the model's size is in the recipe
+        longest = f"Memory for rows of {recipe.train.max_length} tokens, the longest allowed:"
+        head = {"Recipe": recipe.name, "Device": find_device().name, "Rows": f"unknown. {error}"}
+        lines = [f"{name:<11}{text}" for name, text in head.items()]
+        return "\n".join([*lines, "", longest, str(estimate_memory(recipe))])
+    card = preflight(recipe, _split(list(rows), recipe.train.heldout)[0], report=report)
+    parts = [str(card), str(card.memory) if card.memory else ""]
+    try:
+        check(card)
+    except CourseError as error:
+        parts.append(f"It would not start here. {error}")
+    return "\n\n".join(filter(None, parts))
+
+
+def _summary(recipe: Recipe, result: TrainResult) -> str:
+    kind = "model" if recipe.train.full else "adapter"
+    return (
+        f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps, "
+        f"{result.seconds:.0f} s; {kind}: {result.adapter}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every masking pitfall, as the property that rules it out; and equality with TRL's labels."""
+"""Rows, masks and batches: what `encode` and the collator promise, for any text and any row."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +13,7 @@ from course_utils.collator import (
     encode_tasks,
     show_mask,
 )
-from course_utils.prompts import ALPACA_KO, get_template
+from course_utils.prompts import ALPACA_BILINGUAL, TEMPLATES, get_template
 from course_utils.tasks import Task
 
 TASKS = [
@@ -120,11 +120,28 @@ def test_truncation_cuts_the_end(tokenizer):
 
 
 def test_batch_of_tasks_equals_one_at_a_time(tokenizer):
-    for template in (ALPACA_KO, get_template("chat", tokenizer)):
+    for template in (*TEMPLATES.values(), get_template("chat", tokenizer)):
         rows, _ = encode_tasks(tokenizer, TASKS, template, 500)
         for row, task in zip(rows, TASKS, strict=True):
             prompt = template.render(task)
             assert row == encode(tokenizer, prompt, task.output, 500, end=template.end)
+
+
+def test_the_bilingual_prompt_says_everything_in_english_and_then_in_korean(tokenizer):
+    with_input, without = (ALPACA_BILINGUAL.render(task) for task in TASKS[:2])
+    head, _, body = with_input.partition("\n\n### ")
+    for pair in head.split("\n\n"):
+        english, korean = pair.split("\n")
+        assert english.isascii() and not korean.isascii()
+    assert body == (
+        "Instruction(명령어):\n다음 문장을 존댓말로 바꾸세요.\n\n"
+        "### Input(입력):\n밥 먹었어?\n\n### Response(응답):"
+    )
+    assert "Input" not in without and "입력" not in without and "input" not in without
+    assert without.endswith("\n전주는 어디에 있습니까?\n\n### Response(응답):")
+    assert get_template("alpaca-bilingual") is ALPACA_BILINGUAL
+    row = encode(tokenizer, with_input, TASKS[0].output, 2000, end=ALPACA_BILINGUAL.end)
+    assert tokenizer.decode(row["input_ids"]) == f"<bos>{with_input}{TASKS[0].output}<eos>"
 
 
 def test_collator_pads_on_the_right_by_length(tokenizer):
@@ -162,36 +179,3 @@ def test_show_mask(tokenizer):
     assert len(show_mask(tokenizer, row, each_token=True).splitlines()) == len(row["labels"])
     shifted = {**row, "labels": row["labels"][1:] + [IGNORE_INDEX]}
     assert "wrong" in show_mask(tokenizer, shifted)
-
-
-def test_labels_equal_those_of_trl(tokenizer, tiny_base, tmp_path):
-    """Token for token, from prompt/completion messages and from messages with assistant masks."""
-    import datasets
-    from trl import SFTConfig, SFTTrainer
-
-    from course_utils.inference import load_base, quiet
-
-    template = get_template("chat", tokenizer)
-    ours, _ = encode_tasks(tokenizer, TASKS, template, 512)
-    users = ["\n\n".join(filter(None, (task.instruction, task.input))) for task in TASKS]
-    user = [[{"role": "user", "content": text}] for text in users]
-    answer = [[{"role": "assistant", "content": task.output}] for task in TASKS]
-    shapes = {
-        False: [{"prompt": u, "completion": a} for u, a in zip(user, answer, strict=True)],
-        True: [{"messages": u + a} for u, a in zip(user, answer, strict=True)],
-    }
-    model, _ = load_base(tiny_base)
-    for assistant_only, examples in shapes.items():
-        with quiet():
-            arguments = SFTConfig(
-                str(tmp_path), assistant_only_loss=assistant_only, bf16=False, use_cpu=True,
-                report_to="none",
-            )  # fmt: skip
-            theirs = SFTTrainer(
-                model,
-                args=arguments,
-                train_dataset=datasets.Dataset.from_list(examples),
-                processing_class=tokenizer,
-            ).train_dataset
-        assert theirs["input_ids"][:] == ours["input_ids"][:]
-        assert theirs["labels"][:] == ours["labels"][:]

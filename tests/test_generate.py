@@ -17,7 +17,7 @@ from course_utils.generate import (
     question_text,
 )
 from course_utils.llm import LLM, BudgetReached
-from course_utils.prompts import check_task, read_generation_prompt
+from course_utils.prompts import TASKS_FORMAT, check_task, read_generation_prompt
 from course_utils.similarity import morphemes, rouge_l
 from course_utils.tasks import Task, read_tasks
 
@@ -28,7 +28,7 @@ NOUNS = ("바다 하늘 나무 학교 시장 버스 편지 우산 거울 시계 
 VERBS = "설명하세요 비교하세요 요약하세요 소개하세요 묘사하세요 정의하세요 분류하세요".split()
 
 
-def write_reply(seed, dry=False):
+def write_reply(seed, dry=False, as_json=False):
     """20 candidates from item 4 on: good ones, a near copy, and one of several bad ones."""
     rng = random.Random(0 if dry else seed)
     items = []
@@ -44,8 +44,11 @@ def write_reply(seed, dry=False):
             instruction = "Describe the sea in one sentence."
         output = "" if kind == "no output" else f"{number} 답입니다."
         label = "" if number == 4 else f"{number}. 지시문: "
-        items.append(f"{label}{instruction}\n{number}. 입력: <noinput>\n{number}. 출력: {output}")
-    return "\n###\n".join(items), "length" if seed % 5 == 2 else "stop"
+        items.append(json.dumps({"instruction": instruction, "input": "", "output": output})
+                     if as_json else
+                     f"{label}{instruction}\n{number}. 입력: <noinput>\n{number}. 출력: {output}")
+    text = f'{{"tasks": [{", ".join(items)}]}}' if as_json else "\n###\n".join(items)
+    return text, "length" if seed % 5 == 2 else "stop"
 
 
 class Teacher(http.server.ThreadingHTTPServer):
@@ -71,7 +74,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.asked.append(body["seed"])
         time.sleep(self.server.delay(body["seed"]))
         status = self.server.status(body["seed"])
-        text, finish_reason = write_reply(body["seed"], self.server.dry)
+        as_json = body.get("response_format") == TASKS_FORMAT
+        text, finish_reason = write_reply(body["seed"], self.server.dry, as_json)
         content = {"error": {"message": "out of order"}} if status != 200 else {
             "id": "x", "object": "chat.completion", "created": 0, "model": "teacher-1",
             "choices": [{"index": 0, "finish_reason": finish_reason,
@@ -150,6 +154,14 @@ def test_a_complete_journal_makes_no_request_and_the_same_bytes(run, teacher):
     again = run(price=(1, 2))
     assert len(teacher.asked) == asked
     assert (again, again.path.read_bytes()) == (report, data)
+
+
+def test_json_brings_the_same_tasks_by_the_same_way(run):
+    as_text, as_json = run(name="text"), run(name="json", as_json=True)
+    assert as_json.rejected == as_text.rejected
+    one, other = ([(task.instruction, task.output) for task in read_tasks(report.path)]
+                  for report in (as_text, as_json))
+    assert one == other
 
 
 def test_a_surplus_stays_in_the_journal(run, teacher):

@@ -1,12 +1,20 @@
 """Loading, replying, streaming, merging, publishing; and one sentence for each thing missing."""
 
 import json
+import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
-from course_utils import CourseError, inference
+from course_utils import REPO, CourseError, inference
 from course_utils.inference import (
     ModelFolderError,
     find_base,
@@ -171,9 +179,110 @@ def test_where_a_base_is(tiny_base, tmp_path, monkeypatch):
 
 
 def test_the_hub_without_a_network_is_one_sentence():
-    with pytest.raises(ModelFolderError, match="cannot be loaded.*HF_TOKEN") as caught:
+    with pytest.raises(ModelFolderError, match="Hub cannot be reached.*unset HF_HUB_OFF") as caught:
         load_model("google/gemma-2b-it")
     assert "\n" not in str(caught.value)
+
+
+def test_nobody_waits_for_a_hub_that_does_not_answer(monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(inference.urllib.request, "getproxies", dict)
+    began = time.monotonic()
+    with pytest.raises(ModelFolderError, match="the Hub cannot be reached"):
+        inference.load_tokenizer("google/gemma-2b-it")
+    assert time.monotonic() - began < 5
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Refuses everything, as the Hub does: the name of a repository's owner says how."""
+
+    def do_HEAD(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        status, gated = re.search(r"s(4\d\d)(-gated)?", self.path + body).groups()
+        self.send_response(int(status))
+        if gated or status == "404":
+            self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_HEAD  # noqa: N815
+
+    def log_message(self, *arguments):
+        pass
+
+
+REFUSALS = {
+    "s401-gated/gemma": r"gated\); accept its terms on https://huggingface.co/s401-gated/gemma "
+    r"and set HF_TOKEN, in the environment or as a Colab secret, to a token from .*same account",
+    "s403-gated/gemma": r"gated\); accept its terms on https://huggingface.co/s403-gated/gemma",
+    "s401/gemma": r"\(401, no such model or a private one\); check the name on .* or set HF_TOKEN",
+    "s403/gemma": r"\(403, the token may not do this\); set HF_TOKEN",
+    "s404/gemma": r"\(404, the Hub has no such model\); check the name",
+}
+ASK = """
+import json, sys
+from course_utils import CourseError
+from course_utils.inference import load_model, push
+said = {}
+for repo in sys.argv[2:]:
+    acts = {"load": lambda: load_model(repo), "push": lambda: push(sys.argv[1], repo)}
+    for name, act in acts.items():
+        try:
+            act()
+        except CourseError as error:
+            said[f"{name} {repo}"] = str(error)
+print(json.dumps(said))
+"""
+
+
+def test_each_refusal_of_the_hub_is_one_sentence(adapter):
+    """Asked for real: the Hub's own client, a server on loopback, and what it answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": "hf_test", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(REPO),
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, str(adapter), *REFUSALS],
+            env=environment, capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+    said = json.loads(done.stdout)
+    for repo, message in REFUSALS.items():
+        loading, pushing = said[f"load {repo}"], said[f"push {repo}"]
+        assert re.search(message, loading), loading
+        assert pushing.startswith(f"The Hub refused the upload to {repo} (")
+        assert repo[1:4] in pushing.split("(")[1] or "it is gated" in pushing
+        assert loading.count("\n") == pushing.count("\n") == 0
+
+
+RELOAD = """
+import json, sys
+from course_utils.inference import load_model, reply
+base, adapter, *prompts = json.loads(sys.stdin.read())
+model = load_model(base, adapter, dtype="float32", device="cpu")
+print(json.dumps(reply(*model, prompts, max_new_tokens=12)))
+"""
+
+
+def test_an_adapter_replies_the_same_in_a_fresh_process(tiny_base, adapter):
+    expected = reply(
+        *load_model(tiny_base, adapter, dtype="float32", device="cpu"), PROMPTS, max_new_tokens=12
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD], input=json.dumps([str(tiny_base), str(adapter), *PROMPTS]),
+        env=os.environ | {"PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == expected
 
 
 def test_adapters_that_do_not_fit(tiny_base, adapter, tmp_path):
@@ -212,7 +321,9 @@ def test_an_adapter_of_other_weights_is_refused(tiny_base, adapter, tmp_path):
         load_model(tiny_base, tmp_path / "adapter", dtype="float32", device="cpu")
 
 
-def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """Every call of the Hub's API, as (name, arguments, options)."""
     import huggingface_hub
 
     calls = []
@@ -222,10 +333,14 @@ def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, monkeypatch):
             return lambda *args, **options: calls.append((name, args, options))
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    return calls
+
+
+def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, hub):
     folder = shutil.copytree(adapter, tmp_path / "train/adapter")
     (folder.parent / "result.json").write_text(json.dumps(RESULT))
     assert push(folder, "me/tuned") == "https://huggingface.co/me/tuned"
-    (_, _, made), (_, _, folder_options), (_, _, file_options) = calls
+    (_, _, made), (_, _, folder_options), (_, _, file_options) = hub
     assert made["private"] is True
     assert folder_options["folder_path"] == folder
     card = file_options["path_or_fileobj"].decode()
@@ -233,8 +348,42 @@ def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, monkeypatch):
     assert card == model_card(folder)
     for fact in ("base_model: google/gemma-2b-it", "`0123abcd`", "| torch | 2.13.0 |", "| 0.5 |"):
         assert fact in card
-    with pytest.raises(ModelFolderError, match="no \\*.safetensors"):
+    assert "library_name: peft" in card
+    assert "Simulated" not in card and "first_eval_loss" not in card
+    with pytest.raises(ModelFolderError, match="neither adapter_model.safetensors nor config.json"):
         push(tmp_path, "me/tuned")
+
+
+def test_a_merged_model_keeps_its_record_and_says_that_it_is_simulated(
+    tiny_base, adapter, tmp_path, hub
+):
+    folder = shutil.copytree(adapter, tmp_path / "train/adapter")
+    recipe = RESULT["recipe"] | {"teacher": {"model": "t", "base_url": "offline"}}
+    identity = {"data": "0123abcd", "base": inference.base_hash(tiny_base)}
+    result = RESULT | {"recipe": recipe, "identity": identity, "last_eval_loss": 0.75}
+    (folder.parent / "result.json").write_text(json.dumps(result))
+    merged = merge_adapter(tiny_base, folder, tmp_path / "merged")
+    push(merged, "me/merged")
+    card = hub[-1][2]["path_or_fileobj"].decode()
+    assert "library_name: transformers" in card and "`0123abcd`" in card
+    assert "**Simulated.**" in card and "| last_eval_loss | 0.75 |" in card
+
+
+def test_a_model_in_several_files_is_pushed_whole_or_not_at_all(loaded, tiny_base, tmp_path, hub):
+    model, tokenizer = loaded
+    model.save_pretrained(tmp_path / "model", max_shard_size="50KB")
+    tokenizer.save_pretrained(tmp_path / "model")
+    shards = sorted((tmp_path / "model").glob("model-*.safetensors"))
+    assert len(shards) > 1
+    again = load_model(tmp_path / "model", dtype="float32", device="cpu")
+    assert reply(*again, PROMPTS, max_new_tokens=8) == reply(*loaded, PROMPTS, max_new_tokens=8)
+    assert inference.base_hash(tmp_path / "model") != inference.base_hash(tiny_base)
+    push(tmp_path / "model", "me/whole")
+    assert [name for name, _, _ in hub] == ["create_repo", "upload_folder", "upload_file"]
+    shards[0].unlink()
+    with pytest.raises(ModelFolderError, match=f"has no {shards[0].name}"):
+        push(tmp_path / "model", "me/whole")
+    assert len(hub) == 3
 
 
 def test_push_refused_says_what_to_set(adapter, monkeypatch):
@@ -246,5 +395,5 @@ def test_push_refused_says_what_to_set(adapter, monkeypatch):
             raise LocalTokenNotFoundError("Token is required\nlong story")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    with pytest.raises(CourseError, match="refused the upload to me/x .Token is required.; set HF"):
+    with pytest.raises(CourseError, match="upload to me/x needs a token .* set HF_TOKEN"):
         push(adapter, "me/x")

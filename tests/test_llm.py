@@ -154,10 +154,36 @@ def test_closing_waits_for_what_is_on_its_way_and_starts_no_more(api, client):
     next(replies)
     replies.close()
     asked = len(api.asked)
-    assert asked <= 2 + 3
+    assert asked <= 2 + 2 * 3
     assert len(lines(llm)) == asked  # each of them was paid for and is kept
     time.sleep(0.1)
     assert len(api.asked) == asked
+
+
+def test_sending_goes_on_while_the_caller_works(api, client):
+    replies = client(workers=3).complete(ask(n) for n in itertools.count())
+    next(replies)
+    deadline = time.monotonic() + 20
+    while len(api.finished) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)  # the caller is busy and asks for nothing
+    time.sleep(0.1)
+    assert len(api.asked) == 6  # and yet it is not left far behind
+    replies.close()
+
+
+def test_a_slow_reply_does_not_hold_up_those_behind_it(api, client):
+    others = threading.Event()
+
+    def answer(body, n):
+        if said(body) == "0":
+            assert others.wait(20)
+        elif len(api.asked) == 6:
+            others.set()
+        return chat(f"to {said(body)}")
+
+    api.answer = answer
+    texts = [reply.text for reply in client(workers=3).complete(ask(n) for n in range(9))]
+    assert texts == [f"to {n}" for n in range(9)]
 
 
 def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
@@ -168,6 +194,8 @@ def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
             if number == 4:
                 raise KeyboardInterrupt
     assert len(lines(llm)) == len(api.asked) < 12
+    assert len(list(llm.complete(ask(n) for n in range(20)))) == 20  # the cell is run again
+    assert len(api.asked) == 20
 
 
 # ---------------------------------------------------------------- paid once
@@ -408,6 +436,18 @@ def test_refused_parameters_are_adapted_once_and_said(api, client, capsys):
         'echo-small does not accept "max_tokens": "max_completion_tokens" is sent instead.',
         'echo-small does not accept "temperature": it is left out from now on.']
     assert first.key == client().key(ask(0, max_tokens=5, temperature=0.2))
+
+
+def test_errors_in_the_form_of_other_servers_are_understood(api, client, capsys):
+    """FastAPI says `detail` where OpenAI says `error`; these two are of transformers serve."""
+    unknown = 422, {"detail": "Unexpected fields in the request: {'top_k'}"}
+    api.answer = lambda body, n: unknown if "top_k" in body else chat("ok")
+    assert [reply.text for reply in client().complete([ask("a", top_k=3, seed=1)])] == ["ok"]
+    assert '"top_k": it is left out' in capsys.readouterr().out
+    pinned = 400, {"detail": "Server is pinned to 'folder'; requested 'echo-small'."}
+    api.answer = lambda body, n: pinned
+    with pytest.raises(CourseError, match='the model "echo-small": Server is pinned to .folder'):
+        list(client().complete([ask("b")]))
 
 
 def test_a_server_that_refuses_everything_is_not_asked_for_ever(api, client):

@@ -1,6 +1,7 @@
-"""Every figure is drawn without a warning: a missing Hangul glyph would be one."""
+"""Every figure is drawn without a warning, and every character in it has a glyph."""
 
 import importlib.util
+import inspect
 import io
 import logging
 import math
@@ -13,10 +14,14 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from course_utils import REPO, CourseError, plots
 from course_utils.stats import Game, summarize_battle, verdict_win_rate
+from course_utils.tasks import Task, read_tasks
 
 GAMES = [Game(str(i), "a", "tie" if i % 3 else "b", 5, 7) for i in range(30)]
 ORDERS = {
@@ -28,22 +33,50 @@ BEFORE = {"counting": 0.1, "province": 0.0, "sentiment": 0.5}
 AFTER = {"counting": 1.0, "province": 0.93, "sentiment": 0.4}
 TITLES = {"counting": "목록 세기", "province": "고장이 속한 도", "sentiment": "후기의 감정"}
 SCORES = [abs(random.Random(i).gauss(0.5, 0.2)) for i in range(300)]
+SEEDS = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+SAMPLE = read_tasks(REPO / "assets" / "sample" / "preprocess" / "tasks.jsonl")[:400]
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+KEPT = {name: {t: t - i / 10 for t in THRESHOLDS} for i, name in enumerate(["어절", "형태소"])}
+AGREED = {name: {t: (t, t - 0.1, t + 0.05) for t in THRESHOLDS} for name in KEPT}  # made up
+
+MEASURED = {"per_family": 60, "before": dict.fromkeys("ab", 0.0), "runs": [  # made up
+    {"variant": variant, "seed": seed, "mean": mean + seed / 50}
+    for variant, mean in [("응답", 0.8), ("전체", 0.5)] for seed in range(3)
+]}  # fmt: skip
 
 FIGURES = {
     "funnel": lambda: plots.funnel(
         SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88}), title="깔때기"
     ),
-    "funnel of nothing": lambda: plots.funnel(SimpleNamespace(kept=0, rejected={})),
-    "loss": lambda: plots.loss_curve([*LOG, {"step": 295, "train_runtime": 9.0}], title="손실"),
-    "loss of one step": lambda: plots.loss_curve(LOG[:1]),
-    "before and after": lambda: plots.before_after(BEFORE, AFTER, TITLES, title="튜닝 전과 후"),
-    "before and after, unnamed": lambda: plots.before_after(BEFORE, AFTER),
-    "win rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
-    "win rate alone": lambda: plots.win_rate(summarize_battle(GAMES)),
-    "similarity": lambda: plots.similarity_histogram(
+    "funnel: of nothing": lambda: plots.funnel(SimpleNamespace(kept=0, rejected={})),
+    "loss_curve": lambda: plots.loss_curve(
+        [*LOG, {"step": 295, "train_runtime": 9.0}], title="손실"
+    ),
+    "loss_curve: of one step": lambda: plots.loss_curve(LOG[:1]),
+    "before_after": lambda: plots.before_after(BEFORE, AFTER, TITLES, title="튜닝 전과 후"),
+    "before_after: unnamed": lambda: plots.before_after(BEFORE, AFTER),
+    "variants": lambda: plots.variants(MEASURED, {"응답": "응답만"}, title="마스크"),
+    "variants: of one run": lambda: plots.variants(
+        {**MEASURED, "runs": [{"variant": "a", "mean": 1.0}]}
+    ),
+    "win_rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
+    "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
+    "similarity_histogram": lambda: plots.similarity_histogram(
         SCORES, [s for s in SCORES if s < 0.7], title="필터 전과 후"
     ),
-    "similarity of nothing": lambda: plots.similarity_histogram([], [], threshold=None),
+    "similarity_histogram: of nothing": lambda: plots.similarity_histogram([], [], threshold=None),
+    "threshold_choice": lambda: plots.threshold_choice(
+        KEPT, AGREED, chosen=("형태소", 0.7), title="무엇으로 어디까지"
+    ),
+    "threshold_choice: nothing chosen": lambda: plots.threshold_choice(KEPT, {}),
+    "lengths": lambda: plots.lengths(SEEDS, title="길이"),
+    "lengths: of the sample": lambda: plots.lengths(SAMPLE),
+    "lengths: of one task": lambda: plots.lengths([Task("한 낱말", "", "답")]),
+    "lengths: of nothing": lambda: plots.lengths([]),
+    "verb_objects": lambda: plots.verb_objects(SEEDS, title="시키는 일"),
+    "verb_objects: of the sample": lambda: plots.verb_objects(SAMPLE),
+    "verb_objects: of one task": lambda: plots.verb_objects(SEEDS[:1]),
+    "verb_objects: of nothing": lambda: plots.verb_objects([]),
 }
 
 
@@ -65,6 +98,115 @@ def test_the_check_for_missing_glyphs_can_fail():
     figure = plots.win_rate(summarize_battle(GAMES), title="\u1c5a")  # a letter of Ol Chiki
     with pytest.raises(UserWarning, match="missing from font"):
         figure.savefig(io.BytesIO())
+
+
+def test_every_public_figure_is_drawn_here():
+    public = {
+        name
+        for name, function in inspect.getmembers(plots, inspect.isfunction)
+        if function.__module__ == plots.__name__ and not name.startswith("_")
+    }
+    assert public - {"use_korean_font"} == {name.partition(":")[0] for name in FIGURES}
+
+
+def font_files(text):
+    """The files that matplotlib looks through for the characters of a text."""
+    properties = text.get_fontproperties()
+    if properties.get_file():
+        return [str(properties.get_file())]
+    files = []
+    for family in properties.get_family():
+        one = properties.copy()
+        one.set_family(family)
+        files.append(font_manager.findfont(one, fallback_to_default=False))
+    return files
+
+
+def glyphless(figure):
+    """(character, text) for each character of a drawn figure that none of its fonts has."""
+    FigureCanvasAgg(figure).draw()  # tick labels are made by drawing
+    return [
+        (character, text.get_text())
+        for text in figure.findobj(Text)
+        for character in text.get_text().replace("\n", "")
+        if not any(
+            ord(character) in font_manager.get_font(file).get_charmap() for file in font_files(text)
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_character_of_every_figure_has_a_glyph(name):
+    assert glyphless(FIGURES[name]()) == []
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_the_check_of_glyphs_can_fail():
+    figure = plots.funnel(SimpleNamespace(kept=1, rejected={"\u1c5a": 1}))
+    assert set(glyphless(figure)) == {("\u1c5a", "\u1c5a")}
+    figure = plots.loss_curve(LOG)
+    figure.axes[0].set_title("손실", fontfamily="DejaVu Sans")
+    assert [character for character, _ in glyphless(figure)] == ["손", "실"]
+
+
+def test_the_fonts_are_found_and_know_every_syllable_of_hangul():
+    plots.use_korean_font()
+    for name in ("NanumGothic.ttf", "NanumGothicBold.ttf"):
+        file = plots._font_file(name)
+        assert file.is_file()
+        known = font_manager.get_font(file).get_charmap()
+        assert all(code in known for code in range(ord("가"), ord("힣") + 1))
+
+
+def boxes(figure):
+    """The texts of a drawn figure and the pixels they cover."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    texts = [t for ax in figure.axes for t in ax.texts if t.get_text()]
+    return {t: t.get_window_extent(renderer) for t in texts}
+
+
+@pytest.mark.parametrize("tasks", [SEEDS, SAMPLE], ids=["seeds", "sample"])
+def test_the_labels_of_the_treemap_are_inside_and_apart(tasks):
+    figure = plots.verb_objects(tasks)
+    extents = list(boxes(figure).values())
+    inside = figure.axes[0].get_window_extent()
+    for i, box in enumerate(extents):
+        assert inside.x0 - 1 <= box.x0 and box.x1 <= inside.x1 + 1
+        assert inside.y0 - 1 <= box.y0 and box.y1 <= inside.y1 + 1
+        assert not any(box.overlaps(other) for other in extents[:i])
+
+
+def test_the_area_of_a_tile_is_its_share():
+    sizes = [5, 3, 3, 2, 1]
+    tiles = plots._tiles(sizes, (0, 0, 2, 7))
+    assert [w * h for _, _, w, h in tiles] == pytest.approx(sizes)
+    assert plots._tiles([], (0, 0, 1, 1)) == []
+
+
+def test_the_last_value_of_the_loss_is_inside_and_above_the_axis():
+    """A loss that ends near zero used to be written across the axis and the edge."""
+    log = [{"step": i, "loss": 3 / i**2} for i in range(1, 60)]
+    figure = plots.loss_curve(log)
+    covered = {text.get_text(): box for text, box in boxes(figure).items()}
+    inside = figure.axes[0].get_window_extent()
+    assert set(covered) == {"3.00", "0.00"}
+    assert covered["0.00"].x1 < inside.x1 and covered["0.00"].y0 > inside.y0
+
+
+def test_the_treemap_counts_verbs_and_names_objects():
+    tasks = [Task("시를 지어 주세요.")] * 3 + [Task("글을 요약해 주세요.")]
+    said = words(plots.verb_objects(tasks))
+    assert {"짓다 3", "시", "요약하다 1", "글"} <= set(said)
+    assert any("2 of 2 verbs" in text and "100% of 4 tasks" in text for text in said)
+
+
+def test_the_lengths_say_how_many_and_the_median():
+    tasks = [Task("하나 둘 셋", "", "답")] * 2 + [Task("하나", "가 나", "답")]
+    said = set(words(plots.lengths(tasks)))
+    assert {"instruction 지시 (3)", "input 입력 (1)", "median 중앙값 3"} <= said
+    assert "median 중앙값 2" in said and "median 중앙값 1" in said
 
 
 def words(figure):

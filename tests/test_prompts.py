@@ -1,5 +1,7 @@
 """Templates, the generation prompt and its parser, and judge prompts that cannot be talked over."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from course_utils.prompts import (
     ALPACA,
     ALPACA_KO,
     KOALPACA,
+    TASKS_FORMAT,
     TEMPLATES,
     BattleParts,
     GradeParts,
@@ -167,7 +170,14 @@ def parse(text, **settings):
     PLAIN.replace("4. 입력", "입력").replace("4. 출력", "- 출력"),
     PLAIN + "###",
     PLAIN.replace("4. ", "4) ").replace("5. ", "5) "),
-], ids=range(22))
+    PLAIN.replace("4. ", "").replace("5. ", ""),
+    ("지시문:" + PLAIN).replace("4. ", "").replace("5. ", "").replace("###", ""),
+    ("4.\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n5.\n").replace("5. ", ""),
+    ("### 과제 4\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n**과제 5**\n\n")
+    .replace("5. ", ""),
+    PLAIN.replace("출력", "답변"),
+    PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
+], ids=range(28))
 def test_what_models_really_send(text):
     parsed = parse(text)
     assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
@@ -211,7 +221,75 @@ def test_numbered_lines_of_an_output_are_no_labels():
     assert parse(text).tasks == [Task("프로그램의 두 단계를 쓰세요.", "", output)]
 
 
+def as_json(*rows, **options):
+    options = {"ensure_ascii": False} | options
+    return json.dumps({"tasks": [row if isinstance(row, dict) else row.to_dict() for row in rows]},
+                      **options)
+
+
+JSON = as_json(WITH, WITHOUT)
+
+
+@pytest.mark.parametrize("text", [
+    JSON,
+    as_json(WITH, WITHOUT, indent=2).replace("\n", "\r\n"),
+    as_json(WITH, WITHOUT, ensure_ascii=True),
+    f"네, 새 과제입니다.\n\n```json\n{JSON}\n```\n도움이 되었기를 바랍니다.",
+    JSON[JSON.index("["):-1],  # the bare list
+    "\n".join(json.dumps(task.to_dict()) for task in (WITH, WITHOUT)),
+    JSON.replace("instruction", "지시문").replace("input", "입력").replace("output", "출력"),
+    JSON.replace('{"instr', '{"id": 4, "type": "글쓰기", "instr'),
+    JSON.replace('"input": ""', '"input": null'),
+    JSON.replace('"input": ""', '"input": "<noinput>"'),
+    JSON.replace("}]}", "},]}"),
+], ids=range(11))
+def test_json_that_models_really_send(text):
+    parsed = parse(text)
+    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
+
+
+@pytest.mark.parametrize(("text", "reasons", "finish_reason"), [
+    (JSON[:-12], ["truncated"], "length"),
+    (JSON[:-12], ["missing field"], "stop"),
+    (JSON, ["truncated"], "length"),
+    (as_json(WITH, {"instruction": "한국의 봄을 설명하세요.", "output": "짧습니다."}),
+     ["missing field"], "stop"),
+    (as_json({"instruction": "하나, 둘을 세세요.", "input": "", "output": ["하나", "둘"]}, WITH),
+     ["missing field"], "stop"),
+    (JSON.replace('바꾸어 주세요."', "바꾸어 주세요.", 1), ["missing field"], "stop"),
+    (as_json(WITH, {"instruction": "서울 지도를 그려 주세요.", "input": "", "output": "네."}),
+     ["needs another medium"], "stop"),
+])
+def test_every_bad_json_candidate_is_one_rejection(text, reasons, finish_reason):
+    parsed = parse(text, finish_reason=finish_reason)
+    assert [reason for reason, _ in parsed.rejected] == reasons
+    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
+
+
+def test_json_inside_an_output_is_content():
+    output = 'JSON은 이렇습니다.\n{"instruction": "a", "input": "", "output": "b"}'
+    text = f"자료를 JSON으로 바꿔 주세요.\n4. 입력: a와 b\n4. 출력: {output}"
+    assert parse(text).tasks == [Task("자료를 JSON으로 바꿔 주세요.", "a와 b", output)]
+
+
+def test_numbers_are_text_and_half_an_emoji_is_mended():
+    rows = '{"instruction": "셋과 넷을 더하세요.", "input": "\\ud83d", "output": 7}'
+    (task,) = parse(f"[{rows}]").tasks
+    assert task.output == "7" and task.input.encode("utf-8") == b"?"
+
+
+def test_the_json_prompt_is_read_back_and_names_its_format():
+    prompt = generation_prompt(SEEDS, 17, as_json=True)
+    assert read_generation_prompt(prompt) == (SEEDS, 17)
+    assert read_generation_prompt(prompt + " ") is None
+    assert parse(prompt.partition("보기:\n")[2]).tasks == SEEDS
+    item = TASKS_FORMAT["json_schema"]["schema"]["properties"]["tasks"]["items"]
+    assert item["required"] == list(item["properties"]) == ["instruction", "input", "output"]
+
+
 fragments = st.sampled_from([
+    '{"tasks": [', '{"instruction": "', '", "input": ', '""', '"output": "', '"}', "]}", "[[", "{",
+    '\\ud83d', "null", "\\", "5.\n", "과제 6\n", "지시문: ", "답변: ",
     "###", "\n", "\r\n", "\n###\n", "4. 지시문:", "5. 지시문: ", "６. 명령어：", "**", "입력:",
     "4. 입력: ", "5. Input:", "출력: ", "4. 출력:", "5. 출력: ", "<noinput>", "한 문장으로 쓰세요.",
     "답입니다.", "---\n", "```", "999999999999. 지시문:", "지도를 그려 주세요.", " ", "²", "7",

@@ -43,6 +43,59 @@ def test_the_shipped_recipes_say_what_the_course_says():
     assert l4.teacher.base_url is None and l4.teacher.price[0] > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "gpus", "parallel"),
+    [
+        ("offline", 16, 1, "none"),
+        ("gemma-2b-l4", 8, 1, "none"),
+        ("gemma-2b-t4", 8, 1, "none"),
+        ("koalpaca-12.8b-a100", 256, 1, "none"),
+        ("koalpaca-12.8b-2xa100", 256, 2, "ddp"),
+        ("alpaca-7b-fsdp", 128, 8, "fsdp"),
+    ],
+)
+def test_the_rows_of_a_step_stay_what_the_originals_had(name, rows, gpus, parallel):
+    spec = load_recipe(name).train
+    assert (spec.effective_batch, spec.gpus, spec.parallel) == (rows, gpus, parallel)
+
+
+def test_recipes_of_one_family_differ_where_their_comments_say_so():
+    def differences(one, other):
+        a, b = load_recipe(one).to_dict()["train"], load_recipe(other).to_dict()["train"]
+        return {key for key in a if a[key] != b[key]}
+
+    changed = {"batch_size", "gradient_accumulation", "dtype", "attention"}
+    assert differences("gemma-2b-l4", "gemma-2b-t4") == changed
+    changed = {"gradient_accumulation", "gpus", "parallel"}
+    assert differences("koalpaca-12.8b-a100", "koalpaca-12.8b-2xa100") == changed
+
+
+def test_what_the_originals_of_the_large_recipes_say():
+    alpaca, ko = load_recipe("alpaca-7b-fsdp").train, load_recipe("koalpaca-12.8b-a100").train
+    # Taori et al., 2023; tatsu-lab/stanford_alpaca
+    assert (alpaca.learning_rate, alpaca.epochs, alpaca.max_length) == (2e-5, 3, 512)
+    assert (alpaca.scheduler, alpaca.warmup, alpaca.weight_decay) == ("cosine", 0.03, 0.0)
+    assert alpaca.full and alpaca.held_dtype == "float32" and alpaca.template == "alpaca"
+    # Beomi/KoAlpaca, train_v1.1b/train.sh; an adapter in place of every weight
+    assert (ko.epochs, ko.max_length, ko.scheduler, ko.template) == (2, 1024, "linear", "koalpaca")
+    assert not ko.full and ko.held_dtype == "bfloat16" and len(ko.target_modules) == 4
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_names_its_source_and_can_be_sized_without_its_model(name):
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    recipe = load_recipe(name)
+    assert hash(recipe) == hash(load_recipe(name))
+    assert recipe.architecture or name == "offline"  # its model comes with the course
+
+
+def test_new_settings_change_nothing_for_recipes_without_them(tmp_path):
+    spec = load_recipe(write(tmp_path, MINIMAL)).train
+    assert (spec.gpus, spec.parallel, spec.sampling) == (1, "none", "random")
+    assert (spec.heldout, spec.report_to, spec.weight_decay) == (0.0, "none", 0.0)
+
+
 def test_defaults_and_numbers(tmp_path):
     recipe = load_recipe(write(tmp_path, MINIMAL + "train: {learning_rate: 1e-4, epochs: 3}\n"))
     assert recipe.name == "mine"
@@ -61,6 +114,16 @@ def test_defaults_and_numbers(tmp_path):
         (MINIMAL + "train: {dtype: bf16}", "'train.dtype' must be float32 or bfloat16 or float16"),
         (MINIMAL + "train: 3", "'train' must hold settings, not 3"),
         (MINIMAL + "judge: {model: j, price: [1]}", r"'judge.price' must be a list such as \[0.15"),
+        (MINIMAL + "train: {lora_r: -1}", "'train.lora_r' must be at least 0, not -1"),
+        (MINIMAL + "train: {batch_size: 0}", "'train.batch_size' must be at least 1, not 0"),
+        (MINIMAL + "train: {heldout: 1}", "'train.heldout' must be at least 0 and below 1, not 1"),
+        (MINIMAL + "train: {epochs: .nan}", "'train.epochs' must be at least 0, not nan"),
+        (MINIMAL + "train: {paralel: ddp}", "unknown key 'train.paralel'.*'train.parallel'"),
+        (MINIMAL + "train: {parallel: dp}", "'train.parallel' must be none or ddp or fsdp"),
+        (MINIMAL + "train: {report_to: wb}", "'train.report_to' must be none or tensorboard or"),
+        (MINIMAL + "train: {gpus: 2}", "'train.gpus' is 2 but 'train.parallel' is 'none'"),
+        (MINIMAL + "train: {parallel: ddp}", "'train.gpus' is 1 but 'train.parallel' is 'ddp'"),
+        (MINIMAL + "architecture: gemma", "'architecture' must be settings such as {model_type"),
         ("base_model: m\njudge: {model: j}", "'teacher' is missing"),
         ("base_model: m\nteacher: {}\njudge: {model: j}", "'teacher.model' is missing"),
         ("train: [", "cannot be read as YAML.*line 1"),
@@ -76,7 +139,7 @@ def test_mistakes_in_a_file_are_named(tmp_path, text, message):
 
 
 def test_unknown_recipe_names_the_closest_and_all():
-    with pytest.raises(RecipeError, match="'ofline'; the closest is 'offline'.*gemma-2b-l4, off"):
+    with pytest.raises(RecipeError, match="'ofline'; the closest is 'offline'.*gemma-2b-l4, g"):
         load_recipe("ofline")
     with pytest.raises(RecipeError, match="no recipe file nowhere.yaml"):
         load_recipe("nowhere.yaml")

@@ -14,7 +14,8 @@ from course_utils import REPO, __version__
 # DESIGN's order: everything here is light, torch and transformers begin with `train`.
 LIGHT = (
     "tasks", "korean", "prompts", "rules", "similarity", "collator", "stats", "recipe", "journal",
-    "llm", "checkpoint", "runtime", "generate", "judge", "report", "offline.world", "offline.start",
+    "llm", "connection", "batch", "checkpoint", "runtime", "generate", "retrieval", "domain",
+    "judge", "report", "offline.world", "offline.start",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}
 

@@ -1,7 +1,12 @@
 """The seed tasks: their schema, that they pass the course's own filters, and their answers."""
 
+import csv
+import datetime
 import json
 import re
+import sqlite3
+import statistics
+from itertools import product
 
 import pytest
 
@@ -15,10 +20,16 @@ ROWS = read_jsonl(PATH)
 TASKS = read_tasks(PATH)
 
 
-def code(name):
-    output = next(row["output"] for row in ROWS if row["name"] == name)
+BY_NAME = {row["name"]: row for row in ROWS}
+
+
+def block(name, language="python"):
+    return re.search(rf"```{language}\n(.*?)```", BY_NAME[name]["output"], re.DOTALL)[1]
+
+
+def code(name, before=""):
     space = {}
-    exec(re.search(r"```python\n(.*?)```", output, re.DOTALL)[1], space)
+    exec(before + "\n" + block(name), space)
     return space
 
 
@@ -30,9 +41,18 @@ def test_the_schema():
         assert isinstance(row["is_classification"], bool)
         assert all(row[key] == row[key].strip() for key in ("instruction", "input", "output"))
         assert row["instruction"].endswith((".", "?"))
-    assert len({row["name"] for row in ROWS}) == len({row["instruction"] for row in ROWS}) == 40
-    assert sum(bool(row["input"]) for row in ROWS) == 28
-    assert sum(row["is_classification"] for row in ROWS) == 6
+    assert len({row["name"] for row in ROWS}) == len({row["instruction"] for row in ROWS}) == 175
+    assert sum(bool(row["input"]) for row in ROWS) == 125
+    assert sum(row["is_classification"] for row in ROWS) == 26
+    assert ROWS[0]["id"] == "seed_001" and len(ROWS) == 175
+
+
+def test_a_classification_answers_with_a_label_and_others_do_not():
+    for row in ROWS:
+        if row["is_classification"]:
+            words = row["instruction"] + row["input"]
+            assert row["output"] in words or row["output"] in ("참", "표준어"), row["id"]
+            assert len(row["output"].split()) <= 2
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.meta["id"])
@@ -43,16 +63,63 @@ def test_every_seed_passes_the_rules_and_the_prompt(task):
 
 
 def test_no_two_seeds_are_alike():
-    assert len(filter_similar([task.instruction for task in TASKS], 0.7).kept) == 40
+    assert len(filter_similar([task.instruction for task in TASKS], 0.7).kept) == 175
 
 
 def test_the_answers_that_can_be_computed_are_right():
-    assert code("fix_average")["average"]([1, 2, 6]) == 3
-    assert code("mask_resident_number")["mask"]("a 900101-1234567 b") == "a 900101-******* b"
-    outputs = {row["name"]: row["output"] for row in ROWS}
+    outputs = {name: row["output"] for name, row in BY_NAME.items()}
     assert json.loads(outputs["to_json"])["취미"] == ["등산", "뜨개질"]
     assert f"{20_000 - 2 * 3_500 - 4_500:,}원" in outputs["change_from_receipt"]
     assert str(len(range(3, 101, 3))) + "개" in outputs["multiples_of_three"]
     assert f"{45 + 7 + 2}만 원" in outputs["monthly_cost"]
     assert 200 / 80 == 2.5 and "2시간 30분" in outputs["bus_travel_time"]
     assert 91 % 7 == 0 and outputs["is_it_prime"] == "합성수"
+    assert all(f"{n * 5 // 2:,}" in outputs["recipe_for_five"] for n in (200, 100, 80, 2, 500))
+    assert 5 + 10 + 35 + 8 == 58 and 12 + 4 + 27 + 6 == 49
+    assert "8시 54분" in outputs["choose_route"] and "9시 3분" in outputs["choose_route"]
+    assert all(f"{won:,}원" in outputs["price_per_hundred_grams"]
+               for won in (6300 * 100 // 450, 6500 * 100 // 500))
+    assert statistics.mean([1, 2, 3, 4, 90]) == 20 and "20이지만" in outputs["mean_and_median"]
+    assert statistics.median([1, 2, 3, 4, 90]) == 3 and "3입니다" in outputs["mean_and_median"]
+    assert f"{1200 + 1500 + 1350:,}만" in outputs["sales_table_to_text"]
+    assert "450kg" in outputs["harvest_last_year"] and 450 * 6 / 5 == 540
+    assert f"{47 * 2 + 1}" in outputs["next_in_sequence"]
+    assert f"{72_000 // 3_600}m" in outputs["kmh_to_ms"]
+    later = datetime.date(2025, 3, 25) + datetime.timedelta(100)
+    assert outputs["hundred_days_later"].startswith(f"{later.month}월 {later.day}일 목요일")
+    assert datetime.date(2025, 3, 25).weekday() == 1 and later.weekday() == 3
+    assert f"{30 - (18 + 15 - 7)}명" in outputs["neither_sport"]
+    assert sum(coins.count("앞") == 2 for coins in product("앞뒤", repeat=3)) == 3
+    assert outputs["three_coin_tosses"].startswith("3/8")
+    assert f"{round(1e6 * 1.03 ** 2):,}원" in outputs["simple_or_compound_interest"]
+    assert 16 + 25 > 36 and outputs["triangle_kind"] == "예각삼각형"
+    assert "토끼는 16 ÷ 2 = 8마리, 닭은 20 - 8 = 12마리" in outputs["chickens_and_rabbits"]
+    assert 2 * 12 + 4 * 8 == 56
+
+
+def test_the_code_does_what_its_text_says():
+    assert code("fix_average")["average"]([1, 2, 6]) == 3
+    assert code("mask_resident_number")["mask"]("a 900101-1234567 b") == "a 900101-******* b"
+    is_palindrome = code("palindrome_function")["is_palindrome"]
+    assert is_palindrome("다시, 합창합시다!") and not is_palindrome("안녕")
+    pattern = BY_NAME["color_code_regex"]["output"].split("`")[1]
+    assert re.findall(pattern, "#1A2B3C로 #ffffff #FFF #1234567 #12345G") == ["#1A2B3C", "#ffffff"]
+    assert code("removing_while_looping")["remove_negatives"]([-1, -2, 3]) == [3]
+    space = {}
+    exec(BY_NAME["removing_while_looping"]["input"], space)
+    assert space["remove_negatives"]([-1, -2, 3]) == [-2, 3]  # the bug is as described
+    broken, said = BY_NAME["explain_type_error"]["input"].split("\n\n")
+    with pytest.raises(TypeError, match=re.escape(said.removeprefix("TypeError: "))):
+        exec(broken, {})
+    assert code("rename_for_meaning")["discounted_price"](48_000, 30) == 33_600
+    tests = code("write_pytest_cases", BY_NAME["write_pytest_cases"]["input"])
+    tests["test_pass"](60), tests["test_fail"](59), tests["test_out_of_range"](101)
+    rows = csv.DictReader(BY_NAME["weather_json_to_csv"]["output"].splitlines())
+    assert list(rows) == [{key: str(value) for key, value in row.items()}
+                          for row in json.loads(BY_NAME["weather_json_to_csv"]["input"])]
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE orders(id, customer, amount, ordered_on)")
+    database.executemany("INSERT INTO orders(customer, amount) VALUES (?, ?)",
+                         [("가", 5), ("나", 3), ("가", 1), ("다", 9), ("라", 1)])
+    best = database.execute(block("sql_top_customers", "sql")).fetchall()
+    assert best == [("다", 9), ("가", 6), ("나", 3)]

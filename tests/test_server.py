@@ -207,6 +207,93 @@ def test_latency():
         assert time.monotonic() - start >= 0.3
 
 
+def test_without_latency_no_reply_waits_for_the_network(url):
+    connection = http.client.HTTPConnection(url.removeprefix("http://").removesuffix("/v1"))
+    times = []
+    for _ in range(20):  # on one connection, where Nagle's algorithm would hold every reply back
+        start = time.perf_counter()
+        connection.request("GET", "/v1/models")
+        connection.getresponse().read()
+        times.append(time.perf_counter() - start)
+    connection.close()
+    assert min(times[5:]) < 0.03
+
+
+# --- Files and batches (what becomes of them is tested with the client, in test_batch.py) -------
+
+
+def test_files_and_batches_speak_the_protocol(url):
+    import openai
+
+    def line(name, text="안녕?", **more):
+        row = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions",
+               "body": body(text, **more)}
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+    def create(client, content, **more):
+        file = client.files.create(file=("asked.jsonl", content), purpose="batch")
+        assert (file.bytes, file.filename) == (len(content), "asked.jsonl")
+        assert client.files.retrieve(file.id) == file
+        assert client.files.content(file.id).content == content
+        asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h", **more}
+        return client.batches.create(input_file_id=file.id, **asked)
+
+    def end(client, batch):
+        deadline = time.monotonic() + 30
+        while batch.status not in ("completed", "failed") and time.monotonic() < deadline:
+            time.sleep(0.02)
+            batch = client.batches.retrieve(batch.id)
+        return batch
+
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=url, api_key="any", max_retries=0,
+                       http_client=http_client) as client:
+        batch = create(client, line("a") + line("b", max_tokens=0) + line("다"),
+                       metadata={"lesson": "01"})
+        assert batch.status == "validating" and batch.metadata == {"lesson": "01"}
+        batch = end(client, batch)
+        counts = batch.request_counts
+        assert (batch.status, counts.total, counts.completed, counts.failed) == (
+            "completed", 3, 2, 1)
+        replies = client.files.content(batch.output_file_id).content.splitlines()
+        first, second = map(json.loads, replies)
+        assert (first["custom_id"], second["custom_id"]) == ("a", "다")
+        assert first["response"]["body"] == json.loads(post(url, body("안녕?"))[2])
+        (mistake,) = client.files.content(batch.error_file_id).content.splitlines()
+        response = json.loads(mistake)["response"]
+        assert response["status_code"] == 400
+        assert response["body"]["error"]["param"] == "max_tokens"
+
+        for content, code in ((b"", "empty_file"), (line("a") * 2, "duplicate_custom_id"),
+                              (b"{\n", "invalid_json_line"),
+                              (line("a") + line("b", model="x"), "mismatched_model"),
+                              (line("a").replace(b"/v1/chat", b"/v1"), "invalid_url")):
+            failed = end(client, create(client, content))
+            assert failed.status == "failed" and failed.errors.data[0].code == code
+        assert len(list(client.batches.list(limit=2))) == 6  # three pages, newest first
+        assert next(iter(client.batches.list(limit=2))).id == failed.id
+
+        for wrong in (
+            lambda: client.files.create(file=b"", purpose="fine-tune"),
+            lambda: create(client, line("a"), endpoint="/v1/embeddings"),
+            lambda: client.batches.cancel(batch.id),
+        ):
+            with pytest.raises(openai.BadRequestError):
+                wrong()
+        for gone in (client.files.retrieve, client.files.content, client.batches.retrieve):
+            with pytest.raises(openai.NotFoundError, match="nothing-1"):
+                gone("nothing-1")
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="refused").batches.list()
+
+
+def test_a_batch_takes_as_long_as_it_is_told_to():
+    from course_utils.offline.server import _parse
+
+    _, settings = _parse(["--batch-seconds", "3", "--batch-window", "2"])
+    assert (settings.batch_seconds, settings.batch_window) == (3, 2)
+
+
 # --- Process ----------------------------------------------------------------------------------
 
 

@@ -1,14 +1,18 @@
 """The filter decides exactly what scoring every pair with rouge-score would decide."""
 
+import json
+import random
 import subprocess
 import sys
+from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from course_utils import REPO, CourseError
+from course_utils import REPO, CourseError, similarity
 from course_utils.similarity import (
     Match,
     SimilarityFilter,
@@ -24,9 +28,15 @@ class Spaces:
 
 
 SCORER = rouge_scorer.RougeScorer(["rougeL"], tokenizer=Spaces())
-# Few different tokens and short texts: ties, repeats and scores on the threshold are the rule.
-texts = st.lists(st.text("abcd ", max_size=16).map(lambda text: " ".join(text)), max_size=14)
-thresholds = st.sampled_from([0, 0.2, 0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 1]) | st.floats(0, 1)
+# Few different tokens: ties, repeats and scores on the threshold are the rule. Most texts are
+# short, none or one token among them; the long ones mix texts of very different lengths.
+short = st.text("abcd ", max_size=16)
+long = st.builds(lambda part, times, end: part * times + end,
+                 st.text("abcdefgh", max_size=9), st.integers(1, 9), st.text("abz", max_size=5))
+text = st.one_of(short, short, long).map(" ".join)
+texts = st.lists(text, max_size=14)
+thresholds = (st.sampled_from([0, 0.2, 0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 1, 1.0 - 2**-53])
+              | st.floats(0, 1))
 
 
 def score(a, b):
@@ -52,28 +62,86 @@ def test_decisions_and_matches_equal_brute_force(texts, threshold):
     filtered = filter_similar(texts, threshold, str.split)
     assert (filtered.kept, filtered.dropped) == (kept, dropped)
 
-    similar = SimilarityFilter(threshold, str.split)  # and one at a time, frequencies unknown
-    for index, text in enumerate(texts):
-        match = similar.admit(text)
-        if index in dropped:
-            assert match == dropped[index]._replace(index=kept.index(dropped[index].index))
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["admit", "admit", "add", "nearest", "among"]), text),
+                max_size=20), thresholds)
+def test_any_order_of_calls_equals_brute_force(calls, threshold):
+    similar, kept = SimilarityFilter(threshold, str.split), []
+    for call, text in calls:
+        among = len(kept) // 2 if call == "among" else len(kept)
+        near = nearest(kept[:among], text)
+        expected = near and Match(near[0], kept[near[0]], near[1])
+        if call == "nearest":
+            assert similar.nearest(text) == expected
+        elif call == "among":
+            assert similar.nearest(text, among=among) == expected
+        elif call == "add":
+            similar.add(text)
+            kept.append(text)
+        elif near and near[1] > threshold:
+            assert similar.admit(text) == expected
         else:
-            assert match is None
-    assert similar.texts == [texts[index] for index in kept]
+            assert similar.admit(text) is None
+            kept.append(text)
+        assert (similar.texts, len(similar)) == (kept, len(kept))
 
 
-@settings(max_examples=200, deadline=None)
-@given(texts, st.text("abcde ", max_size=16).map(" ".join))
-def test_nearest_equals_brute_force(texts, text):
-    similar = SimilarityFilter(0.7, str.split)
-    for other in texts:
-        similar.add(other)
-    expected = nearest(texts, text)
-    match = similar.nearest(text)
-    assert (match and (match.index, match.score)) == expected
-    half = len(texts) // 2
-    match = similar.nearest(text, among=half)
-    assert (match and (match.index, match.score)) == nearest(texts[:half], text)
+def test_long_texts_equal_brute_force():
+    rng = random.Random(0)
+    words = [f"w{int(rng.paretovariate(0.6))}" for _ in range(12_000)]
+    texts = [" ".join(words[start:start + 2000]) for start in range(0, 10_000, 700)]
+    texts += [" ".join(rng.choices(words, k=length)) for length in (1, 3, 40, 500, 2000)]
+    for first, second in pairwise(list(texts)):  # half of one and half of the other
+        texts.append(" ".join(first.split()[:1000] + second.split()[1000:]))
+    rows = [text.split() for text in texts]
+    for threshold in (0.3, 0.7):
+        kept, dropped = [], {}
+        for index, row in enumerate(rows):
+            best = max(((rouge_l(row, rows[i]), -i) for i in kept), default=(0, 0))
+            if best[0] > threshold:
+                dropped[index] = Match(-best[1], texts[-best[1]], best[0])
+            else:
+                kept.append(index)
+        filtered = filter_similar(texts, threshold, str.split)
+        assert (filtered.kept, filtered.dropped) == (kept, dropped)
+        assert len(kept) > 3 < len(dropped)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7])
+def test_real_korean_equals_brute_force(threshold):
+    lines = (REPO / "data/seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["instruction"] for line in lines[:40]]
+    texts += [f"{text} 세 문장으로 짧게 써 주세요." for text in texts[::2]]
+    rows = [" ".join(morphemes(text)) for text in texts]
+    kept = []
+    for index, row in enumerate(rows):
+        near = nearest([rows[i] for i in kept], row)
+        if not near or near[1] <= threshold:
+            kept.append(index)
+    assert filter_similar(texts, threshold).kept == kept
+    similar = SimilarityFilter(threshold)
+    assert [i for i, text in enumerate(texts) if similar.admit(text) is None] == kept
+    assert len(kept) < len(texts)
+
+
+def test_only_what_the_bound_allows_is_scored():
+    rng = random.Random(0)
+    words = [f"w{int(3000 ** rng.random())}" for _ in range(30_000)]  # Zipf: the first has 9 %
+    texts = [" ".join(words[start:start + 15]) for start in range(0, 30_000, 15)]
+    scored = []
+
+    def counted(row, others, extract=similarity.process.extract_iter, **options):
+        scored.append(len(others))
+        return extract(row, others, **options)
+
+    with patch.object(similarity.process, "extract_iter", counted):
+        similar = SimilarityFilter(0.7, str.split)
+        assert sum(similar.admit(text) is None for text in texts) > 1900
+        assert sum(scored) < 20  # of two million pairs
+        for text in texts[::100]:
+            similar.nearest(f"{text} w0")
+        assert sum(scored) < 20 * 2000 / 10
 
 
 @given(st.lists(st.sampled_from("가나다라")), st.lists(st.sampled_from("가나다라")))

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
+from course_utils import CourseError, trainer
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode
 from course_utils.inference import ModelFolderError
-from course_utils.recipe import load_recipe
+from course_utils.recipe import load_recipe, recipe_names
 from course_utils.tasks import Task, write_tasks
 from course_utils.train import TrainError, main, train
 
@@ -64,7 +65,7 @@ def kill_at(step):
 
 
 def no_training(monkeypatch):
-    monkeypatch.setattr(train_module, "_trainer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(trainer, "make_trainer", lambda *_, **__: pytest.fail("trained again"))
 
 
 def test_the_result_is_sealed_and_complete(reference, recipe):
@@ -178,6 +179,38 @@ def test_an_unfinished_run_of_another_training_is_not_continued(recipe, store, r
     assert adapter_bytes(result) == adapter_bytes(reference)
 
 
+def test_what_two_processes_began_one_does_not_throw_away(recipe, store, reference, monkeypatch):
+    with pytest.raises(Killed):
+        train(recipe, store, TASKS, callbacks=[kill_at(6)])
+    marker = store.local("train-progress") / "identity.json"
+    mine = marker.read_text()
+    marker.write_text(json.dumps({**json.loads(mine), "processes": 2}))
+    with pytest.raises(TrainError, match="begun by 2 processes .* and 1 cannot .* start 2 again"):
+        train(recipe, store, TASKS)
+    marker.write_text(mine)
+    assert adapter_bytes(train(recipe, store, TASKS)) == adapter_bytes(reference)
+
+
+def test_a_model_of_unknown_size_is_trained_all_the_same(
+    recipe, store, tokenizer, tmp_path, capsys
+):
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "qwen")
+    tokenizer.save_pretrained(tmp_path / "qwen")
+    recipe = recipe.replace("base_model", str(tmp_path / "qwen"))
+    result = train(recipe, store, TASKS)
+    assert result.last_loss < result.first_loss
+    assert "unknown for this model" in capsys.readouterr().out
+
+
 def test_another_base_of_the_same_name_trains_anew(recipe, store, tiny_base, tmp_path, capsys):
     base = shutil.copytree(tiny_base, tmp_path / "base")
     recipe = recipe.replace("base_model", str(base)).replace("train.epochs", 0.5)
@@ -210,6 +243,276 @@ def test_rows_and_tasks_that_cannot_be_trained_on(recipe, store, tokenizer, tiny
         train(recipe, store)
     with pytest.raises(ModelFolderError, match="no model folder 'assets/none'"):
         train(recipe.replace("base_model", "assets/none"), store, TASKS)
+
+
+def test_what_was_sealed_before_a_setting_existed_is_not_trained_again(recipe, store, capsys):
+    short = recipe.replace("train.epochs", 0.5)
+    first = train(short, store, TASKS)
+    work = store.local("train")
+    result = json.loads((work / "result.json").read_text())
+    for name in ("heldout", "sampling", "report_to", "gpus", "parallel", "weight_decay"):
+        result["identity"]["train"].pop(name, None)
+    (work / "result.json").write_text(json.dumps(result))
+    store.seal("train")
+    capsys.readouterr()
+    assert adapter_bytes(train(short, store, TASKS)) == adapter_bytes(first)
+    assert "Already trained" in capsys.readouterr().out
+    train(short.replace("train.weight_decay", 0.1), store, TASKS)
+    assert "anew: train.weight_decay was 0.0 and is 0.1." in capsys.readouterr().out
+
+
+def test_who_watches_changes_nothing(recipe, store, monkeypatch):
+    first = train(recipe.replace("train.epochs", 0.5), store, TASKS)
+    no_training(monkeypatch)
+    watched = recipe.replace("train.epochs", 0.5).replace("train.report_to", "wandb")
+    assert train(watched, store, TASKS) == first
+
+
+@pytest.mark.parametrize("where", ["tensorboard", "wandb"])
+def test_a_report_to_what_is_not_installed(recipe, store, monkeypatch, where):
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TrainError, match=f"{where}, which is not installed: run `pip install"):
+        train(recipe.replace("train.report_to", where), store, TASKS)
+
+
+# Each way of training that keeps more than an adapter's state, or its own order of rows.
+WAYS = {
+    "whole": {"lora_r": 0, "lora_dropout": 0.0, "learning_rate": 1e-4},
+    "heldout": {"heldout": 0.3, "sampling": "length"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("step", [3, 8])  # of 12 and 10, with checkpoints at 4 and 8
+def test_a_killed_run_of_another_kind_ends_in_the_same_bytes(recipe, tmp_path, way, step):
+    settings = {"save_steps": 2, **WAYS[way]}
+    for key, value in settings.items():
+        recipe = recipe.replace(f"train.{key}", value)
+    runs = [CheckpointStore.open(name, tmp_path) for name in ("whole", "killed")]
+    whole = train(recipe, runs[0], TASKS)
+    with pytest.raises(Killed):
+        train(recipe, runs[1], TASKS, callbacks=[kill_at(step)])
+    resumed = train(recipe, runs[1], TASKS)
+    assert adapter_bytes(resumed) == adapter_bytes(whole)
+    timed = ("seconds", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    logs = [[{k: e[k] for k in e if k not in timed} for e in r.log] for r in (whole, resumed)]
+    assert logs[0] == logs[1]
+
+
+def test_every_weight_is_trained_and_loads_as_a_base(recipe, store, tiny_base, reference):
+    from course_utils.inference import load_model, reply
+
+    spec = {"lora_r": 0, "weight_decay": 0.1, "epochs": 1}
+    for key, value in spec.items():
+        recipe = recipe.replace(f"train.{key}", value)
+    result = train(recipe, store, TASKS)
+    names = {p.name for p in result.adapter.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert "training_args.bin" not in names
+    assert train_module.TrainResult.load(result.adapter.parent) == result
+    before, _ = load_model(tiny_base, dtype="float32", device="cpu")
+    after, tokenizer = load_model(result.adapter, dtype="float32", device="cpu")
+    weights = dict(after.named_parameters())
+    assert all(not weights[name].equal(old) for name, old in before.named_parameters())
+    assert len(reply(after, tokenizer, ["안녕"], max_new_tokens=4)) == 1
+
+
+def exact_loss(model, rows):
+    """The mean over all labels, one row at a time and without a Trainer."""
+    import torch
+
+    total = count = 0
+    for row in rows:
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:])
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        total, count = total + float(loss.sum()), count + int((labels != -100).sum())
+    return total / count
+
+
+def test_the_held_out_loss_is_exact_and_never_trained_on(recipe, store, tiny_base, tokenizer):
+    from course_utils.inference import load_model
+
+    rows = [encode(tokenizer, "안녕" * n, "반갑습니다" * (1 + n % 5), 200) for n in range(1, 25)]
+    held = recipe.replace("train.heldout", 0.25).replace("train.sampling", "length")
+    seen = []
+
+    def remember(*arguments, **options):
+        seen.append([row["input_ids"] for row in arguments[2]])
+        return made(*arguments, **options)
+
+    made = trainer.make_trainer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "make_trainer", remember)
+        result = train(held, store, rows=rows)
+    kept = [row for row in rows if row["input_ids"] not in seen[0]]
+    assert len(kept) == 6 and len(seen[0]) == 18
+    before, _ = load_model(tiny_base, dtype="float32", device="cpu")
+    after, _ = load_model(tiny_base, result.adapter, dtype="float32", device="cpu")
+    assert result.first_eval_loss == pytest.approx(exact_loss(before, kept), rel=1e-5)
+    assert result.last_eval_loss == pytest.approx(exact_loss(after, kept), rel=1e-5)
+    assert result.last_eval_loss < result.first_eval_loss
+    steps = [entry["step"] for entry in result.log if "eval_loss" in entry]
+    assert (steps[0], steps[-1]) == (0, result.steps)
+    assert result.tokens == 2 * sum(map(len, seen[0]))
+    # The division follows the rows, not their order.
+    shuffled = train_module._split(rows[::-1], 0.25)[1]
+    assert sorted(map(str, shuffled)) == sorted(map(str, kept))
+
+
+def test_a_share_that_leaves_nothing(recipe, store):
+    with pytest.raises(TrainError, match="train.heldout is 0.5, which leaves none of 24 rows"):
+        train(recipe.replace("train.heldout", 0.5), store, [TASKS[0]] * 24)
+
+
+def test_rows_of_like_length_lie_side_by_side():
+    lengths = [7 * n % 100 for n in range(1003)]
+    order = trainer.RowOrder(1003, 0, lengths=lengths, batch=8)
+    first, again = list(order), list(order)
+    assert first == again and sorted(first) == list(range(1003))
+    batches = [[lengths[i] for i in first[at : at + 8]] for at in range(0, 1003, 8)]
+    assert len(batches[-1]) == 3, "the incomplete batch comes last, so it stays the only one"
+    assert max(batches[0]) == max(lengths), "too little memory should show at once"
+    padding = sum(len(b) * max(b) - sum(b) for b in batches) / sum(len(b) * max(b) for b in batches)
+    assert padding < 0.02
+    means = [sum(b) / len(b) for b in batches]
+    assert means[1:] != sorted(means[1:]), "not from short to long"
+    order.epoch = 1
+    assert list(order) != first
+    # Without lengths it is what PyTorch's own sampler would give.
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    expected = torch.randperm(1003, generator=generator).tolist()
+    assert list(trainer.RowOrder(1003, 3)) == expected
+
+
+def test_every_epoch_has_its_own_order_also_when_gone_on_from(recipe, store, monkeypatch):
+    epochs = []
+    real = trainer.RowOrder.__iter__
+    noting = lambda self: epochs.append(self.epoch) or real(self)  # noqa: E731
+    monkeypatch.setattr(trainer.RowOrder, "__iter__", noting)
+    with pytest.raises(Killed):
+        train(recipe, store, TASKS, callbacks=[kill_at(10)])
+    assert epochs == [0, 1]
+    train(recipe, store, TASKS)
+    assert epochs == [0, 1, 1]
+
+
+def test_length_grouping_is_what_the_trainer_uses(recipe, store, tokenizer):
+    from transformers import TrainerCallback
+
+    rows = [encode(tokenizer, "안녕" * n, "네", 200) for n in range(1, 25)]
+    widths = {}
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+            batches = [batch["input_ids"] for batch in train_dataloader]
+            widths[step] = sum(b.numel() for b in batches)
+
+    for step in ("random", "length"):
+        way = recipe.replace("train.sampling", step).replace("train.epochs", 0.2)
+        train(way, store, rows=rows, step=step, callbacks=[Watch()])
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    assert widths["random"] > 1.2 * tokens and widths["length"] < 1.1 * tokens
+
+
+def test_a_tokenizer_without_a_pad_token(recipe, store, tmp_path, tokenizer):
+    """GPT-NeoX's tokenizers have one special token for everything, and a model with other names."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+    from course_utils.inference import load_model, reply
+
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token="<eos>", bos_token="<eos>"
+    )
+    assert bare.pad_token is None
+    config = GPTNeoXConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, bos_token_id=1, eos_token_id=1, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "neox")
+    bare.save_pretrained(tmp_path / "neox")
+    recipe = recipe.replace("base_model", str(tmp_path / "neox"))
+    recipe = recipe.replace("train.template", "koalpaca")
+    recipe = recipe.replace("train.target_modules", ["query_key_value", "dense"])
+    result = train(recipe, store, TASKS)
+    assert result.last_loss < result.first_loss
+    model, bare = load_model(tmp_path / "neox", result.adapter, dtype="float32", device="cpu")
+    assert len(reply(model, bare, ["### 질문: 안녕", "안녕"], max_new_tokens=4)) == 2
+
+
+def test_what_is_too_large_is_said_before_a_model_is_loaded(recipe, store, monkeypatch):
+    def refuse(card):
+        raise CourseError("too large")
+
+    no_training(monkeypatch)
+    store.local("train-progress").joinpath("mine").write_text("an unfinished run")
+    monkeypatch.setattr(train_module, "check", refuse)
+    with pytest.raises(CourseError, match="too large"):
+        train(recipe, store, TASKS)
+    assert (store.local("train-progress") / "mine").exists(), "nothing was removed"
+
+
+def test_several_gpus_and_one_process_is_one_sentence(recipe, store, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainError, match="sees 2 GPUs: .*torchrun --nproc_per_node=2 -m course_u"):
+        train(recipe, store, TASKS)
+
+
+def test_what_the_arguments_say_on_gpus(recipe, monkeypatch):
+    """Which process computes what is decided here; the arguments themselves need no GPU."""
+    made = trainer._checkpointing
+    full = recipe.replace("train.lora_r", 0).replace("train.activation_checkpointing", True).train
+    lora = recipe.replace("train.activation_checkpointing", True).train
+    (own,) = made(lora, True, False).items()
+    assert own[0] in ("activation_checkpointing", "gradient_checkpointing") and own[1] is True
+    assert made(lora, False, False)[own[0]] is False  # a CPU has memory enough
+    sharded = made(full, True, True)
+    assert sharded["fsdp"] is True and sharded["fsdp_config"]["version"] == 2
+    # One of the two, never both: the Trainer's own or FSDP2's.
+    assert (sharded[own[0]], sharded["fsdp_config"]["activation_checkpointing"]) == (False, True)
+    sharded = made(lora, True, True)
+    assert (sharded[own[0]], sharded["fsdp_config"]["activation_checkpointing"]) == (True, False)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_is_trained_is_float32_under_half_precision(recipe, tiny_base, dtype):
+    """A GradScaler refuses float16 gradients, and bfloat16 would round small updates away."""
+    import torch
+    from peft import get_peft_model
+
+    from course_utils.inference import load_base
+
+    spec = recipe.replace("train.dtype", dtype).train
+    model, _ = load_base(tiny_base, dtype=spec.held_dtype)
+    model = get_peft_model(model, trainer._lora(spec))
+    kept = {p.requires_grad: p.dtype for p in model.parameters()}
+    assert kept == {False: getattr(torch, dtype), True: torch.float32}
+    whole = recipe.replace("train.dtype", dtype).replace("train.lora_r", 0).train
+    assert whole.held_dtype == "float32" and trainer._lora(whole) is None
+
+
+def test_an_empty_adapter_is_never_sealed(recipe, store, monkeypatch):
+    from safetensors.torch import save_file
+
+    save = trainer.SFTTrainer.save_model
+
+    def empty(self, folder, **options):
+        save(self, folder, **options)
+        if not options:  # the last time, not a checkpoint
+            save_file({}, folder / "adapter_model.safetensors")
+
+    monkeypatch.setattr(trainer.SFTTrainer, "save_model", empty)
+    with pytest.raises(TrainError, match="saved empty"):
+        train(recipe, store, TASKS)
+    assert store.latest("train") is None
+    assert (store.local("train-progress") / "checkpoints" / f"checkpoint-{STEPS}").is_dir()
 
 
 def test_the_data_of_the_step_before_is_found(recipe, store, reference):
@@ -256,6 +559,13 @@ def test_command_line(recipe, reference, tmp_path, tiny_base, capsys):
     assert f"in {STEPS} steps" in capsys.readouterr().out
     saved = tmp_path / "runs/cli/train/part-0001/adapter/adapter_model.safetensors"
     assert saved.read_bytes() == adapter_bytes(reference)[saved.name]
+    capsys.readouterr()
+    assert main([str(path), "--dry-run", "--tasks", str(tmp_path / "data.jsonl")]) == 0
+    said = capsys.readouterr().out
+    assert "24, the longest" in said and "total" in said
+    assert main([str(path), "--dry-run", "--run", "empty", *options[2:]]) == 0
+    assert "unknown. The run 'empty' has no instruction data yet" in capsys.readouterr().out
+    assert not (tmp_path / "runs" / "empty").exists()
     for arguments, message in [
         (["typo"], "no recipe named 'typo'"),
         ([str(path), "--tasks", "none.jsonl"], "none.jsonl"),
@@ -265,3 +575,17 @@ def test_command_line(recipe, reference, tmp_path, tiny_base, capsys):
         assert main(arguments) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_asked_and_tried_here(name, tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    assert main([name, "--dry-run", *root]) == 0
+    said = capsys.readouterr().out
+    assert "total" in said and name in said
+    assert main([name, "--tiny", *root]) == 0
+    assert "loss " in capsys.readouterr().out
+    (result,) = tmp_path.glob(f"{name}/tiny/part-0001/result.json")
+    result = json.loads(result.read_text())
+    assert result["recipe"]["name"] == f"{name}-tiny"
+    assert not (tmp_path / name / "train").exists(), "a trial never takes the place of a result"

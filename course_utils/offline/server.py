@@ -4,8 +4,8 @@ The course reaches it through the openai client and a base_url, like any other p
 a line of its code differs. The same request body always gets the same reply, byte for byte.
 
 What it is: /v1/models and /v1/chat/completions with usage, finish_reason, the teacher's replies as
-json_schema, errors in OpenAI's form, and delays and faults on demand. What it is not: streaming,
-tools, several choices, or a language model (see `simulated`).
+json_schema, files and batches (see `batches`), errors in OpenAI's form, and delays and faults on
+demand. What it is not: streaming, tools, several choices, or a language model (see `simulated`).
 """
 
 import argparse
@@ -30,6 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from course_utils.offline.batches import Batches
+from course_utils.offline.protocol import ApiError, authorize
 from course_utils.offline.simulated import (
     HONEST,
     JUDGE,
@@ -40,34 +42,23 @@ from course_utils.offline.simulated import (
     teach,
 )
 
-REFUSED_KEY = "refused"
-"""The one API key that is turned away, so that a refusal can be seen."""
-
 HOST = "127.0.0.1"
 CHARACTERS_PER_TOKEN = 2
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line sets; `latency` is in seconds, the other numbers are shares."""
+    """What the command line sets: seconds (`latency`, `batch_seconds`, `batch_window`), shares."""
 
     latency: float = 0.0
     faults: float = 0.0
     seed: int = 0
     refuse_max_tokens: bool = False
     log: str | None = None
+    batch_seconds: float = 0.0
+    batch_window: float = 86_400.0
     traits: JudgeTraits = field(default_factory=JudgeTraits)
     imperfections: Imperfections = field(default_factory=Imperfections)
-
-
-class ApiError(Exception):
-    """An error in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, param: str = ""):
-        super().__init__(message)
-        kind = {429: "rate_limit_error", 500: "server_error"}.get(status, "invalid_request_error")
-        self.status = status
-        self.error = {"message": message, "type": kind, "param": param or None, "code": code}
 
 
 def count_tokens(text: str) -> int:
@@ -178,31 +169,49 @@ def make_app(settings: Settings) -> Starlette:
     """The application; `settings` decide everything but the count of attempts at each request."""
     attempts: Counter[str] = Counter()
 
+    def strike(name: str) -> bool:
+        """Whether the reply to this attempt is to break off; raises ApiError for other faults."""
+        attempts[name] += 1
+        # Each attempt draws anew, so whoever tries again gets through, and does so in every run.
+        rng = random.Random(f"fault/{settings.seed}/{name}/{attempts[name]}")
+        fault = rng.choice(["429", "500", "drop"]) if rng.random() < settings.faults else None
+        _log(settings.log, {"request": name, "attempt": attempts[name], "fault": fault})
+        if fault == "429":
+            raise ApiError(429, "Rate limit reached (simulated): try again.", "rate_limit_exceeded")
+        if fault == "500":
+            raise ApiError(500, "The server had an error (simulated): try again.")
+        return fault == "drop"
+
     async def list_models(request: Request) -> Response:
-        _authorize(request)
+        authorize(request)
         model = {"object": "model", "created": 0, "owned_by": "simulation"}
         return JSONResponse({"object": "list", "data": [{"id": name, **model} for name in MODELS]})
 
     async def chat_completions(request: Request) -> Response:
-        _authorize(request)
+        authorize(request)
         try:
             body = json.loads(await request.body())
         except ValueError:
             raise ApiError(400, "The request body is not valid JSON.") from None
         await asyncio.sleep(settings.latency)
-        digest = _digest(body)
-        attempts[digest] += 1
-        # Each attempt draws anew, so whoever tries again gets through, and does so in every run.
-        rng = random.Random(f"fault/{settings.seed}/{digest}/{attempts[digest]}")
-        fault = rng.choice(["429", "500", "drop"]) if rng.random() < settings.faults else None
-        _log(settings.log, {"request": digest, "attempt": attempts[digest], "fault": fault})
-        if fault == "429":
-            raise ApiError(429, "Rate limit reached (simulated): try again.", "rate_limit_exceeded")
-        if fault == "500":
-            raise ApiError(500, "The server had an error (simulated): try again.")
-        if fault == "drop":
-            return Dropped()
-        return JSONResponse(complete(body, settings))
+        return Dropped() if strike(_digest(body)) else JSONResponse(complete(body, settings))
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        """One line of a batch."""
+        if strike(_digest(body)):
+            raise ApiError(500, "The server had an error (simulated): submit it again.")
+        return complete(body, settings)
+
+    def handler(handle):
+        """An address of the Batch API; one that breaks off has done its work all the same."""
+        async def handled(request: Request) -> Response:
+            authorize(request)
+            await asyncio.sleep(settings.latency)
+            drop = strike(f"{request.method} {request.url.path}")
+            response = await handle(request)
+            return Dropped() if drop else response
+
+        return handled
 
     async def explain(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -216,14 +225,10 @@ def make_app(settings: Settings) -> Starlette:
     routes = [
         Route("/v1/models", list_models),
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        *Batches(answer, settings.batch_seconds, settings.batch_window).routes(handler),
     ]
     kinds = (ApiError, HTTPException, Exception)
     return Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, explain))
-
-
-def _authorize(request: Request) -> None:
-    if request.headers.get("authorization", "").removeprefix("Bearer ").strip() == REFUSED_KEY:
-        raise ApiError(401, "Incorrect API key provided: refused.", "invalid_api_key")
 
 
 def _log(path: str | None, line: dict[str, Any]) -> None:
@@ -289,6 +294,9 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
     add("--seed", type=int, default=0, help="all chance depends on this and on the request")
     add("--refuse-max-tokens", action="store_true", help="as OpenAI's reasoning models do")
     add("--parent", type=int, metavar="PID", help="end when this process has ended")
+    add("--batch-seconds", type=float, default=0.0, metavar="S", help="how long a batch takes")
+    add("--batch-window", type=float, default=86_400.0, metavar="S",
+        help="when it expires (default %(default)s)")  # fmt: skip
     add("--log", metavar="FILE", help="append one JSON line for every attempt")
     options = parser.parse_args(arguments)
     settings = Settings(
@@ -297,6 +305,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
         seed=options.seed,
         refuse_max_tokens=options.refuse_max_tokens,
         log=options.log,
+        batch_seconds=options.batch_seconds,
+        batch_window=options.batch_window,
         traits=JudgeTraits(options.position_bias, options.noise, options.invalid),
     )
     return options, settings
@@ -307,7 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, settings = _parse(arguments)
     if options.parent:
         _end_with(options.parent)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every reply waits 40 ms for an ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, options.port))

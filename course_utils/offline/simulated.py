@@ -1,6 +1,7 @@
 """The two simulated models: what the teacher writes and what the judge decides, as pure functions.
 
-The teacher writes tasks of the micro-world, imperfect at known rates. The judge knows the truth
+The teacher writes tasks of the micro-world, questions from fixed sentences, and answers copied out
+of the passages it is shown, all of them imperfect at known rates. The judge knows the truth
 through `world.solve`, leans on position when it cannot decide, and errs now and then. All chance
 comes from the `rng` that is passed in. No language model is involved, so nothing here says how good
 a real teacher or judge is; it says what the course's code does with one that behaves like this.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 
+from course_utils.domain import NO_ANSWER, read_answer_prompt, read_question_prompt
 from course_utils.offline import world
 from course_utils.prompts import (
     BattleParts,
@@ -27,7 +29,7 @@ MODELS = [TEACHER, JUDGE]
 
 HONEST = (
     "저는 언어 모델이 아니라 강의용 모의 서버(simulation)입니다. "
-    "교사(simulated-teacher)는 과제 생성 요청에, "
+    "교사(simulated-teacher)는 과제와 질문을 만들거나 자료로 답하는 요청에, "
     "심사자(simulated-judge)는 채점과 비교 요청에만 답할 수 있습니다."
 )
 """The answer to everything else."""
@@ -35,7 +37,10 @@ HONEST = (
 
 @dataclass(frozen=True)
 class Imperfections:
-    """How often the teacher errs: the first five are shares of the tasks, the rest of replies."""
+    """How often the teacher errs: the first five are shares of the tasks, the rest of replies.
+
+    The last two are shares of the answers out of passages.
+    """
 
     near_duplicate: float = 0.05  # an earlier task of the reply, trivially reworded
     missing_field: float = 0.03  # no input line, or no output line
@@ -47,6 +52,8 @@ class Imperfections:
     wide_colons: float = 0.03  # 지시문： instead of 지시문:
     repeated_label: float = 0.05  # begins with the label that the prompt had already opened
     preface: float = 0.02  # begins with a sentence to the user
+    ungrounded: float = 0.05  # says what the passages do not, or changes a number
+    uncited: float = 0.05  # names no passage, or one that was not shown
 
     def __str__(self) -> str:
         return ", ".join(f"{f.name} {getattr(self, f.name):.0%}" for f in fields(self))
@@ -87,10 +94,15 @@ Item = dict[str, str]
 def teach(
     prompt: str, rng: random.Random, rates: Imperfections, *, as_json: bool = False
 ) -> tuple[str, str] | None:
-    """Answer a generation prompt: (text, finish_reason), or None when the prompt is another one.
+    """Answer one of the teacher's prompts: (text, finish_reason), or None for any other prompt.
 
-    The text is in the prompt's numbered format or, with `as_json`, {"tasks": [...]}.
+    The tasks of a generation prompt are in its numbered format or, with `as_json`,
+    {"tasks": [...]}; questions and answers have no such form.
     """
+    if not as_json and (asked := read_question_prompt(prompt)):
+        return _write_questions(*asked, rng), "stop"
+    if not as_json and (asked := read_answer_prompt(prompt)):
+        return _answer(*asked, rng, rates), "stop"
     if (asked := read_generation_prompt(prompt)) is None:
         return None
     examples, n = asked
@@ -171,10 +183,91 @@ def _write_items(
         written.append("\n".join(lines))
     opening = rng.random()
     if opening < rates.preface:
-        written[0] = f"네, 새 과제을 이어서 쓰겠습니다.\n\n###\n{written[0]}"
+        written[0] = f"네, 새 과제를 이어서 쓰겠습니다.\n\n###\n{written[0]}"
     elif opening >= rates.preface + rates.repeated_label:
         written[0] = written[0].split(f"{colon}{bold} ", 1)[1]
     return "\n###\n".join(written), len(written[-1])
+
+
+OPENINGS = [
+    "", "처음 배우는데, ", "뉴스에서 들었는데, ", "친구에게 설명해 주고 싶은데, ",
+    "실수하고 싶지 않아서 그러는데, ", "아직 잘 모르는데, ", "짧게 정리해 두고 싶은데, ",
+    "부모님께 여쭈어보기 전에, ", "주변에 아는 사람이 없는데, ",
+]  # fmt: skip
+ASKS = [  # {은} is the word with its particle
+    "{이란} 무엇인가요?", "{의} 뜻을 쉬운 말로 알려 주세요.", "{과} 관련된 예를 하나 들어 주세요.",
+    "{을} 처음 접하는 사람은 무엇부터 알아야 하나요?", "{과} 관련해 조심할 점은 무엇인가요?",
+    "{을} 다룰 때에는 어떤 것을 확인해야 하나요?", "{은} 어떤 때에 중요해지나요?",
+    "{이} 필요한 까닭을 설명해 주시겠어요?", "{을} 잘 모르면 어떤 일이 생길 수 있나요?",
+    "{의} 역사를 간단히 알려 주세요.", "다른 나라에도 {이} 있나요?",
+]  # fmt: skip
+# How these sentences' own words begin, but for 역사 and 나라: without them there is no answer.
+FILLER = frozenset(
+    "무엇 뜻을 쉬운 말로 알려 주세 관련 예를 하나 들어 처음 접하 사람 알아 조심 점은 다룰 때에 "
+    "어떤 것을 확인 중요 필요 까닭 설명 주시 모르 일이 생길 있나 간단 다른".split()
+)
+INVENTED = [
+    "처리에는 보통 영업일로 17일이 걸리고 수수료 8만 원이 듭니다.",
+    "전문가 설문에서는 시민 다수가 이 제도의 장점을 높이 평가했습니다.",
+    "최근 국제기구의 보고서도 같은 결론을 내렸습니다.",
+]
+
+
+def _write_questions(word: str, n: int, rng: random.Random) -> str:
+    """n questions about a word, numbered; they repeat themselves when n is large."""
+    asks = rng.sample(ASKS, len(ASKS)) * (n // len(ASKS) + 1)
+    lines = []
+    for number, ask in enumerate(asks[:n], 1):
+        question = re.sub(r"\{(\w+)\}", lambda m: _with_particle(word, m[1]), ask)
+        lines.append(f"{number}. {rng.choice(OPENINGS)}{question}")
+    return "\n".join(lines)
+
+
+def _with_particle(word: str, particle: str) -> str:
+    return world.josa(word, particle) if particle in world.PARTICLES else word + particle
+
+
+def _answer(
+    question: str, passages: Sequence[str], rng: random.Random, rates: Imperfections
+) -> str:
+    """The sentence that shares most with the question, as it stands, and its passage's number.
+
+    What a question is about must be in the passages; else there is no answer.
+    """
+    words = re.findall("[가-힣]{2,}", question.rpartition(", ")[2])
+    matter = [word for word in words if word[:2] not in FILLER]
+    sentences = [
+        (number, sentence)
+        for number, passage in enumerate(passages, 1)
+        for sentence in re.split(r"(?<=[.?!])\s+|\n", passage)
+        if sentence.endswith(".")
+    ]
+    if not sentences or not all(_shared([word], "\n".join(passages)) for word in matter):
+        return f"{NO_ANSWER}."
+
+    def fitness(candidate: tuple[int, str]) -> tuple[int, bool, int]:
+        text = candidate[1]
+        begins = any(text.startswith(word[:2]) for word in matter)
+        return _shared(matter, text), begins, _shared(words, text)
+
+    number, text = max(sentences, key=fitness)
+    if rng.random() < rates.ungrounded:
+        other = re.sub(r"\d+", lambda m: str(int(m[0]) + rng.randint(1, 9)), text)
+        text = other if other != text else rng.choice(INVENTED)
+    if rng.random() < rates.uncited:
+        return rng.choice([text, f"{text}\n[[{len(passages) + 1}]]"])
+    return f"{text}\n[[{number}]]"
+
+
+def _shared(words: Sequence[str], text: str) -> int:
+    """How many syllables of the words are in a text: from the first on, two or more of a word.
+
+    >>> _shared(["계약금의", "나라에도"], "계약금은 먼저 내는 돈입니다.")
+    3
+    """
+    return sum(
+        max((n for n in range(2, len(word) + 1) if word[:n] in text), default=0) for word in words
+    )
 
 
 # --- Judge ------------------------------------------------------------------------------------

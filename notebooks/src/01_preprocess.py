@@ -258,53 +258,102 @@ assert [reason for reason, _ in parsed.rejected] == ["missing field", "truncated
 # signal.
 
 # %% [markdown] lang="ko"
+# 번호를 붙인 글 대신 **JSON**으로 받을 수도 있습니다. 요청에 `response_format`으로 틀(schema)을 함께 보내면, 틀을 지키는 서버는 꼭 그 모양으로만 답합니다.
+# 부탁하는 글과 틀만 다를 뿐, 답을 읽는 함수는 같습니다.
+
+# %% [markdown] lang="en" of="70974467"
+# Instead of numbered text you can ask for **JSON**. Send a schema along as `response_format`, and a server that keeps to
+# schemas answers in that form and no other. The prompt and the schema differ; the function that reads the reply is the same.
+
+# %%
+from course_utils.prompts import TASKS_FORMAT
+
+[request] = islice(generation_requests(seeds, seed=course.recipe.data.seed, as_json=True), 1)
+[reply] = teacher.complete([request])
+assert reply.text is not None, reply.error
+whole = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason)
+half = reply.text[: len(reply.text) // 2]  # as if the length limit had struck
+cut = parse_generation(half, first_number=4, finish_reason="length")
+print("schema of a task:", *TASKS_FORMAT["json_schema"]["schema"]["properties"]["tasks"]["items"]["required"])
+print(reply.text[:180], "...\n")
+print(f"whole: {len(whole.tasks)} tasks, rejected {[reason for reason, _ in whole.rejected]}")
+print(f"cut:   {len(cut.tasks)} tasks, rejected {[reason for reason, _ in cut.rejected]}")
+assert cut.rejected[-1].reason == "truncated" and cut.tasks == whole.tasks[: len(cut.tasks)]
+
+# %% [markdown] lang="ko"
+# 반으로 잘린 JSON은 `json.loads`로는 한 글자도 읽지 못합니다. 그래도 온전한 과제는 모두 건졌고, 잘린 하나만 `truncated`로 거절했습니다.
+# JSON이라고 검사를 줄이지는 않습니다. 모의 교사는 틀을 받고도 가끔 칸을 빠뜨리고, 실제 서버 가운데에도 틀을 모르는 것이 있습니다.
+# 이 뒤로는 글로 받은 응답을 씁니다. `generate_tasks(..., as_json=True)`라고 쓰면 JSON으로 받습니다.
+
+# %% [markdown] lang="en" of="194647c7"
+# `json.loads` cannot read a single letter of a JSON text that was cut in half. Here every complete task is saved, and only
+# the one that was cut is rejected as `truncated`. JSON is no reason to check less: the simulated teacher leaves a field out
+# now and then although it was sent the schema, and some real servers know no schemas at all. From here on we use text;
+# `generate_tasks(..., as_json=True)` asks for JSON.
+
+# %% [markdown] lang="ko"
 # ## 3. 한국어를 위한 규칙
 #
 # Alpaca는 과제를 받으면 몇 가지 규칙으로 먼저 거릅니다. 그런데 그 규칙은 영어를 위한 것입니다.
-# 지시문의 첫 글자를 보는 두 줄을 우리 씨앗에 그대로 적용하면 어떻게 될까요?
+# 아래 함수는 그 규칙을 순서대로 옮긴 것입니다. 손으로 공들여 쓴 우리 씨앗에 그대로 적용하면 어떻게 될까요?
 
-# %% [markdown] lang="en" of="96587dbb"
+# %% [markdown] lang="en" of="5ab9a3bd"
 # ## 3. Rules for Korean
 #
-# Alpaca first filters tasks with a handful of rules. They were written for English. What do its two lines about the first
-# character of an instruction do to our seeds?
+# Alpaca first filters tasks with a handful of rules. They were written for English. The function below has them in their
+# order. What do they do to our seeds, each of which was written with care by hand?
 
 # %%
+import re
 import string
 from collections import Counter
 
 from course_utils import REPO
 from course_utils.tasks import read_tasks
 
+BLACKLIST = "image|images|graph|graphs|picture|pictures|file|files|map|maps|draw|plot|go to"
+BLACKLIST += "|video|audio|music|flowchart|diagram"
+
 
 def alpaca_says(instruction):
-    """Two of Alpaca's rules, as they are applied to English."""
+    """Alpaca's rules on instructions, as they are applied to English."""
+    if not 3 < len(instruction.split()) <= 150:
+        return "too short or too long"
+    if re.search(rf"\b({BLACKLIST})\b", instruction, re.IGNORECASE):
+        return "a word from the blacklist"
+    if instruction.startswith("Write a program"):
+        return "Write a program"
     if instruction[0] in string.punctuation:
         return "starts with punctuation"
     return "kept" if instruction[0].isascii() else "starts with a non-English character"
 
+# %% [markdown] lang="ko"
+# 함수를 씨앗 모두에 대고, 무엇 때문에 떨어지는지 셉니다.
 
+# %% [markdown] lang="en" of="b3c6b890"
+# Apply it to all seeds and count what they fail for.
+
+# %%
 seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
-print(Counter(alpaca_says(task.instruction) for task in seeds))
+for verdict, count in Counter(alpaca_says(task.instruction) for task in seeds).most_common():
+    print(f"{count:4} {verdict}")
+print("kept:", *[task.instruction for task in seeds if alpaca_says(task.instruction) == "kept"], sep="\n  ")
 korean = [task for task in seeds if "가" <= task.instruction[0] <= "힣"]
 assert not any(alpaca_says(task.instruction) == "kept" for task in korean)
 
 # %% [markdown] lang="ko"
-# 한글로 시작하는 지시문은 **하나도 남지 않습니다**. 오류도 나지 않으니, 모르고 돌리면 빈 데이터만 남습니다.
+# 한글로 시작하는 지시문은 **하나도 남지 않습니다**. 남은 것은 우연히 숫자나 영문자로 시작한 몇 개뿐입니다. 오류도 나지 않으니, 모르고 돌리면 빈 데이터만 남습니다.
 #
 # 비슷한 과제를 거르는 쪽은 반대입니다. Alpaca가 쓰는 rouge-score의 기본 토크나이저는 영문자와 숫자만 남깁니다.
 
-# %% [markdown] lang="en" of="64146c61"
-# Of the instructions that begin in Hangul **not one is left**. And nothing raises an error: whoever does not look ends up
-# with empty data.
+# %% [markdown] lang="en" of="63f3c160"
+# Of the instructions that begin in Hangul **not one is left**; what remains happens to begin with a digit or a Latin letter.
+# Nothing raises an error: whoever does not look ends up with empty data.
 #
 # The filter for near-duplicates fails the other way round. Alpaca uses rouge-score, whose own tokenizer keeps nothing but
 # ASCII letters and digits.
 
 # %%
-import re
-
-
 def stock_tokens(text):
     """What rouge-score's own tokenizer does: everything but a-z and 0-9 is a space to it."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
@@ -422,22 +471,76 @@ assert f1 == rouge_l(a, b)
 # Your value and `rouge_l` agree to the last digit. Now change nothing but the unit: the same two sentences, other scores.
 
 # %%
-for name, tokenize in {"words": str.split, "morphemes": morphemes, "syllables": list}.items():
+def syllables(text):
+    return list("".join(text.split()))
+
+
+units = {"words": str.split, "morphemes": morphemes, "syllables": syllables}
+for name, tokenize in units.items():
     a, b = tokenize(first), tokenize(second)
     print(f"{name:10} {len(a):3} and {len(b):3} tokens   ROUGE-L {rouge_l(a, b):.3f}")
 
 # %% [markdown] lang="ko"
-# 그러므로 0.7 같은 기준은 토큰의 단위와 함께 말해야 뜻이 있습니다. 이 강의는 지시문과 입력을 이은 글을 형태소로 셉니다.
-# 기준은 레시피의 `threshold`에 있습니다. 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아, 레시피가 기준을 조금 높여 두었습니다.
-#
-# 2절에서 받은 응답에 필터를 대 봅니다. 응답은 일지에서 나오므로 새로 묻지 않습니다.
+# 그러므로 0.7 같은 기준은 토큰의 단위와 함께 말해야 뜻이 있습니다. 단위와 기준을 바꾸면 얼마나 남는지, 그 판정이 사람의 눈과 얼마나 맞는지
+# 미리 재어 두었습니다(`tests/benchmarks/threshold.py`). 왼쪽은 모의 교사의 과제 2,000개 가운데 남는 비율이고, 오른쪽은 사람이 '같은 과제'와 '다른 과제'로
+# 나눈 120쌍과 판정이 맞은 비율입니다. 세로 막대는 95% 구간입니다.
 
-# %% [markdown] lang="en" of="9c2a95fb"
-# So a threshold such as 0.7 means something only together with its unit. This course counts morphemes, over the instruction
-# with its input. The threshold itself is in the recipe; in the simulated teacher's small world tasks resemble each other
-# more than real ones do, so the offline recipe sets it somewhat higher.
+# %% [markdown] lang="en" of="da6db284"
+# So a threshold such as 0.7 means something only together with its unit. How much is left for each unit and threshold, and
+# how well do the decisions agree with people? Both have been measured beforehand (`tests/benchmarks/threshold.py`). On the
+# left, the share kept of 2,000 tasks by the simulated teacher; on the right, agreement with 120 pairs that people labelled
+# as the same task or different tasks. The bars are 95% intervals.
+
+# %%
+import json
+
+from course_utils import REPO, plots
+
+measured = json.loads((REPO / "tests/benchmarks/results/threshold.json").read_text(encoding="utf-8"))
+kept, agreement = {}, {}
+for row in measured["kept"]:
+    if row["body"] == "simulated":
+        kept.setdefault(row["tokens"], {})[row["threshold"]] = row["share"]
+for row in measured["agreement"]:
+    interval = row["accuracy"], row["low"], row["high"]
+    agreement.setdefault(row["tokens"], {})[row["threshold"]] = interval
+chosen = ("morphemes", 0.7)
+plots.threshold_choice(kept, agreement, chosen=chosen, title="The unit and the threshold 단위와 기준")
+
+# %% [markdown] lang="ko"
+# 왼쪽 그림에서는 선택이 중요해 보입니다. 0.7에서 낱말로 세면 더 많이 남고 형태소로 세면 더 많이 버립니다. 그런데 오른쪽 그림을 보면 **어느 것도 반반보다 뚜렷이 낫지 않습니다.**
+# 기준 근처의 까다로운 쌍만 모아 놓으면, ROUGE-L은 같은 과제와 다른 과제를 거의 가르지 못합니다. 무엇을 놓치는지 변화의 종류별로 봅니다.
+
+# %% [markdown] lang="en" of="21e74fd0"
+# On the left the choice seems to matter: at 0.7, words keep more and morphemes drop more. But on the right **nothing is
+# clearly better than a coin**. Among difficult pairs near the threshold, ROUGE-L hardly tells the same task from a different
+# one. What does it miss? Look at the kinds of change.
+
+# %%
+rows = [row for row in measured["reasons"] if (row["tokens"], row["threshold"]) == ("morphemes", 0.7)]
+for same, wanted in [(True, "the same task: drop one"), (False, "different tasks: keep both")]:
+    print(wanted)
+    for row in sorted(rows, key=lambda row: -row["above"]):
+        if row["same"] == same:
+            print(f"  {row['above']:2} of {row['pairs']} above 0.7   {row['why']}")
+
+# %% [markdown] lang="ko"
+# 말끝, 어순, 비슷한말만 바꾼 되풀이는 잘 잡습니다. 반면 `높임말로` 바꾸라는 것을 `반말로` 뒤집거나 수를 바꾼 **다른** 과제도 똑같이 비슷해 보이고, 통째로 다시 쓴 **같은** 과제는 놓칩니다.
+# 이 필터는 뜻이 아니라 겉모습이 겹치는 과제를 줄이는 장치입니다. 그래서 사람의 표시가 기준을 골라 주지는 못했습니다. 이 강의는 형태소와 Alpaca의 0.7을 쓰되,
+# 가벼운 되풀이를 대부분 잡는 대신 새 과제도 적잖이 잃는 **절충**임을 알고 씁니다. 기준은 레시피의 `threshold`에 있고, 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아 조금 높여 두었습니다.
 #
-# Try the filter on the reply of section 2. It comes out of the journal; nobody is asked again.
+# 2절에서 받은 응답에 필터를 대 봅니다. 견주는 글은 지시문과 입력을 이은 것입니다. 응답은 일지에서 나오므로 새로 묻지 않습니다.
+
+# %% [markdown] lang="en" of="36635044"
+# Repetitions that change an ending, the word order or a synonym are caught. But **different** tasks that ask for
+# `반말` (casual speech) instead of `높임말` (polite speech), or change a number, look just as similar, and the **same** task in new words is missed.
+# This filter thins out what looks alike, not what means the same. So the labels could not choose a threshold for us. The
+# course takes morphemes and Alpaca's 0.7, knowing the **trade-off**: most light repetitions are caught, and quite a few new
+# tasks are lost. The threshold is in the recipe; in the simulated teacher's small world tasks resemble each other more, so
+# the offline recipe sets it somewhat higher.
+#
+# Try the filter on the reply of section 2; what it compares is the instruction with its input. The reply comes out of the
+# journal; nobody is asked again.
 
 # %%
 from course_utils.generate import generation_requests, question_text
@@ -582,12 +685,57 @@ sealed = course.store.seal("preprocess")
 print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
 
 # %% [markdown] lang="ko"
-# ## 6. 데이터 들여다보기
+# ## 6. 더 싸게, 또는 공짜로
+#
+# 52,000개를 만들려면 요청이 수천 번입니다. 오늘 안에 받지 않아도 된다면 **Batch API**가 있습니다. 요청을 파일 하나로 올리면 하루 안에 절반 값으로 답이 옵니다.
+# 받은 응답은 같은 일지에 같은 이름으로 들어갑니다. 그래서 5절의 반복은 배치로 받았는지 바로 받았는지 알지 못하고, 알 필요도 없습니다.
+#
+# 모의 서버도 이 API를 흉내 냅니다. 요청 여덟 개로 해 봅니다(실제 교사라면 하루가 걸릴 수 있으므로 이 셀은 모의 교사일 때만 보냅니다).
+
+# %% [markdown] lang="en" of="3dc85645"
+# ## 6. Cheaper, or for free
+#
+# 52,000 examples take thousands of requests. If they need not come today, there is the **Batch API**: upload the requests
+# as one file, and the replies come within a day at half the price. They go into the same journal under the same names, so
+# the loop of section 5 does not know whether a reply came in a batch, and need not.
+#
+# The simulated server knows this API too. Try it with eight requests (with a real teacher it could take a day, so this cell
+# sends nothing to one).
+
+# %%
+teacher = course.teacher(journal=work / "batch.jsonl")
+eight = list(islice(generation_requests(seeds, seed=spec.seed + 1), 8))
+print("before", teacher.plan(eight))
+if course.recipe.teacher.base_url == "offline":
+    teacher.submit_batch(eight)  # comes back at once
+    print(teacher.collect_batch(progress=False))  # waits, perhaps tomorrow, in another process
+    print("after ", teacher.plan(eight))
+    teacher.submit_batch(eight)  # nothing is left to send
+    assert teacher.plan(eight).calls == 0 and all(r.cached for r in teacher.complete(eight))
+
+# %% [markdown] lang="ko"
+# 여덟 개 가운데 하나는 배치보다 먼저 바로 물어봅니다. 키나 모델 이름이 틀렸다면 내일이 아니라 지금 알아야 하기 때문입니다.
+# 배치를 올린 뒤 커널이 죽어도 됩니다. 무엇을 보냈는지 일지 옆의 파일에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 두 번 내지 않습니다.
+#
+# 공짜로 하려면 교사의 **주소**만 바꿉니다. L4 한 장이면 공개된 7B 모델을 vLLM이나 `transformers serve`로 띄울 수 있고, 레시피의 `base_url`과 `model`에 그 주소와 이름을 적으면
+# 이 노트북의 어느 셀도 고칠 것이 없습니다. 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
+
+# %% [markdown] lang="en" of="3df5a736"
+# One of the eight is asked directly before the batch is sent: if the key or the model's name is wrong, you want to know now
+# and not tomorrow. The kernel may die after a batch was submitted. What was sent stands in a file beside the journal, so running again finds
+# the same batch and goes on waiting. Nothing is paid for twice.
+#
+# For free, change nothing but the teacher's **address**. One L4 is enough to serve an open 7B model with vLLM or
+# `transformers serve`; put its address and name into the recipe's `base_url` and `model`, and not a cell of this notebook
+# needs to change. The commands to copy are in section 5 of the [colab_guide](../../colab_guide.md).
+
+# %% [markdown] lang="ko"
+# ## 7. 데이터 들여다보기
 #
 # 봉인한 것에서 다시 시작합니다. 먼저 깔때기(funnel)입니다. 후보가 어디에서 얼마나 빠졌는지 한눈에 봅니다.
 
-# %% [markdown] lang="en" of="ea09b6b3"
-# ## 6. Look at the data
+# %% [markdown] lang="en" of="168411a0"
+# ## 7. Look at the data
 #
 # Start from what is sealed. First the funnel: where did candidates go, and how many?
 
@@ -602,8 +750,8 @@ folder = course.artefact("preprocess")
 tasks = read_tasks(folder / "tasks.jsonl")
 report = SimpleNamespace(**json.loads((folder / "funnel.json").read_text(encoding="utf-8")))
 assert report.kept == len(tasks)
-title = "What became of the candidates 후보는 어떻게 되었나"
-plots.funnel(report, title=title + (" (simulated 모의)" if course.simulated and report.calls else ""))
+simulated = " (simulated 모의)" if course.simulated and report.calls else ""
+plots.funnel(report, title="What became of the candidates 후보는 어떻게 되었나" + simulated)
 
 # %% [markdown] lang="ko"
 # 가장 긴 회색 막대가 무엇인지 보세요. 모의 교사는 열두 유형에 정해진 문장 틀만 쓰므로, 새 과제가 금세 앞선 과제와 비슷해집니다.
@@ -628,12 +776,110 @@ else:
 # %% [markdown] lang="ko"
 # 뒤로 갈수록 같은 값을 내고 더 적게 얻습니다. 그래서 실제 교사에게는 요청을 늘리기보다 씨앗부터 다양하게 쓰는 것이 먼저입니다.
 #
-# 숫자를 보았으니 글을 **읽습니다**. 남은 과제에서 다섯을 뽑습니다.
+# 필터가 무엇을 바꾸었는지 봅니다. 과제마다 자기보다 먼저 나온 과제 가운데 가장 비슷한 것과의 ROUGE-L을 재어, 거르기 전의 후보와 거른 뒤의 과제를 겹쳐 그립니다.
+# 견주는 데 시간이 걸리므로 처음 1,000개씩만 봅니다.
 
-# %% [markdown] lang="en" of="467859d1"
+# %% [markdown] lang="en" of="8cf1237b"
 # The longer it goes on, the less you get for the same price. So with a real teacher varied seeds come before more requests.
 #
-# You have seen numbers; now **read**. Five of the tasks that were kept:
+# What has the filter changed? For each task take the ROUGE-L with the most similar one before it, and lay the candidates
+# and what was kept over each other. Comparing takes time, so look at the first 1,000 of each.
+
+# %%
+from course_utils.generate import question_text
+from course_utils.prompts import parse_generation
+from course_utils.similarity import SimilarityFilter
+from course_utils.tasks import read_jsonl
+
+candidates = []
+if report.calls:
+    for record in read_jsonl(folder / "journal.jsonl"):
+        reason = record["finish_reason"]
+        candidates += parse_generation(record["text"], first_number=4, finish_reason=reason).tasks
+candidates, kept = (candidates or tasks)[:1000], tasks[:1000]
+
+
+def nearest_before(tasks):
+    seen, scores = SimilarityFilter(threshold=1.0), []
+    for text in map(question_text, tasks):
+        match = seen.nearest(text)
+        scores.append(match.score if match else 0.0)
+        seen.add(text)
+    return scores
+
+# %% [markdown] lang="ko"
+# 문턱에서 오른쪽이 잘려 나간 것이 보일 것입니다.
+
+# %% [markdown] lang="en" of="35793e94"
+# You should see the right side cut off at the threshold.
+
+# %%
+before, after = nearest_before(candidates), nearest_before(kept)
+threshold = course.recipe.data.threshold
+assert max(after) <= threshold or not report.calls
+title = "The most similar task before it 앞선 과제와의 유사도" + simulated
+plots.similarity_histogram(before, after, threshold=threshold, title=title)
+
+# %% [markdown] lang="ko"
+# 이제 길이입니다. 한쪽이 지나치게 길거나 짧으면 모델도 그렇게 답하게 됩니다.
+
+# %% [markdown] lang="en" of="c6ccf4a9"
+# Now lengths. If one field is far too long or too short, the model will answer that way.
+
+# %%
+plots.lengths(tasks, title="How long they are 얼마나 긴가" + simulated)
+
+# %% [markdown] lang="ko"
+# Self-Instruct 논문은 지시문의 동사와 목적어를 뽑아 데이터가 얼마나 다양한지 보였습니다. 같은 그림을 한국어 형태소로 그립니다.
+# 넓은 칸일수록 그 동사로 시키는 과제가 많습니다. 먼저 손으로 쓴 씨앗, 다음이 생성한 데이터입니다.
+
+# %% [markdown] lang="en" of="c376999b"
+# The Self-Instruct paper showed how varied its data was by the verbs of the instructions and their objects. Here is the same
+# picture, made with Korean morphemes: the wider a field, the more tasks ask for that verb. First the seeds, written by
+# hand; then the data that was generated.
+
+# %%
+from course_utils import REPO
+
+seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+plots.verb_objects(seeds, title="175 seeds 씨앗")
+
+# %% [markdown] lang="ko"
+# 같은 그림을 생성한 데이터로 그립니다.
+
+# %% [markdown] lang="en" of="c5764107"
+# The same picture for the data that was generated:
+
+# %%
+plots.verb_objects(tasks, title=f"{len(tasks):,} tasks 과제" + simulated)
+
+# %% [markdown] lang="ko"
+# 그림 아래의 수를 견주어 보세요. 손으로 쓴 씨앗은 175개뿐인데도 동사가 여든 가지가 넘습니다. 모의 교사는 그보다 훨씬 많이 쓰고도 동사의 가짓수는 더 적습니다. 유형이 열두 가지뿐이니 당연합니다.
+# 진짜 교사의 데이터로 그렸을 때도 이렇다면 씨앗이나 프롬프트를 바꿀 때입니다.
+#
+# 발표된 Alpaca의 수치와 나란히 놓아 봅니다. 줄표는 Alpaca가 밝히지 않은 값입니다.
+
+# %% [markdown] lang="en" of="238c405b"
+# Compare the numbers below the pictures. The seeds are only 175 and have more than eighty verbs; the simulated teacher wrote
+# many more tasks with fewer verbs, as it must with twelve kinds of task. If the picture of a real teacher's data looks like
+# that, it is time to change the seeds or the prompt.
+#
+# Beside what Stanford published about Alpaca; a dash is a number they did not give:
+
+# %%
+from course_utils.korean import verb_object
+from course_utils.share import compare_with_alpaca
+
+print(compare_with_alpaca(tasks))
+verbs = {name: {found[0] for task in some if (found := verb_object(task.instruction))}
+         for name, some in {"seeds": seeds, "tasks": tasks}.items()}
+assert len(verbs["seeds"]) > 80 and (len(verbs["tasks"]) < len(verbs["seeds"]) or not simulated)
+
+# %% [markdown] lang="ko"
+# 숫자와 그림을 보았으니 글을 **읽습니다**. 남은 과제에서 다섯을 뽑습니다.
+
+# %% [markdown] lang="en" of="bc44f484"
+# You have seen numbers and pictures; now **read**. Five of the tasks that were kept:
 
 # %%
 import random
@@ -675,12 +921,301 @@ else:
 # most valuable one of all.
 
 # %% [markdown] lang="ko"
-# ## 7. 이제 가진 것
+# ## 8. 건네주기
+#
+# 데이터는 다른 사람의 도구에서도 열려야 합니다. 세 칸짜리 JSON 목록이면 Alpaca의 코드가 그대로 읽고, `datasets.Dataset`이면 허깅페이스의 도구가 읽습니다.
+
+# %% [markdown] lang="en" of="455c79b8"
+# ## 8. Hand it on
+#
+# Data should open in other people's tools. A JSON list with three fields is what Alpaca's code reads, a `datasets.Dataset`
+# what Hugging Face's tools read.
+
+# %%
+from course_utils.share import dataset_card, push_dataset, to_dataset, write_alpaca_json
+
+work = course.store.local("preprocess")
+write_alpaca_json(work / "alpaca.json", tasks)
+print(f"{(work / 'alpaca.json').stat().st_size:,} bytes, read back: {len(read_tasks(work / 'alpaca.json')):,} tasks")
+dataset = to_dataset(tasks)
+print(dataset)
+assert dataset.num_rows == len(tasks) == len(read_tasks(work / "alpaca.json"))
+
+# %% [markdown] lang="ko"
+# 남에게 건넬 때는 **데이터 카드**를 함께 건넵니다. 누가 어떤 교사로 만들었는지, 무엇을 얼마나 걸렀는지, 무엇을 확인하지 않았는지를 밝히는 글입니다.
+# 라이선스는 교사 모델의 이용 약관에 달려 있습니다. 응답으로 경쟁 모델을 학습하지 못하게 하는 곳도 있으니 먼저 읽어 보세요.
+
+# %% [markdown] lang="en" of="17af6c9e"
+# Whoever hands data on should hand on a **data card** as well: who made it with which teacher, what was filtered and how,
+# what was not checked. The licence depends on the terms of the teacher model; some forbid training a competing model on
+# their replies, so read them first.
+
+# %%
+card = dataset_card(
+    tasks, name="my-korean-tasks", license="cc-by-nc-4.0", recipe=course.recipe, report=report
+)
+print(*card.splitlines()[:34], "...", sep="\n")
+
+# %% [markdown] lang="ko"
+# 허브에 올리려면 `repo_id`에 `이름/데이터` 꼴로 적고 `HF_TOKEN`을 넣으세요. 처음에는 나만 볼 수 있게(private) 올라갑니다.
+
+# %% [markdown] lang="en" of="bc4a297a"
+# To upload, write `your-name/data-name` into `repo_id` and set `HF_TOKEN`. At first only you can see it (private).
+
+# %%
+repo_id = ""
+if repo_id:
+    print(push_dataset(tasks, repo_id, card))
+else:
+    print("Not uploaded: repo_id is empty.")
+
+# %% [markdown] lang="ko"
+# ## 9. 내 분야로
+#
+# 지금까지의 데이터는 무엇이든 조금씩 아는 모델을 위한 것이었습니다. 한 분야의 데이터가 필요하다면 씨앗 과제 대신 **그 분야의 낱말**에서 시작합니다.
+# 교사가 낱말마다 질문을 쓰고, 답은 기억이 아니라 **여러분이 준 자료**에서 찾게 합니다. 그러면 답이 자료에 있는 말인지 확인할 수 있습니다.
+#
+# ```text
+# 낱말 ──▶ 질문 ──▶ 질문에 맞는 자료 찾기 ──▶ 자료로 답하기 ──▶ 근거 확인 ──▶ 지시 데이터
+# ```
+#
+# 자료는 폴더에 넣은 글 파일(`.txt`, `.md`, UTF-8)입니다. 여기서는 이 강의를 위해 쓴, 집을 빌리는 일에 관한 짧은 글 여섯 편을 씁니다.
+# 글을 80어절을 넘지 않는 토막으로 나누고, 질문과 같은 낱말을 가진 토막을 찾습니다. 드문 낱말이 겹칠수록 점수가 높습니다. 이 셈법이 BM25입니다.
+
+# %% [markdown] lang="en" of="7a4272da"
+# ## 9. Your own field
+#
+# So far the data was for a model that knows a little of everything. For data of one field, begin not with seed tasks but
+# with **the words of that field**. The teacher writes questions about each word, and answers them not from memory but from
+# **documents that you supply**. Then you can check whether an answer is made of what the documents say.
+#
+# ```text
+# words ──▶ questions ──▶ find what fits each ──▶ answer from it ──▶ check the grounds ──▶ instruction data
+# ```
+#
+# Documents are the text files of a folder (`.txt`, `.md`, UTF-8). Here they are six short texts on renting a home, written
+# for this course. They are cut into passages of at most 80 words, and passages that share words with the question are
+# found; the rarer a shared word, the higher the score. This is BM25.
+
+# %%
+from course_utils import REPO
+from course_utils.retrieval import PassageIndex, passages, read_documents
+
+documents = read_documents(REPO / "data" / "domain")
+texts = {document.name: document.text for document in documents}
+pieces = passages(documents)
+print(f"{len(documents)} documents, {len(pieces)} passages\n")
+
+index = PassageIndex(pieces)
+for passage in index.search("계약금은 보증금의 몇 퍼센트쯤인가요?"):
+    print(f"{passage.name}, characters {passage.start} to {passage.end}")
+    print("   ", " ".join(passage.text.split())[:60], "...")
+    assert texts[passage.name][passage.start:passage.end] == passage.text
+assert len(documents) == 6 and max(len(piece.text.split()) for piece in pieces) <= 80
+
+# %% [markdown] lang="ko"
+# 토막은 어느 글의 몇째 글자부터 몇째 글자까지인지 알고 있습니다. 나중에 답의 근거를 되짚을 때 쓰는 주소입니다.
+#
+# 자기 분야로 바꾸려면 폴더 이름과 아래의 낱말만 고치면 됩니다. 첫 단계인 질문부터 **계획**합니다.
+
+# %% [markdown] lang="en" of="af29ac6a"
+# A passage knows which characters of which text it is: the address by which the grounds of an answer are traced later.
+#
+# For your own field, change nothing but the folder above and the words below. First stage, the questions: **plan**.
+
+# %%
+import shutil
+from itertools import islice
+
+from course_utils.domain import question_requests
+
+work, saved = course.store.local("domain"), course.store.latest("domain")
+if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
+    shutil.copytree(saved, work, dirs_exist_ok=True)
+
+words = "전세 월세 보증금 등기부 계약금 특약 전입신고 확정일자 관리비 수선 원상복구".split()
+teacher = course.teacher(journal=work / "journal.jsonl")
+asking = list(islice(question_requests(words), len(words)))
+print(asking[0].messages[0]["content"], "\n")
+print("questions", teacher.plan(asking))
+
+# %% [markdown] lang="ko"
+# 낱말마다 한 번씩 묻습니다. 질문이 오면 둘째 단계도 계획할 수 있습니다. 질문마다 맞는 토막을 셋까지 찾아 함께 보이는 것이 답을 부탁하는 프롬프트입니다. 끝까지 읽어 보세요.
+
+# %% [markdown] lang="en" of="7ba2f566"
+# Ask once for each word. When the questions are there, the second stage can be planned as well. The prompt that asks for an answer shows
+# the question with up to three passages that fit it. Read it to the end.
+
+# %%
+from course_utils.domain import answer_request, parse_questions
+
+questions = []
+for reply in teacher.complete(asking):
+    assert reply.text is not None, reply.error
+    questions += parse_questions(reply.text)
+print(*questions[:5], sep="\n")
+
+answering = [answer_request(question, index.search(question)) for question in questions]
+print("\nanswers", teacher.plan(answering), "\n")
+print(answering[0].messages[0]["content"])
+
+# %% [markdown] lang="ko"
+# 자료의 모든 줄은 세로줄로 시작합니다. 심사 프롬프트와 같은 방어입니다. 자료 속에 "앞의 지시를 잊으라"는 말이 숨어 있어도 지시가 아니라 읽을 글로 보이게 합니다.
+# 답할 수 없으면 `자료에 없습니다`라고 쓰게 하고, 답했다면 마지막 줄에 자료 번호를 적게 합니다. 둘 다 프로그램이 읽을 수 있습니다.
+#
+# 이제 두 단계를 이어 40개가 남을 때까지 되풀이합니다. 방금 받은 질문은 일지에 있으니 다시 묻지 않습니다.
+
+# %% [markdown] lang="en" of="5dcc83f5"
+# Every line of a document begins with a bar, the same defence as in a judge's prompt: even if a document hides the words "forget your
+# instructions", they look like text to read and not like an instruction. Whoever cannot answer is to write
+# `자료에 없습니다` ("not in the documents"); whoever can is to give the passages' numbers on the last line. A program can read both.
+#
+# Now join both stages and repeat until 40 are left. The questions that just came are in the journal and not asked again.
+
+# %%
+from course_utils.domain import grounded_tasks
+
+assert teacher.plan(asking).calls == 0
+threshold = course.recipe.data.threshold
+report = grounded_tasks(
+    teacher, words, documents, 40, out=work / "domain.jsonl", threshold=threshold
+)
+print(report)
+assert report.candidates == report.kept + sum(report.rejected.values())
+
+# %% [markdown] lang="ko"
+# 5절과 같은 깔때기에 이유 넷이 늘었습니다(나오지 않은 이유는 적히지 않습니다).
+#
+# - `not in the documents`: 맞는 토막이 없거나, 교사가 자료에 없다고 했습니다. 좋은 교사라면 이렇게 말할 줄 알아야 합니다.
+# - `bad citation`: 자료 번호가 없거나, 보여 주지 않은 번호를 댔습니다.
+# - `not grounded`: 답에 나온 명사 가운데 **60%** 이상이 인용한 토막에 있어야 하고, **숫자는 모두** 있어야 합니다.
+# - `refused`: 서버가 그 요청을 거절했습니다.
+#
+# 남긴 것과 버린 것을 근거와 함께 읽습니다.
+
+# %% [markdown] lang="en" of="5fc14c68"
+# The funnel of section 5, with four more reasons (one that did not occur is not listed).
+#
+# - `not in the documents`: no passage fits, or the teacher said so. A good teacher must be able to say it.
+# - `bad citation`: no passage is named, or one that was not shown.
+# - `not grounded`: of the nouns in an answer at least **60%** must be in the passages it cites, and **every number**.
+# - `refused`: the server refused that request.
+#
+# Read what was kept and what was not, with its grounds.
+
+# %%
+from course_utils.domain import groundedness
+from course_utils.tasks import read_jsonl, read_tasks
+
+
+def cited(places):
+    return [texts[place["name"]][place["start"]:place["end"]] for place in places]
+
+
+kept = read_tasks(report.path)
+assert all(groundedness(t.output, cited(t.meta["passages"])) >= 0.6 for t in kept)
+for task in kept[:2]:
+    print("question ", task.instruction, "\nanswer   ", task.output)
+    for place in task.meta["passages"]:
+        print("cited    ", place["name"], " ".join(cited([place])[0].split())[:50], "...\n")
+rows = read_jsonl(work / "domain.rejected.jsonl")
+assert len(rows) == sum(report.rejected.values())
+for row in {row["reason"]: row for row in rows}.values():
+    print(f"[{row['reason']}] {row['question']}\n    {row['reply'] or '(no answer was asked for)'}")
+
+# %% [markdown] lang="ko"
+# 카드에 `SIMULATED`가 보인다면 질문은 정해진 문장 틀이고, 답은 자료의 문장을 그대로 옮긴 것입니다. 그래서 질문과 답이 어긋난 것도 남습니다.
+# 그 가운데 정해진 비율은 일부러 지어낸 답이거나 출처가 틀린 답입니다.
+#
+# 근거 확인이 무엇을 잡고 무엇을 놓치는지 손으로 쓴 답 넷으로 봅니다.
+
+# %% [markdown] lang="en" of="273f477b"
+# If the card says `SIMULATED`, questions come from fixed sentences and answers are sentences copied from the documents, so some that do not
+# fit each other are kept as well. A fixed share is invented, or cites wrongly, on purpose.
+#
+# What does the check catch, and what does it miss? Four answers written by hand:
+
+# %%
+source = [texts["the_contract.txt"]]
+answers = {
+    "faithful": "보증금이 5,000만 원이라면 계약금은 500만 원이 됩니다.",
+    "another number": "보증금이 5,000만 원이라면 계약금은 700만 원이 됩니다.",
+    "from memory": "계약금은 민법과 법원의 판례에 따라 해약금으로 추정됩니다.",
+    "the opposite": "보증금이 5,000만 원이라도 계약금은 500만 원이 아닙니다.",
+}
+share = {kind: groundedness(answer, source) for kind, answer in answers.items()}
+for kind, answer in answers.items():
+    print(f"{share[kind]:.2f}  {kind:16}{answer}")
+assert share["another number"] == 0 and share["from memory"] < 0.6
+assert share["faithful"] == share["the opposite"] == 1
+
+# %% [markdown] lang="ko"
+# 숫자를 바꾼 답과 기억에서 나온 답은 걸립니다(셋째 답은 내용이 맞더라도 이 자료에는 없습니다). 그러나 **뜻을 뒤집은 답은 그대로 통과합니다.** 이 확인은 낱말을 볼 뿐 뜻을 모릅니다. 그러니 남은 것을 사람이 읽어야 합니다.
+#
+# 데이터를 봉인합니다. 이것으로 학습하려면 `domain.jsonl`을 Drive의 원하는 곳에 복사하고, 세 노트북의 첫 셀보다 먼저 환경 변수 `DATA`에 그 이름을 적으세요.
+# 다만 마흔 개는 맛보기입니다. 실제로는 낱말과 자료를 늘려 수백 개 이상을 모읍니다.
+
+# %% [markdown] lang="en" of="c47eecbc"
+# The changed number and the answer from memory are caught (the third may even be right, but these documents do not say it). **The answer that
+# says the opposite passes.** The check looks at words and knows nothing of meaning, so somebody has to read what is left.
+#
+# Seal the data. To train on it, copy `domain.jsonl` to a place of yours on Drive and put its name into the environment variable `DATA` before the first cell of
+# all three notebooks. But forty are a taste: for real use, take more words and more documents until there are hundreds or more.
+
+# %%
+from course_utils.runtime import shown
+
+sealed = course.store.seal("domain")
+print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
+assert (sealed.path / "domain.jsonl").read_bytes() == report.path.read_bytes()
+
+# %% [markdown] lang="ko"
+# ### 자료가 없다면: 네이버 검색
+#
+# 이 강의의 출발점이 된 [공개 강의](https://github.com/aiqwe/instruction-tuning-with-rag-example)는 네이버 검색으로 찾은 글을 자료로 썼습니다.
+# [네이버 개발자 센터](https://developers.naver.com)에서 애플리케이션을 등록하고 사용 API에 **검색**을 더한 뒤, `NAVER_CLIENT_ID`와 `NAVER_CLIENT_SECRET`을 Colab의 보안 비밀이나 환경 변수에 넣으면 아래 셀이 자료를 모읍니다.
+#
+# 검색 결과는 **다른 사람이 쓴 글의 짧은 발췌**입니다. 그것으로 만든 데이터를 공개하기 전에 네이버 이용 약관과 각 글의 저작권 조건을 확인하세요.
+# 검색 결과는 날마다 달라지므로 한 번만 찾아 파일에 적어 둡니다. 그래야 다시 실행해도 같은 요청이 되고 일지가 답합니다.
+
+# %% [markdown] lang="en" of="9ec521bf"
+# ### Without documents: Naver search
+#
+# The [open course](https://github.com/aiqwe/instruction-tuning-with-rag-example) from which this one started used texts found by Naver's search.
+# Register an application at [Naver Developers](https://developers.naver.com), add **검색** (search) to its APIs, and put `NAVER_CLIENT_ID` and
+# `NAVER_CLIENT_SECRET` into Colab's secrets or the environment; then this cell collects documents.
+#
+# Search results are **short extracts of other people's texts**. Before you publish data made from them, check Naver's terms
+# and the licence of each text. Results change from day to day, so search once and keep them in a file: then a
+# second run makes the same requests, and the journal answers them.
+
+# %%
+from dataclasses import asdict
+
+from course_utils import CourseError
+from course_utils.retrieval import Document, search_naver
+from course_utils.runtime import secret
+from course_utils.tasks import write_jsonl
+
+found = work / "naver.jsonl"
+try:
+    if not found.exists():
+        names = {"client_id": "NAVER_CLIENT_ID", "client_secret": "NAVER_CLIENT_SECRET"}
+        keys = {key: secret(name, ask=False) for key, name in names.items()}
+        results = [page for word in words for page in search_naver(word, 3, kind="encyc", **keys)]
+        write_jsonl(found, [asdict(page) for page in dict.fromkeys(results)])
+    pages = [Document(**row) for row in read_jsonl(found)]
+    print(f"{len(pages)} documents: pass them to grounded_tasks in place of the files")
+except CourseError as problem:
+    print(f"No documents from Naver. {problem}")
+
+# %% [markdown] lang="ko"
+# ## 10. 이제 가진 것
 #
 # 다음 노트북이 무엇을 이어받는지 확인하고 마칩니다. 봉인한 폴더는 읽을 때마다 체크섬을 다시 맞춰 봅니다.
 
-# %% [markdown] lang="en" of="10de8359"
-# ## 7. What you have now
+# %% [markdown] lang="en" of="6b4e1017"
+# ## 10. What you have now
 #
 # End by looking at what the next notebook takes over. A sealed folder is checked against its checksums whenever it is read.
 

@@ -19,7 +19,7 @@
 #
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
-# - 과제 하나가 글이 되고, 토큰이 되고, 정답(label)이 되기까지를 직접 짠 코드
+# - 과제 하나가 글이 되고, 토큰이 되고, 정답(label)이 되고, 배치가 되기까지를 직접 짠 코드. TRL 라이브러리의 정답과 견주어 확인합니다
 # - 이 데이터로 학습한 LoRA 어댑터(adapter)와 그 기록 `log.json`, `result.json`
 # - 학습 전과 후의 응답, 그리고 마스크가 얼마나 중요한지 잰 표
 #
@@ -29,7 +29,7 @@
 #
 # 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 어떤 베이스 모델을 쓰는지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
 
-# %% [markdown] lang="en" of="f632422b"
+# %% [markdown] lang="en" of="7f6e437c"
 # # 02 Train: which tokens to teach
 #
 # Notebook 01 left you with instruction data. Now **fine-tune** a base model until it follows instructions.
@@ -38,7 +38,7 @@
 #
 # At the end you will have
 #
-# - your own code for the way from a task to text, to tokens, to labels
+# - your own code for the way from a task to text, to tokens, to labels, to a batch, checked against the labels of the TRL library
 # - a LoRA adapter trained on your data, with its record in `log.json` and `result.json`
 # - replies from before and after training, and a table of what the mask is worth
 #
@@ -106,7 +106,7 @@ except CourseError as problem:
 
 # %%
 tasks, heldout = course.training_tasks(), course.heldout()
-task = next((task for task in tasks if task.input), tasks[0])  # the example of sections 2 to 4
+task = next((task for task in tasks if task.input), tasks[0])  # the example of sections 2 and 3
 overlap = {(t.instruction, t.input) for t in tasks} & {(t.instruction, t.input) for t in heldout}
 print(f"{len(tasks):,} tasks to train on, {len(heldout)} held out, {len(overlap)} in both")
 assert not overlap
@@ -138,14 +138,14 @@ for name, value in dataclasses.asdict(course.recipe.train).items():
     print(f"{name:26}{', '.join(value) if isinstance(value, tuple) else value}")
 
 # %% [markdown] lang="ko"
-# 지금은 세 줄만 보면 됩니다. `template`은 과제를 글로 펴는 틀, `max_length`는 그 글의 최대 토큰 수, `lora_r`은 4절에서 만날 어댑터의 크기입니다.
+# 지금은 세 줄만 보면 됩니다. `template`은 과제를 글로 펴는 틀, `max_length`는 그 글의 최대 토큰 수, `lora_r`은 5절에서 만날 어댑터의 크기입니다.
 # `attention`이 `auto`이면 빠른 구현이 **이미 있을 때만** 그것을 고르고, 없으면 PyTorch의 SDPA를 씁니다. 결과는 같고 속도만 다릅니다.
 #
 # 모델은 칸 셋을 읽지 못하고 글 한 줄기만 읽습니다. 같은 과제를 틀 세 가지로 펴 봅니다. `⟨…⟩` 안이 응답이 들어갈 자리입니다.
 
-# %% [markdown] lang="en" of="7908dbe6"
+# %% [markdown] lang="en" of="f07158d5"
 # Three lines matter now: `template` lays a task out as text, `max_length` is the most tokens that text may have, and `lora_r`
-# is the size of the adapter of section 4. With `attention: auto` a faster implementation is chosen only where one **is there
+# is the size of the adapter of section 5. With `attention: auto` a faster implementation is chosen only where one **is there
 # already**, else PyTorch's SDPA; results are the same, only the speed differs.
 #
 # A model reads no fields, only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is.
@@ -155,24 +155,41 @@ from course_utils.inference import load_tokenizer
 from course_utils.prompts import get_template
 
 tokenizer = load_tokenizer(course.base_model)
-for name in ("alpaca-ko", "koalpaca", "chat"):
+for name in ("alpaca-bilingual", "koalpaca", "chat"):
     template = get_template(name, tokenizer)
     print(f"----- {name}\n{template.render(task)}⟨…⟩{template.end or tokenizer.eos_token}\n")
 
 # %% [markdown] lang="ko"
-# 앞의 둘은 우리말로 옮긴 Alpaca의 틀과 KoAlpaca의 틀입니다. 대화를 모르는 베이스 모델을 처음 가르칠 때 씁니다. 셋째는 모델 자신의 대화 틀(chat template)입니다.
-# 이미 대화 틀이 있는 모델이라면 그것을 따르는 편이 낫습니다. 서빙 도구도 같은 틀을 쓰기 때문입니다.
+# 첫째는 Alpaca의 영어 문장마다 우리말을 덧붙인 틀, 둘째는 KoAlpaca의 틀, 셋째는 모델 자신의 대화 틀(chat template)입니다. 무엇을 고를지는 대개 베이스 모델이 정해 줍니다.
 #
-# 끝을 보세요. 대화 틀은 `<end_of_turn>`으로 끝나고 나머지는 `<eos>`로 끝납니다. **이 끝 표시까지 가르쳐야** 모델이 멈출 줄 압니다.
+# | 틀 | 이럴 때 씁니다 |
+# |---|---|
+# | `chat` | 대화 틀이 있는 모델(gemma-2b-it). 서빙 도구도 같은 틀을 쓰므로, 있으면 이것을 따릅니다 |
+# | `koalpaca` | 대화를 모르는 한국어 베이스(Polyglot-Ko). 고정된 문구가 짧습니다 |
+# | `alpaca-ko` | 한국어 베이스에 지시문과 입력이 무엇인지 문장으로 풀어 알려 줄 때 |
+# | `alpaca-bilingual` | 주로 영어로 배운 베이스를 한국어로 가르칠 때. KoAlpaca 저장소의 짜임을 따르되 문구는 새로 썼습니다 |
+# | `alpaca` | 영어 데이터로 Alpaca를 그대로 되풀이할 때 |
+#
+# 무엇을 고르든 **학습할 때와 쓸 때 같은 틀**이어야 합니다. 그리고 끝을 보세요. 대화 틀은 `<end_of_turn>`으로, 나머지는 `<eos>`로 끝납니다.
+# **이 끝 표시까지 가르쳐야** 모델이 멈출 줄 압니다. 대화 틀로 학습하면서 `<eos>`만 가르치면, 모델은 `<end_of_turn>`을 쓰는 법을 배우지 못합니다.
 #
 # 대화 틀은 토크나이저에서 만들어 냅니다. 손으로 옮겨 적지 않으니, 토크나이저가 직접 만든 글과 글자까지 같아야 합니다.
 
-# %% [markdown] lang="en" of="da8aff0f"
-# The first two are Alpaca's, put into Korean, and KoAlpaca's, for base models that know no conversation. The third is the
-# model's own chat template. Where a model has one, follow it: the tools that serve the model use it, too.
+# %% [markdown] lang="en" of="740914cb"
+# The first is Alpaca's, each English sentence followed by a Korean one, the second KoAlpaca's, the third the model's own chat
+# template. Which one to take is mostly decided by the base model.
 #
-# Look at the ends. The chat template closes with `<end_of_turn>`, the others with `<eos>`. **Unless this end is trained as
-# well**, the model never learns to stop.
+# | template | when |
+# |---|---|
+# | `chat` | the model has a chat template (gemma-2b-it). The tools that serve it use it too, so follow it where there is one |
+# | `koalpaca` | a Korean base model that knows no conversation (Polyglot-Ko). Its fixed text is short |
+# | `alpaca-ko` | a Korean base model that is to be told in sentences what instruction and input are |
+# | `alpaca-bilingual` | a base model of mostly English, to be taught Korean. The layout is KoAlpaca's repository's, the wording our own |
+# | `alpaca` | English data, to repeat Alpaca as it was |
+#
+# Whichever it is, **train and use the model with the same one**. And look at the ends: the chat template closes with
+# `<end_of_turn>`, the others with `<eos>`. **Unless this end is trained as well**, the model never learns to stop; and if the chat
+# template is trained with `<eos>` alone, it never learns to write `<end_of_turn>`.
 #
 # The chat layout is derived from the tokenizer, not typed in, so it must equal what the tokenizer itself writes.
 
@@ -185,38 +202,46 @@ assert template.render(task) + task.output + template.end == whole
 print(f"equal, {len(whole)} characters; the response ends with {template.end!r}")
 
 # %% [markdown] lang="ko"
-# 이제 글을 토큰으로 자릅니다. 글의 첫머리를 알리는 BOS 토큰은 **꼭 하나** 있어야 합니다. 둘이면 모델이 본 적 없는 모양이고, 없으면 Gemma는 엉뚱한 글을 냅니다.
-# 토크나이저의 기본값에 맡기면 몇 개가 붙는지 세어 봅니다.
+# 이제 글을 토큰으로 자릅니다. 글의 첫머리를 알리는 BOS 토큰은 **꼭 하나** 있어야 합니다. 둘이면 모델이 본 적 없는 모양이고, 없으면 진짜 Gemma는 엉뚱한 글을 씁니다.
+# 토크나이저의 기본값에 맡기면 몇 개가 붙는지 틀마다 세어 봅니다.
 
-# %% [markdown] lang="en" of="1242a941"
+# %% [markdown] lang="en" of="6984996c"
 # Now cut text into tokens. The token that begins a text, BOS, must be there **exactly once**: with two the model sees
-# something it has never seen, with none Gemma writes nonsense. How many do a tokenizer's defaults give you?
+# something it has never seen, with none the real Gemma writes nonsense. How many do a tokenizer's defaults give each template?
 
 # %%
 from course_utils.collator import encode_prompts
+from course_utils.prompts import TEMPLATES
 
-for name in ("alpaca-ko", "koalpaca", "chat"):
+bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+print(f"{'':18}BOS by default   in this course   tokens")
+for name in (*TEMPLATES, "chat"):
     prompt = get_template(name, tokenizer).render(task)
-    by_default = tokenizer(prompt)["input_ids"].count(tokenizer.bos_token_id)
-    ours = encode_prompts(tokenizer, [prompt])[0].count(tokenizer.bos_token_id)
-    print(f"{name:10} BOS by default {by_default}, in this course {ours}")
-    assert ours == 1 or tokenizer.bos_token_id in (None, tokenizer.eos_token_id)
+    by_default = tokenizer(prompt)["input_ids"].count(bos)
+    [ids] = encode_prompts(tokenizer, [prompt])
+    print(f"{name:18}{by_default:14}{ids.count(bos):17}{len(ids):9}")
+    assert ids.count(bos) == 1 or bos in (None, eos)
 
 # %% [markdown] lang="ko"
 # 기본값은 틀에 따라, 모델에 따라 달라집니다. 대화 틀에는 `<bos>`가 글자로 이미 적혀 있는데 토크나이저가 하나를 더 붙이기도 합니다.
-# 이 강의의 코드는 늘 하나입니다. 이제 토큰을 눈으로 봅니다. `▁`는 공백, `⏎`는 줄바꿈입니다.
+# 이 강의의 코드는 늘 하나입니다. 맨 오른쪽은 프롬프트의 길이입니다. 과제는 같으니 차이는 모두 틀의 문구이고, 그만큼이 행마다 되풀이됩니다.
+#
+# 이제 토큰을 눈으로 봅니다. `▁`는 공백, `⏎`는 줄바꿈입니다.
 
-# %% [markdown] lang="en" of="b4a50bce"
+# %% [markdown] lang="en" of="d6b831f8"
 # The default depends on the template and on the model; a chat template spells `<bos>` out, and some tokenizers add another.
-# In this course it is always one. Now look at the tokens themselves: `▁` is a space, `⏎` a line break.
+# In this course it is always one. On the right is the prompt's length: the task is the same, so all of the difference is the
+# template's fixed text, paid for again in every row.
+#
+# Now look at the tokens themselves: `▁` is a space, `⏎` a line break.
 
 # %%
-ids = encode_prompts(tokenizer, [template.render(task)])[0]
+[ids] = encode_prompts(tokenizer, [template.render(task)])
 pieces = [piece.replace("\n", "⏎") for piece in tokenizer.convert_ids_to_tokens(ids)]
 print(" | ".join(pieces))
 text = task.instruction + task.input
 count = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-print(f"\n{len(text)} characters of Korean are {count} tokens: {len(text) / count:.2f} characters each")
+print(f"\n{len(text)} characters of Korean are {count} tokens: {len(text) / count:.2f} each")
 
 # %% [markdown] lang="ko"
 # 자주 나오는 말은 한 토큰이 되고 드문 말은 음절로 쪼개집니다. 한 토큰에 담기는 글자가 많을수록 같은 `max_length`에 긴 글이 들어갑니다.
@@ -228,16 +253,17 @@ print(f"\n{len(text)} characters of Korean are {count} tokens: {len(text) / coun
 # %% [markdown] lang="ko"
 # ## 3. 무엇을 가르칠 것인가: 마스킹
 #
-# 언어 모델은 토큰마다 **다음 토큰**을 맞히며 배웁니다. 정답은 `labels`에 적습니다. 가장 단순한 방법은 입력을 그대로 정답으로 쓰는 것입니다.
+# 언어 모델은 토큰마다 **다음 토큰**을 맞히며 배웁니다. 정답은 `labels`에 적습니다. 이 절에서는 한 행의 정답을 초안부터 고쳐 가며 써 봅니다.
+# 가장 단순한 방법은 입력을 그대로 정답으로 쓰는 것입니다.
 
-# %% [markdown] lang="en" of="a613ef75"
+# %% [markdown] lang="en" of="437d6219"
 # ## 3. What to teach: masking
 #
-# A language model learns by predicting the **next token** at every position. The right answers are its `labels`. The
-# simplest way is to use the input itself.
+# A language model learns by predicting the **next token** at every position. The right answers are its `labels`. In this section
+# you write the labels of one row, draft by draft. The simplest way is to use the input itself.
 
 # %%
-from course_utils.collator import IGNORE_INDEX, encode, encode_prompts, show_mask
+from course_utils.collator import IGNORE_INDEX, show_mask
 from course_utils.inference import load_tokenizer
 from course_utils.prompts import get_template
 
@@ -245,38 +271,110 @@ spec, tokenizer = course.recipe.train, load_tokenizer(course.base_model)
 template = get_template(spec.template, tokenizer)
 prompt, end = template.render(task), template.end or tokenizer.eos_token
 
-prompt_ids = encode_prompts(tokenizer, [prompt])[0]
-response_ids = tokenizer(task.output + end, add_special_tokens=False)["input_ids"]
-everything = {"input_ids": prompt_ids + response_ids, "labels": prompt_ids + response_ids}
-print(show_mask(tokenizer, everything))
+
+def tokens(text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+ids = tokens(prompt + task.output + end)
+print(show_mask(tokenizer, {"input_ids": ids, "labels": ids}))
 
 # %% [markdown] lang="ko"
 # 모두 `trained`입니다. 이대로면 모델은 **사용자의 질문을 지어내는 법**까지 배웁니다. 질문이 응답보다 길수록 배우는 힘의 대부분이 그리로 갑니다.
 #
-# 응답만 가르치려면 프롬프트 자리의 정답을 `-100`으로 지웁니다. 두 조각을 따로 토큰으로 바꿔 이어 붙이면, 경계는 찾을 필요도 없이 이미 알고 있습니다.
+# 응답만 가르치려면 프롬프트 자리의 정답을 `-100`으로 지웁니다. Alpaca의 학습 코드는 이렇게 합니다. 프롬프트와 응답을 **이어서** 토큰으로 바꾸고,
+# 프롬프트만 **한 번 더** 토큰으로 바꿔 그 개수만큼 가립니다. 첫째 초안으로 삼아 봅니다.
 
-# %% [markdown] lang="en" of="28a331a8"
+# %% [markdown] lang="en" of="0420e8c1"
 # Everything is `trained`. Like this the model also learns **to make up the user's questions**, and the longer they are
 # compared with the responses, the more of its effort goes there.
 #
-# To teach the response only, put `-100` in place of the prompt's labels. Tokenise the two segments apart and join them, and
-# you never have to look for the border: you know it.
+# To teach the response only, put `-100` in place of the prompt's labels. Alpaca's training code does it so: tokenise prompt and
+# response **together**, tokenise the prompt **once more** by itself, and mask as many tokens as that gives. Let it be draft 1.
 
 # %%
-row = {
-    "input_ids": prompt_ids + response_ids,
-    "labels": [IGNORE_INDEX] * len(prompt_ids) + response_ids,
-}
-print(show_mask(tokenizer, row))
-assert row == encode(tokenizer, prompt, task.output, spec.max_length, end=template.end)
+def mask_by_length(prompt, response):
+    """Draft 1, Alpaca's way: the prompt's length is that of the prompt tokenised alone."""
+    ids, length = tokens(prompt + response), len(tokens(prompt))
+    return {"input_ids": ids, "labels": [IGNORE_INDEX] * length + ids[length:]}
+
+
+print(show_mask(tokenizer, mask_by_length(prompt, task.output + end)))
 
 # %% [markdown] lang="ko"
-# 세 줄로 쓴 마스크가 강의의 `encode`와 같습니다. 끝 표시도 `trained` 쪽에 들어 있는지 확인하세요.
+# 그럴듯합니다. 끝 표시도 `trained` 쪽에 있습니다. 하지만 이 초안은 한 가지를 믿고 있습니다. 따로 자른 프롬프트의 토큰이 이어서 자른 토큰의 앞부분과 **똑같다**는 것입니다.
+# 토큰이 경계를 넘어 붙으면 어긋납니다. 우리 틀은 괜찮은지, 그리고 `### 답변:` 뒤에 누군가 공백 하나를 더 써 두었다면 어떤지 모든 과제로 세어 봅니다.
+
+# %% [markdown] lang="en" of="d9164d75"
+# It looks right, the end is among what is `trained`, too. But this draft believes something: that the prompt tokenised alone is
+# **exactly how** the tokens of prompt and response begin. Where a token grows across the border, that is not so. Count it over all
+# tasks, for our template and for a prompt where somebody left one space after `### 답변:`.
+
+# %%
+def border_moves(prompt, response):
+    """Whether the prompt alone has other tokens than the beginning of prompt and response."""
+    alone = tokens(prompt)
+    return tokens(prompt + response)[: len(alone)] != alone
+
+
+asked = "### 답변: "  # the end of a prompt, with the space that invites trouble
+moved = [t.output for t in tasks if border_moves(asked, t.output + end)]
+luck = sum(border_moves(template.render(t), t.output + end) for t in tasks)
+print(f"this recipe's template, {template.name:12} wrong for {luck:6,} of {len(tasks):,} tasks")
+print(f"a prompt that ends in {asked!r:14} wrong for {len(moved):6,} of {len(tasks):,} tasks")
+
+# %% [markdown] lang="ko"
+# 우리 틀이 무사한 것은 줄바꿈이나 쌍점으로 끝난다는 **우연** 덕분입니다. 공백 하나에 많은 과제의 마스크가 소리 없이 틀어집니다. 한 과제를 펼쳐 봅니다.
+# 한 줄이 토큰 하나이고, 숫자는 토큰의 번호입니다.
+
+# %% [markdown] lang="en" of="0c699f79"
+# Our template is safe **by luck**: it happens to end in a line break or a colon. With one space the masks of a great many tasks are
+# wrong without a word. Here is one of them. One line is one token, the number is its id.
+
+# %%
+answer = next(iter(moved), "식사하셨어요?") + end
+row = mask_by_length(asked, answer)
+print("together\n" + show_mask(tokenizer, row, each_token=True))
+print("\nthe prompt alone\n" + " | ".join(map(tokenizer.decode, tokens(asked))))
+hidden = [i for i, label in zip(*row.values(), strict=True) if label == IGNORE_INDEX]
+lost = tokenizer.decode(hidden)[len(asked) :]
+print(f"\nmasked although it belongs to the response: {lost!r}")
+assert not moved or hidden != tokens(asked)
+
+# %% [markdown] lang="ko"
+# 공백이 응답의 첫 글자와 한 토큰으로 붙었고, 그 토큰이 가려졌습니다. 모델은 응답을 **시작하는 법**을 배우지 못합니다. 오류도 경고도 없습니다.
+#
+# 둘째 초안은 두 조각을 **따로** 토큰으로 바꿔 이어 붙입니다. 경계를 찾을 필요가 없습니다. 이미 알고 있으니까요.
+
+# %% [markdown] lang="en" of="54422774"
+# The space has merged with the beginning of the response, and that token is masked: the model does not learn **how to begin**.
+# No error, no warning.
+#
+# Draft 2 tokenises the two segments **apart** and joins them. There is no border to look for: you know it.
+
+# %%
+def mask_by_segments(prompt, response):
+    """Draft 2: each segment tokenised once, so where one ends and the other begins is known."""
+    asked, answered = tokens(prompt), tokens(response)
+    return {"input_ids": asked + answered, "labels": [IGNORE_INDEX] * len(asked) + answered}
+
+
+print(show_mask(tokenizer, mask_by_segments(asked, answer), each_token=True))
+for t in tasks:
+    labels = mask_by_segments(asked, t.output + end)["labels"]
+    trained = [label for label in labels if label != IGNORE_INDEX]
+    assert tokenizer.decode(trained) == t.output + end
+print(f"\nthe response and its end are trained, whole, in all {len(tasks):,} rows")
+
+# %% [markdown] lang="ko"
+# 프롬프트를 따로 잘랐으므로, 나중에 응답을 만들 때 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같다는 것, 그것이 조각으로 나누는 까닭입니다.
+# 토큰 하나가 얼마나 큰 차이를 내는지는 6절에서 숫자로 봅니다.
 #
 # 그런데 왜 하필 -100일까요? 교차 엔트로피 손실(cross-entropy loss)이 이 값을 **없는 자리**로 치기 때문입니다. 낱말이 셋뿐인 세계에서 손으로 셈해 봅니다.
 
-# %% [markdown] lang="en" of="65d6586f"
-# Three lines, and they equal the course's `encode`. See that the end is among what is `trained`.
+# %% [markdown] lang="en" of="d829b6e3"
+# The prompt was cut by itself, so these are the very tokens the model will see when it is asked later. That training and inference
+# see the same tokens is the reason for segments. How much one token matters you will see in numbers in section 6.
 #
 # But why -100? Because the cross-entropy loss treats that value as **a position that is not there**. Work it out by hand in a
 # world of three words.
@@ -291,163 +389,454 @@ by_hand = -sum(torch.log_softmax(scores, dim=1)[i, word] for i, word in enumerat
 print(f"two tokens                  {two:.4f}   by hand {by_hand:.4f}")
 
 scores = torch.cat([scores, torch.tensor([[-5.0, -5.0, 5.0]])])  # a third one, badly predicted
+scores.requires_grad_()
 masked = cross_entropy(scores, torch.tensor([0, 1, IGNORE_INDEX]))
 trained = cross_entropy(scores, torch.tensor([0, 1, 0]))
 print(f"a third with label -100     {masked:.4f}")
 print(f"a third with label 0        {trained:.4f}")
+masked.backward()
+print("gradients of the third with label -100 ", scores.grad[2].tolist())
 assert torch.isclose(two, by_hand) and masked == two and trained > two
+assert not scores.grad[2].any() and scores.grad[:2].all()
 
 # %% [markdown] lang="ko"
-# 엉뚱하게 예측한 셋째 자리도 -100이면 손실을 조금도 바꾸지 않습니다. 합에서도 빠지고, 나누는 개수에서도 빠집니다.
+# 엉뚱하게 예측한 셋째 자리도 -100이면 손실을 조금도 바꾸지 않습니다. 합에서도 빠지고, 나누는 개수에서도 빠지고, 기울기도 0입니다. 나머지 자리의 손실은 그대로입니다.
 #
-# 널리 쓰이는 다른 방법이 있습니다. 프롬프트와 응답을 **이어서** 토큰으로 바꾸고, 프롬프트만 **한 번 더** 토큰으로 바꿔 그 길이만큼 가리는 것입니다.
-# Alpaca의 학습 코드가 그렇게 합니다. 토큰이 경계를 넘어 붙지 않는다면 괜찮습니다. 프롬프트가 공백으로 끝나면 어떻게 될까요?
+# 그렇다면 **모든** 자리가 -100인 행은 어떻게 될까요? 억지스러운 물음이 아닙니다. 긴 글을 `max_length`에서 자르면 응답이 통째로 잘려 나갈 수 있습니다.
+# 길이를 줄여 가며 세어 봅니다.
 
-# %% [markdown] lang="en" of="e1879439"
-# A third position, however badly predicted, does not change the loss at all when its label is -100: it is left out of the sum
-# and out of the number that the sum is divided by.
+# %% [markdown] lang="en" of="eebbbda3"
+# A third position, however badly predicted, does not change the loss at all when its label is -100: it is left out of the sum and of
+# the number that the sum is divided by, and its gradient is 0. The loss of the others stays as it is.
 #
-# There is another popular way: tokenise prompt and response **together**, tokenise the prompt **once more** by itself, and
-# mask as many tokens as that gives. Alpaca's training code does so. It works as long as no token grows across the border.
-# What if the prompt ends with a space?
+# Then what about a row where **every** label is -100? This is not far-fetched: cut long texts at `max_length`, and a response may be
+# cut away as a whole. Count while the limit gets smaller.
 
 # %%
-def tokens(text):
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+full = [mask_by_segments(template.render(t), t.output + end) for t in tasks]
+lengths = sorted(len(row["labels"]) for row in full)
+print("max_length   whole     cut   nothing left to train")
+for limit in (lengths[-1], lengths[len(full) * 3 // 4], lengths[len(full) // 2]):
+    cut = sum(len(row["labels"]) > limit for row in full)
+    empty = sum(set(row["labels"][:limit]) == {IGNORE_INDEX} for row in full)
+    print(f"{limit:10} {len(full) - cut:7,} {cut - empty:7,} {empty:7,}")
 
-
-def border_moves(prompt, response):
-    """Whether the prompt alone has other tokens than the beginning of prompt and response."""
-    alone = tokens(prompt)
-    return tokens(prompt + response)[: len(alone)] != alone
-
-
-asked = "답: "  # a prompt's last words, with the space that invites trouble
-moved = [t.output for t in tasks if border_moves(asked, t.output)]
-luck = sum(border_moves(template.render(t), t.output) for t in tasks)
-print(f"a prompt that ends with '답: '   wrong for {len(moved):,} of {len(tasks):,} tasks")
-print(f"the {template.name} template          wrong for {luck:,} of {len(tasks):,} tasks")
+nothing = cross_entropy(torch.zeros(4, 3), torch.full((4,), IGNORE_INDEX))
+print(f"\nthe loss of a row with nothing left to train: {nothing}")
+assert nothing.isnan()
 
 # %% [markdown] lang="ko"
-# 대화 틀이 무사한 것은 줄바꿈으로 끝난다는 **우연** 덕분입니다. 틀을 조금만 바꾸면 많은 과제의 마스크가 소리 없이 틀어집니다. 한 과제를 펼쳐 봅니다.
+# 0을 0으로 나누어 `nan`이 되었습니다. 라이브러리들은 이것을 0으로 적거나 그런 행을 말없이 지나칩니다. 우리 코드는 버리고, 버린 수를 셉니다.
+#
+# 이제 마지막 초안입니다. 조각으로 나누고, BOS는 한 번, 끝 표시까지 가르치고, 길이에서 자르고, 가르칠 것이 없으면 버립니다.
+# 잘 썼다면 강의의 `encode_tasks`와 한 토큰도 다르지 않아야 합니다.
 
-# %% [markdown] lang="en" of="f21913ac"
-# The chat template is safe **by luck**: it ends with a line break. Change it a little, and the masks of a great many tasks
-# are wrong without a word. Here is one of them.
+# %% [markdown] lang="en" of="e7d8711a"
+# Zero divided by zero: `nan`. Libraries write it down as 0, or pass over such rows without a word. Our code drops them and counts
+# what it dropped.
+#
+# Now the final draft: by segments, BOS once, the end trained, cut at the limit, dropped where nothing is left to train. If it is
+# right, not one token differs from the course's `encode_tasks`.
 
 # %%
-answer = next(iter(moved), "식사하셨어요?")
-together, length = tokens(asked + answer), len(tokens(asked))
-twice = {"input_ids": together, "labels": [IGNORE_INDEX] * length + together[length:]}
-print("measured by tokenising twice\n" + show_mask(tokenizer, twice, each_token=True))
-apart = {"input_ids": tokens(asked) + tokens(answer)}
-apart["labels"] = [IGNORE_INDEX] * length + tokens(answer)
-print("\nby segments\n" + show_mask(tokenizer, apart, each_token=True))
-assert twice["labels"].count(IGNORE_INDEX) == length and together[:length] != tokens(asked)
+from course_utils.collator import encode_prompts, encode_tasks
+
+
+def encode_draft(task, max_length):
+    """The final draft; None where the prompt leaves no room for the response."""
+    [asked] = encode_prompts(tokenizer, [template.render(task)])  # BOS exactly once, from section 2
+    answered = tokens(task.output + end)
+    ids, labels = asked + answered, [IGNORE_INDEX] * len(asked) + answered
+    row = {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+    return row if len(asked) < max_length else None
+
+
+for limit in (spec.max_length, lengths[len(full) // 2]):
+    drafts = [encode_draft(t, limit) for t in tasks]
+    rows, report = encode_tasks(tokenizer, tasks, template, limit)
+    assert list(rows) == [row for row in drafts if row] and report.dropped == drafts.count(None)
+    print(f"max_length {limit}: {report}")
 
 # %% [markdown] lang="ko"
-# 한 줄이 토큰 하나이고, 숫자는 토큰의 번호입니다. 위쪽에서는 공백이 응답의 첫 글자와 한 토큰으로 붙었고, 그 토큰이 가려졌습니다. 모델은 응답을 **시작하는 법**을 배우지 못합니다.
-# 아래쪽은 프롬프트를 따로 잘랐으므로, 나중에 응답을 만들 때 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같다는 것, 그것이 조각으로 나누는 까닭입니다.
+# 같습니다. 잘린(truncated) 것도 버린(dropped) 것도 이제 숫자로 보입니다. 첫 줄이 이 레시피의 것입니다. 가린 토큰이 가르친 토큰보다 얼마나 많은지도 보세요.
 #
-# 토큰 하나가 얼마나 큰 차이를 내는지는 6절에서 숫자로 봅니다. 데이터 전체를 토큰으로 바꾸고 이 절을 마칩니다.
+# 이 절을 마치기 전에 틀마다 두 가지 약속을 확인합니다. BOS는 하나, 마지막으로 가르치는 것은 그 틀의 끝 표시입니다.
 
-# %% [markdown] lang="en" of="7f852d2c"
-# One line is one token, the number is its id. Above, the space has merged with the beginning of the response, and that token
-# is masked: the model does not learn **how to begin**. Below, the prompt was cut by itself, so these are the very tokens the
-# model will see when it is asked later. That training and inference see the same tokens is the reason for segments.
+# %% [markdown] lang="en" of="223bc6d7"
+# They are equal, and what was truncated and what was dropped is now a number. The first line is this recipe's. See also how many more
+# tokens are masked than trained.
 #
-# How much one token matters you will see in numbers in section 6. End this section by encoding all of the data.
+# Before you leave this section, check two promises for every template: one BOS, and the last thing trained is that template's end.
 
 # %%
-from course_utils.collator import encode_tasks
+from course_utils.collator import encode
+from course_utils.prompts import TEMPLATES
 
-rows, report = encode_tasks(tokenizer, tasks, template, spec.max_length)
-lengths = sorted(len(row["input_ids"]) for row in rows)
-print(report)
-median = lengths[len(lengths) // 2]
-print(f"tokens a row: median {median}, longest {lengths[-1]}, at most {spec.max_length}")
-assert report.rows + report.dropped == len(tasks)
-
-# %% [markdown] lang="ko"
-# 잘린(truncated) 것과 버린(dropped) 것을 셉니다. 라이브러리의 기본 동작은 긴 글을 말없이 자르고, 가르칠 토큰이 없는 줄도 말없이 지나칩니다.
-
-# %% [markdown] lang="en" of="f6a90f74"
-# What was truncated and what was dropped is counted. Libraries by default cut long rows silently and pass over rows without a
-# trained token just as silently.
+bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+for name in (*TEMPLATES, "chat"):
+    layout = get_template(name, tokenizer)
+    row = encode(tokenizer, layout.render(task), task.output, 4096, end=layout.end)
+    trained = [label for label in row["labels"] if label != IGNORE_INDEX]
+    ending = layout.end or tokenizer.eos_token
+    count = row["input_ids"].count(bos)
+    print(f"{name:18}{count} BOS, {len(trained):3} tokens trained, the end is {ending!r}")
+    assert tokenizer.decode(trained) == task.output + ending
+    assert count == 1 or bos in (None, eos)
 
 # %% [markdown] lang="ko"
-# ## 4. 배치와 LoRA
+# ## 4. 배치: 채우고, 묶고, 나누기
 #
-# 길이가 다른 줄을 한 배치로 묶으려면 짧은 줄을 채워야 합니다(padding). 짧은 세 줄로 그림을 그려 봅니다.
-# `-`는 가린 프롬프트, `#`은 가르치는 토큰, `.`은 채운 자리입니다.
+# 행 하나하나가 바르더라도 여러 행을 묶을 때 다시 틀릴 수 있습니다. 이 절은 어느 레시피에서든 강의에 딸린 작은 모델과 견본 과제 여덟 개로 실험합니다.
+# 중간에 모델을 정말로 가르쳐 보는데, 작은 모델이면 몇 초로 충분하기 때문입니다. 틀은 `<eos>`로 끝나는 KoAlpaca의 것입니다.
 
-# %% [markdown] lang="en" of="efabecc9"
-# ## 4. Batches and LoRA
+# %% [markdown] lang="en" of="feb1b04a"
+# ## 4. Batches: padding, packing, dividing
 #
-# To put rows of different lengths into one batch, the short ones are padded. A picture of three short rows: `-` is the masked
-# prompt, `#` what is trained, `.` padding.
+# A right row can still go wrong where rows are put together. Whatever the recipe, this section experiments with the course's tiny
+# model and eight tasks of its sample: on the way you really train it, which for the tiny one takes seconds. The template is
+# KoAlpaca's, which ends with `<eos>`.
 
 # %%
 import torch
 
-from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode, encode_tasks
-from course_utils.inference import load_tokenizer
-from course_utils.prompts import get_template
+from course_utils import REPO
+from course_utils.collator import IGNORE_INDEX, encode_tasks, show_mask
+from course_utils.inference import generate, load_model
+from course_utils.prompts import KOALPACA
+from course_utils.tasks import read_tasks
 
-tokenizer, spec = load_tokenizer(course.base_model), course.recipe.train
-template = get_template(spec.template, tokenizer)
-rows, _ = encode_tasks(tokenizer, tasks[:40], template, spec.max_length)
-by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
-short = [by_length[0], by_length[len(by_length) // 4], by_length[len(by_length) // 2]]
-
-batch = MaskingCollator(tokenizer.pad_token_id or 0)(short)
-for labels, mask in zip(batch["labels"], batch["attention_mask"], strict=True):
-    marks = torch.where(labels == IGNORE_INDEX, ord("-"), ord("#"))
-    print("".join(map(chr, torch.where(mask == 0, ord("."), marks))))
-print({name: tuple(values.shape) for name, values in batch.items()})
+TINY = "assets/tiny-gemma-ko"
+model, tokenizer = load_model(TINY, dtype="float32", device="cpu")
+sample = read_tasks(REPO / "assets" / "sample" / "preprocess" / "tasks.jsonl")
+sample = sorted(sample, key=lambda t: len(t.instruction + t.input))[:800:100]
+prompts = [KOALPACA.render(t) for t in sample]
+rows = list(encode_tasks(tokenizer, sample, KOALPACA, 256)[0])
+for t, row in zip(sample, rows, strict=True):
+    print(f"{len(row['labels']):3} tokens   {t.instruction[:40]} -> {t.output}")
 
 # %% [markdown] lang="ko"
-# 채운 자리는 정답도 -100이고 주의 마스크(attention mask)도 0입니다. 폭은 8의 배수로 맞춥니다. GPU가 그런 폭을 빠르게 계산합니다.
-# 학습할 때는 오른쪽을 채우고, 응답을 만들 때는 왼쪽을 채웁니다. 그래야 모든 프롬프트의 끝이 응답의 시작과 맞닿습니다.
-#
-# 흔한 사고가 하나 있습니다. 채움 토큰이 따로 없는 모델에서 `pad = eos`로 두고, 채운 자리를 **토큰 번호로** 찾아 가리는 것입니다.
+# 길이가 제각각이라 짧은 행은 채워야(padding) 한 배치가 됩니다. 첫째 초안은 채움 토큰으로 채운 다음, **채움 토큰인 자리**를 모두 가립니다.
+# 그림에서 `-`는 가린 프롬프트, `#`은 가르치는 토큰, `.`은 모델에게 보이지 않는 자리입니다.
 
-# %% [markdown] lang="en" of="072c1969"
-# Padding has the label -100 and an attention mask of 0. The width is a multiple of 8, which GPUs compute faster. For training
-# we pad on the right, for generation on the left, so that every prompt ends where its reply begins.
-#
-# A common accident: a model has no padding token, somebody sets `pad = eos`, and padding is then found, and masked, **by its
-# number**.
+# %% [markdown] lang="en" of="91964f06"
+# Their lengths differ, so the short ones are padded to make one batch. Draft 1 fills up with the padding token, and then masks
+# **whatever is that token**. In the picture `-` is the masked prompt, `#` what is trained, `.` what the model does not see.
+
+# %%
+def collate_by_id(rows, pad):
+    """Draft 1: fill up with pad; what is pad is neither seen nor trained."""
+    width = max(len(row["labels"]) for row in rows)
+    ids = torch.tensor([row["input_ids"] + [pad] * (width - len(row["labels"])) for row in rows])
+    labels = [row["labels"] + [pad] * (width - len(row["labels"])) for row in rows]
+    labels = torch.tensor(labels).masked_fill(ids == pad, IGNORE_INDEX)
+    return {"input_ids": ids, "attention_mask": (ids != pad).long(), "labels": labels}
+
+
+def picture(batch):
+    marks = torch.where(batch["labels"] == IGNORE_INDEX, ord("-"), ord("#"))
+    marks = torch.where(batch["attention_mask"] == 0, ord("."), marks)
+    return "\n".join("".join(map(chr, line)) for line in marks)
+
+
+print(picture(collate_by_id(rows, tokenizer.pad_token_id)))
+
+# %% [markdown] lang="ko"
+# 그림은 옳습니다. 하지만 Polyglot-Ko처럼 채움 토큰이 없는 모델이 많고, 그럴 때 흔히 `pad = eos`로 둡니다. 같은 초안에 eos를 넣어 봅니다.
+
+# %% [markdown] lang="en" of="ad23df67"
+# The picture is right. But many models, Polyglot-Ko among them, have no padding token, and then people set `pad = eos`. Give the same
+# draft eos.
 
 # %%
 eos = tokenizer.eos_token_id
-ends_with_eos = encode(tokenizer, template.render(task), task.output, spec.max_length)
-batch = MaskingCollator(pad_token_id=eos)([ends_with_eos])
-by_number = batch["labels"].masked_fill(batch["input_ids"] == eos, IGNORE_INDEX)
-
-print("eos trained, mask by length  ", int((batch["labels"] == eos).sum()))
-print("eos trained, mask by number  ", int((by_number == eos).sum()))
-assert (batch["labels"] == eos).sum() == 1 and (by_number == eos).sum() == 0
+by_id = collate_by_id(rows, eos)
+print(picture(by_id))
+ends, left = sum(row["labels"][-1] == eos for row in rows), int((by_id["labels"] == eos).sum())
+print(f"\nrows that end with a trained eos: {ends}; in this batch: {left}")
+assert ends == len(rows) and left == 0
 
 # %% [markdown] lang="ko"
-# 번호로 가리면 진짜 끝 표시까지 사라집니다. 그렇게 배운 모델은 **멈추지 않습니다**. 그래서 우리 마스크는 번호가 아니라 길이를 따릅니다.
+# 행마다 마지막 `#` 하나가 사라졌습니다. 진짜 끝 표시입니다. 이 여덟 토큰이 빠지면 무엇이 달라질까요?
+# 마지막 초안을 쓴 다음, 두 배치로 정말 가르쳐 봅니다. 마지막 초안은 번호를 보지 않고 **길이**만 봅니다. 무엇을 채웠는지는 채운 사람이 알기 때문입니다.
+
+# %% [markdown] lang="en" of="22e932cd"
+# One `#` is gone from the end of each row: the real end. What do these eight tokens change? Write the final draft, then really train
+# with both batches. The final draft looks at **lengths** only, never at ids: who filled up knows what was filled up.
+
+# %%
+from course_utils.collator import MaskingCollator
+
+
+def collate(rows, pad, multiple=8):
+    """The final draft: masks follow the lengths; the width is a multiple that GPUs like."""
+    longest = max(len(row["labels"]) for row in rows)
+    width = -(-longest // multiple) * multiple  # rounded up
+    batch = {"input_ids": [], "attention_mask": [], "labels": []}
+    for row in rows:
+        length, padding = len(row["labels"]), width - len(row["labels"])
+        batch["input_ids"].append(row["input_ids"] + [pad] * padding)
+        batch["attention_mask"].append([1] * length + [0] * padding)
+        batch["labels"].append(row["labels"] + [IGNORE_INDEX] * padding)
+    return {name: torch.tensor(values) for name, values in batch.items()}
+
+
+for pad in (tokenizer.pad_token_id, eos):
+    ours, theirs = collate(rows, pad), MaskingCollator(pad)(rows)
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+print(f"equal to the course's collator, whatever the padding is\n{picture(ours)}")
+
+# %% [markdown] lang="ko"
+# 강의의 `MaskingCollator`와 같은 텐서가 나왔고, 이번에는 pad가 eos인데도 끝의 `#`이 그대로 있습니다. 이제 똑같은 모델 둘을 똑같이 스무 걸음씩 가르칩니다.
+# 다른 것은 배치뿐입니다.
+
+# %% [markdown] lang="en" of="6c55d414"
+# The tensors equal those of the course's `MaskingCollator`, and this time the last `#` is there although pad is eos. Now train two
+# equal models in the same way, twenty steps each. Only their batches differ.
+
+# %%
+def taught(batch):
+    """A fresh tiny model after twenty steps on one batch, and its last loss."""
+    model, _ = load_model(TINY, dtype="float32", device="cpu")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+    return model, loss.item()
+
+
+for name, batch in {"masked by length": collate(rows, eos), "masked by id": by_id}.items():
+    tuned, last = taught(batch)
+    said = generate(tuned, tokenizer, prompts, max_new_tokens=24)
+    stops = sum(reply.stopped for reply in said)
+    print(f"{name}: loss {last:.2f}, {stops} of {len(said)} replies stop, {said[1].text!r}")
+    assert stops == (0 if batch is by_id else len(rows))
+
+# %% [markdown] lang="ko"
+# 손실은 둘 다 얌전히 내려갔고 답도 배웠습니다. 그런데 한쪽은 **멈추지 않습니다**. 끝 표시를 한 번도 배우지 못했기 때문입니다.
 #
-# 이제 무엇을 학습하는지 셉니다. LoRA는 큰 행렬 $W$를 얼려 두고, 곁에 얇은 행렬 둘을 붙여 $W + \frac{\alpha}{r}BA$로 셈합니다.
+# 채우는 쪽도 중요합니다. 학습할 때는 오른쪽을 채우지만, 응답을 만들 때는 왼쪽을 채워야 프롬프트의 끝이 응답의 시작과 맞닿습니다.
+# 하나씩 물었을 때와 한꺼번에 물었을 때 답이 같은지 봅니다.
+
+# %% [markdown] lang="en" of="1f21aeab"
+# Both losses came down politely, and both models learned the answers. But one of them **never stops**: it was not shown an end once.
+#
+# The side matters, too. For training we pad on the right; to generate, padding goes to the left, so that every prompt ends where its
+# reply begins. Are the replies to a batch those to one prompt at a time?
+
+# %%
+from course_utils.collator import encode_prompts
+from course_utils.inference import quiet, reply
+
+alone = reply(model, tokenizer, prompts, max_new_tokens=12, batch_size=1)
+left = reply(model, tokenizer, prompts, max_new_tokens=12)  # one batch, padded on the left
+
+ids = encode_prompts(tokenizer, prompts)
+batch = collate([{"input_ids": row, "labels": row} for row in ids], tokenizer.pad_token_id)
+width = batch.pop("labels").shape[1]
+with quiet():  # transformers would warn
+    output = model.generate(**batch, max_new_tokens=12, do_sample=False)[:, width:]
+right = [text.strip() for text in tokenizer.batch_decode(output, skip_special_tokens=True)]
+for name, replies in {"left": left, "right": right}.items():
+    same = sum(map(str.__eq__, alone, replies))
+    print(f"padded on the {name:6}{same} of {len(alone)} replies as if asked alone, {replies[0]!r}")
+assert left == alone and right != alone
+
+# %% [markdown] lang="ko"
+# 오른쪽을 채우면 모델은 빈칸 뒤에 글을 이어야 합니다.
+#
+# 채우는 대신 행을 한 줄로 **이어 붙이는**(packing) 방법도 있습니다. 낭비가 없지만, 행마다 위치 번호를 0부터 다시 매기지 않으면 앞 행의 글이 뒤 행의 문맥이 됩니다.
+
+# %% [markdown] lang="en" of="97754db7"
+# Padded on the right, the model has to go on after a gap.
+#
+# Instead of padding, rows can be **packed** into one long one. Nothing is wasted, but unless the positions begin at 0 again with
+# every row, each row is read as if the ones before were its context.
+
+# %%
+@torch.no_grad()
+def loss(**batch):
+    return model(**batch, use_cache=False).loss.item()
+
+
+packed = {
+    name: torch.tensor([[token for row in rows for token in row[name]]])
+    for name in ("input_ids", "labels")
+}
+positions = torch.cat([torch.arange(len(row["labels"])) for row in rows])[None]
+padded, reset = loss(**collate(rows, eos)), loss(**packed, position_ids=positions)
+run_on = loss(**packed)
+print(f"a padded batch            {padded:.4f}")
+print(f"packed, positions reset   {reset:.4f}")
+print(f"packed, one long text     {run_on:.4f}")
+assert abs(padded - reset) < 1e-4 < 0.05 < abs(padded - run_on)
+
+# %% [markdown] lang="ko"
+# 이어 붙이기가 나쁜 것이 아니라, 위치를 다시 매기지 않는 것이 나쁩니다. 이때도 오류는 없고 손실만 조용히 달라집니다.
+#
+# 마지막 함정은 나눗셈입니다. 메모리가 모자라면 배치 하나를 여러 번에 나누어 계산하고 기울기를 모읍니다(gradient accumulation). 4행을 한 번에, 2행씩 두 번에, 1행씩 네 번에.
+# 결과가 같아야 하는데, 번마다 평균을 내고 그 평균을 다시 평균하면 달라집니다. 가르치는 토큰의 수가 행마다 다르기 때문입니다.
+
+# %% [markdown] lang="en" of="114e47a3"
+# There is nothing wrong with packing; it is wrong not to reset the positions. Here too nothing raises an error, only the loss is another.
+#
+# The last trap is a division. Where memory is short, a batch is computed in several steps and their gradients are accumulated: 4 rows
+# at once, 2 and 2, or 1 four times. The result should be the same. Take the mean of each step and the mean of those means, and it is
+# not, because rows have different numbers of trained tokens.
+
+# %%
+trained = [sum(label != IGNORE_INDEX for label in row["labels"]) for row in rows]
+order = sorted(range(len(rows)), key=trained.__getitem__)[1::2]
+window, total = [rows[i] for i in order], sum(trained[i] for i in order)
+print("trained tokens a row", [trained[i] for i in order])
+by_tokens = []
+for size in (4, 2, 1):
+    steps = [collate(window[i : i + size], eos) for i in range(0, 4, size)]
+    means = sum(loss(**step) for step in steps) / len(steps)
+    by_tokens.append(sum(loss(**step, num_items_in_batch=total) for step in steps))
+    print(f"{len(steps)} x {size} rows: mean of means {means:.4f}, by tokens {by_tokens[-1]:.4f}")
+assert max(by_tokens) - min(by_tokens) < 1e-4 and abs(means - by_tokens[0]) > 0.01
+
+# %% [markdown] lang="ko"
+# 오른쪽 칸은 모두 같습니다. 손실의 **합**을 모은 다음 창(window) 전체의 가르치는 토큰 수로 **한 번만** 나누었기 때문입니다. 요즘의 Trainer는 `num_items_in_batch`로 이렇게 합니다.
+# 왼쪽 칸처럼 나누면 짧은 응답의 토큰이 더 무겁게 셈됩니다.
+#
+# 이제 우리 정답이 맞는지 남의 눈으로 확인합니다. TRL 라이브러리의 `SFTTrainer`는 글이나 대화를 받으면 스스로 정답을 만듭니다. 같은 과제를 건네고 무엇을 만드는지 꺼내 봅니다.
+# 모델은 형식만 갖춘 가장 작은 것이면 됩니다.
+
+# %% [markdown] lang="en" of="6aa55842"
+# The column on the right is the same throughout: the **sums** of the losses are collected and divided **once**, by all trained tokens
+# of the window. Today's Trainer does it so, by way of `num_items_in_batch`. Divided as on the left, the tokens of short responses
+# weigh more.
+#
+# Now have our labels checked by somebody else. The `SFTTrainer` of the TRL library makes labels of its own from texts or
+# conversations. Hand it the same tasks and take out what it makes. For a model the smallest thing that has the form will do.
+
+# %%
+from tempfile import TemporaryDirectory
+
+import datasets
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+datasets.disable_progress_bars()
+size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+stub = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size))
+
+
+def trl_rows(examples, **options):
+    """The rows that TRL would train on."""
+    data, options = datasets.Dataset.from_list(examples), {"max_length": None, **options}
+    with TemporaryDirectory() as folder, quiet():
+        options = SFTConfig(folder, use_cpu=True, bf16=False, report_to="none", **options)
+        trainer = SFTTrainer(stub, args=options, train_dataset=data, processing_class=tokenizer)
+    data = trainer.train_dataset
+    return [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in data]
+
+# %% [markdown] lang="ko"
+# TRL에 건네는 모양은 세 가지입니다. 대화 전체(`messages`), 프롬프트와 응답으로 나눈 대화, 프롬프트와 응답으로 나눈 글.
+
+# %% [markdown] lang="en" of="5eea97e6"
+# There are three forms to hand over: a whole conversation (`messages`), a conversation in two parts, prompt and completion, and text
+# in two parts.
+
+# %%
+from course_utils.prompts import get_template
+
+chat, bos = get_template("chat", tokenizer), tokenizer.bos_token
+users = ["\n\n".join(filter(None, (t.instruction, t.input))) for t in sample]
+turns = [
+    [{"role": "user", "content": user}, {"role": "assistant", "content": t.output}]
+    for user, t in zip(users, sample, strict=True)
+]
+messages = [{"messages": turn} for turn in turns]
+parts = [{"prompt": turn[:1], "completion": turn[1:]} for turn in turns]
+texts = [{"prompt": bos + p, "completion": t.output} for p, t in zip(prompts, sample, strict=True)]
+
+by_chat = list(encode_tasks(tokenizer, sample, chat, 1024)[0])
+equal = {
+    "messages, assistant_only_loss=True": (trl_rows(messages, assistant_only_loss=True), by_chat),
+    "prompt and completion, messages": (trl_rows(parts), by_chat),
+    "prompt and completion, text": (trl_rows(texts), rows),
+}
+
+# %% [markdown] lang="ko"
+# 입력과 정답을 토큰 하나하나 견줍니다.
+
+# %% [markdown] lang="en" of="8ea5d47b"
+# Compare inputs and labels token for token.
+
+# %%
+for name, (theirs, ours) in equal.items():
+    same = sum(a == b for a, b in zip(theirs, ours, strict=True))
+    count = sum(len(row["labels"]) for row in ours)
+    print(f"{name:36}{same} of {len(ours)} rows equal, {count} tokens")
+    assert theirs == ours
+
+# %% [markdown] lang="ko"
+# 세 모양 모두 우리 것과 같습니다. 다만 **아무렇게나 건네도** 같은 것은 아닙니다. 조금만 다르게 건네면 오류 없이 다른 것을 배웁니다. 넷을 봅니다.
+
+# %% [markdown] lang="en" of="84ebacc2"
+# All three equal ours. That does not mean that **anything** you hand over does. Hand it over a little differently, and it learns
+# something else without an error. Here are four.
+
+# %%
+import logging
+
+logging.getLogger("trl").setLevel("ERROR")  # it warns of the last one; here you look for yourself
+spaced = [{"prompt": bos + "### 답변: ", "completion": t.output} for t in sample]
+closed = [{"prompt": chat.render(t), "completion": t.output + chat.end} for t in sample]
+bare = [{"prompt": p, "completion": t.output} for p, t in zip(prompts, sample, strict=True)]
+
+whole, closed, bare, spaced = map(trl_rows, (messages, closed, bare, spaced))
+assert all(row["labels"] == row["input_ids"] for row in whole)
+assert [row["labels"] for row in closed] == [row["labels"] + [eos] for row in by_chat]
+assert [row["labels"] for row in bare] == [row["labels"][1:] for row in rows]
+trained = [[i for i in row["labels"] if i != IGNORE_INDEX] for row in spaced]
+assert any(tokenizer.decode(labels).startswith(" ") for labels in trained)  # the prompt's space
+names = ("messages alone", "a turn as text", "text without BOS", "a prompt that ends in a space")
+for name, made in zip(names, (whole, closed, bare, spaced), strict=True):
+    print(f"{name}\n{show_mask(tokenizer, made[1])}\n")
+
+# %% [markdown] lang="ko"
+# - `messages`만 건네고 `assistant_only_loss`를 켜지 않으면 질문까지 **모두** 배웁니다.
+# - 끝 표시까지 적은 글을 건네면 TRL이 그 뒤에 `<eos>`를 **하나 더** 붙입니다.
+# - BOS는 토크나이저의 기본값을 따릅니다. 이 토크나이저는 붙이지 않고, 진짜 Gemma의 것은 붙입니다. 그래서 `<bos>`가 적힌 글이면 진짜 Gemma에서는 둘이 됩니다.
+# - 공백으로 끝나는 프롬프트에서는 경계를 넘은 토큰을 가리지 않고 가르칩니다. Alpaca보다 낫지만, 모델이 배운 프롬프트에는 나중에 받을 그 공백이 없습니다.
+#
+# 그래서 이 강의는 글을 건네지 않고 **우리가 만든 `input_ids`와 `labels`를** 건넵니다. TRL은 그것을 그대로 씁니다.
+
+# %% [markdown] lang="en" of="8b74b59b"
+# - Hand over `messages` and leave `assistant_only_loss` off: **everything** is trained, the question included.
+# - Hand over text that already has its end of turn: TRL appends **one more**, `<eos>`.
+# - BOS is as the tokenizer's defaults have it. This one adds none, the real Gemma's does; so text that spells `<bos>` out would have
+#   two with the real Gemma.
+# - Where a prompt ends in a space, the token across the border is not masked but trained. Better than Alpaca's way; but the prompt it
+#   was trained after lacks the very space that it will be asked with.
+#
+# That is why this course hands over no text but **the `input_ids` and `labels` you have made**. TRL uses them as they are.
+
+# %% [markdown] lang="ko"
+# ## 5. LoRA와 학습
+#
+# 무엇을 학습하는지부터 셉니다. LoRA는 큰 행렬 $W$를 얼려 두고, 곁에 얇은 행렬 둘을 붙여 $W + \frac{\alpha}{r}BA$로 셈합니다.
 # 입력이 $n$, 출력이 $m$인 층에서 새로 배우는 수는 $r(n+m)$개뿐입니다. 모양만 알면 되니 모델을 메모리에 올리지 않고 셉니다.
 
-# %% [markdown] lang="en" of="a9578983"
-# Masked by number, the real end disappears as well, and a model that learns so **never stops**. That is why our masks follow
-# lengths and not ids.
+# %% [markdown] lang="en" of="19d808d4"
+# ## 5. LoRA and training
 #
-# Now count what is trained. LoRA freezes a large matrix $W$ and puts two thin ones beside it: $W + \frac{\alpha}{r}BA$. In a
+# First count what is trained. LoRA freezes a large matrix $W$ and puts two thin ones beside it: $W + \frac{\alpha}{r}BA$. In a
 # layer with $n$ inputs and $m$ outputs that is only $r(n+m)$ new numbers. Shapes are all you need, so no weights are loaded.
 
 # %%
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from course_utils.inference import find_base, quiet
 
+spec = course.recipe.train
 config = AutoConfig.from_pretrained(find_base(course.base_model))
 with torch.device("meta"):  # shapes without memory
     model = AutoModelForCausalLM.from_config(config)
@@ -457,7 +846,6 @@ ours = sum(spec.lora_r * (m.in_features + m.out_features) for m in layers)
 print(f"base   {total:>13,} parameters, frozen")
 print(f"LoRA   {ours:>13,} parameters beside {len(layers)} matrices, trained")
 print(f"share  {ours / total:>13.2%}")
-
 lora = LoraConfig(r=spec.lora_r, target_modules=list(spec.target_modules), task_type="CAUSAL_LM")
 with quiet():
     theirs = get_peft_model(model, lora).get_nb_trainable_parameters()[0]
@@ -465,18 +853,12 @@ assert ours == theirs
 
 # %% [markdown] lang="ko"
 # 손으로 센 수가 PEFT 라이브러리가 세는 수와 같습니다. 나머지는 건드리지 않으므로 기울기와 옵티마이저의 상태도 이만큼만 있으면 되고, 결과물은 작은 파일 하나입니다.
-
-# %% [markdown] lang="en" of="6d77f5be"
-# Your count is the PEFT library's. Nothing else is touched, so gradients and optimiser states are needed for these only, and
-# what comes out is one small file.
-
-# %% [markdown] lang="ko"
-# ## 5. 학습
 #
 # 가르치기 전에 먼저 물어봅니다. 1절에서 유형마다 골라 둔 `questions`에 학습하기 전의 모델은 뭐라고 답할까요?
 
-# %% [markdown] lang="en" of="39b45a51"
-# ## 5. Train
+# %% [markdown] lang="en" of="f68b3aae"
+# Your count is the PEFT library's. Nothing else is touched, so gradients and optimiser states are needed for these only, and
+# what comes out is one small file.
 #
 # Ask before you teach: what does the model say to the few fixed held-out `questions` of section 1 before it is tuned?
 
@@ -489,8 +871,8 @@ template = get_template(course.recipe.train.template, tokenizer)
 prompts = [template.render(task) for task in questions]
 limit = course.recipe.evaluate.max_new_tokens
 said = generate(model, tokenizer, prompts, max_new_tokens=limit)
-for task, reply in list(zip(questions, said, strict=True))[:4]:
-    print(f"{task.instruction} {task.input}"[:120] + f"\n   -> {reply.text[:120]!r}\n")
+for question, spoken in list(zip(questions, said, strict=True))[:4]:
+    print(f"{question.instruction} {question.input}"[:120] + f"\n   -> {spoken.text[:120]!r}\n")
 print(f"{sum(reply.stopped for reply in said)} of {len(said)} replies ended by themselves")
 del model  # the trainer loads its own
 
@@ -559,11 +941,11 @@ with model.disable_adapter():
     before = generate(model, tokenizer, prompts, max_new_tokens=limit)
 after = generate(model, tokenizer, prompts, max_new_tokens=limit)
 
-for task, old, new in zip(questions, before, after, strict=True):
-    print(f"[{task.meta['family']}] {task.instruction} {task.input}"[:140])
-    print(f"   reference  {task.output[:100]}")
+for question, old, new in zip(questions, before, after, strict=True):
+    print(f"[{question.meta['family']}] {question.instruction} {question.input}"[:140])
+    print(f"   reference  {question.output[:100]}")
     print(f"   before     {old.text[:100]!r}")
-    verdict = "right" if exact_match(new.text, task.output) else "wrong"
+    verdict = "right" if exact_match(new.text, question.output) else "wrong"
     print(f"   after      {new.text[:100]!r}  {verdict}\n")
 
 # %% [markdown] lang="ko"
@@ -581,48 +963,86 @@ for name, replies in {"before": before, "after": after}.items():
     print(f"{name:8}{right:3} of {len(questions)} right, {stopped:3} ended by themselves")
 
 # %% [markdown] lang="ko"
+# 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답입니다. 글에서 `model`이라는 말을 찾아 그 뒤를 떼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.
+
+# %% [markdown] lang="en" of="71310c77"
+# How was a reply cut out? A model writes on after its prompt, so the prompt has to come off. Code that looks for the word `model` in
+# the text is common, and breaks as soon as a reply has that word in it.
+
+# %%
+from course_utils.collator import encode_prompts
+from course_utils.prompts import get_template
+
+said = "이 model은 Gemma입니다."
+prompt = get_template("chat", tokenizer).render(questions[0])
+[asked] = encode_prompts(tokenizer, [prompt])
+written = asked + tokenizer(said, add_special_tokens=False)["input_ids"]  # as generate returns it
+by_word = tokenizer.decode(written, skip_special_tokens=True).split("model")[-1]
+by_length = tokenizer.decode(written[len(asked) :], skip_special_tokens=True)
+print(f"after the word 'model'   {by_word!r}\nafter {len(asked)} tokens{'':10}{by_length!r}")
+assert by_length == said and by_word != said
+
+# %% [markdown] lang="ko"
+# 프롬프트의 **토큰 수**만큼 떼면 글에 무엇이 적혀 있든 상관없습니다. 여기서도 답은 찾는 것이 아니라 이미 아는 길이였습니다.
+#
 # 질문 몇 개로는 아무것도 단정할 수 없습니다. 유형별 정답률과 그 확실함은 03에서 떼어 둔 문제 전체로 잽니다.
 #
-# 마지막으로 3절의 물음에 숫자로 답합니다. **마스크는 얼마나 중요할까요?** 데이터와 학습량을 똑같이 두고 마스크만 바꿔 미리 재어 둔 결과를 읽습니다.
-# 셋을 견줍니다. 응답만 가르치기, 프롬프트까지 다 가르치기, 마스크가 토큰 하나만큼 길어 응답의 첫 토큰을 가린 것입니다.
+# 마지막으로 3절의 물음에 숫자로 답합니다. **마스크는 얼마나 중요할까요?** 씨앗값(seed)마다 데이터를 새로 만들고, 같은 데이터를 같은 횟수만큼 가르쳐 미리 재어 둔 결과를 읽습니다.
+# `response`는 응답만 가르친 것, `everything`은 프롬프트까지 다 가르친 것, `one token late`는 마스크가 토큰 하나만큼 길어 응답의 첫 토큰을 가린 것입니다.
+# 견주어 보도록 응답만 가르치되 어댑터를 키운 것(`rank 16`)과 모든 가중치를 학습한 것(`full`)도 함께 쟀습니다.
 
-# %% [markdown] lang="en" of="3cc23ba3"
+# %% [markdown] lang="en" of="3f51a879"
+# Take off as many **tokens** as the prompt has, and it does not matter what the text says. Here too the answer was not something to
+# be searched for, but a length that is known.
+#
 # A few questions prove nothing. Exact match by family, and how sure it is, is measured in 03 on all held-out tasks.
 #
-# Last, section 3's question, answered in numbers: **what is the mask worth?** These were measured beforehand, on the same data
-# with the same amount of training; only the mask differs. Response only, prompt as well, and a mask one token too long, which
-# hides the first token of the response.
+# Last, section 3's question, answered in numbers: **what is the mask worth?** These were measured beforehand: for each seed new data,
+# and the same data taught in the same number of steps. `response` is the response only, `everything` the prompt as well, and with
+# `one token late` the mask is one token too long and hides the first token of the response. For comparison, trained on the response
+# as well: a larger adapter (`rank 16`) and all weights (`full`).
 
 # %%
 import json
+from statistics import fmean
 
 from course_utils import REPO
 
 path = REPO / "tests" / "benchmarks" / "results" / "tuning.json"
-if path.is_file():
-    measured = json.loads(path.read_text(encoding="utf-8"))
-    print(f"exact match on held-out tasks of the micro-world, tiny-gemma-ko, {measured.get('date', '')}\n")
-    assert all(run["last_loss"] < run["first_loss"] for run in measured["runs"])
-    print(f"{'trained on':18}{'last loss':>9}{'right':>8}   each seed")
-    print(f"{'nothing yet':18}{'-':>9}{measured['before_mean']:>8.1%}")
-    for mask in dict.fromkeys(run["mask"] for run in measured["runs"]):
-        runs = [run for run in measured["runs"] if run["mask"] == mask]
-        loss, right = (sum(run[k] for run in runs) / len(runs) for k in ("last_loss", "mean"))
-        each = "  ".join(f"{run['mean']:.1%}" for run in runs)
-        print(f"{mask:18}{loss:>9.3f}{right:>8.1%}   {each}")
-else:
-    print("Not measured on this copy yet: python tests/benchmarks/tuning.py")
+measured = json.loads(path.read_text(encoding="utf-8"))
+variants, right = {}, {}
+for run in measured["runs"]:
+    variants.setdefault(run.get("variant") or run["mask"], []).append(run)
+
+print(f"exact match on held-out tasks of the micro-world, measured {measured.get('date', '')}\n")
+print(f"{'':18}{'last loss':>10}{'right':>8}{'new wordings':>14}   right, each seed")
+for name, runs in variants.items():
+    loss = fmean(run.get("last_loss", float("nan")) for run in runs)
+    right[name], unseen = (fmean(run[key] for run in runs) for key in ("mean", "unseen_mean"))
+    each = "  ".join(f"{run['mean']:.1%}" for run in runs)
+    print(f"{name:18}{loss:>10.3f}{right[name]:>8.1%}{unseen:>14.1%}   {each}")
+assert right["response"] > right["everything"] and right["response"] > right["one token late"]
 
 # %% [markdown] lang="ko"
-# 이 표는 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **차례와 간격**을 보세요. 오류는 한 번도 나지 않았고, 어느 마스크로도 손실은 얌전히 내려갔습니다.
+# 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **차례와 간격**을 보세요. 오류는 한 번도 나지 않았습니다.
 # 마지막 손실 칸과 정답률 칸을 견주어 보세요. 손실이 가장 낮은 쪽이 정답률도 가장 높은가요? 마스크마다 손실을 재는 토큰이 다르니, 손실끼리는 견줄 수 없습니다.
 # 마스크의 실수는 손실 그림에 나타나지 않습니다. 그래서 학습하기 전에 `show_mask`로 눈으로 보는 것입니다.
+#
+# 씨앗값이 셋이니 흔들림도 볼 수 있습니다. 점 하나가 학습 한 번입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
 
-# %% [markdown] lang="en" of="4ffa35e2"
-# This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. There
-# was not one error, and with every mask the loss went down politely. Compare the last losses with the shares that are right:
-# is the lowest loss the best model? Each mask measures its loss on other tokens, so these losses cannot be compared with each
-# other. A wrong mask does not show in a loss curve. That is why you look at it with `show_mask` before you train.
+# %% [markdown] lang="en" of="b68d17fb"
+# This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. There was not
+# one error. Compare the last losses with the shares that are right: is the lowest loss the best model? Each mask measures its loss on
+# other tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in a loss curve. That is
+# why you look at it with `show_mask` before you train.
+#
+# With three seeds you also see how much it varies. One dot is one training. Where the dots of two ways are mixed, it is too early to
+# call one of them better.
+
+# %%
+from course_utils import plots
+
+plots.variants(measured, title="Ways to train 학습 방법 (simulated 모의)")
 
 # %% [markdown] lang="ko"
 # ## 7. 봉인하고 다시 불러오기
@@ -682,18 +1102,18 @@ print(f"{len(questions)} equal replies from the sealed adapter and from a copy o
 # - `result.json`: 레시피, 데이터의 해시, 라이브러리 버전, 걸린 시간. 누가 다시 해도 같은 것을 만들 수 있는 기록입니다.
 # - 마스크를 직접 쓰고 증명해 본 경험. 다른 틀, 다른 모델로 옮겨 갈 때 가장 먼저 확인할 것이 무엇인지 압니다.
 #
-# 더 해 볼 것: `course.recipe.replace("train.lora_r", 16)`으로 만든 레시피를 `train(..., step="rank-16")`에 건네 보세요. 어댑터는 네 배가 됩니다. 응답도 그만큼 나아지나요?
+# 더 해 볼 것: `course.recipe.replace("train.template", "koalpaca")`로 만든 레시피를 `train(..., step="koalpaca")`에 건네 보세요. 대화 틀 없이 배운 모델의 응답은 어디가 다른가요?
 #
 # 다음은 [03 평가](03_evaluate.ipynb)입니다. 얼마나 나아졌는지, 그리고 그 말이 얼마나 확실한지 잽니다.
 
-# %% [markdown] lang="en" of="4599780f"
+# %% [markdown] lang="en" of="5c4f69e9"
 # What you have now:
 #
 # - A sealed LoRA adapter: put on the base model, it makes a model that follows instructions.
 # - `result.json`: recipe, hash of the data, versions of the libraries, time. With it anybody can make the same again.
 # - The experience of having written a mask and proved it. With another template or another model you know what to check first.
 #
-# To try: give `train(..., step="rank-16")` a recipe made by `course.recipe.replace("train.lora_r", 16)`. The adapter is four
-# times as large. Are the replies that much better?
+# To try: give `train(..., step="koalpaca")` a recipe made by `course.recipe.replace("train.template", "koalpaca")`. Where do the
+# replies of a model that was taught without the chat template differ?
 #
 # Next is [03 Evaluate](03_evaluate.ipynb): how much better the model is, and how sure that is.

@@ -1,7 +1,8 @@
 """`make course` is killed (SIGKILL) and run again: same bytes, and no reply is asked for again.
 
-The short version kills one run three times. `FAULTS=all` (make faults) kills a run at each place by
-itself, in both ways, and others at moments drawn by chance.
+The short version kills one run three times and one generation three times. `FAULTS=all` (make
+faults) kills a run at each place by itself, in both ways, others at moments drawn by chance, and a
+generation twenty times.
 """
 
 import hashlib
@@ -82,9 +83,10 @@ class Run:
         return [record for record in found.values() if model in record["model"]]
 
     def requests(self) -> list[str]:
-        """The digest of every request that reached the API, in order."""
+        """The digest of every chat request that reached the API, in order."""
         text = self.log.read_text(encoding="utf-8") if self.log.is_file() else ""
-        return [json.loads(line)["request"] for line in text.splitlines()]
+        requests = [json.loads(line)["request"] for line in text.splitlines()]
+        return [request for request in requests if " " not in request]  # not "GET /v1/batches"
 
     def results(self) -> dict[str, str]:
         """What must not depend on interruptions."""
@@ -226,3 +228,72 @@ def test_killed_at_chance(tmp_path, uninterrupted, seed):
     moments = [after(chance.uniform(0.5, 25)) for _ in range(6)]
     run = Run(tmp_path)
     assert interrupt_and_compare(run, moments, uninterrupted, everything=seed % 2 == 0) >= 1
+
+
+GENERATION = """
+import sys
+from course_utils import REPO
+from course_utils.generate import generate_tasks
+from course_utils.llm import LLM
+from course_utils.tasks import read_tasks
+
+url, folder, n = sys.argv[1:]
+llm = LLM("simulated-teacher", base_url=url, journal=f"{folder}/journal.jsonl")
+seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+generate_tasks(llm, seeds, int(n), out=f"{folder}/tasks.jsonl", threshold=0.8, progress=False)
+"""
+
+
+class Generation:
+    """The data engine alone, against a server that outlives it."""
+
+    def __init__(self, folder: Path):
+        self.journal, self.out = folder / "journal.jsonl", folder / "tasks.jsonl"
+        self.log = folder / "requests.jsonl"
+        folder.mkdir()
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "course_utils.offline.server", "--port", "0",
+             "--latency", "0.1", "--log", self.log, "--parent", str(os.getpid())],
+            cwd=REPO, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.url = self.server.stdout.readline().strip()
+
+    def start(self) -> subprocess.Popen:
+        command = [sys.executable, "-c", GENERATION, self.url, str(self.journal.parent),
+                   "2000" if FULL else "500"]
+        return subprocess.Popen(command, cwd=REPO)
+
+    def asked(self) -> list[str]:
+        return [line["request"] for line in whole_lines(self.log)]
+
+
+def test_a_generation_killed_again_and_again(tmp_path):
+    whole = Generation(tmp_path / "whole")
+    assert whole.start().wait(PATIENCE) == 0
+
+    chance, killed = random.Random(0), Generation(tmp_path / "killed")
+    wanted = 20 if FULL else 3
+    # Requests in one life, at most: half of what would be done before the last kill.
+    life = max(2, len(set(whole.asked())) // (2 * wanted))
+    kept, asked_then = set(), 0
+    for kill_number in range(1, wanted + 1):
+        target = len(killed.asked()) + chance.randint(1, life)
+        process = killed.start()
+        while len(killed.asked()) < target:
+            assert process.poll() is None, f"it ended before kill {kill_number}"
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        time.sleep(0.2)  # what was on its way reaches the server's log
+        again = kept & set(killed.asked()[asked_then:])
+        assert not again, f"{len(again)} replies that were kept were asked for again"
+        kept = {digest_of(record) for record in whole_lines(killed.journal)}
+        asked_then = len(killed.asked())
+        assert not killed.out.exists()
+    assert killed.start().wait(PATIENCE) == 0
+    assert not kept & set(killed.asked()[asked_then:])
+    assert killed.out.read_bytes() == whole.out.read_bytes()
+    for generation in (whole, killed):
+        generation.server.kill()
+        generation.server.wait()

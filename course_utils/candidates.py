@@ -1,0 +1,180 @@
+"""From a teacher's reply to tasks: a candidate becomes a task, or a rejection with a named reason.
+
+A reply is numbered text, as the generation prompt asks for it, or JSON. Models keep to neither:
+they greet, number anew, set labels in bold, write ４． for 4., leave a field out, or are cut off.
+What can be understood is; what cannot is rejected under a name and kept as it came, so that
+
+    len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text))
+
+holds for any text whatever. Taught in 01, section 2.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from course_utils.rules import check_task
+from course_utils.tasks import Task
+
+
+class Rejected(NamedTuple):
+    """A candidate that did not become a task: the name of the reason, and its text as it came."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a reply held; its candidates are all in `tasks` or all in `rejected`, each once."""
+
+    tasks: list[Task]
+    rejected: list[Rejected]
+
+
+FIELDS = ("instruction", "input", "output")
+_NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
+          r"|(?P<output>출력|output)|(?P<answer>응답|답변|response)")
+_DECORATION = r"[ \t>#*_•-]*"
+_LABEL = re.compile(
+    rf"^{_DECORATION}(?:(?P<number>\d{{1,6}})[ \t]*[.．):：]?{_DECORATION})?"
+    rf"(?:{_NAMES})[ \t]*[*_]*[ \t]*[:：][*_]*[ \t]*", re.IGNORECASE | re.MULTILINE)
+_SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
+# A line such as "5." or "**과제 5**" above an item whose labels have no numbers.
+_HEADING = re.compile(rf"^{_DECORATION}\[?(?:과제|task)?[ \t]*\d+[ \t]*번?[ \t]*[.):：\]*]*\s*\Z",
+                      re.IGNORECASE | re.MULTILINE)
+_IS_NO_INPUT = re.compile(r"[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
+_KEY = re.compile(_NAMES, re.IGNORECASE)
+# An object with a field of a task; an id or the like may stand before it.
+_OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
+                     rf"""\s*"(?:{_NAMES})"\s*:""", re.IGNORECASE)
+
+
+def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
+    """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
+
+    Copes with JSON, whole or cut, fenced or not; and in numbered text with numbering that is
+    continued, started anew or missing, bold labels, full-width digits and colons, 명령어 or
+    Instruction for 지시문, CRLF, text before the first item and an empty reply. A candidate needs
+    all three fields; `<noinput>` means no input. If the reply was cut (`finish_reason` "length"),
+    its last candidate is "truncated". Never raises. Taught in 01, section 2.
+    """
+    tasks, rejected = [], []
+    candidates = split_candidates(text, first_number=first_number)
+    for position, candidate in enumerate(candidates, 1):
+        cut = finish_reason in ("length", "content_filter") and position == len(candidates)
+        fields = read_fields(candidate)
+        task = Task(**fields) if len(fields) == len(FIELDS) else None
+        reason = "truncated" if cut else check_task(task) if task else "missing field"
+        if reason:
+            rejected.append(Rejected(reason, candidate))
+        else:
+            tasks.append(task)
+    return Parsed(tasks, rejected)
+
+
+def split_candidates(text: str, *, first_number: int) -> list[str]:
+    """Cut a reply into its candidate items, as they came but with their number and label in front.
+
+    In JSON an item is an object that begins with a field of a task. In text it begins at a "###"
+    line or at a numbered 지시문 label (at any 지시문 label if none has a number). The prompt had
+    already opened item `first_number`, so a reply may begin in the middle of it; other text before
+    the first label is the model talking, not a candidate.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    first_object = _OBJECT.search(text)
+    if first_object and not _LABEL.search(text[:first_object.start()]):
+        return _split_json(text)
+    starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)}
+    starts |= _item_starts(text)
+    edges = [*sorted(starts), len(text)]
+    chunks = [_SEPARATOR.sub("", text[a:b]).strip() for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [chunk for chunk in chunks if chunk]
+    labels = [_LABEL.search(chunk) for chunk in chunks]
+    labelled = [index for index, label in enumerate(labels) if label]
+    if not labelled:
+        return ["\n".join(chunks)] if chunks else []
+    first = labelled[0]
+    opening = f"{first_number}. 지시문: "
+    if not labels[first]["instruction"]:  # "... 고쳐 쓰세요.\n4. 입력: ..."
+        return [opening + chunks[first], *chunks[first + 1:]]
+    if first and labels[first]["number"] and int(labels[first]["number"]) == first_number + 1:
+        return [opening + "\n".join(chunks[:first]), *chunks[first:]]
+    return [chunks[first][labels[first].start():], *chunks[first + 1:]]
+
+
+def read_fields(candidate: str) -> dict[str, str]:
+    """The fields of one candidate: those that are there of instruction, input and output."""
+    if candidate.startswith("{"):
+        return _json_fields(candidate)
+    labels = list(_LABEL.finditer(candidate))
+    number = next((int(label["number"]) for label in labels if label["number"]), None)
+    found: dict[str, re.Match] = {}
+    # Labels with the item's number come first; one without a number only fills a gap, and one with
+    # another number is content ("1. 입력: 자료를 모은다" may well be a line of an output).
+    for wanted in (number, None):
+        for label in labels:
+            if (int(label["number"]) if label["number"] else None) == wanted:
+                found.setdefault(label.lastgroup, label)
+    if answer := found.pop("answer", None):  # 답변 stands for 출력 only where there is none
+        found.setdefault("output", answer)
+    starts = sorted(found.items(), key=lambda item: item[1].start())
+    edges = [label.start() for _, label in starts] + [len(candidate)]
+    return {name: _value(name, candidate[label.end():end])
+            for (name, label), end in zip(starts, edges[1:], strict=True)}
+
+
+def _item_starts(text: str) -> set[int]:
+    """Where labels begin an item: those of 지시문 with a number, or all of them if none has one."""
+    labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
+    numbered = {label.start() for label in labels if label["number"]}
+    if numbered:
+        return numbered
+    starts = set()
+    for label in labels:
+        heading = _HEADING.search(text, 0, label.start())
+        starts.add(heading.start() if heading else label.start())
+    return starts
+
+
+def _value(name: str, text: str) -> str:
+    value = re.sub(r"(?:\n[ \t]*[-=*#_]{3,}[ \t]*)+$", "", text.strip()).strip()
+    for mark in ("```", "**"):  # opened before the label, closed after the value
+        if value.endswith(mark) and value.count(mark) % 2:
+            value = value[:-len(mark)].rstrip()
+    return "" if name == "input" and _IS_NO_INPUT.fullmatch(value) else value
+
+
+def _split_json(text: str) -> list[str]:
+    decoder, items = json.JSONDecoder(strict=False), []
+    found = _OBJECT.search(text)
+    while found:
+        start = found.start()
+        try:
+            _, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):  # broken or cut: it reaches to the next one
+            found = _OBJECT.search(text, start + 1)
+            end = found.start() if found else len(text)
+        else:
+            found = _OBJECT.search(text, end)
+        items.append(text[start:end].rstrip(" \n\t,"))
+    return items
+
+
+def _json_fields(candidate: str) -> dict[str, str]:
+    try:
+        record = json.loads(candidate, strict=False)
+    except (ValueError, RecursionError):
+        return {}
+    fields = {}
+    for key, value in record.items():
+        name = _KEY.fullmatch(key.strip())
+        value = "" if value is None else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if name and isinstance(value, str):
+            whole = value.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
+            field = "output" if name.lastgroup == "answer" else name.lastgroup
+            fields.setdefault(field, _value(field, whole.replace("\r\n", "\n")))
+    return fields

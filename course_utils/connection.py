@@ -1,0 +1,213 @@
+"""The way to a model on an OpenAI-compatible server, and what to make of each of its errors.
+
+An error may pass (429, 5xx, a timeout, a broken line): then there is a pause, and another attempt.
+It may concern one request alone: NoAnswer. It may name a parameter that this model wants otherwise:
+that is learned once, for all later requests. Or it stays whatever one does (a refused key, an
+unknown model, an account without credit): CourseError, in one sentence.
+"""
+
+import difflib
+import email.utils
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from course_utils import CourseError
+
+
+class Missing(CourseError):
+    """The server has nothing at an address (404)."""
+
+
+class NoAnswer(CourseError):
+    """A request stays without an answer: `finish_reason` is "refused" if it always would, or None
+    if its attempts are spent."""
+
+    def __init__(self, finish_reason: str | None, message: str):
+        super().__init__(message)
+        self.finish_reason = finish_reason
+
+
+class Connection:
+    """One model at one address; see `LLM` for the parameters."""
+
+    def __init__(self, model: str, base_url: str | None, api_key: str | None, *,
+                 timeout: float, max_retries: int, backoff: float):
+        self.model = model
+        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
+                         or "https://api.openai.com/v1")
+        self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
+        self._api_key = api_key
+        self._client = None
+        self._lock = threading.Lock()
+        self._reached = False  # whether the server has ever answered
+        self._renamed: dict[str, str | None] = {}  # parameters this model wants otherwise, or not
+
+    def client(self):
+        """The openai client, made when first needed. Raises CourseError without a key."""
+        if self._client is not None:
+            return self._client
+        import openai
+
+        local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+        key = self._api_key or ("none" if local else os.environ.get("OPENAI_API_KEY"))
+        if not key:
+            raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, or "
+                              "pass base_url for a server that needs none.")
+        # A proxy set for the outside world must not be asked for a server on this machine.
+        http = openai.DefaultHttpxClient(trust_env=False) if local else None
+        self._client = openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout,
+                                     max_retries=0, http_client=http)
+        return self._client
+
+    def call(self, ask: Callable[[Any], Any], missing: str) -> Any:
+        """What `ask(client)` returns, tried again while its errors may pass.
+
+        Raises Missing, with that sentence, for an address that is not there, and CourseError for
+        every other error.
+        """
+        attempt = 0
+        while True:
+            try:
+                return ask(self.client())
+            except Exception as error:
+                if getattr(error, "status_code", None) in (404, 405, 501):
+                    raise Missing(missing) from None
+                try:
+                    pause = self.pause(error, attempt)
+                except NoAnswer as end:
+                    raise NoAnswer(end.finish_reason, f"{self.base_url}: {end}.") from None
+                attempt += 1
+                time.sleep(pause)
+
+    def answered(self) -> None:
+        """Note that the server is there: from now on, losing it is a failure that may pass."""
+        self._reached = True
+
+    def pause(self, error: Exception, attempt: int) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises NoAnswer if there should be none, CourseError for what no attempt will cure.
+        """
+        import openai
+
+        said = _said(error)
+        self._give_up(error, said)
+        if isinstance(error, openai.APIStatusError):
+            self._reached = True
+            status = error.status_code
+            if status < 500 and status not in (408, 409, 425, 429):
+                raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
+        elif isinstance(error, openai.APIConnectionError):
+            patience = min(2, self.max_retries)
+            if _never_connected(error) and not self._reached and attempt >= patience:
+                raise CourseError(f"Cannot reach {self.base_url}: is the server running, and is "
+                                  "the address right?") from None
+            said = f"no answer from {self.base_url}: {said}"
+        elif not isinstance(error, openai.APIError | ValueError):
+            raise error  # a ValueError is a broken body: no JSON, no choices
+        wait = _retry_after(error)
+        if attempt >= self.max_retries or (wait or 0) > 120:
+            asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > 120 else ""
+            raise NoAnswer(None, f"given up after {attempt + 1} attempts{asked}: {said}")
+        grown = min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
+        return grown if wait is None else wait
+
+    def _give_up(self, error: Exception, said: str) -> None | NoReturn:
+        status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+        if isinstance(error, CourseError):
+            raise error
+        if status in (401, 403):
+            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
+                              "key and what it is allowed to do.") from None
+        if status == 404 or code == "model_not_found":
+            raise CourseError(self._unknown_model(said)) from None
+        if status == 400 and "pinned to" in said:  # transformers serve, which has but one model
+            raise CourseError(f'{self.base_url} does not offer the model "{self.model}": '
+                              f"{said}.") from None
+        if status == 402 or code == "insufficient_quota":
+            raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
+                              "reply so far is kept; add credit and run again.") from None
+
+    def _unknown_model(self, said: str) -> str:
+        try:
+            offered = [model.id for model in self.client().models.list()]
+        except Exception:
+            return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
+                    "in /v1.")
+        closest = difflib.get_close_matches(self.model, offered, 1, 0)
+        advice = f'the closest it offers is "{closest[0]}"' if closest else "it offers none at all"
+        return f'{self.base_url} does not offer the model "{self.model}": {advice}.'
+
+    # ------------------------------------------------------------ parameters a model refuses
+
+    def adapted(self, params: dict) -> dict:
+        """The parameters as this model wants them, by what was learned so far."""
+        adapted = {}
+        with self._lock:
+            for name, value in params.items():
+                while name in self._renamed:
+                    name = self._renamed[name]
+                if name is not None:
+                    adapted[name] = value
+        return adapted
+
+    def learn(self, error: Exception, sent: dict) -> bool:
+        """Learn from a 400 which parameter to rename or leave out; False if that is not its cause.
+
+        What was learned holds for all later requests. The journal's keys are of the request as it
+        was asked for, so they stay the same.
+        """
+        if getattr(error, "status_code", None) not in (400, 422):
+            return False
+        said = _said(error)
+        named = [getattr(error, "param", None), *re.findall(r"['\"`](\w+)['\"`]", said)]
+        name = next((name for name in named if name in sent), None)
+        hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted",
+                         said, re.IGNORECASE)
+        if name is None or not (hint or str(error.code).startswith("unsupported")):
+            return False
+        other = "max_completion_tokens"
+        new = other if name == "max_tokens" and other in said else None
+        with self._lock:
+            if name not in self._renamed:
+                self._renamed[name] = new
+                action = f'"{new}" is sent instead' if new else "it is left out from now on"
+                print(f'{self.model} does not accept "{name}": {action}.')
+        return self.adapted(sent) != sent
+
+
+def _said(error: Exception) -> str:
+    body = getattr(error, "body", None)
+    said = isinstance(body, dict) and (body.get("message") or body.get("detail"))
+    return str(said or error).strip().rstrip(".") or type(error).__name__
+
+
+def _never_connected(error: BaseException | None) -> bool:
+    # By name, because openai 2 is built on httpx and openai 3 on httpx2.
+    while error is not None:
+        if type(error).__name__ == "ConnectError":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds the server asks to wait, from its Retry-After header (a number or a date)."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        if "retry-after" not in headers:
+            return None
+        value = headers["retry-after"]
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,139 @@
+"""Several processes on one training: the main one reads and writes, the others do as it found.
+
+`torchrun` and `accelerate launch` start the processes and tell each its number in the environment.
+They need one folder that all of them see: one machine, or a shared disk. Taught in 04, section 4.
+"""
+
+import atexit
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from course_utils import CourseError
+
+if TYPE_CHECKING:
+    from course_utils.recipe import TrainSpec
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for the main one while it encodes, seals or downloads."""
+
+
+class TrainError(CourseError):
+    """Training that cannot begin: no data, a row that trains nothing, a GPU that lacks bfloat16."""
+
+
+class MainProcessError(CourseError):
+    """Raised in the other processes when the main one has failed; it is the one to say why."""
+
+
+def processes() -> int:
+    """Return how many processes train together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Return whether this process is the one that reads, writes and prints."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def batch_shape(spec: "TrainSpec", count: int) -> tuple[int, int]:
+    """Return (rows in a batch, batches accumulated) for each of `count` processes.
+
+    The effective batch is the recipe's, however many share it: 4 x 8 on 4 GPUs are 128 rows, so
+    8 GPUs take 4 x 4 each. Raises TrainError where it cannot be divided.
+    """
+    rows, rest = divmod(spec.effective_batch, count)
+    if rest:
+        raise TrainError(
+            f"A step of {spec.effective_batch} rows cannot be divided among {count} processes; "
+            "start another number of them or change train.batch_size."
+        )
+    fewest = math.ceil(rows / spec.batch_size)
+    accumulated = next(n for n in range(fewest, rows + 1) if rows % n == 0)
+    return rows // accumulated, accumulated
+
+
+def is_sharded(spec: "TrainSpec") -> bool:
+    """Return whether FSDP2 divides the model among processes: one process has nothing to divide."""
+    return spec.parallel == "fsdp" and processes() > 1
+
+
+def from_main(function: Callable[[], T]) -> T:
+    """Call a function in the main process alone and return its result in every process.
+
+    Nobody goes on before it is done. An error is raised in the main process as it is, and as
+    MainProcessError in the others.
+    """
+    if processes() == 1:
+        return function()
+    result, error = None, None
+    if is_main():
+        try:
+            result = function()
+        except Exception as caught:
+            error = caught
+    found = [result, error and (str(error) or type(error).__name__)]
+    _join().broadcast_object_list(found)
+    if error:
+        raise error
+    if found[1] is not None:
+        raise MainProcessError(found[1])
+    return found[0]
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    if processes() > 1:
+        _join().barrier()
+
+
+@contextlib.contextmanager
+def own_environment() -> Iterator[None]:
+    """Take back what accelerate writes into the environment: a later DDP would run as FSDP."""
+    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def leave() -> None:
+    """Leave the group, as NCCL asks every process to before its end."""
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl":
+        torch.distributed.destroy_process_group()
+
+
+def complain(error: CourseError) -> None:
+    """Print an error on stderr, once for all processes."""
+    if isinstance(error, MainProcessError):
+        return
+    if not is_main():
+        # What every process runs into is said by the main one, whose end makes the launcher end
+        # the others. Whoever is still here after that has a problem of its own.
+        time.sleep(20)
+    print(error, file=sys.stderr, flush=True)
+
+
+def _join() -> Any:
+    """Join the group of processes, NCCL between GPUs and gloo between CPUs, and return it."""
+    import torch
+    from accelerate import PartialState
+
+    if not torch.distributed.is_initialized():
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        # gloo's threads let go of a message after it was received. If Python is gone by then, the
+        # process ends in an abort although its work is done: one in five did.
+        atexit.register(time.sleep, 0.5)
+    return torch.distributed

@@ -1,0 +1,1030 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] lang="ko"
+# # 04 키우기: 같은 레시피로 더 큰 모델을
+#
+# 지금까지는 노트북 컴퓨터나 L4 한 장에서 학습했습니다. 모델이 다섯 배로 커지면 무엇이 달라질까요?
+# 코드는 그대로입니다. **레시피 파일의 이름**이 바뀌고, 그 레시피가 어느 GPU에 들어가는지 셈할 줄 알아야 합니다.
+#
+# 이 노트북은 두 길을 걷습니다. 한국어 모델 Polyglot-Ko 12.8B를 KoAlpaca의 데이터로 미세조정하는 길, 그리고 LLaMA 7B를 Alpaca와 똑같이
+# 전체 미세조정(full fine-tuning)하는 길입니다. 끝까지 가면 이런 것이 손에 남습니다.
+#
+# - 돌리기 전에 GPU 메모리를 셈하는 법, 어느 레시피가 어느 GPU에 들어가는지 적은 표
+# - KoAlpaca의 데이터를 읽고, 틀에 펴고, 가려서 GPT-NeoX를 LoRA로 학습한 기록
+# - GPU가 둘이어도 같은 모델이 나오는 까닭과, 그러려면 지켜야 하는 것
+# - 모델 하나를 두 프로세스가 나누어 드는 FSDP2를 실제로 띄워 본 기록
+#
+# ```text
+# 01 전처리 ──▶ 02 학습 ──▶ 03 평가        GPU 한 장, 또는 노트북 컴퓨터
+#                 └──▶ 04 키우기           12.8B를 A100 한 장에서, 7B를 여덟 장에서
+# ```
+#
+# 큰 GPU가 없어도 모든 셀이 돕니다. 12.8B와 7B가 설 자리에 **구조만 같고 가중치는 무작위인 아주 작은 모델**을 세우기 때문입니다.
+# 거쳐 가는 코드는 진짜와 같지만, 그런 모델의 손실이나 글은 실제 모델에 관해 아무것도 말해 주지 않습니다. 나올 때마다 다시 밝히겠습니다.
+
+# %% [markdown] lang="en" of="1e77aa22"
+# # 04 Scale up: the same recipe for larger models
+#
+# So far you trained on a laptop or on one L4. What changes when the model is five times as large?
+# Not the code. You name **another recipe file**, and you have to know which GPU that recipe fits into.
+#
+# This notebook goes two ways: it tunes the Korean model Polyglot-Ko 12.8B on KoAlpaca's data, and it fine-tunes all of
+# LLaMA 7B just as Alpaca did. At the end you will have
+#
+# - a way to work out GPU memory before anything runs, and a table of which recipe fits into which GPU
+# - KoAlpaca's data read, laid out and masked, and a GPT-NeoX tuned on it with LoRA
+# - the reason why two GPUs give the same model as one, and what you must keep to for that
+# - the record of a real FSDP2 run, one model held by two processes
+#
+# ```text
+# 01 preprocess ──▶ 02 train ──▶ 03 evaluate      one GPU, or a laptop
+#                      └──▶ 04 scale up           12.8B on one A100, 7B on eight
+# ```
+#
+# Every cell runs without a large GPU: **very small models of the same build with random weights** stand in for the 12.8B and
+# the 7B. The code they pass through is the real one, but the losses and texts of such a model say nothing about any real model.
+# The text says so again wherever they appear.
+
+# %%
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once and installed
+    home = "/content/instruction-tuning-course"
+    source = "https://github.com/ORG/instruction-tuning-course"
+    clone = f"git clone -q --depth 1 --branch v0.1.0 {source} {home}"
+    install = f"{sys.executable} -m pip install -q -e '{home}[colab]'"
+    subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
+    sys.path[:0] = [home] if home not in sys.path else []
+
+from course_utils.runtime import setup
+
+course = setup()
+
+# %% [markdown] lang="ko"
+# 카드의 Recipe 줄은 01부터 03까지가 쓰는 레시피입니다. 이 노트북은 큰 모델의 레시피를 이름으로 직접 부르므로, 여기서는 Device와 Artefacts 두 줄만 보면 됩니다.
+
+# %% [markdown] lang="en" of="713259ba"
+# The card's Recipe line is the recipe of notebooks 01 to 03. This notebook calls the recipes of large models by name, so only
+# the lines Device and Artefacts matter here.
+
+# %% [markdown] lang="ko"
+# ## 1. 어느 레시피가 어느 GPU에 들어가는가
+#
+# 레시피는 파일 하나입니다. 강의에 들어 있는 것을 모두 펼쳐 놓고, 무엇이 바뀌고 무엇이 그대로인지 봅니다.
+#
+# 나중에 어느 절부터 다시 시작하든, 이 절의 첫 셀만 먼저 실행하면 됩니다.
+
+# %% [markdown] lang="en" of="e654309a"
+# ## 1. Which recipe fits into which GPU
+#
+# A recipe is one file. Here are all those that come with the course: what changes from one to the next, and what stays?
+#
+# Whatever section you want to start from later, run the first cell of this section before it.
+
+# %%
+from course_utils.checkpoint import CheckpointStore
+from course_utils.memory import model_config, parameters
+from course_utils.recipe import load_recipe, recipe_names
+
+store = CheckpointStore.open("scale-up", course.store.root)  # this notebook's own run
+recipes = {name: load_recipe(name) for name in recipe_names()}
+recipes = dict(sorted(recipes.items(), key=lambda item: parameters(model_config(item[1]))))
+print(f"{'recipe':22}{'parameters':>15}  {'method':10}{'GPUs':>8}{'batch':>7}{'rate':>9}{'epochs':>8}"
+      f"{'tokens':>8}  template")  # fmt: skip
+for name, recipe in recipes.items():
+    spec = recipe.train
+    method = "full" if spec.full else f"LoRA r={spec.lora_r}"
+    gpus = f"{spec.gpus} {spec.parallel}" if spec.gpus > 1 else "1"
+    print(f"{name:22}{parameters(model_config(recipe)):>15,}  {method:10}{gpus:>8}{spec.effective_batch:>7}"
+          f"{spec.learning_rate:>9.0e}{spec.epochs:>8g}{spec.max_length:>8}  {spec.template}")  # fmt: skip
+
+# %% [markdown] lang="ko"
+# `batch`는 한 번 갱신할 때 읽는 줄의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation), GPU의 수를 곱한 값입니다.
+# GPU가 늘거나 메모리가 모자라 배치를 줄일 때 **이 곱을 지키면** 학습률을 다시 찾지 않아도 됩니다.
+# `koalpaca` 두 줄과 `gemma-2b` 두 줄이 그렇게 짝을 이룹니다.
+#
+# 메모리는 어림하지 않고 셈합니다. 학습하는 파라미터 하나는 네 가지를 거느립니다. 가중치(weights) 자신, 기울기(gradients), 그리고 AdamW가 기억하는 두 평균입니다.
+# 모두 float32라면 4 + 4 + 8 = 16바이트입니다. 얼려 둔 가중치는 bfloat16 하나, 2바이트면 됩니다.
+
+# %% [markdown] lang="en" of="e9b3eff8"
+# `batch` is the number of rows behind one update (the effective batch): batch size times gradient accumulation times GPUs.
+# When there are more GPUs, or when memory asks for smaller batches, **keep this product**, and you need not look for a new
+# learning rate. The two `koalpaca` rows are such a pair, and so are the two `gemma-2b` rows.
+#
+# Memory is worked out, not guessed. Four things go with every trained number: itself (weights), its gradient, and the two means
+# that AdamW remembers. In float32 that is 4 + 4 + 8 = 16 bytes. A frozen number needs 2 bytes, in bfloat16.
+
+# %%
+from course_utils.memory import GIB, trained_parameters
+
+recipe = load_recipe("koalpaca-12.8b-a100")
+total, adapter = parameters(model_config(recipe)), trained_parameters(recipe)
+full = 16 * total / GIB
+lora = (2 * total + 16 * adapter) / GIB
+print(f"{total:,} parameters, {adapter:,} of them in the adapter ({adapter / total:.2%})\n")
+print(f"full fine-tuning   16 bytes x all                    = {full:6.1f} GiB")
+for gpus in (2, 4, 8):
+    print(f"   cut into {gpus}                                        {full / gpus:6.1f} GiB on each GPU")
+print(f"LoRA               2 bytes x all + 16 x the adapter  = {lora:6.1f} GiB")
+assert full / 2 > 80 > full / 4 and lora < 40
+
+# %% [markdown] lang="ko"
+# 12.8B를 통째로 학습하려면 활성값을 빼고도 A100 80GB 두 장을 넘습니다. 그래서 KoAlpaca는 **네 장**을 쓰고 ZeRO-3로 가중치와 기울기와 옵티마이저를 나누어 들었습니다.
+# (원본은 가중치를 float16으로 두고 float32 사본을 따로 들었지만, 2 + 2 + 4 + 8도 16바이트입니다.) LoRA라면 얼려 둔 가중치가 거의 전부라 **한 장**이면 됩니다.
+#
+# 나머지는 읽는 글의 길이를 따라 늘어납니다. 되돌아갈 때 쓰려고 층마다 남겨 두는 활성값(activations), 그리고 마지막에 낱말 수만큼 벌어지는 로짓(logits)입니다.
+# `estimate_memory`는 이것까지 셉니다. 모델을 내려받지 않고 설정 파일의 숫자만으로 셈합니다.
+
+# %% [markdown] lang="en" of="c91016a7"
+# To train all of the 12.8B takes more than two A100 with 80 GB, activations not counted. That is why KoAlpaca took **four** and
+# let ZeRO-3 share out weights, gradients and optimizer. (The original held float16 weights and a float32 copy of them, but
+# 2 + 2 + 4 + 8 is 16 bytes as well.) With LoRA, the frozen weights are nearly everything, and **one** GPU will do.
+#
+# The rest grows with the text that is read: activations, which each layer keeps for the way back, and logits, which spread out
+# to the size of the vocabulary at the end. `estimate_memory` counts these as well, from the numbers in a configuration
+# file, without downloading a model.
+
+# %%
+from course_utils.memory import estimate_memory
+
+print(estimate_memory(recipe))
+
+# %% [markdown] lang="ko"
+# 맨 아랫줄이 한 번에 가장 많이 쥐는 양입니다. 활성값이 작은 것은 층의 입구만 남기고 나머지는 돌아오는 길에 다시 셈하기(activation checkpointing) 때문입니다.
+# 로짓도 한꺼번에 펼치지 않고 조각으로 나누어 셈합니다. 조각내지 않으면 얼마인지는 `head` 줄 끝에 있습니다.
+#
+# 이제 레시피마다 카드에 대어 봅니다. 들어가는 가장 작은 카드를 적고, 가중치를 모두 학습한다면 어떻게 되는지도 봅니다.
+
+# %% [markdown] lang="en" of="ca17bb66"
+# The last line is the most that is held at once. Activations are small because only the input of each layer is kept and the
+# rest is computed again on the way back (activation checkpointing). The logits are not laid out at once either but tile by tile;
+# what they would take otherwise stands at the end of the `head` line.
+#
+# Now hold every recipe against the cards: which is the smallest that it fits into, and what if all weights were trained?
+
+# %%
+from course_utils.memory import fits
+
+CARDS = {"T4": 15, "L4": 22, "A100-40": 39, "A100-80": 79}  # GiB that a program can see
+
+
+def smallest(recipe):
+    """The smallest card that a GPU's share of a training fits into; a T4 has no bfloat16."""
+    cards = {k: v for k, v in CARDS.items() if k != "T4" or recipe.train.dtype != "bfloat16"}
+    need = estimate_memory(recipe)
+    return next((card for card, gib in cards.items() if fits(need, gib)), "no card")
+
+
+def full_on(recipe, gpus):
+    """The same recipe as full fine-tuning, cut into as many parts as there are GPUs."""
+    recipe = recipe.replace("train.lora_r", 0).replace("train.gpus", gpus)
+    return recipe.replace("train.parallel", "fsdp" if gpus > 1 else "none")
+
+# %%
+plans = {name: recipe for name, recipe in recipes.items() if name != "offline"}
+for name in ("gemma-2b-l4", "koalpaca-12.8b-a100"):
+    for gpus in (1, 4, 8):
+        plans[f"{name}, all weights, {gpus} GPU{'s' * (gpus > 1)}"] = full_on(recipes[name], gpus)
+plans["alpaca-7b-fsdp, 4 GPUs"] = full_on(recipes["alpaca-7b-fsdp"], 4)
+for name, plan in plans.items():
+    print(f"{name:42}{estimate_memory(plan).total:7.1f} GiB   {smallest(plan)}")
+
+# %%
+import matplotlib.pyplot as plt
+
+from course_utils import plots
+
+plots.use_korean_font()
+fig, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+for y, plan in enumerate(plans.values()):
+    need, left = estimate_memory(plan), 0
+    held = {"weights 가중치": need.weights + need.adapter + need.copies,
+            "gradients 기울기": need.gradients, "AdamW": need.optimizer}  # fmt: skip
+    held["the rest 그 밖"] = need.total - sum(held.values())
+    for (part, gib), color in zip(held.items(), plots.TILES, strict=False):
+        ax.barh(y, gib, left=left, color=color, label=part if y == 0 else None)
+        left += gib
+ax.set(yticks=range(len(plans)), yticklabels=plans, xlabel="GiB on each GPU, estimated 장당 추정")
+ax.invert_yaxis()
+for card, gib in CARDS.items():
+    ax.axvline(gib, color=plots.INK, linewidth=0.6)
+    ax.text(gib, 1.01, card, transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
+ax.spines[["top", "right"]].set_visible(False)
+_ = ax.legend(frameon=False, loc="lower right")
+
+# %% [markdown] lang="ko"
+# 세로줄이 카드입니다. LoRA 막대에는 기울기와 AdamW가 보이지 않습니다. LoRA가 줄여 주는 것은 얼린 가중치가 아니라 **학습할 때 따라다니는 것들**입니다.
+# 가중치를 모두 학습하면 GPU가 늘수록 앞의 셋이 나란히 짧아집니다. 마지막 조각은 그만큼 줄지 않습니다. 나누어 드는 것은 모델이고, 읽는 글은 저마다의 몫이기 때문입니다.
+#
+# `no card`는 어느 카드로도 한 장으로는 안 된다는 뜻입니다. T4에는 bfloat16 연산이 없어서 bfloat16 레시피에는 나오지 않습니다.
+#
+# 추정은 추정입니다. KoAlpaca가 재어 공개한 사용량은 장당 약 74GB로 우리 셈보다 많습니다. 원본의 학습 명령은 활성값을 다시 셈하지 않았고, ZeRO-3가 쓰는 통신 공간도 있습니다. 1~2GiB 차이로 들어간다면 그 카드는 피하세요.
+#
+# 들어가지 않으면 어떻게 할까요? 결과를 가장 적게 바꾸는 것부터 시도합니다. 먼저 배치를 반으로 줄이고 누적을 두 배로 하고, 다음은 글의 길이, 그래도 안 되면 다른 방법입니다.
+
+# %% [markdown] lang="en" of="4664278b"
+# The upright lines are the cards. In the LoRA bars there is no gradient and no AdamW to be seen. What LoRA saves is not the frozen
+# weights but **what goes with trained ones**. Where all weights are trained, the first three shrink together with every GPU, and the
+# last does not: the model is shared out, but each GPU reads rows of its own.
+#
+# `no card` means that one card of any kind is not enough. A T4 has no bfloat16, so it never stands beside a bfloat16 recipe.
+#
+# An estimate is an estimate. KoAlpaca measured and published about 74 GB a GPU, more than our sum. Its command did not
+# recompute activations, and ZeRO-3 has buffers of its own. Where a recipe fits by one or two GiB only, do not take that card.
+#
+# And if it does not fit? Begin with what changes the result least: half the batch with twice the accumulation, then the length of
+# the texts, then another method.
+
+# %%
+from course_utils.memory import what_would_fit
+
+koalpaca = recipes["koalpaca-12.8b-a100"]
+for name, recipe, gib in [
+    ("LoRA, 30 GiB free", koalpaca, 30),
+    ("LoRA on an L4", koalpaca, CARDS["L4"]),
+    ("all weights on an A100-80", koalpaca.replace("train.lora_r", 0), CARDS["A100-80"]),
+]:
+    print(f"{name:27}{what_would_fit(recipe, gib)}")
+
+# %% [markdown] lang="ko"
+# 학습을 시작하면 같은 셈을 남은 메모리에 대어 보고, 들어가지 않으면 모델을 올리기 **전에** 이 문장으로 멈춥니다.
+
+# %% [markdown] lang="en" of="728ef7a6"
+# A training does the same sum against the memory that is free, and where it does not fit it stops with this sentence **before**
+# the model is loaded.
+
+# %% [markdown] lang="ko"
+# ## 2. KoAlpaca: 12.8B를 한 장에서
+#
+# KoAlpaca의 데이터는 두 가지입니다.
+#
+# | | 파일 | 줄 | 칸 | 어떻게 만들었나 |
+# |---|---|---|---|---|
+# | v1.0 | `ko_alpaca_data.json` | 49,620 | instruction, input, output | Alpaca의 질문을 기계로 번역하고 ChatGPT가 다시 답함. CC-BY-NC-4.0 |
+# | v1.1 | `KoAlpaca_v1.1.jsonl`, Hub의 `beomi/KoAlpaca-v1.1a` | 약 21,000 | instruction, output, url | 네이버 지식iN에 사람이 올린 질문에서 출발해 ChatGPT가 다시 씀 |
+#
+# 번역은 뜻을 잃기도 합니다. KoAlpaca가 보기로 든 줄에서 "Identify the odd one out"(하나만 다른 것을 고르세요)은 "홀수 중 하나를 밝히세요"가 되었습니다.
+# 이런 줄은 규칙이나 필터로 걸러지지 않습니다. 데이터를 고르면 몇십 줄은 직접 읽어 보세요.
+#
+# 두 파일은 칸이 다릅니다. `load_koalpaca`가 둘 다 01의 `Task`로 바꿔 주므로 뒤의 코드는 어느 쪽인지 몰라도 됩니다.
+# v1.0은 상업적으로 쓸 수 없습니다. 데이터를 고를 때 라이선스부터 보세요. 모델에도 따라갑니다.
+#
+# 여기서는 네트워크 없이 돌도록, 강의의 씨앗 과제를 **KoAlpaca의 칸에 옮겨 담은** 두 파일을 씁니다. KoAlpaca의 글은 한 줄도 들어 있지 않습니다.
+# 진짜 데이터로 하려면 다음 다음 셀의 `source`만 바꾸세요.
+
+# %% [markdown] lang="en" of="5d49f4a8"
+# ## 2. KoAlpaca: 12.8B on one GPU
+#
+# KoAlpaca published two data sets.
+#
+# | | file | rows | fields | how it was made |
+# |---|---|---|---|---|
+# | v1.0 | `ko_alpaca_data.json` | 49,620 | instruction, input, output | Alpaca's questions translated by machine, answered anew by ChatGPT. CC-BY-NC-4.0 |
+# | v1.1 | `KoAlpaca_v1.1.jsonl`, on the Hub `beomi/KoAlpaca-v1.1a` | about 21,000 | instruction, output, url | written by ChatGPT from questions that people asked on Naver |
+#
+# Translation can lose the meaning. In the example that KoAlpaca itself shows, "Identify the odd one out" became "홀수 중 하나를 밝히세요",
+# "name one of the odd numbers". No rule and no filter catches such a row. Read a few dozen yourself before you settle on a data set.
+#
+# Their fields differ. `load_koalpaca` turns both into the `Task` of notebook 01, and the code after it need not know which one it
+# was. v1.0 may not be used commercially. Look at the licence first when you choose data: it follows the data into the model.
+#
+# So that this runs without a network, two files hold the seed tasks of this course **in KoAlpaca's fields**. Not one line is KoAlpaca's.
+# For the real data, change nothing but `source` in the cell after the next.
+
+# %%
+import json
+
+from course_utils import REPO
+from course_utils.tasks import read_tasks, write_atomic, write_jsonl
+
+files = store.local("data")
+seeds = [task.to_dict() for task in read_tasks(REPO / "data" / "seed_tasks.jsonl")]
+v10 = [{k: seed[k] for k in ("instruction", "input", "output")} for seed in seeds]
+v11 = [
+    {"instruction": row["instruction"], "output": row["output"], "url": f"https://example.org/{n}"}
+    for n, row in enumerate(v10)
+    if not row["input"]
+]
+write_atomic(files / "ko_alpaca_data.json", json.dumps(v10, ensure_ascii=False, indent=4))
+write_jsonl(files / "KoAlpaca_v1.1.jsonl", v11)
+print(f"{len(v10)} rows like v1.0, {len(v11)} rows like v1.1, written for this course")
+
+# %%
+from course_utils.koalpaca import load_koalpaca
+
+source = files / "ko_alpaca_data.json"  # or "beomi/KoAlpaca-v1.1a", or a file that you downloaded
+tasks = load_koalpaca(source)
+asked = load_koalpaca(files / "KoAlpaca_v1.1.jsonl")
+print(f"{len(tasks):,} tasks, {sum(bool(task.input) for task in tasks):,} with an input")
+for name, task in (("v1.0", tasks[0]), ("v1.1", asked[1])):
+    fields = {key: str(value)[:24] for key, value in vars(task).items()}
+    print(name, "->", fields)
+assert all(task.meta["url"] and not task.input for task in asked)
+
+# %% [markdown] lang="ko"
+# `url`은 `meta`에 남아 출처를 되짚을 수 있지만 모델에게는 보이지 않습니다. KoAlpaca v1.1b를 학습할 때는 채택된 답변의 글을 `input`으로 더 넣었다고 하는데,
+# 공개된 v1.1a에는 그 칸이 없습니다. 같은 이름의 데이터라도 무엇이 빠졌는지 살펴보세요.
+#
+# 이제 KoAlpaca의 틀에 폅니다. 입력이 있으면 `맥락`이라는 칸이 하나 더 생깁니다.
+
+# %% [markdown] lang="en" of="ba8a2e39"
+# `url` stays in `meta`, where a source can be traced, and no model sees it. For KoAlpaca v1.1b the text of the accepted answer was
+# added as `input`, its authors say; the published v1.1a has no such field. Even under one name, look at what was left out.
+#
+# Now lay the tasks out in KoAlpaca's template. Where there is an
+# input, one more field, `맥락` (context), appears.
+
+# %%
+from course_utils.prompts import KOALPACA
+
+for task in (tasks[0], asked[1]):
+    print(KOALPACA.render(task) + "⟨…⟩\n")
+assert KOALPACA.render(asked[1]) == f"### 질문: {asked[1].instruction}\n\n### 답변:"
+
+# %% [markdown] lang="ko"
+# ### Polyglot-Ko의 함정
+#
+# Polyglot-Ko는 GPT-NeoX 구조입니다. Gemma에서 옮겨 오면 토크나이저에서 네 번 걸립니다. 작은 대역도 같은 버릇을 지니게 만들었으니 하나씩 확인합니다.
+
+# %% [markdown] lang="en" of="9b65f2c2"
+# ### Polyglot-Ko's pitfalls
+#
+# Polyglot-Ko is a GPT-NeoX. Coming from Gemma, you stumble four times over its tokenizer. The tiny stand-in was made with the same
+# habits, so check them one by one.
+
+# %%
+from course_utils.inference import load_base
+from course_utils.recipe import load_recipe
+from course_utils.tiny import tiny_base
+
+recipe = load_recipe("koalpaca-12.8b-a100")
+base = tiny_base(recipe, store.local("tiny-neox"))  # random weights: what it writes means nothing
+model, tokenizer = load_base(base)
+text = KOALPACA.render(asked[1])
+print("kind             ", model.config.model_type, f"{model.num_parameters():,} random parameters")
+print("pad token        ", tokenizer.pad_token)
+print("eos, tokenizer   ", tokenizer.eos_token_id, tokenizer.eos_token)
+print("eos, config      ", model.config.eos_token_id)
+print("bos is eos       ", tokenizer.bos_token_id == tokenizer.eos_token_id)
+print("tokenizer returns", list(tokenizer(text)))
+
+# %% [markdown] lang="ko"
+# 1. **채움 토큰이 없습니다.** `pad = eos`로 두고 번호로 가리면 끝 표시까지 사라진다는 것을 02에서 보았습니다. 우리 마스크는 길이를 따르므로 무엇으로 채워도 됩니다.
+# 2. **eos의 번호는 설정과 토크나이저가 따로 압니다.** 둘이 다르면 학습한 끝과 생성이 멈추는 끝이 달라집니다. 쓰기 전에 같은지 확인합니다. Polyglot-Ko에서는 2번입니다.
+# 3. **BOS와 EOS가 같은 토큰입니다.** 이 토큰은 끝만 뜻하므로 글 앞에 붙이지 않습니다. Gemma에서는 꼭 하나 있어야 했던 것입니다.
+# 4. **`token_type_ids`가 딸려 올 수 있습니다.** `generate`에 그대로 넘기면 오류가 납니다. 우리는 토큰 번호와 마스크만 넘깁니다.
+
+# %% [markdown] lang="en" of="46c0893f"
+# 1. **There is no padding token.** In 02 you saw that with `pad = eos` and a mask by number the end disappears as well. Our masks follow
+#    lengths, so anything will do for padding.
+# 2. **The configuration and the tokenizer each have a number for eos.** If they differ, the end that is trained is not the one at which
+#    generation stops. Check before use. In Polyglot-Ko it is 2.
+# 3. **BOS and EOS are one token.** It means only the end, so nothing is put before a text, where Gemma wants exactly one BOS.
+# 4. **`token_type_ids` may come along.** Passed on to `generate` they are an error. We pass token ids and the mask, nothing else.
+
+# %%
+from course_utils.collator import MaskingCollator, encode, encode_prompts, show_mask
+
+eos = tokenizer.eos_token_id
+assert tokenizer.pad_token is None and eos == model.config.eos_token_id
+assert eos not in encode_prompts(tokenizer, [text])[0]
+row = encode(tokenizer, text, asked[1].output, recipe.train.max_length)
+for line in show_mask(tokenizer, row).split("\n"):
+    print(line if len(line) < 110 else f"{line[:70]} ... {line[-30:]}")
+
+short = encode(tokenizer, KOALPACA.render(tasks[0]), tasks[0].output, recipe.train.max_length)
+batch = MaskingCollator(pad_token_id=eos)([row, short])
+trained = [(labels == eos).sum().item() for labels in batch["labels"]]
+print("\npadded with eos, and yet the ends that are trained in these two rows are", trained)
+assert trained == [1, 1] and (batch["input_ids"] == eos).sum() > 2
+assert set(batch) == {"input_ids", "labels", "attention_mask"}  # and no token_type_ids
+
+# %% [markdown] lang="ko"
+# ### 원본이 한 일
+#
+# KoAlpaca의 학습 코드는 언어 모델을 사전학습하는 코드를 그대로 썼습니다. 틀에 편 글을 모두 한 줄로 이어 붙이고, 정해진 길이마다 자릅니다.
+# `group_texts`라고 부르는 이 방법을 몇 줄로 옮겨, 우리 과제가 어떻게 잘리는지 봅니다. 원본의 블록은 1,024토큰이지만 여기서는 눈으로 볼 수 있게 짧게 자릅니다.
+
+# %% [markdown] lang="en" of="702d8707"
+# ### What the original did
+#
+# KoAlpaca was trained with a script for pretraining language models. It joins all texts into one and cuts that every so many
+# tokens. Here is the idea, called `group_texts`, in a few lines: how are our tasks cut? The original's blocks have 1,024
+# tokens; these are shorter, so that you can look at one.
+
+# %%
+from course_utils.collator import IGNORE_INDEX, encode_tasks
+
+rows, report = encode_tasks(tokenizer, tasks, KOALPACA, recipe.train.max_length)
+joined = [token for row in rows for token in row["input_ids"]]
+masks = [label != IGNORE_INDEX for row in rows for label in row["labels"]]
+BLOCK = 256
+blocks = [joined[i : i + BLOCK] for i in range(0, len(joined) - BLOCK + 1, BLOCK)]
+print(show_mask(tokenizer, {"input_ids": blocks[1], "labels": blocks[1]})[:150], "...\n")
+
+ends = {i for i, token in enumerate(joined) if token == eos}
+whole = sum(i == 0 or i - 1 in ends for i in range(0, len(joined) - BLOCK + 1, BLOCK))
+print(f"{len(blocks)} blocks, {whole} of them begin where a task begins")
+print(f"{1 - sum(masks) / len(masks):.0%} of what they train is prompt; {len(joined) % BLOCK} tokens are thrown away")
+print(f"by segments: {report}")
+
+# %% [markdown] lang="ko"
+# 블록 하나가 남의 답 한가운데에서 시작합니다. 모두 `trained`이니 질문도 배웁니다. 앞 과제의 답을 보면서 다음 과제를 읽기도 합니다.
+# 그래도 학습은 됩니다. 남는 자리가 없어 빠르고, 데이터가 많으면 잘린 과제는 얼마 되지 않습니다. 대신 배우는 힘의 일부가 질문을 지어내는 데로 갑니다.
+#
+# 우리는 과제를 한 줄씩 두고, 응답만 가르치고, 길이가 비슷한 줄끼리 모아(`sampling: length`) 채우는 자리를 줄입니다. 나란히 놓으면 이렇습니다.
+
+# %% [markdown] lang="en" of="8be7cad0"
+# A block begins in the middle of somebody else's answer. All of it is `trained`, so questions are learnt as well, and each task is
+# read with the answer to the one before in sight. It works all the same: no place is wasted, which is fast, and with much data few
+# tasks are cut. But part of the effort goes into making up questions.
+#
+# We keep one task a row, train the response only, and put rows of like length side by side (`sampling: length`) so that little is
+# padded. Next to each other:
+
+# %%
+from course_utils.memory import GIB, estimate_memory, trained_parameters
+
+spec = recipe.train
+print(f"{'':16}{'KoAlpaca v1.1b, published':34}here")
+for name, theirs, ours in [
+    ("trained", "every weight", f"LoRA r={spec.lora_r}, {trained_parameters(recipe):,} weights"),
+    ("prompt", "trained as well", "masked"),
+    ("rows", "packed, blocks of 1,024 tokens", f"one task each, up to {spec.max_length:,}"),
+    ("a step", "1 x 64 x 4 GPUs = 256 blocks", f"{spec.batch_size} x {spec.gradient_accumulation} x "
+     f"{spec.gpus} GPU = {spec.effective_batch} rows"),
+    ("rate, epochs", "5e-5, 2", f"{spec.learning_rate:.0e}, {spec.epochs:g}"),
+    ("precision", "float16", spec.dtype),
+    ("GPUs", "4 x A100-80, ZeRO-3", "1 x A100-80"),
+    ("GB a GPU", "about 74, measured", f"{estimate_memory(recipe).total * GIB / 1e9:.0f}, estimated"),
+]:  # fmt: skip
+    print(f"{name:16}{theirs:34}{ours}")
+assert spec.effective_batch == 256
+
+# %% [markdown] lang="ko"
+# - **LoRA인 까닭**: 한 장에 들어갑니다. 학습하는 파라미터가 적으므로 학습률은 더 크게 잡습니다. GPT-NeoX에서 PEFT의 기본값은 `query_key_value`에만 붙이지만,
+#   우리는 층의 행렬 넷 모두에 붙입니다. 통째로 학습한 것에 가까워지려면 모든 층에 붙이는 쪽이 낫다고 알려져 있습니다(QLoRA, 2023).
+# - **bfloat16인 까닭**: 자리는 float16과 같은데 큰 수에서 넘치지 않습니다.
+# - **256을 지킨 까닭**: 원본과 견줄 수 있는 것은 지키고, 바꿀 이유가 있는 것만 바꿉니다. 다만 원본의 256은 꽉 찬 블록이고 우리의 256은 그보다 짧은 줄입니다.
+#
+# 왜 다른지는 레시피 파일에도 설정마다 적어 두었습니다.
+
+# %% [markdown] lang="en" of="87ae9091"
+# - **Why LoRA**: it fits into one GPU. Few trained weights take a larger learning rate. PEFT's default for GPT-NeoX is an adapter on
+#   `query_key_value` alone; ours is on all four matrices of a layer, which is reported to come closer to full fine-tuning (QLoRA, 2023).
+# - **Why bfloat16**: it takes as much room as float16 and large numbers do not overflow.
+# - **Why 256 again**: keep what can be compared, change what there is a reason to change. Mind that the original's 256 are full blocks
+#   and ours are rows, which are shorter.
+#
+# The recipe file gives the reason beside each setting, too.
+
+# %%
+from course_utils.recipe import RECIPES
+
+text = (RECIPES / "koalpaca-12.8b-a100.yaml").read_text(encoding="utf-8")
+print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
+
+# %% [markdown] lang="ko"
+# ### 학습
+#
+# A100 80GB가 있다면 명령은 한 줄입니다. `--dry-run`을 붙이면 아무것도 학습하지 않고 카드만 보여 줍니다. 돈을 쓰기 전에 꼭 먼저 해 보세요.
+#
+# ```bash
+# python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl --dry-run
+# python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl
+# ```
+#
+# 여기서는 `--tiny`가 하는 일을 직접 부릅니다. 레시피는 같고 베이스 모델만 무작위인 작은 대역입니다. 글의 길이, 배치, 에폭 수도 몇 초에 끝나게 줄입니다.
+# 두 가지만 바꿉니다. 모델이 작으면 학습률은 커야 하고, 과제가 적으니 떼어 두는 몫(`heldout`)을 늘립니다.
+
+# %% [markdown] lang="en" of="afb72d70"
+# ### Train
+#
+# With an A100-80 it is one command. `--dry-run` trains nothing and shows the card only: always do that first, before you spend
+# anything.
+#
+# ```bash
+# python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl --dry-run
+# python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl
+# ```
+#
+# Here we do what `--tiny` does: the same recipe on a small random stand-in, with length, batch and epochs cut down so that it
+# takes seconds. Two settings differ: so small a model needs a larger learning rate, and of so few tasks more are held out.
+
+# %%
+from course_utils.tiny import tiny_recipe
+from course_utils.train import train
+
+tiny = tiny_recipe(recipe, store.local("tiny-neox"))
+tiny = tiny.replace("train.learning_rate", 1e-2).replace("train.heldout", 0.1)
+result = train(tiny, store, tasks, step="koalpaca", progress=False)
+before, after = result.first_eval_loss, result.last_eval_loss
+print(f"a tiny random GPT-NeoX, {result.steps} steps: held-out loss {before:.3f} -> {after:.3f}")
+assert after < before
+
+# %% [markdown] lang="ko"
+# 학습에 쓰지 않고 떼어 둔 줄의 손실이 내려가지만 조금뿐입니다. 무작위 모델에는 꺼내 쓸 지식이 없고, 출력층도 무작위인 채로 얼어 있습니다.
+# 이 숫자가 말해 주는 것은 하나, **데이터에서 어댑터까지 가는 길이 끊김 없이 이어져 있다**는 것입니다.
+#
+# 봉인된 어댑터를 다시 불러와 정말 그만큼 배웠는지 봅니다. 켰을 때와 껐을 때 응답의 손실을 잽니다.
+
+# %% [markdown] lang="en" of="2e315dc9"
+# The loss on rows that were held out goes down, but only a little: a random model has no knowledge to call on, and its output layer is
+# random, too, and frozen. These numbers say one thing: **the road from data to adapter is open from end to end**.
+#
+# Load the sealed adapter again and see whether it has learnt that much: the loss on responses with the adapter on, and off.
+
+# %%
+import torch
+
+from course_utils.inference import load_model
+from course_utils.runtime import shown
+
+tuned, tokenizer = load_model(tiny.base_model, result.adapter, device="cpu", dtype="float32")
+rows, _ = encode_tasks(tokenizer, tasks[:24], KOALPACA, tiny.train.max_length)
+batch = MaskingCollator(pad_token_id=tokenizer.eos_token_id)(list(rows))
+with torch.no_grad():
+    on = tuned(**batch).loss.item()
+    with tuned.disable_adapter():
+        off = tuned(**batch).loss.item()
+print(f"loss on {len(rows)} rows: adapter off {off:.3f}, on {on:.3f}")
+print("adapter:", shown(result.adapter))
+assert on < off
+
+# %% [markdown] lang="ko"
+# KoAlpaca가 얻은 것도 적어 둡니다. 영화평의 긍정과 부정을 맞히는 NSMC에서, 예를 열 개 보여 주고 잰 정확도입니다. **원본이 5.8B 모델로 재어 공개한 숫자**이고 우리가 잰 것이 아닙니다.
+#
+# | | 프롬프트 1 | 프롬프트 2 |
+# |---|---|---|
+# | Polyglot-Ko 5.8B | 0.5752 | 0.7223 |
+# | KoAlpaca 5.8B | 0.6939 | 0.7683 |
+#
+# 두 프롬프트 모두에서 올랐습니다. 그런데 베이스 모델은 프롬프트만 바꾸어도 그보다 크게 움직입니다. 숫자 하나로 모델을 말하지 않는 까닭이 여기에 있습니다.
+
+# %% [markdown] lang="en" of="15cdcb56"
+# What did KoAlpaca gain? This is the accuracy on NSMC, telling positive from negative film reviews, with ten examples shown.
+# **The original measured and published these, for its 5.8B model**; they are not ours.
+#
+# | | prompt 1 | prompt 2 |
+# |---|---|---|
+# | Polyglot-Ko 5.8B | 0.5752 | 0.7223 |
+# | KoAlpaca 5.8B | 0.6939 | 0.7683 |
+#
+# It rose with both prompts. But another prompt alone moves the base model further still, which is why one number is not a verdict on
+# a model.
+
+# %% [markdown] lang="ko"
+# ## 3. GPU 두 장: 데이터를 나누기
+#
+# GPU가 하나 더 생기면 가장 쉬운 방법은 **데이터 병렬**(data parallel)입니다. 두 장이 같은 모델을 통째로 들고, 서로 다른 줄을 읽고, 기울기를 평균 내어 똑같이 갱신합니다.
+# 레시피 두 파일에서 무엇이 다른지 봅니다.
+
+# %% [markdown] lang="en" of="c57e67ed"
+# ## 3. Two GPUs: share out the data
+#
+# With a second GPU the simplest thing is **data parallel** training: both hold the whole model, read different rows, average their
+# gradients and make the same update. What differs between the two recipe files?
+
+# %%
+import dataclasses
+
+from course_utils.recipe import load_recipe
+
+one = dataclasses.asdict(load_recipe("koalpaca-12.8b-a100").train)
+two = dataclasses.asdict(load_recipe("koalpaca-12.8b-2xa100").train)
+for name in one:
+    if one[name] != two[name]:
+        print(f"{name:24}{one[name]!s:>8} -> {two[name]}")
+rows = [spec["batch_size"] * spec["gradient_accumulation"] * spec["gpus"] for spec in (one, two)]
+print(f"{'rows a step':24}{rows[0]:>8} -> {rows[1]}")
+assert rows[0] == rows[1]
+
+# %% [markdown] lang="ko"
+# GPU가 두 배가 되었으니 누적을 반으로 줄여 256줄을 지켰습니다. 한 번 갱신할 때 저마다 읽는 줄이 반이라, 같은 학습이 거의 절반의 시간에 끝납니다.
+# 오가는 것은 어댑터의 기울기뿐이라 통신도 가볍습니다.
+#
+# 정말 같은 결과일까요? 네 줄의 기울기를 한꺼번에 구한 것과, 두 줄씩 나누어 구해 평균 낸 것을 견줍니다. 응답이 짧은 두 줄은 이쪽이, 긴 두 줄은 저쪽이 읽습니다.
+
+# %% [markdown] lang="en" of="9955f174"
+# Twice the GPUs, half the accumulation: still 256 rows a step. Each reads half the rows of an update, so the same training is done
+# in close to half the time. Only the adapter's gradients travel, so there is little to send.
+#
+# Is the result really the same? Compare the gradient of four rows at once with the average of two and two: one side reads the two rows
+# with short responses, the other the two with long ones.
+
+# %%
+import torch
+
+from course_utils import REPO
+from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
+from course_utils.inference import load_base
+from course_utils.prompts import KOALPACA
+from course_utils.tasks import read_tasks
+from course_utils.tiny import tiny_base
+
+base = tiny_base(load_recipe("koalpaca-12.8b-2xa100"), store.local("tiny-neox"))
+model, tokenizer = load_base(base, dtype="float32")  # random weights
+tasks = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+rows = encode_tasks(tokenizer, tasks[:40], KOALPACA, 256)[0]
+rows = sorted(rows, key=lambda row: sum(label != IGNORE_INDEX for label in row["labels"]))
+rows = rows[:2] + rows[-2:]  # two rows with short responses and two with long ones
+for row in rows:
+    trained = sum(label != IGNORE_INDEX for label in row["labels"])
+    print(f"{len(row['input_ids']):>4} tokens, {trained:>4} of them trained")
+
+# %%
+def learn(rows):
+    """The gradient of a batch as one long vector, and how many tokens it was taken over."""
+    model.zero_grad()
+    model(**MaskingCollator(pad_token_id=2)(rows)).loss.backward()
+    trained = sum(label != IGNORE_INDEX for row in rows for label in row["labels"])
+    return torch.cat([p.grad.flatten() for p in model.parameters()]), trained
+
+
+whole, trained = learn(rows)
+(left, n_left), (right, n_right) = learn(rows[:2]), learn(rows[2:])
+for name, average in [
+    ("plain average", (left + right) / 2),
+    ("weighted by trained tokens", (n_left * left + n_right * right) / trained),
+]:
+    off = ((average - whole).norm() / whole.norm()).item()
+    print(f"{name:28}off by {off:.4f} of the gradient's length")
+    assert (off < 1e-4) == (name != "plain average")
+
+# %% [markdown] lang="ko"
+# 그냥 평균 내면 크게 어긋나고, 가르치는 토큰 수로 무게를 주면 맞습니다. 그냥 평균은 짧은 응답의 토큰 하나를 긴 응답의 토큰 하나보다 훨씬 무겁게 치기 때문입니다.
+# 기울기 누적도 같은 일을 시간 차이를 두고 하는 것이므로 규칙이 같습니다. 요즘 Trainer는 한 번 갱신할 때 읽은 **모든** 토큰의 수로 나누어 이것을 지켜 줍니다.
+#
+# 명령은 두 가지로 쓸 수 있고 결과는 같습니다. 실행기(launcher)가 GPU마다 프로세스를 하나씩 띄웁니다.
+#
+# ```bash
+# torchrun --nproc_per_node=2 -m course_utils.train koalpaca-12.8b-2xa100 --tasks KoAlpaca_v1.1.jsonl
+# accelerate launch --num_processes=2 -m course_utils.train koalpaca-12.8b-2xa100 --tasks KoAlpaca_v1.1.jsonl
+# ```
+
+# %% [markdown] lang="en" of="f36196dd"
+# A plain average is far off, one weighted by the number of trained tokens is right: plainly averaged, a token of a short response
+# counts for much more than one of a long response.
+# Gradient accumulation does the same, one after the other, so its rule is the same. Today's Trainer sees to it by dividing by the
+# number of **all** tokens behind an update.
+#
+# There are two ways to write the command, with the same result. The launcher starts one process for each GPU.
+#
+# ```bash
+# torchrun --nproc_per_node=2 -m course_utils.train koalpaca-12.8b-2xa100 --tasks KoAlpaca_v1.1.jsonl
+# accelerate launch --num_processes=2 -m course_utils.train koalpaca-12.8b-2xa100 --tasks KoAlpaca_v1.1.jsonl
+# ```
+
+# %% [markdown] lang="ko"
+# ## 4. Alpaca 7B: 모델을 나누기
+#
+# 전체 미세조정은 LoRA와 다릅니다. 1절에서 보았듯 LLaMA 7B의 가중치, 기울기, 옵티마이저는 한 장에 들어가지 않습니다. 데이터를 나누어도 소용없습니다. 모두가 모델을 통째로 들기 때문입니다.
+# 그래서 모델을 조각내어 **나누어 듭니다**(sharding). PyTorch에서는 FSDP(Fully Sharded Data Parallel)라 하고, DeepSpeed의 ZeRO-3와 같은 생각입니다.
+#
+# ```text
+#               data parallel               FSDP2
+#             GPU 0      GPU 1         GPU 0      GPU 1
+# weights     ########   ########      ####....   ....####
+# gradients   ########   ########      ####....   ....####
+# AdamW       ########   ########      ####....   ....####
+#             ########   ########      ####....   ....####
+# rows        0 1 2 3    4 5 6 7       0 1 2 3    4 5 6 7
+# ```
+#
+# 층 하나를 셈할 차례가 되면 모두가 그 층의 조각을 모아 **잠깐** 통째로 만들고, 셈이 끝나면 남의 조각을 버립니다. 돌아오는 길에도 한 번 더 모읍니다.
+# 기울기는 더해서 저마다 자기 조각만 가져갑니다. 메모리를 통신과 바꾸는 셈입니다. 읽는 줄은 여전히 저마다 다릅니다.
+
+# %% [markdown] lang="en" of="f2bc43ef"
+# ## 4. Alpaca 7B: share out the model
+#
+# Full fine-tuning is another matter. As you saw in section 1, the weights, gradients and optimizer of LLaMA 7B do not fit into one GPU, and
+# sharing out the data does not help, since everybody would hold the whole model. So the model is cut up and **each holds a part**
+# (sharding). PyTorch calls it FSDP (Fully Sharded Data Parallel); DeepSpeed's ZeRO-3 is the same idea.
+#
+# ```text
+#               data parallel               FSDP2
+#             GPU 0      GPU 1         GPU 0      GPU 1
+# weights     ########   ########      ####....   ....####
+# gradients   ########   ########      ####....   ....####
+# AdamW       ########   ########      ####....   ....####
+#             ########   ########      ####....   ....####
+# rows        0 1 2 3    4 5 6 7       0 1 2 3    4 5 6 7
+# ```
+#
+# When a layer's turn comes, all collect its parts and have it whole **for a moment**; once it is computed, each drops what is
+# not its own. On the way back they collect once more. Gradients are added up, and each keeps its own part. You pay for memory
+# with communication. The rows that they read are still different ones.
+
+# %%
+from course_utils.memory import estimate_memory
+from course_utils.parallel import batch_shape
+from course_utils.recipe import load_recipe
+
+recipe = load_recipe("alpaca-7b-fsdp")
+print(f"{'GiB on each':13}{'weights':>8}{'gradients':>11}{'AdamW':>7}{'the rest':>10}{'total':>7}   rows a step")
+for gpus in (1, 2, 4, 8):
+    on = recipe.replace("train.gpus", gpus).replace("train.parallel", "fsdp" if gpus > 1 else "none")
+    need, (rows, times) = estimate_memory(on), batch_shape(recipe.train, gpus)
+    rest = need.total - need.weights - need.gradients - need.optimizer
+    print(f"{gpus} GPU{'s' * (gpus > 1):8}{need.weights:>8.1f}{need.gradients:>11.1f}{need.optimizer:>7.1f}"
+          f"{rest:>10.1f}{need.total:>7.1f}   {rows} x {times} x {gpus}")  # fmt: skip
+    assert rows * times * gpus == recipe.train.effective_batch
+
+# %% [markdown] lang="ko"
+# 기울기와 AdamW는 정확히 GPU의 수만큼 줄어듭니다. 가중치가 그보다 덜 줄어드는 것은 임베딩과 출력층을 셈하는 동안 통째로 들기 때문입니다.
+# A100 80GB라면 네 장으로 넉넉하고, 여덟 장이면 더 빠릅니다. 맨 오른쪽은 배치와 누적과 GPU의 수입니다. 몇 장이든 곱은 같습니다.
+#
+# Alpaca가 공개한 설정을 우리 것과 나란히 놓습니다.
+
+# %% [markdown] lang="en" of="e25ca268"
+# Gradients and AdamW shrink exactly with the number of GPUs. Weights shrink a little less: embeddings and output layer are held whole
+# during a pass. With 80 GB each, four GPUs are plenty, and eight are faster. On the right: batch, accumulation and GPUs, whose product
+# is the same for any number.
+#
+# Alpaca's published settings beside ours:
+
+# %%
+spec = recipe.train
+print(f"{'':16}{'Alpaca 7B, published':26}here")
+for name, theirs, ours in [
+    ("data", "52,002 tasks", f"{recipe.data.n:,} tasks"),
+    ("template", "Alpaca's", spec.template),
+    ("rows a step", 128, spec.effective_batch),
+    ("learning rate", 2e-5, spec.learning_rate),
+    ("schedule", "cosine", spec.scheduler),
+    ("warm-up", 0.03, spec.warmup),
+    ("epochs", 3, spec.epochs),
+    ("tokens a row", 512, spec.max_length),
+    ("weight decay", 0.0, spec.weight_decay),
+    ("sharding", "FSDP, full shard", "FSDP2" if spec.parallel == "fsdp" else "none"),
+    ("prompt", "masked, tokenised twice", "masked by segment"),
+]:
+    print(f"{name:16}{theirs!s:26}{ours}")
+assert (spec.effective_batch, spec.learning_rate, spec.epochs, spec.max_length) == (128, 2e-5, 3, 512)
+
+# %% [markdown] lang="ko"
+# A100 80GB 여덟 장이 있는 컴퓨터에서 실제로 쓰는 명령입니다. 네 장이면 숫자만 4로 바꿉니다. 누적이 저절로 두 배가 되어 128줄이 지켜집니다.
+#
+# ```bash
+# torchrun --nproc_per_node=8 -m course_utils.train alpaca-7b-fsdp --tasks alpaca_data.json
+# ```
+#
+# 이제 **진짜로 두 프로세스를 띄웁니다.** GPU 대신 CPU에서, 통신은 gloo로, 모델은 무작위인 작은 Llama로 합니다. 나머지는 위의 명령과 같은 코드입니다.
+# 프로세스마다 무엇을 얼마나 들고 있는지 적어 두도록 콜백(callback) 하나를 끼워 넣습니다. 갱신 직후, 기울기를 지우기 전에 셉니다.
+
+# %% [markdown] lang="en" of="c439c841"
+# This is the command for a machine with eight A100-80. On four, write 4: accumulation doubles by itself, and it is
+# still 128 rows a step.
+#
+# ```bash
+# torchrun --nproc_per_node=8 -m course_utils.train alpaca-7b-fsdp --tasks alpaca_data.json
+# ```
+#
+# Now **really start two processes**: on the CPU instead of GPUs, gloo in place of NCCL, a small random Llama for the model. The
+# rest is the code of the command above. One callback is added, which writes down how much each process holds, counted right after an
+# update, before the gradients are cleared.
+
+# %%
+LOOK = '''
+import json, os, pathlib, sys
+from transformers import TrainerCallback
+
+folder, root, step = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def own(tensor):  # a DTensor is a part of something larger; to_local() is the part itself
+    return (tensor.to_local() if hasattr(tensor, "to_local") else tensor).numel()
+
+class Look(TrainerCallback):
+    def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+        weights, states = list(model.parameters()), optimizer.state.values()
+        moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
+        held = {"weights": weights, "gradients": [w.grad for w in weights], "AdamW": moments}
+        for name, group in held.items():
+            total = sum(tensor.numel() for tensor in group)
+            held[name] = [type(group[0].data).__name__, sum(map(own, group)), total]
+        (folder / f"{step}-{os.environ['RANK']}.json").write_text(json.dumps(held))
+'''
+
+# %%
+import yaml
+
+from course_utils import REPO
+from course_utils.tasks import read_tasks, write_atomic, write_tasks
+from course_utils.tiny import tiny_recipe
+
+JOB = '''
+from course_utils.checkpoint import CheckpointStore
+from course_utils.recipe import load_recipe
+from course_utils.tasks import read_tasks
+from course_utils.train import train
+
+recipe, tasks = load_recipe(folder / "recipe.yaml"), read_tasks(folder / "tasks.jsonl")
+store = CheckpointStore.open("scale-up", root)
+train(recipe, store, tasks, step=step, callbacks=[Look()], progress=False)
+'''
+folder, tiny = store.local("fsdp"), tiny_recipe(recipe, store.local("tiny-llama"))
+write_atomic(folder / "job.py", LOOK + JOB)
+write_atomic(folder / "recipe.yaml", yaml.safe_dump(tiny.to_dict()))  # a recipe is a file
+write_tasks(folder / "tasks.jsonl", read_tasks(REPO / "data" / "seed_tasks.jsonl")[:96])
+
+# %%
+import json
+import os
+import subprocess
+import sys
+
+
+def launch(processes, step):
+    '''Run job.py in several processes that train together, as torchrun on the command line does.'''
+    settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]  # on a free port
+    command += [f"--nproc_per_node={processes}", folder / "job.py", folder, store.root, step]
+    store.clear(step)  # a sealed training would not be repeated
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads((folder / f"{step}-{rank}.json").read_text()) for rank in range(processes)]
+
+# %%
+for processes, step in [(1, "one-process"), (2, "two-processes")]:
+    for rank, held in enumerate(launch(processes, step)):
+        print(f"{step}, rank {rank}")
+        for name, (kind, own, total) in held.items():
+            print(f"   {name:12}{kind:10}{own:>9,} of {total:,}")
+            assert own * processes == total and kind == ("DTensor" if processes > 1 else "Tensor")
+
+# %% [markdown] lang="ko"
+# 혼자일 때는 보통의 `Tensor`를 모두 들고, 둘일 때는 가중치도 기울기도 AdamW도 `DTensor`이며 저마다 **정확히 반**을 듭니다. 무작위인 작은 모델이지만 나누는 일은 진짜입니다.
+#
+# 이 확인은 군더더기가 아닙니다. GPU가 없는 컴퓨터에서 라이브러리의 기본값에 맡기면 FSDP를 켜도 **아무 말 없이 데이터 병렬로** 돕니다. 손실만 보아서는 알 수 없습니다.
+#
+# 이제 손실을 봅니다. 나누어 들어도 같은 학습이라면 같은 손실이 나와야 합니다.
+
+# %% [markdown] lang="en" of="ee70b27e"
+# Alone, a process holds ordinary `Tensor`s, all of them. Two processes hold `DTensor`s, weights, gradients and AdamW alike, and each
+# **exactly half**. The model is small and random, but the sharding is real.
+#
+# This check is not for show. Left to the libraries' defaults, a machine without GPUs runs **plain data parallel without a word**,
+# even with FSDP switched on, and the losses do not tell.
+#
+# Now look at the losses. If it is the same training, they must be the same.
+
+# %%
+from course_utils.runtime import shown
+from course_utils.train import TrainResult
+
+one, two = (TrainResult.load(store.latest(step)) for step in ("one-process", "two-processes"))
+for alone, together in zip(one.log, two.log, strict=True):
+    print(f"step {alone['step']}   one process {alone['loss']:.5f}   two {together['loss']:.5f}")
+    assert abs(alone["loss"] - together["loss"]) < 1e-4
+print("trained model:", shown(two.adapter))
+
+# %% [markdown] lang="ko"
+# 같습니다. 더하는 차례가 달라 마지막 자리는 흔들릴 수 있습니다. 두 프로세스의 배치와 누적은 레시피의 한 번 갱신분(`effective_batch`)에서 저절로 정해졌습니다.
+#
+# 어댑터가 없는 학습이므로 결과는 모델 폴더 하나입니다. 조각들은 저장할 때 다시 하나로 합쳐지고, 봉인은 주 프로세스만 합니다.
+# 같은 것을 명령 한 줄로 해 볼 수 있습니다. 레시피 이름만 바꾸면 다른 레시피도 됩니다.
+#
+# ```bash
+# torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
+# ```
+
+# %% [markdown] lang="en" of="ea73c598"
+# They are. The last digit may waver, because sums are made in another order. Batch and accumulation of the two processes followed
+# by themselves from the recipe's `effective_batch`.
+#
+# Without an adapter the result is a model's folder. The parts are put together again when it is saved, and the main
+# process alone seals it. The same thing as one command; another name runs another recipe:
+#
+# ```bash
+# torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
+# ```
+
+# %% [markdown] lang="ko"
+# ## 5. 학습한 뒤에
+#
+# 2절에서 봉인한 어댑터를 꺼냅니다. 무엇이 얼마나 큰지 봅니다.
+
+# %% [markdown] lang="en" of="8e8c0db2"
+# ## 5. Afterwards
+#
+# Take out the adapter that section 2 sealed. What is there, and how large is it?
+
+# %%
+from course_utils.memory import GIB, model_config, parameters, trained_parameters
+from course_utils.recipe import load_recipe
+from course_utils.tiny import tiny_base
+
+recipe, sealed = load_recipe("koalpaca-12.8b-a100"), store.latest("koalpaca")
+base = tiny_base(recipe, store.local("tiny-neox"))
+for path in sorted(path for path in sealed.rglob("*") if path.is_file()):
+    print(f"{path.stat().st_size:>12,} bytes  {path.relative_to(sealed)}")
+total, adapter = parameters(model_config(recipe)), trained_parameters(recipe)
+print(f"\nFor the 12.8B the adapter would be {4 * adapter / 2**20:.0f} MiB (float32),")
+print(f"the model with the adapter merged into it {4 * total / GIB:.0f} GiB (float32).")
+
+# %% [markdown] lang="ko"
+# 나누어 주기에는 어댑터가 가볍습니다. 받은 사람이 베이스 모델을 따로 내려받아 얹으면 됩니다. 어댑터를 모르는 도구에 넘길 때는 베이스 모델에 **합칩니다**(merge).
+# 합친 모델이 어댑터를 얹은 모델과 같은 말을 하는지 확인합니다.
+
+# %% [markdown] lang="en" of="05626861"
+# The adapter is light to hand on: whoever gets it downloads the base model and puts it on. For tools that know no adapters, **merge** it
+# into the base model. Does the merged model say the same as the base with the adapter on it?
+
+# %%
+import torch
+
+from course_utils.inference import load_model, merge_adapter
+
+out = merge_adapter(base, sealed / "adapter", store.local("merged"))
+merged, tokenizer = load_model(out, device="cpu", dtype="float32")
+tuned, _ = load_model(base, sealed / "adapter", device="cpu", dtype="float32")
+ids = torch.tensor([tokenizer("### 질문: 봄에 피는 꽃은 무엇인가요?\n\n### 답변:")["input_ids"]])
+with torch.no_grad():
+    apart, together = tuned(input_ids=ids).logits, merged(input_ids=ids).logits
+print(f"largest difference of {apart.numel():,} logits: {(apart - together).abs().max():.1e}")
+assert torch.allclose(apart, together, atol=1e-4)
+
+# %% [markdown] lang="ko"
+# 끝으로 Hub에 올립니다. 모델 카드에는 레시피, 데이터의 해시, 라이브러리 버전, 손실이 저절로 적힙니다. 기본은 비공개입니다. 공개하기 전에 데이터와 베이스 모델의 라이선스를 확인하세요.
+#
+# ```python
+# from course_utils.inference import push
+#
+# push(sealed / "adapter", "내-아이디/koalpaca-12.8b-lora")
+# ```
+#
+# 시간과 돈은 얼마나 들까요? 아래는 **남이 재어 공개한 것**뿐이고 우리가 잰 것은 없습니다.
+#
+# | 무엇을 | 어디서 | 얼마나 | 누가 밝혔나 |
+# |---|---|---|---|
+# | Alpaca 7B, 전체 미세조정, 3에폭 | A100-80 8장 | 3시간, 100달러 아래 | Stanford Alpaca의 글 |
+# | Alpaca의 데이터 52,002개 | OpenAI API | 500달러 아래 | Stanford Alpaca의 글 |
+# | KoAlpaca 12.8B v1.1b, 전체 미세조정, 2에폭 | A100-80 4장, 장당 약 74GB | 밝히지 않음 | KoAlpaca의 저장소 |
+# | KoAlpaca 12.8B v1.1a, 4비트 QLoRA, 1에폭 | Colab의 A100 한 장 | 약 2~3시간 | KoAlpaca의 README |
+# | 같은 것 | Colab의 T4 한 장 | 약 15시간 | KoAlpaca의 README |
+
+# %% [markdown] lang="en" of="2e4100c4"
+# Last, push it to the Hub. The model card with recipe, hash of the data, versions and losses writes itself. It is private unless you
+# say otherwise. Look at the licences of the data and of the base model before you publish.
+#
+# ```python
+# from course_utils.inference import push
+#
+# push(sealed / "adapter", "your-name/koalpaca-12.8b-lora")
+# ```
+#
+# What does it cost in time and money? Here is only **what others measured and published**; none of it is ours.
+#
+# | what | where | how much | who says so |
+# |---|---|---|---|
+# | Alpaca 7B, full fine-tuning, 3 epochs | 8 x A100-80 | 3 hours, under $100 | Stanford Alpaca's post |
+# | Alpaca's data, 52,002 tasks | OpenAI's API | under $500 | Stanford Alpaca's post |
+# | KoAlpaca 12.8B v1.1b, full fine-tuning, 2 epochs | 4 x A100-80, about 74 GB each | not published | KoAlpaca's repository |
+# | KoAlpaca 12.8B v1.1a, 4-bit QLoRA, 1 epoch | one A100 on Colab | about 2 to 3 hours | KoAlpaca's README |
+# | the same | one T4 on Colab | about 15 hours | KoAlpaca's README |
+
+# %%
+from course_utils.train import TrainResult
+
+hours, gpus, epochs, examples = 3, 8, 3, 52_002  # Alpaca 7B, as published
+print(f"Alpaca 7B: {hours * gpus} GPU hours for under $100, so under ${100 / hours / gpus:.2f} an hour and GPU,")
+print(f"           {examples * epochs / hours / 3600:.1f} tasks a second on {gpus} GPUs together")
+result = TrainResult.load(store.latest("koalpaca"))
+rate = result.tokens / result.seconds
+print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a rate for no other model")
+
+# %% [markdown] lang="ko"
+# 자기 학습의 시간은 이렇게 셈합니다. **시간 = 에폭 하나의 토큰 × 에폭 수 ÷ 초당 토큰 ÷ 3,600.** 토큰의 수는 `--dry-run`의 카드에 있고, 초당 토큰은 몇 스텝만 돌려 보면 압니다.
+#
+# 이 노트북에서 기억할 것은 네 가지입니다.
+#
+# 1. 돌리기 전에 셈합니다. 학습하는 파라미터는 16바이트, 얼린 것은 2바이트, 나머지는 읽는 글을 따라갑니다.
+# 2. GPU의 수가 바뀌어도 한 번 갱신할 때 읽는 줄의 수를 지킵니다.
+# 3. 데이터를 나누면 빨라지고, 모델을 나누면 들어갑니다.
+# 4. 나누었다고 믿지 말고, 정말 나뉘었는지 봅니다.
+#
+# 평가는 [03](03_evaluate.ipynb)과 똑같습니다. 모델이 커져도 물어야 할 것은 같습니다. 얼마나 나아졌고, 얼마나 확실한가.
+
+# %% [markdown] lang="en" of="d3e81976"
+# The time of your own training: **hours = tokens of one epoch x epochs / tokens a second / 3,600.** The number of tokens is on the card of
+# `--dry-run`, and a few steps are enough to learn the tokens a second.
+#
+# Four sentences to take along:
+#
+# 1. Work it out before you run it: 16 bytes for what is trained, 2 for what is frozen, and the rest follows the texts.
+# 2. However many GPUs there are, keep the number of rows behind an update.
+# 3. Sharing out the data makes it faster; sharing out the model makes it fit.
+# 4. Do not believe that something is sharded. Look.
+#
+# Evaluation is that of [03](03_evaluate.ipynb). A larger model is asked the same: how much better is it, and how sure is that?

@@ -1,0 +1,161 @@
+"""Fill the results of both READMEs from tests/benchmarks/results, so that no number is typed.
+
+    python tests/benchmarks/readme.py            write
+    python tests/benchmarks/readme.py --check    exit with 1 where a README says something else
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+from course_utils import REPO
+from course_utils.offline.world import FAMILIES
+
+RESULTS = REPO / "tests" / "benchmarks" / "results"
+READMES = {"en": REPO / "README.md", "ko": REPO / "README.ko.md"}
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+Say = Callable[[str, str], str]
+"""Chooses between the English and the Korean wording."""
+
+
+def result(name: str) -> dict:
+    """What a benchmark wrote, or {} if it has not been run yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns after the first are numbers."""
+    line = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", line,
+                      *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def percent(share: float) -> str:
+    """0.824 -> "82%"."""
+    return f"{share:.0%}"
+
+
+def families(say: Say) -> str:
+    """Exact match by family before and after tuning."""
+    found = result("tuning")
+    runs = [run for run in found["runs"] if run["variant"] == "response"]
+    rows = []
+    for family in sorted(FAMILIES, key=lambda f: -mean(run["by_family"][f] for run in runs)):
+        shares = [run["by_family"][family] for run in runs]
+        fails = say(" (fails)", " (실패)") if mean(shares) < 0.6 else ""
+        title = say(FAMILIES[family].title_en, FAMILIES[family].title_ko)
+        rows.append([title + fails, percent(found["before"][family]),
+                     ", ".join(map(percent, shares)), percent(mean(shares))])
+    for name, key in ((say("**All twelve**", "**열둘 모두**"), "mean"),
+                      (say("Wordings never trained on", "학습에 없던 표현"), "unseen_mean")):
+        shares = [run[key] for run in runs]
+        before = percent(found["before_mean"]) if key == "mean" else ""
+        rows.append([name, before, ", ".join(map(percent, shares)), percent(mean(shares))])
+    cpu = [run["cpu_seconds"] for run in runs]
+    intro = say(
+        f"{found['per_family']} held-out tasks a family, first line of the reply equal to the "
+        "reference, simulated teacher, tiny base model. One training took "
+        f"{min(cpu):.0f} to {max(cpu):.0f} CPU seconds (`tests/benchmarks/tuning.py`).",
+        f"유형마다 떼어 둔 문제 {found['per_family']}개, 응답의 첫 줄이 모범 답안과 같으면 "
+        "정답입니다. 교사는 모의 교사이고 베이스 모델은 작은 Gemma입니다. 학습 한 번에 CPU 시간 "
+        f"{min(cpu):.0f}~{max(cpu):.0f}초가 들었습니다(`tests/benchmarks/tuning.py`).")
+    head = say("Family|before|after, three seeds|mean", "유형|학습 전|학습 후, 시드 셋|평균")
+    return intro + "\n\n" + table(head.split("|"), rows)
+
+
+VARIANTS = {
+    "response": ("LoRA r=4, loss on the response", "LoRA r=4, 손실은 응답에서만"),
+    "everything": ("... on the prompt as well", "... 프롬프트에서도"),
+    "one token late": ("... without the response's first token", "... 응답의 첫 토큰만 빼고"),
+    "rank 16": ("LoRA r=16, loss on the response", "LoRA r=16, 손실은 응답에서만"),
+    "full": ("full fine-tuning, loss on the response", "전체 미세조정, 손실은 응답에서만"),
+}
+
+
+def variants(say: Say) -> str:
+    """Exact match of every way to train that has been measured."""
+    runs, rows = result("tuning")["runs"], []
+    for name, titles in VARIANTS.items():
+        shares = [run["mean"] for run in runs if run["variant"] == name]
+        if shares:
+            rows.append([say(*titles), ", ".join(map(percent, shares)), percent(mean(shares))])
+    head = say("What is trained, same data and steps|held-out, each seed|mean",
+               "무엇을 학습하나 (같은 데이터와 걸음)|시드별 정답률|평균")
+    return table(head.split("|"), rows)
+
+
+def engine(say: Say) -> str:
+    """The filter and the loop."""
+    rows, found = [], result("filter")
+    if found:
+        compared, small, large = found["compare"], found["10000"], found["50000"]
+        rows += [
+            [say(f"similarity filter against Alpaca's loop, {compared['texts']:,} texts",
+                 f"유사도 필터와 Alpaca식 반복, {compared['texts']:,}개"),
+             say(f"{compared['times_faster']:,} times faster, same decisions",
+                 f"{compared['times_faster']:,}배 빠름, 판정은 같음")],
+            [say("... with its process pool", "... 프로세스 풀까지 흉내 내면"),
+             say(f"{compared['pool_times_faster']:,} times faster",
+                 f"{compared['pool_times_faster']:,}배 빠름")],
+            [say(f"the filter on {found['texts']:,} texts", f"필터, {found['texts']:,}개"),
+             f"{large['wall']:.1f} s"],
+            [say("... tokenised as well", "... 형태소 분석까지"),
+             f"{found['fresh']['wall']:.0f} s"],
+            [say(f"growth exponent, 10,000 ({small['wall']:.2f} s) to {found['texts']:,}",
+                 f"증가 지수, 10,000개({small['wall']:.2f} s)에서 {found['texts']:,}개까지"),
+             f"{found['exponent']:.2f}"],
+        ]
+    found = result("generation")
+    for run in found.get("runs", []):
+        if run["workers"] > 1:
+            rows.append([
+                say(f"generation, {run['workers']} workers, {found['latency']} s a reply",
+                    f"생성, 동시 요청 {run['workers']}개, 응답마다 {found['latency']} s"),
+                say(f"{percent(run['share'])} of workers/latency, "
+                    f"{run['times_one_at_a_time']:.1f} times one at a time",
+                    f"동시 요청/지연의 {percent(run['share'])}, "
+                    f"하나씩 물을 때의 {run['times_one_at_a_time']:.1f}배")])
+    return table(say("The data engine|measured", "데이터 엔진|잰 값").split("|"), rows)
+
+
+PARTS = [families, variants, engine]
+
+
+def block(language: str) -> str:
+    """All results in one language."""
+    def say(english: str, korean: str) -> str:
+        return english if language == "en" else korean
+
+    dates = sorted({found["date"] for path in RESULTS.glob("*.json")
+                    if (found := result(path.stem)).get("date")})
+    intro = say(f"Measured with `make bench` on two CPU cores, {dates[-1]}; the code that measures "
+                "is in `tests/benchmarks`.",
+                f"{dates[-1]}, CPU 두 코어에서 `make bench`로 쟀습니다. 재는 코드는 모두 "
+                "`tests/benchmarks`에 있습니다.")
+    return "\n\n".join([intro, *(part(say) for part in PARTS)])
+
+
+def filled(path: Path, language: str) -> str:
+    """The README with its results replaced."""
+    head, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    return f"{head}{BEGIN}\n{block(language)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> int:
+    stale = [path for language, path in READMES.items()
+             if filled(path, language) != path.read_text(encoding="utf-8")]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.name} differs from tests/benchmarks/results: run {Path(__file__).name}")
+        return bool(stale)
+    for language, path in READMES.items():
+        path.write_text(filled(path, language), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

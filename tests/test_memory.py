@@ -1,0 +1,284 @@
+"""The memory estimate: exact where it counts, within 10% of what real models keep."""
+
+import dataclasses
+import json
+import re
+import runpy
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_utils import REPO, CourseError
+from course_utils.architecture import UnknownSize
+from course_utils.memory import (
+    GIB,
+    estimate_memory,
+    fits,
+    layer_parts,
+    model_config,
+    parameters,
+    saved_bytes,
+    trained_parameters,
+    what_would_fit,
+)
+from course_utils.recipe import load_recipe, recipe_names
+
+BENCHMARK = runpy.run_path(str(REPO / "tests" / "benchmarks" / "memory.py"))
+KINDS = BENCHMARK["KINDS"]
+L4, A100, ALPACA = (load_recipe(name) for name in KINDS.values())
+TRUE_SIZES = {"gemma": 2_506_172_416, "gpt_neox": 12_893_603_840, "llama": 6_738_415_616}
+
+
+def on_meta(config):
+    """A model without memory, from a configuration as a dict."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parameters_of_the_true_models_are_exact(kind):
+    config = load_recipe(KINDS[kind]).architecture
+    assert parameters(config) == on_meta(config).num_parameters() == TRUE_SIZES[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_parameters_of_small_models_are_exact(kind, tied, bias):
+    options = {"tie_word_embeddings": tied, "attention_bias": bias}
+    if kind == "llama":
+        options |= {"num_key_value_heads": 2, "mlp_bias": bias}
+    config = BENCHMARK["small"](kind, layers=2, **options)
+    model = on_meta(config)
+    assert parameters(config) == model.num_parameters() == parameters(model.config)
+
+
+def test_trained_parameters_are_those_of_peft():
+    assert trained_parameters(L4) == 4_902_912
+    only = A100.replace("train.target_modules", ["query_key_value"])
+    assert trained_parameters(only) == 6_553_600
+    assert trained_parameters(ALPACA) == TRUE_SIZES["llama"]
+    import torch
+
+    with torch.device("meta"):
+        model = BENCHMARK["build"](A100, A100.architecture)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trained) == trained_parameters(A100)
+    # PEFT keeps an adapter in float32 on a half-precision model: four bytes each.
+    assert {p.dtype for p in trained} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_r": 4},
+        {"lora_r": 4, "dtype": "float32"},
+        {"lora_r": 0},
+        {"lora_r": 0, "dtype": "float32"},
+    ],
+)
+def test_what_layers_keep_is_within_a_tenth(kind, attention, checkpointing, settings):
+    recipe = BENCHMARK["with_settings"](
+        kind, attention=attention, activation_checkpointing=checkpointing, batch_size=2, **settings
+    )
+    config = BENCHMARK["small"](kind, layers=4, hidden_size=128, intermediate_size=352)
+    if kind == "gemma":
+        config["head_dim"] = 16
+    estimated, measured = BENCHMARK["kept"](recipe, config, 64)
+    assert estimated == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["gemma", "llama"])
+def test_keys_shared_by_some_heads_are_counted_as_they_are_repeated(kind):
+    recipe = BENCHMARK["with_settings"](kind, batch_size=2)
+    config = BENCHMARK["small"](kind, num_key_value_heads=2)
+    estimated, measured = BENCHMARK["kept"](recipe, config, 64)
+    assert estimated == pytest.approx(measured, rel=0.1)
+    flash = BENCHMARK["with_settings"](kind, attention="flash_attention_2")
+    parts = [layer_parts(r, 64, config=config)["attention"] for r in (recipe, flash)]
+    assert parts[0] > parts[1]
+
+
+def test_the_most_that_is_held_at_true_size():
+    # Two layers of Gemma-2B at full width, the whole step, and its logits without tiles.
+    recipe = replace(L4, architecture=L4.architecture | {"num_hidden_layers": 2})
+    recipe = recipe.replace("train.batch_size", 2).replace("train.max_length", 128)
+    for tiled in (True, False):
+        estimated, measured = BENCHMARK["whole"](recipe, tiled=tiled)
+        assert estimated == pytest.approx(measured, rel=0.05), tiled
+
+
+def test_sharding_is_within_a_tenth():
+    spec = replace(ALPACA.train, max_length=64)
+    config = BENCHMARK["small"]("llama", vocab_size=4000)
+    estimated, measured = BENCHMARK["sharded"](replace(ALPACA, train=spec), config)
+    assert estimated == pytest.approx(measured, rel=0.1)
+
+
+def test_saved_bytes_counts_each_storage_once_and_no_parameters():
+    import torch
+
+    layer = torch.nn.Linear(4, 4, bias=False)
+    x = torch.ones(2, 4)
+
+    def forward():
+        hidden = layer(x).exp()  # keeps x, and exp its own result
+        return hidden * hidden  # keeps that result once more
+
+    assert saved_bytes(layer, forward) == 2 * (2 * 4 * 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(recipe_names()),
+    batch=st.integers(1, 32),
+    length=st.integers(8, 4096),
+    checkpointing=st.booleans(),
+    rank=st.sampled_from([0, 4, 64]),
+)
+def test_more_rows_or_longer_ones_never_take_less(name, batch, length, checkpointing, rank):
+    recipe = load_recipe(name)
+    spec = replace(
+        recipe.train, batch_size=batch, activation_checkpointing=checkpointing, lora_r=rank
+    )
+    if rank and name.startswith("alpaca"):
+        spec = replace(spec, target_modules=L4.train.target_modules)
+    recipe = replace(recipe, train=spec)
+    estimate = estimate_memory(recipe, length=length)
+    assert estimate.total <= estimate_memory(recipe, length=length + 8).total
+    more = replace(recipe, train=replace(spec, batch_size=batch + 1))
+    assert estimate.total <= estimate_memory(more, length=length).total
+    kept = replace(recipe, train=replace(spec, activation_checkpointing=False))
+    assert estimate.activations <= estimate_memory(kept, length=length).activations
+
+
+def test_the_parts_of_the_l4_recipe():
+    estimate = estimate_memory(L4)
+    assert estimate.weights == pytest.approx(TRUE_SIZES["gemma"] * 2 / GIB)
+    states = estimate.adapter + estimate.gradients + estimate.optimizer
+    assert states == pytest.approx(trained_parameters(L4) * 16 / GIB)
+    assert estimate.full_logits == pytest.approx(4 * 512 * 256_000 * 12 / GIB)
+    assert estimate.total < 8 < estimate.total - estimate.layer + estimate.full_logits
+    parts = (estimate.weights, states, estimate.activations, estimate.layer, estimate.overhead)
+    assert estimate.total == pytest.approx(sum(parts))
+
+
+def test_sharding_divides_what_is_held_and_ddp_does_not():
+    whole = estimate_memory(ALPACA.replace("train.gpus", 1).replace("train.parallel", "none"))
+    eight = estimate_memory(ALPACA)
+    assert eight.optimizer == pytest.approx(whole.optimizer / 8)
+    assert eight.gradients == pytest.approx(whole.gradients / 8)
+    assert eight.weights > whole.weights / 8  # embeddings and head are whole on each
+    four = estimate_memory(ALPACA.replace("train.gpus", 4))
+    assert fits(four, 80) and fits(eight, 40) and not fits(whole, 80)
+    both = estimate_memory(A100), estimate_memory(load_recipe("koalpaca-12.8b-2xa100"))
+    assert both[0].weights == both[1].weights
+
+
+def test_optimizers_that_keep_less():
+    full = L4.replace("train.lora_r", 0)
+    sizes = {
+        name: estimate_memory(full.replace("train.optim", name))
+        for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")
+    }
+    optimizer = {name: estimate.optimizer for name, estimate in sizes.items()}
+    assert optimizer["adamw_8bit"] == pytest.approx(optimizer["adamw_torch_fused"] / 4)
+    assert optimizer["adafactor"] == 0
+    assert sizes["adamw_torch"].total > sizes["adamw_torch_fused"].total  # the step's own array
+
+
+def test_the_table_lines_up_and_brackets_what_is_not_added():
+    text = str(estimate_memory(L4))
+    lines = text.splitlines()
+    assert lines[0].startswith("weights") and lines[-1].startswith("total")
+    assert len({line.index(".") for line in lines}) == 1
+    assert any(line.startswith("head") and "(0.15)" in line for line in lines)
+    assert "2,506,172,416 parameters" in text and "4 rows of 512 tokens" in text
+    assert "on each of 8 GPUs" in str(estimate_memory(ALPACA))
+    not_fused = L4.replace("train.lora_r", 0).replace("train.optim", "adamw_torch")
+    assert "adapter" not in str(estimate_memory(not_fused))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gib", "named"),
+    [
+        (L4.replace("train.activation_checkpointing", False), 8, "activation_checkpointing true"),
+        (L4, 6.2, "train.batch_size 2, train.gradient_accumulation 4"),
+        (L4, 5.85, "train.gradient_accumulation 8, train.max_length 256"),
+        (L4, 3, "Only the recipe offline would fit; this one needs a GPU with 7 GiB"),
+        (A100, 22, "The recipe gemma-2b-l4 would fit.*needs a GPU with 32 GiB"),
+        (ALPACA, 12, "an adapter instead of all weights"),
+    ],
+)
+def test_what_would_fit_names_a_change_that_does(recipe, gib, named):
+    assert not fits(estimate_memory(recipe), gib)
+    sentence = what_would_fit(recipe, gib)
+    assert re.search(named, sentence), sentence
+    assert sentence.count(". ") == 0 and sentence.endswith(".")
+
+
+def test_named_changes_really_fit_and_keep_the_rows_of_a_step():
+    smaller = L4.replace("train.batch_size", 2).replace("train.gradient_accumulation", 4)
+    assert fits(estimate_memory(smaller), 6.2)
+    assert smaller.train.effective_batch == L4.train.effective_batch
+
+
+def test_where_a_configuration_comes_from(tmp_path, tiny_base):
+    other = L4.architecture | {"num_hidden_layers": 1}
+    assert model_config(L4, other) == other
+    assert model_config(L4) == L4.architecture
+    local = replace(L4, architecture=None, base_model=str(tiny_base))
+    assert model_config(local)["hidden_size"] == 32
+    assert estimate_memory(local).parameters == parameters(model_config(local))
+    unknown = replace(L4, architecture=None)
+    with pytest.raises(UnknownSize, match="google/gemma-2b-it.*under 'architecture'"):
+        estimate_memory(unknown)
+    (tmp_path / "config.json").write_text("{")
+    broken = replace(L4, architecture=None, base_model=str(tmp_path))
+    with pytest.raises(CourseError, match="cannot be known"):
+        estimate_memory(broken)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert"}, "type 'bert'.*gemma, gpt_neox or llama"),
+        ({}, "type 'None'"),
+        ({"model_type": "llama", "hidden_size": 8}, "lacks num_hidden_layers, intermediate_size"),
+        (L4.architecture | {"hidden_size": "2048"}, "lacks hidden_size"),
+    ],
+)
+def test_a_configuration_that_says_too_little(config, message):
+    with pytest.raises(CourseError, match=message) as caught:
+        estimate_memory(L4, config=config)
+    assert isinstance(caught.value, UnknownSize) == ("type" in message)
+
+
+def test_an_adapter_on_matrices_that_are_not_there():
+    with pytest.raises(CourseError, match="'q_proj'.*gpt_neox.*query_key_value, dense"):
+        estimate_memory(replace(A100, train=L4.train))
+
+
+def test_the_recorded_measurements_are_within_a_tenth():
+    record = json.loads((REPO / "tests/benchmarks/results/memory.json").read_text("utf-8"))
+    ratios = [row["ratio"] for row in record["rows"]]
+    assert len(ratios) > 30 and all(0.9 <= ratio <= 1.1 for ratio in ratios)
+    l4 = next(row for row in record["rows"] if row["what"] == "gemma-2b-l4")
+    estimate = estimate_memory(L4)
+    now = estimate.total - estimate.overhead
+    assert l4["estimated"] == pytest.approx(now, abs=0.001), (
+        "The estimate changed after the measurement: run tests/benchmarks/memory.py again."
+    )
+
+
+def test_an_estimate_is_plain_numbers():
+    fields = dataclasses.asdict(estimate_memory(L4))
+    assert json.loads(json.dumps(fields))["parameters"] == TRUE_SIZES["gemma"]

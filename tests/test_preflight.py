@@ -1,0 +1,243 @@
+"""The card before a training, and what it refuses, with devices that are not there."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from course_utils import REPO, CourseError
+from course_utils.collator import IGNORE_INDEX, EncodeReport
+from course_utils.memory import estimate_memory
+from course_utils.preflight import PreflightError, check, padding_share, preflight
+from course_utils.recipe import load_recipe
+from course_utils.runtime import Device
+
+L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
+T4 = Device("cuda", "Tesla T4, 15 GiB, capability 7.5", 15.0, (7, 5))
+A100 = Device("cuda", "NVIDIA A100-SXM4-80GB, 79 GiB, capability 8.0", 79.0, (8, 0))
+CPU = Device("cpu", "CPU, 2 cores")
+
+
+def row(length, prompt=5):
+    return {"input_ids": [1] * length, "labels": [IGNORE_INDEX] * prompt + [1] * (length - prompt)}
+
+
+ROWS = [row(10 + i % 50) for i in range(101)]
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("gemma-2b-l4").replace("train.attention", "sdpa")
+
+
+def test_the_card_of_the_l4_recipe(recipe):
+    report = EncodeReport(101, 3, 2, 505, 2900)
+    card = preflight(recipe, ROWS, report=report, device=L4, rate=1000.0)
+    check(card)
+    assert (card.rows, card.longest, card.tokens) == (101, 59, sum(10 + i % 50 for i in range(101)))
+    assert card.trained_tokens == card.tokens - 505
+    assert card.memory == estimate_memory(recipe, length=64) == card.meant
+    assert card.minutes == pytest.approx(card.tokens * 5 / 1000 / 60)
+    lines = dict(line.split(maxsplit=1) for line in str(card).splitlines())
+    assert lines["Memory"] == f"{card.memory.total:.1f} GiB estimated, 22.0 GiB free"
+    assert lines["Trained"] == "4,902,912 of 2,506,172,416 parameters (0.20%)"
+    assert lines["Rows"] == "101, the longest 59 tokens, 3 truncated, 2 dropped"
+    assert lines["Batch"] == "4 x 2 x 1 = 8 rows a step"
+    assert lines["Time"].startswith("about ") and "1,000 tokens a second" in lines["Time"]
+    assert "Meant" not in lines
+
+
+def test_no_time_is_made_up(recipe):
+    card = preflight(recipe, ROWS, device=L4)
+    assert card.minutes is None and "unknown until the first steps" in str(card)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "accumulation", "epochs"),
+    [(101, 4, 2, 5), (101, 4, 3, 1), (3, 4, 8, 2), (16, 4, 2, 2.5), (17, 4, 1, 1)],
+)
+def test_steps_are_those_the_trainer_takes(recipe, rows, batch, accumulation, epochs, tmp_path):
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    for key, value in [("batch_size", batch), ("gradient_accumulation", accumulation)]:
+        recipe = recipe.replace(f"train.{key}", value)
+    recipe = recipe.replace("train.epochs", epochs)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, labels=None):
+            return {"loss": (x * self.weight - 1).square().mean()}
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=batch, num_train_epochs=epochs,
+        gradient_accumulation_steps=accumulation, use_cpu=True, report_to="none",
+        save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    data = [{"x": torch.ones(1), "labels": torch.ones(1)}] * rows
+    trainer = Trainer(model=Model(), args=arguments, train_dataset=data)
+    steps = trainer.train().global_step
+    assert preflight(recipe, (ROWS * 2)[:rows], device=L4).steps == steps
+
+
+def test_other_processes_than_the_recipe_means(monkeypatch):
+    recipe = load_recipe("alpaca-7b-fsdp").replace("train.attention", "sdpa")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    card = preflight(recipe, ROWS, device=A100)
+    check(card)
+    text = str(card)
+    assert "4 x 8 x 4 = 128 rows a step" in text  # the recipe's 128, on half the GPUs
+    assert "8 GPUs with" in text
+    assert card.memory.optimizer == pytest.approx(2 * card.meant.optimizer)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert "4 x 4 x 8 = 128 rows a step" in str(preflight(recipe, ROWS, device=A100))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(CourseError, match="cannot be divided among 3 processes"):
+        preflight(recipe, ROWS, device=A100)
+
+
+def test_a_gpu_without_bfloat16(recipe):
+    with pytest.raises(PreflightError, match='no bfloat16.*gemma-2b-t4.*"train.dtype", "float16"'):
+        check(preflight(recipe, ROWS, device=T4))
+    check(preflight(load_recipe("gemma-2b-t4"), ROWS, device=T4))
+
+
+def test_too_little_memory_names_what_would_fit(recipe):
+    card = preflight(recipe, [row(512)], device=L4, free=6.1)
+    with pytest.raises(PreflightError, match="about 6.4 GiB.* 6.1 free. It would fit with train"):
+        check(card)
+    with pytest.raises(PreflightError, match="The recipe gemma-2b-.* would fit"):
+        check(preflight(load_recipe("koalpaca-12.8b-a100"), [row(1024)], device=L4))
+    # Eight processes share what one cannot hold.
+    with pytest.raises(PreflightError, match="an adapter instead of all weights"):
+        check(preflight(load_recipe("alpaca-7b-fsdp"), [row(512)], device=A100))
+
+
+def test_short_rows_need_less_than_the_recipe_allows(recipe):
+    short, long = (preflight(recipe, [row(n)], device=L4, free=6.2) for n in (64, 512))
+    check(short)
+    with pytest.raises(PreflightError):
+        check(long)
+
+
+def test_a_cpu_computes_in_float32_and_may_swap(recipe):
+    offline = load_recipe("offline")
+    card = preflight(offline, ROWS, device=CPU, free=0.5)
+    check(card)  # activations can be swapped; what is held all the time fits
+    assert card.meant == card.memory and "Meant for" not in str(card)
+    card = preflight(recipe, ROWS, device=CPU, free=8.0)
+    assert (card.recipe.train.dtype, card.recipe.train.activation_checkpointing) == (
+        "float32", False,
+    )  # fmt: skip
+    assert f"1 GPU with {estimate_memory(recipe, length=64).total:.1f} GiB" in str(card)
+    with pytest.raises(PreflightError, match="9.4 GiB.*8.0 free. Run it on a GPU.*--tiny"):
+        check(card)
+    check(replace(card, free=None))  # where the system does not tell, nothing is refused
+
+
+def test_rows_that_train_nothing(recipe):
+    rows = [*ROWS, row(9, prompt=9), row(8, prompt=8)]
+    card = preflight(recipe, rows, device=L4)
+    assert card.untrained == (101, 102)
+    with pytest.raises(PreflightError, match="Row 101 and 1 more has no trained token.*show_mask"):
+        check(card)
+    with pytest.raises(PreflightError, match="no rows"):
+        preflight(recipe, [], device=L4)
+
+
+def test_rows_may_be_a_dataset(recipe):
+    import datasets
+
+    card = preflight(recipe, datasets.Dataset.from_list(ROWS), device=L4)
+    assert card == preflight(recipe, ROWS, device=L4)
+
+
+def test_a_model_of_unknown_size_may_be_trained(recipe):
+    card = preflight(replace(recipe, architecture=None), ROWS, device=L4)
+    check(card)
+    assert card.memory is None
+    assert "unknown for this model, 22.0 GiB free" in str(card) and "Trained" not in str(card)
+    with pytest.raises(PreflightError, match="no bfloat16"):
+        check(replace(card, device=T4))
+    # What is known to be wrong is still said.
+    wrong = recipe.replace("train.target_modules", ["query_key_value"])
+    with pytest.raises(CourseError, match="'query_key_value'.*gemma.*q_proj"):
+        preflight(wrong, ROWS, device=L4)
+
+
+def test_attention_is_settled_before_it_is_counted(monkeypatch):
+    monkeypatch.setattr("course_utils.preflight.pick_attention", lambda: "flash_attention_2")
+    auto = load_recipe("gemma-2b-l4")
+    assert auto.train.attention == "auto"
+    card = preflight(auto, ROWS, device=L4)
+    assert card.recipe.train.attention == "flash_attention_2"
+    assert "flash_attention_2" in str(card)
+    assert preflight(auto, ROWS, device=CPU).recipe.train.attention == "sdpa"
+
+
+def test_the_padding_is_that_of_transformers_batches():
+    torch = pytest.importorskip("torch")
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    lengths = [20 + (i * 7919) % 400 for i in range(3000)]
+    spec = load_recipe("koalpaca-12.8b-a100").train
+    order = get_length_grouped_indices(
+        lengths, spec.batch_size * spec.gradient_accumulation,
+        generator=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    size, computed = spec.batch_size, 0
+    for start in range(0, len(order), size):
+        batch = [lengths[i] for i in order[start : start + size]]
+        computed += len(batch) * -(-max(batch) // 8) * 8
+    expected = 1 - sum(lengths) / computed
+    assert padding_share(lengths, spec) == pytest.approx(expected, abs=0.005)
+    assert padding_share(lengths, spec) < 0.05 < padding_share(lengths, _random(spec))
+    assert padding_share([64] * 30, spec) == 0
+    assert padding_share([1], spec) == pytest.approx(7 / 8)
+
+
+def _random(spec):
+    return replace(spec, sampling="random")
+
+
+def test_free_memory_of_this_machine(recipe):
+    card = preflight(load_recipe("offline"), ROWS)
+    assert card.free is None or card.free > 0.1
+    assert preflight(recipe, ROWS, device=L4).free == 22.0  # the GPU is not here to be asked
+
+
+def test_the_gpu_benchmark_runs_dry(tmp_path):
+    out = tmp_path / "gpu.json"
+    script = [sys.executable, str(REPO / "tests" / "benchmarks" / "gpu.py")]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    environment |= {"CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("There is no GPU here") and run.stdout.count("\n") == 1
+    subprocess.run([*script, "--dry", "--out", str(out)], env=environment, check=True)
+    record = json.loads(out.read_text())
+    assert [run["attention"] for run in record["runs"]] == ["sdpa", "sdpa", "eager", "eager"]
+    assert all(run["tokens_a_second"] > 0 for run in record["runs"])
+
+
+def test_floating_point_operations_a_token():
+    path = REPO / "tests" / "benchmarks" / "gpu.py"
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    full = load_recipe("alpaca-7b-fsdp")
+    # Six a weight is the rule of thumb for training all of them; short rows hardly add attention.
+    assert module.flops_a_token(full, 1, 1.0) == pytest.approx(6 * 6.607e9, rel=0.001)
+    lora = module.flops_a_token(load_recipe("gemma-2b-l4"), 1, 1.0)
+    assert lora == pytest.approx(4 * 2.506e9, rel=0.001)
