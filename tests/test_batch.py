@@ -43,7 +43,8 @@ class Server:
         import openai
 
         http = openai.DefaultHttpxClient(trust_env=False)
-        with openai.OpenAI(base_url=self.url, api_key="any", http_client=http) as client:
+        with openai.OpenAI(base_url=self.url, api_key="any", http_client=http,
+                           max_retries=20) as client:  # under faults a look may fail as well
             found = []
             for each in client.batches.list(limit=1):  # pages are followed to the end
                 lines = client.files.content(each.input_file_id).content.splitlines()
@@ -296,7 +297,7 @@ def test_who_resumes_waits_for_what_a_dead_process_asked_for(start, client, late
 
 def test_lines_that_failed_are_named_counted_and_left_to_complete(start, client, tmp_path):
     server = start(faults=0.4, seed=3)
-    llm = client(server)
+    llm = client(server, max_retries=20)
     llm.submit_batch(ASKED)
     report = llm.collect_batch(**COLLECT)
     assert report.answered + len(report.unanswered) == 11 and report.unanswered

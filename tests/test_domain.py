@@ -386,12 +386,13 @@ def test_a_question_without_a_passage_costs_nothing(run, teacher):
     for prompt in filter(is_answer, asked):  # 사람, 일 and the like are in some passage
         assert any("은하" not in text for text in read_answer_prompt(prompt)[1])
     alien = run(n=5, name="b", words=["은하수"], documents=[Document("a", "Nothing.")], patience=2)
-    assert alien.calls == 2 and set(alien.rejected) == {"similar", "not in the documents"}
+    assert alien.calls == 2 and alien.kept == 0
+    assert {"not in the documents"} <= set(alien.rejected) <= {"similar", "not in the documents"}
 
 
 def test_a_perfect_teacher_loses_only_what_is_similar_or_unknown(run, teacher):
     teacher.rates = PERFECT
-    assert set(run(n=30).rejected) == {"similar", "not in the documents"}
+    assert set(run(n=30).rejected) <= {"similar", "not in the documents"}
 
 
 def test_no_document_is_said_before_anything_is_asked(run, teacher):

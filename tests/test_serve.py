@@ -59,7 +59,7 @@ def ask(text, **params):
 
 
 def test_replies_usage_plan_and_journal(client):
-    requests = [ask("2와 3을 더하면?", max_tokens=6), ask("안녕하세요?", max_completion_tokens=4)]
+    requests = [ask("2와 3을 더하면?", max_tokens=6), ask("안녕하세요?", max_tokens=4)]
     llm = client()
     assert llm.plan(requests).calls == 2
     first, second = llm.complete(requests)
