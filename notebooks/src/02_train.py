@@ -950,17 +950,22 @@ for question, old, new in zip(questions, before, after, strict=True):
 
 # %% [markdown] lang="ko"
 # 맞은 것만 보지 말고 틀린 것을 읽어 보세요. 형식부터 틀렸나요, 아니면 형식은 맞고 내용만 틀렸나요?
-# 스스로 멈춘 응답의 수도 셉니다. 끝 표시를 가르친 값이 여기에 나타납니다.
+# 스스로 멈춘 응답의 비율(stop rate)과, 같은 네 낱말을 세 번 이상 되풀이한 응답의 비율(repetition rate)도 셉니다.
+# 끝 표시를 가르친 값이 앞의 것에 나타나고, 뒤의 것이 커지면 모델이 할 말을 잃었다는 신호입니다.
 
-# %% [markdown] lang="en" of="e7318e23"
+# %% [markdown] lang="en" of="a537e7fb"
 # Do not look at the right ones only; read the wrong ones. Is their form wrong, or is the form right and the content not?
-# Count also the replies that ended by themselves: this is what training the end token has bought.
+# Count also the replies that ended by themselves (stop rate) and those that say the same four words three times or more
+# (repetition rate). The first is what training the end token has bought; when the second grows, the model has lost its thread.
 
 # %%
+from course_utils.stats import repetition_rate, stop_rate
+
+print(f"{'':8}{'right':>8}{'stopped':>10}{'repeated':>10}   of {len(questions)} questions")
 for name, replies in {"before": before, "after": after}.items():
-    right = sum(exact_match(r.text, t.output) for r, t in zip(replies, questions, strict=True))
-    stopped = sum(reply.stopped for reply in replies)
-    print(f"{name:8}{right:3} of {len(questions)} right, {stopped:3} ended by themselves")
+    right = [exact_match(r.text, t.output) for r, t in zip(replies, questions, strict=True)]
+    repeated = repetition_rate(reply.text for reply in replies)
+    print(f"{name:8}{sum(right) / len(right):8.0%}{stop_rate(replies):10.0%}{repeated:10.0%}")
 
 # %% [markdown] lang="ko"
 # 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답입니다. 글에서 `model`이라는 말을 찾아 그 뒤를 떼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.
@@ -1028,16 +1033,16 @@ assert right["response"] > right["everything"] and right["response"] > right["on
 # 마지막 손실 칸과 정답률 칸을 견주어 보세요. 손실이 가장 낮은 쪽이 정답률도 가장 높은가요? 마스크마다 손실을 재는 토큰이 다르니, 손실끼리는 견줄 수 없습니다.
 # 마스크의 실수는 손실 그림에 나타나지 않습니다. 그래서 학습하기 전에 `show_mask`로 눈으로 보는 것입니다.
 #
-# 씨앗값이 셋이니 흔들림도 볼 수 있습니다. 점 하나가 학습 한 번입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
+# 씨앗값이 셋이니 흔들림도 볼 수 있습니다. 점 하나가 학습 한 번이고, 옅은 띠는 문제를 달리 골랐다면 달라졌을 폭(95% 구간)입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
 
-# %% [markdown] lang="en" of="b68d17fb"
+# %% [markdown] lang="en" of="e75d3e0a"
 # This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. There was not
 # one error. Compare the last losses with the shares that are right: is the lowest loss the best model? Each mask measures its loss on
 # other tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in a loss curve. That is
 # why you look at it with `show_mask` before you train.
 #
-# With three seeds you also see how much it varies. One dot is one training. Where the dots of two ways are mixed, it is too early to
-# call one of them better.
+# With three seeds you also see how much it varies. One dot is one training; the pale band is how far the choice of prompts alone may
+# move the mean (95% interval). Where the dots of two ways are mixed, it is too early to call one of them better.
 
 # %%
 from course_utils import plots
@@ -1067,33 +1072,66 @@ if manifest.is_file():
         print(f"{file['sha256'][:16]}  {file['bytes']:>9,} bytes  {name}")
 
 # %% [markdown] lang="ko"
-# 베이스 모델과 어댑터만 있으면 다른 컴퓨터에서도 같은 모델이 됩니다. 정말 그런지, 폴더를 다른 곳에 복사해 새로 불러오고 응답이 같은지 봅니다.
+# 베이스 모델과 어댑터만 있으면 다른 컴퓨터에서도 같은 모델이 됩니다. 정말 그런지 봅니다. 어댑터를 다른 곳에 복사하고, 아무것도 모르는 **새 프로세스**에서 불러와 응답이 같은지 견줍니다.
 
-# %% [markdown] lang="en" of="c326ce80"
-# With base model and adapter you have the same model on another machine. Copy the adapter's folder somewhere else, load it
-# afresh, and see whether the replies are the same.
+# %% [markdown] lang="en" of="2144caad"
+# With base model and adapter you have the same model on another machine. See whether that is so: copy the adapter somewhere else, load it
+# in a **fresh process** that knows nothing of this notebook, and compare the replies.
 
 # %%
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from course_utils.inference import load_model, reply
 from course_utils.prompts import get_template
 
-
-def answers(adapter):
-    """The replies to the fixed questions from a model that is loaded for this alone."""
-    model, tokenizer = load_model(course.base_model, adapter)
-    template = get_template(course.recipe.train.template, tokenizer)
-    prompts = [template.render(task) for task in questions]
-    return reply(model, tokenizer, prompts, max_new_tokens=course.recipe.evaluate.max_new_tokens)
-
-
+ASK = """
+import json, sys
+from course_utils.inference import load_model, reply
+base, adapter, limit = sys.argv[1:]
+prompts = json.load(sys.stdin)
+print(json.dumps(reply(*load_model(base, adapter), prompts, max_new_tokens=int(limit))))
+"""
+model, tokenizer = load_model(course.base_model, sealed / "adapter")
+template = get_template(course.recipe.train.template, tokenizer)
+prompts, limit = [template.render(q) for q in questions], course.recipe.evaluate.max_new_tokens
 with tempfile.TemporaryDirectory() as elsewhere:
-    copy = Path(shutil.copytree(sealed / "adapter", Path(elsewhere) / "adapter"))
-    assert answers(copy) == answers(sealed / "adapter")
-print(f"{len(questions)} equal replies from the sealed adapter and from a copy of it")
+    copy = shutil.copytree(sealed / "adapter", Path(elsewhere) / "adapter")
+    command = [sys.executable, "-c", ASK, course.base_model, str(copy), str(limit)]
+    done = subprocess.run(command, input=json.dumps(prompts), capture_output=True, text=True, check=True)
+assert json.loads(done.stdout) == reply(model, tokenizer, prompts, max_new_tokens=limit)
+print(f"{len(prompts)} equal replies from this notebook and from a fresh process")
+
+# %% [markdown] lang="ko"
+# 여럿이 쓰게 하려면 Hub에 올립니다. `push`는 모델 카드를 함께 쓰는데, 무엇으로 만들었는지가 저절로 적힙니다. 올리기 전에 먼저 읽어 봅니다.
+#
+# ```python
+# from course_utils.inference import push
+#
+# push(sealed / "adapter", "내-아이디/gemma-2b-ko-lora")  # 비공개로 올라갑니다
+# ```
+#
+# 어댑터를 모르는 도구에 넘길 때는 `merge_adapter`로 베이스 모델에 합칩니다. [04](04_scale_up.ipynb)의 5절에서 합치고, 같은 말을 하는지 확인합니다.
+
+# %% [markdown] lang="en" of="f8977a9f"
+# To let others use it, put it on the Hub. `push` writes a model card along with it, which says by itself what the model was made from. Read it before you push.
+#
+# ```python
+# from course_utils.inference import push
+#
+# push(sealed / "adapter", "your-name/gemma-2b-ko-lora")  # private, unless you say otherwise
+# ```
+#
+# For tools that know no adapters, `merge_adapter` puts it into the base model. Section 5 of [04](04_scale_up.ipynb) merges one and looks whether it says the same.
+
+# %%
+from course_utils.inference import model_card
+
+print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 
 # %% [markdown] lang="ko"
 # 이제 가진 것은 이렇습니다.

@@ -122,7 +122,46 @@ def engine(say: Say) -> str:
     return table(say("The data engine|measured", "데이터 엔진|잰 값").split("|"), rows)
 
 
-PARTS = [families, variants, engine]
+def training(say: Say) -> str:
+    """Encoding, batches, the trainer and the memory estimate."""
+    rows, found = [], result("encode")
+    if found:
+        rows.append([
+            say(f"encode and mask {found['examples']:,} examples",
+                f"예시 {found['examples']:,}개를 토큰으로 바꾸고 마스킹하기"),
+            say(f"{found['times_faster']['ours']:.1f} times Alpaca's double tokenisation",
+                f"두 번 토큰화하는 Alpaca 방식의 {found['times_faster']['ours']:.1f}배 속도")])
+    found = result("training")
+    for body, title in (("offline", ("the offline data", "오프라인 데이터")),
+                        ("wide", ("answers of 8 to 2,048 tokens", "8~2,048토큰 응답"))):
+        share = {row["way"]: row["padding"] for row in found.get("padding", {}).get("rows", [])
+                 if row["data"] == body and row["batch"] == 4}
+        if share:
+            rows.append([
+                say(f"padding in batches of 4, {title[0]}: random, by length, padding-free",
+                    f"4개 묶음 속의 패딩, {title[1]}: 무작위, 길이별, 패딩 없이"),
+                ", ".join(f"{share[way]:.1%}"
+                          for way in ("random", "length, on a GPU", "padding-free"))])
+    for row in found.get("speed", {}).get("summary", []):
+        if row["way"] == "length":
+            rows.append([
+                say("training on one thread, batches by length", "스레드 하나로 학습, 길이별 묶음"),
+                say(f"{row['tokens_per_second']:,.0f} tokens/s, "
+                    f"{row['tokens_per_second_ratio']:.2f} times a plain SFTTrainer",
+                    f"초당 {row['tokens_per_second']:,.0f}토큰, 그냥 쓴 SFTTrainer의 "
+                    f"{row['tokens_per_second_ratio']:.2f}배")])
+    found = result("memory")
+    if found:
+        ratios = [row["ratio"] for row in found["rows"]]
+        rows.append([
+            say(f"memory, estimated / measured on a CPU, {len(ratios)} cases",
+                f"메모리, 어림값 / CPU에서 잰 값, {len(ratios)}가지"),
+            say(f"{min(ratios):.2f} to {max(ratios):.2f}",
+                f"{min(ratios):.2f}~{max(ratios):.2f}")])
+    return table(say("The trainer|measured", "학습|잰 값").split("|"), rows)
+
+
+PARTS = [families, variants, engine, training]
 
 
 def block(language: str) -> str:
