@@ -10,7 +10,7 @@ tests fail until somebody has looked at the English and said so with `--accept`.
 
     python notebooks/build.py             execute every source once, write both editions
     python notebooks/build.py --text      new prose only; refused where the code has changed
-    python notebooks/build.py --check     say what is out of date, change nothing
+    python notebooks/build.py --check     say what is out of date, broken or stray, change nothing
     python notebooks/build.py --accept    record that every English cell matches its Korean one
 """
 
@@ -25,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from checks import link_problems, machine_names, output_problems, pages
 from kernel import (
     REPO,
     SOURCES,
@@ -105,7 +106,7 @@ def source_problems(path: Path) -> list[str]:
 
 
 def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
-    """Return how the built notebooks of a source differ from it; nothing is executed."""
+    """Return how the built notebooks differ from their source, and what they should not show."""
     source, problems = read_source(path), []
     for language in LANGUAGES:
         built_path = folder / language / f"{path.stem}.ipynb"
@@ -115,12 +116,16 @@ def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
             continue
         built = nbformat.read(built_path, as_version=4)
         if built.metadata.get("course", {}).get("code") != code_digest(source):
-            problems.append(f"{where}: the code has changed since it was executed: make notebooks")
+            changed = _first_change(built, source)
+            problems.append(
+                f"{where}: the code has changed since it was executed{changed}: make notebooks"
+            )
             continue
         wanted = edition(source, language, path.stem)
         contents = [[(c.cell_type, c.source) for c in n.cells] for n in (built, wanted)]
         if contents[0] != contents[1]:
             problems.append(f"{where}: cells differ from the source: run build.py --text")
+        problems += output_problems(built, where) + link_problems(built_path)
     return problems
 
 
@@ -155,22 +160,31 @@ def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
             notebook = read_source(path)
             execute(notebook, environment)
             tidy_outputs(notebook, machine_folders(runs=runs))
+            if stray := output_problems(notebook, path.name, machine_names()):
+                raise SystemExit("not written\n" + "\n".join(stray))
             write(notebook, path.stem, folder)
             print("ok", flush=True)
 
 
-def refresh_text(path: Path, folder: Path = REPO / "notebooks") -> None:
-    """Write both editions again with the outputs they have; the code must be the executed one."""
+def refresh_text(
+    path: Path, folder: Path = REPO / "notebooks", *, executed: str | None = None
+) -> None:
+    """Write both editions again with the outputs they have; the code must be the executed one.
+
+    `executed` is the `code_digest` that was executed where a new name is all that changed in it.
+    """
     source = read_source(path)
     built_path = folder / "ko" / f"{path.stem}.ipynb"
     built = nbformat.read(built_path, as_version=4) if built_path.is_file() else None
-    if built is None or built.metadata.get("course", {}).get("code") != code_digest(source):
+    wanted = executed or code_digest(source)
+    if built is None or built.metadata.get("course", {}).get("code") != wanted:
         raise SystemExit(f"{path.name}: its code was not executed yet: run make notebooks.")
-    executed = iter([cell for cell in built.cells if cell.cell_type == "code"])
+    done = iter([cell for cell in built.cells if cell.cell_type == "code"])
     for cell in source.cells:
         if cell.cell_type == "code":
-            done = next(executed)
-            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+            old = next(done)
+            cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    tidy_outputs(source, machine_folders())
     write(source, path.stem, folder)
 
 
@@ -189,6 +203,15 @@ def write(notebook: NotebookNode, name: str, folder: Path) -> None:
 def _first_line(cell: NotebookNode) -> str:
     line = cell.source.strip().split("\n")[0]
     return f"'{line[:50]}'"
+
+
+def _first_change(built: NotebookNode, source: NotebookNode) -> str:
+    """Return " (cell 'x = 1')": the first code cell of the source that was not executed so."""
+    old, new = ([c for c in n.cells if c.cell_type == "code"] for n in (built, source))
+    for number, cell in enumerate(new):
+        if number >= len(old) or old[number].source != cell.source:
+            return f" (cell {_first_line(cell)})"
+    return " (cells were removed)" if len(old) > len(new) else ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -210,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     problems = [problem for path in paths for problem in source_problems(path)]
     if options.check:
         problems += [problem for path in paths for problem in built_problems(path)]
+        problems += [problem for page in pages() for problem in link_problems(page)]
     print(*problems, sep="\n", end="\n" if problems else "")
     if options.check or problems:
         return int(bool(problems))

@@ -21,6 +21,15 @@ REPO = Path(__file__).resolve().parent.parent
 SOURCES = REPO / "notebooks" / "src"
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# Moving parts that say nothing once they stand still, and what an installer says.
+BAR = re.compile(r"^.*(?:\d%\|.*\||\d\w* \[\d\d:\d\d[,<]).*$\n?", re.MULTILINE)
+PIP_LOG = re.compile(
+    r"^ *(?:Collecting |Requirement already satisfied|Successfully (?:un)?installed |"
+    r"Installing collected packages|Attempting uninstall|Preparing metadata|Building wheels? |"
+    r"(?:Downloading|Using cached) \S+\.(?:whl|tar\.gz)|\[notice\] ).*$\n?",
+    re.MULTILINE,
+)
+MOST_LINES = 40  # about a screen; a longer output keeps its beginning and its end
 # tqdm's advice to install widgets: two lines, the second is its own source.
 WIDGET_ADVICE = re.compile(r"^.*TqdmWarning: IProgress not found.*\n(?:  .*\n?)?", re.MULTILINE)
 
@@ -101,18 +110,19 @@ def execute(
 
 
 def tidy(text: str, folders: dict[str, str]) -> str:
-    """Return what a reader would have seen: no colours, last state of progress bars, no paths.
+    """Return what is worth keeping: no colours, progress bars or pip logs, no paths.
 
     `folders` maps machine folders to what is shown in their place.
 
-    >>> tidy("10%\\r100%\\nin /work/x/runs", {"/work/x/": ""})
-    '100%\\nin runs'
+    >>> tidy("50%|#  | 1/2\\r100%|##| 2/2\\nin /work/x/runs", {"/work/x/": ""})
+    'in runs'
     """
     text = WIDGET_ADVICE.sub("", ANSI.sub("", text).replace("\r\n", "\n"))
     text = "\n".join(
         next((part for part in reversed(line.split("\r")) if part.strip()), "")
         for line in text.split("\n")
     )
+    text = PIP_LOG.sub("", BAR.sub("", text))
     text = re.sub(r"/tmp/ipykernel_\d+/\d+\.py", "<cell>", text)
     for folder, shown in folders.items():
         text = text.replace(folder, shown)
@@ -120,7 +130,7 @@ def tidy(text: str, folders: dict[str, str]) -> str:
 
 
 def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
-    """Tidy every output in place, join pieces of one stream, drop widgets."""
+    """Tidy and shorten every output in place, join pieces of one stream, drop widgets."""
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -133,14 +143,15 @@ def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
                 outputs.append(output)
         for output in outputs:
             if output.output_type == "stream":
-                output.text = tidy(output.text, folders)
+                output.text = shorten(tidy(output.text, folders))
             elif output.output_type == "error":
                 output.traceback = [tidy(line, folders) for line in output.traceback]
             for kind, content in dict(output.get("data", {})).items():
                 if kind.startswith("application/vnd.jupyter.widget"):
                     del output.data[kind]
                 elif isinstance(content, str) and not kind.startswith("image/p"):
-                    output.data[kind] = tidy(content, folders)
+                    text = tidy(content, folders)
+                    output.data[kind] = shorten(text) if kind == "text/plain" else text
             output.pop("transient", None)
         cell.outputs = [
             output
@@ -162,6 +173,16 @@ def machine_folders(**shown: str | Path) -> dict[str, str]:
     folders[sys.base_prefix] = "<python>"
     folders[str(Path.home())] = "~"
     return folders
+
+
+def shorten(text: str) -> str:
+    """Return a text of at most 40 lines; the middle of a longer one is left out, and said so."""
+    lines = text.rstrip("\n").split("\n")
+    if len(lines) <= MOST_LINES:
+        return text
+    head, tail = lines[: MOST_LINES - 6], lines[-5:]
+    left_out = len(lines) - len(head) - len(tail)
+    return "\n".join([*head, f"... ({left_out} more lines) ...", *tail]) + "\n"
 
 
 def _sentence(name: str, message: str) -> str:

@@ -3,6 +3,7 @@
 import textwrap
 
 import build
+import checks
 import kernel
 import nbformat
 import pytest
@@ -124,6 +125,118 @@ def test_one_execution_makes_both_editions(built):
     assert korean.metadata["language_info"] == {"name": "python"}
 
 
+def test_the_code_cell_that_is_older_than_its_source_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    edit(source, "x + 1", "x + 2")
+    problems = build.built_problems(source, tmp_path)
+    assert len(problems) == 2 and all("cell 'x + 2'" in problem for problem in problems)
+
+
+def plant(notebook, **output):
+    """Give the second code cell an output of one's own."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code[1].outputs = [nbformat.v4.new_output(**output)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("in /tmp/x1/runs", "'/tmp/x1'"),
+        ("in /root", "'/root'"),
+        ("in '/home/kim/data'", "'/home/kim'"),
+        ("in /work/main", "'/work/main'"),
+        (r"in C:\Users\kim", r"C:\\Users"),
+        ("kim@box-7:~$ ls", "'kim@box-7:~'"),
+        ("\x1b[31mred\x1b[0m", "a colour code"),
+        ("Map: 100%|████| 8/8 [00:01<00:00, 7.9it/s]", "a progress bar"),
+        ("5it [00:01,  3.2it/s]", "a progress bar"),
+        ("ok\nCollecting trl==1.16\nok", "a log of pip"),
+        ("Successfully installed trl-1.16", "a log of pip"),
+        ("one line\n" * 41, "41 lines"),
+        ("on box-of-kim.", "'box-of-kim'"),
+    ],
+)
+def test_what_an_output_should_not_show_is_named(built, tmp_path, text, words):
+    source = copies(built, tmp_path)
+    notebook = nbformat.read(tmp_path / "ko" / "01_first.ipynb", as_version=4)
+    plant(notebook, output_type="stream", text=text)
+    (problem,) = build.output_problems(notebook, "ko/01_first.ipynb", ["box-of-kim"])
+    assert words in problem and problem.startswith("ko/01_first.ipynb: cell 4 ")
+    if "box-of-kim" not in text:
+        nbformat.write(notebook, tmp_path / "ko" / "01_first.ipynb")
+        assert build.built_problems(source, tmp_path) == [problem]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org/home/kim and a/root/b, /content/drive/MyDrive/runs, n/a",
+        "100% right, 12 of 50; x[00:07]", "~/runs, <python>/lib/tmp/x, 6/8 [3, 4]", "'Q:\\nA:\\n'",
+        "We collect: Collected 5\nrow\n" * 20,
+    ],
+)  # fmt: skip
+def test_what_an_output_may_show(built, text):
+    notebook = nbformat.read(built.parent.parent / "ko" / "01_first.ipynb", as_version=4)
+    plant(notebook, output_type="stream", text=text)
+    assert build.output_problems(notebook, "here") == []
+
+
+def test_a_stray_widget_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    path = tmp_path / "en" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+    plant(notebook, output_type="display_data", data=widget)
+    notebook.metadata["widgets"] = {}
+    nbformat.write(notebook, path)
+    problems = build.built_problems(source, tmp_path)
+    assert "metadata.widgets" in problems[0] and "a widget's state" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("![그림](../../assets/no.svg)", "this figure is missing"),
+        ('<img src="no.png">', "this figure is missing"),
+        ("[next](02_second.ipynb)", "no such file"),
+        ("[up](#no-such-part)", "no heading of that name"),
+        ("[page](page.md#elsewhere)", "no heading of that name"),
+        ("[web](htp://example.org)", "not a web address"),
+        ("[web](https://localhost:8000/x)", "not a web address"),
+        ("[mine](https://github.com/OURS/blob/v1/notebooks/ko/99_none.ipynb)", "no such file here"),
+        ("[![b](https://x.org/b.svg)](https://colab.research.google.com/github/OURS/blob/v1/a.md)",
+         "no such file here"),
+    ],
+)  # fmt: skip
+def test_a_broken_link_is_named(built, tmp_path, link, words):
+    source = copies(built, tmp_path)
+    (tmp_path / "ko" / "page.md").write_text("# Here\n", encoding="utf-8")
+    link = link.replace("OURS", checks.repository())
+    edit(source, "# 하나를 더합니다.", f"# 하나를 더합니다. {link}")
+    build.refresh_text(source, tmp_path)
+    (problem,) = build.built_problems(source, tmp_path)
+    assert problem.startswith("ko/01_first.ipynb: broken link ") and words in problem
+
+
+def test_links_that_live(built, tmp_path):
+    source = copies(built, tmp_path)
+    (tmp_path / "ko" / "page.md").write_text("# `Here` we are\n## 두 번째, 절\n", encoding="utf-8")
+    edit(source, "# 하나를 더합니다.", f"""# [1](page.md#here-we-are) [2](page.md#두-번째-절)
+# [3](#결과) [4](../en/01_first.ipynb) [5](https://github.com/{checks.repository()}/blob/v1/README.md)
+# `[6](code)` [7](https://ko.wikipedia.org/wiki/Fold_(x)) <img src="page.md">""")  # fmt: skip
+    build.refresh_text(source, tmp_path)
+    assert build.built_problems(source, tmp_path) == []
+    assert len(checks.links(source.read_text(encoding="utf-8"))) == 7
+
+
+def test_what_shows_this_machine_is_not_written(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "machine_names", lambda: ["box-of-kim"])
+    edit(source, "x + 1", 'print("on box-of-kim")')
+    with pytest.raises(SystemExit, match="01_first.py: cell 6 shows this machine's"):
+        build.build([source], tmp_path)
+    assert not (tmp_path / "ko").exists()
+
+
 def test_changed_code_is_stale_and_text_alone_is_not_enough(built, tmp_path):
     source = copies(built, tmp_path)
     edit(source, "x + 1", "x + 2")
@@ -160,6 +273,14 @@ def test_a_cell_that_raises_stops_the_build_and_writes_nothing(source, tmp_path)
     assert not (tmp_path / "ko").exists()
 
 
+def test_a_long_output_keeps_its_beginning_and_its_end():
+    whole = "".join(f"{number}\n" for number in range(40))
+    assert kernel.shorten(whole) == whole
+    lines = kernel.shorten("".join(f"{number}\n" for number in range(60))).splitlines()
+    assert len(lines) == kernel.MOST_LINES
+    assert lines[33:36] == ["33", "... (21 more lines) ...", "55"] and lines[-1] == "59"
+
+
 def test_tidy():
     shown = textwrap.dedent(
         """\
@@ -167,13 +288,13 @@ def test_tidy():
         .../tqdm/auto.py:21: TqdmWarning: IProgress not found. Please update jupyter.
           from .autonotebook import tqdm as notebook_tqdm
           0%|    | 0/2\r 50%|##  | 1/2\r100%|####| 2/2
+        Requirement already satisfied: trl
         /tmp/ipykernel_77/123.py:3: UserWarning: hm
         <Task at 0x7f0011223344> in /work/x/runs/offline
         """
     )
     assert kernel.tidy(shown, {"/work/x/": ""}).splitlines() == [
         "red",
-        "100%|####| 2/2",
         "<cell>:3: UserWarning: hm",
         "<Task at 0x...> in runs/offline",
     ]
