@@ -1,0 +1,108 @@
+"""Your own verdicts, to hold a judge against: read two answers blind, press a key, go on.
+
+Which model wrote which answer is hidden and changes sides from question to question, so that no
+hope for the tuned model can help it. Every label is in a file before the next question is shown: a
+session that ends loses nothing, and running the cell again goes on where it stopped.
+Taught in 03, section 6.
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from course_utils import CourseError
+from course_utils.judge import Item
+from course_utils.stats import Verdict
+from course_utils.tasks import read_jsonl
+
+KEYS = {"1": 0, "2": 1, "0": None}
+HELP = "1 = 답변 1이 낫다, 2 = 답변 2가 낫다, 0 = 비긴다, q = 그만 (1, 2, tie, stop): "
+BACK = "키를 확인해 주세요. (1, 2, 0 or q)"
+
+
+def choose_items(items: Sequence[Item], n: int = 20, *, seed: int = 0) -> list[Item]:
+    """Draw up to n items whose two answers differ: the same ones for the same items and seed.
+
+    Nobody can choose between two equal answers, so labelling them would only flatter the judge.
+    """
+    different = [item for item in items if (item.a or "").strip() != (item.b or "").strip()]
+    drawn = random.Random(seed).sample(different, min(n, len(different)))
+    return sorted(drawn, key=lambda item: item.id)
+
+
+def label_items(
+    items: Sequence[Item],
+    path: str | Path,
+    *,
+    seed: int = 0,
+    ask: Callable[[str], str] = input,
+) -> dict[str, Verdict]:
+    """Show each item that has no label yet, ask for a key, and return all labels by id.
+
+    Labels are "a", "b" or "tie", in terms of the models, as a judge's verdicts are. The file at
+    `path` gets one line a label: id, verdict, and which model stood first. Ends early at "q", at
+    Ctrl-C, and where nobody can type. Raises CourseError for a file that is no file of labels.
+    """
+    labels = read_labels(path)
+    waiting = [item for item in items if item.id not in labels]
+    for number, item in enumerate(waiting, len(items) - len(waiting) + 1):
+        # By the item and not by its place in the list: the sides stay when the list changes.
+        sides: list[Verdict] = ["a", "b"]
+        random.Random(f"{seed}/{item.id}").shuffle(sides)
+        print(f"\n--- {number}/{len(items)} ---\n{_page(item, sides)}")
+        key = _key(ask)
+        if key == "q":
+            break
+        chosen = KEYS[key]
+        labels[item.id] = "tie" if chosen is None else sides[chosen]
+        _keep(path, {"id": item.id, "verdict": labels[item.id], "first": sides[0]})
+    print(f"{sum(item.id in labels for item in items)} of {len(items)} labelled")
+    return {item.id: labels[item.id] for item in items if item.id in labels}
+
+
+def read_labels(path: str | Path) -> dict[str, Verdict]:
+    """Return the labels of a file by id, the last one of each; {} if there is no file yet."""
+    path = Path(path)
+    if not path.is_file():
+        return {}
+    labels = {}
+    for number, row in enumerate(read_jsonl(path), 1):
+        if not isinstance(row, dict) or row.get("verdict") not in ("a", "b", "tie"):
+            raise CourseError(f"{path}:{number} is no label: remove that line, or name another "
+                              "file for your labels.")
+        labels[row["id"]] = row["verdict"]
+    return labels
+
+
+def _page(item: Item, sides: Sequence[Verdict]) -> str:
+    first, second = (getattr(item, side) for side in sides)
+    parts = [("질문 question", item.question), ("답변 1", first), ("답변 2", second)]
+    if item.reference:
+        parts.insert(1, ("모범 답안 reference", item.reference))
+    return "\n\n".join(f"[{title}]\n{text}" for title, text in parts)
+
+
+def _key(ask: Callable[[str], str]) -> str:
+    while True:
+        try:
+            key = ask(HELP).strip().lower()
+        except (EOFError, KeyboardInterrupt, NotImplementedError):
+            return "q"
+        except Exception as error:  # a notebook whose front end cannot ask has an error of its own
+            if type(error).__name__ == "StdinNotImplementedError":
+                return "q"
+            raise
+        if key in KEYS or key == "q":
+            return key
+        print(BACK)
+
+
+def _keep(path: str | Path, row: dict) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
