@@ -4,11 +4,15 @@
 #   STACK=colab         Colab's library versions, in .venv-colab
 #   RECIPE=offline      a recipe's name or file                (course)
 #   DATA=my.json        your own instruction data              (course)
+#   REPO=owner/name     the repository it is published as      (release)
+#   TAG=v1              and the version                        (release)
 
 PYTHON ?= python3
 STACK ?= newest
 RECIPE ?= offline
 DATA ?=
+REPO ?=
+TAG ?=
 
 ifeq ($(STACK),newest)
 VENV := .venv
@@ -25,7 +29,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test faults notebooks base-model bench clean
+.PHONY: help setup course test faults notebooks base-model bench release site site-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -53,6 +57,23 @@ bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
 	do echo "== $$script"; $(RUN) "$$script"; done
 
+release: setup ## set every badge, install line and link: make release REPO=owner/name TAG=v1
+	@$(RUN) notebooks/release.py "$(REPO)" "$(TAG)"
+
+# The site has an environment of its own: the tools that render it disturb no stack.
+.venv-site/ready: site/requirements.txt
+	@echo "Installing the site's tools into .venv-site (once, half a minute) ..."
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/python -m pip install --disable-pip-version-check --no-input -r $< \
+	>.venv-site/setup.log 2>&1 || { echo "site: pip failed, see .venv-site/setup.log" >&2; exit 1; }
+	@touch $@
+
+site: .venv-site/ready ## render notebooks, README and guide, both languages, into build/site
+	@.venv-site/bin/python site/render.py
+
+site-test: setup site ## look at every page of the site in a headless Chromium
+	@SITE=all $(RUN) -m pytest tests/test_site.py
+
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
-	rm -rf .venv .venv-colab build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-colab .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

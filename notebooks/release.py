@@ -1,0 +1,94 @@
+"""Set the published repository and tag everywhere at once: badges, install lines, links, version.
+
+    make release REPO=owner/name TAG=v1
+
+What stands there now is read from pyproject.toml (the repository) and course_utils (the version).
+No notebook is executed: a new name changes no output. The changelog's tags are history and stay.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from build import accept as accept_twins
+from build import built_problems, code_digest, refresh_text, source_problems
+from checks import pages, repository
+from kernel import REPO, read_source, sources
+
+OWNER_AND_NAME = re.compile(r"[a-z\d](?:[a-z\d-]{0,37}[a-z\d])?/[\w.-]{1,100}", re.ASCII | re.I)
+TAG = re.compile(r"v\d+(?:\.\d+){0,2}(?:(?:a|b|rc)\d+)?", re.ASCII)
+VERSION = re.compile(r'^(__version__ = )"([^"]+)"', re.MULTILINE)
+UNTIL_RELEASE = re.compile(r"^.*<!-- until make release -->\n", re.MULTILINE)  # lines that go
+INIT = REPO / "course_utils" / "__init__.py"
+
+
+def rename(text: str, old: tuple[str, str], new: tuple[str, str]) -> str:
+    """Return a text with the old repository and its tag replaced; other tags stay as they are.
+
+    >>> rename("git clone --branch v1 https://github.com/a/b", ("a/b", "v1"), ("kim/c", "v2"))
+    'git clone --branch v2 https://github.com/kim/c'
+    """
+    repo, tag = map(re.escape, old)
+    repo = rf"(?<![\w.-]){repo}(?=\.git\b|(?![\w-]|\.\w))"
+    before_tag = rf"{repo}(?:\.git)?(?:@|/(?:(?:blob|tree|raw|releases/tag)/)?)|--branch[ =]"
+    text = re.sub(rf"({before_tag}){tag}(?![\w-]|\.\w)", rf"\g<1>{new[1]}", text)
+    return re.sub(repo, new[0], text)
+
+
+def refusal(repo: str, tag: str) -> str:
+    """Return in one sentence why a release cannot be made under these names, "" if it can."""
+    if not OWNER_AND_NAME.fullmatch(repo) or repo.endswith((".git", "/.", "/..")):
+        return f"REPO={repo!r} is not a GitHub repository: write REPO=owner/name."
+    if not TAG.fullmatch(tag):
+        return f"TAG={tag!r} is not a version: write TAG=v1 or TAG=v1.2.0."
+    stale = [p for path in sources() for p in (*source_problems(path), *built_problems(path))]
+    if stale:
+        return f"Mend the notebooks first ({len(stale)} problems; build.py --check): {stale[0]}."
+    return ""
+
+
+def files() -> list[Path]:
+    """Return every file that may name the repository, the built notebooks aside."""
+    patterns = ("course_utils/**/*.py", "notebooks/src/*.py", "site/*.yml", ".github/**/*.yml")
+    found = [path for pattern in patterns for path in sorted(REPO.glob(pattern))]
+    return [REPO / "pyproject.toml", *pages(), *found]
+
+
+def release(repo: str, tag: str) -> list[Path]:
+    """Write the new names; return the files that changed."""
+    old = (repository(), "v" + VERSION.search(INIT.read_text(encoding="utf-8"))[2])
+    executed = {path: code_digest(read_source(path)) for path in sources()}
+    changed = []
+    for path in files():
+        before = path.read_text(encoding="utf-8")
+        history = path.name.startswith("CHANGELOG")
+        after = rename(before, old, (repo, old[1] if history else tag))
+        after = UNTIL_RELEASE.sub("", after) if path.suffix == ".md" else after
+        if path == INIT:
+            after = VERSION.sub(rf'\g<1>"{tag[1:]}"', after)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(path)
+    for path in set(changed) & set(executed):
+        accept_twins(path)  # each English cell matched its Korean one before, so it does now
+        refresh_text(path, executed=executed[path])
+    return changed
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or not all(arguments):
+        print("Say both names: make release REPO=owner/name TAG=v1", file=sys.stderr)
+        return 1
+    if reason := refusal(*arguments):
+        print(reason, file=sys.stderr)
+        return 1
+    changed = release(*arguments)
+    print(*(path.relative_to(REPO) for path in changed), sep="\n")
+    repo, tag = arguments
+    print(f"{len(changed)} files now say {repo} {tag}. Next: make test, then commit, then")
+    print(f"  git tag {tag} && git push https://github.com/{repo} HEAD {tag}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""make release: one command renames the repository and its version everywhere, any number of times.
+
+Everything happens in copies of this checkout.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import release
+from build import built_problems, source_problems
+from kernel import REPO, sources
+
+from course_utils import __version__
+
+TEXTS = {".md", ".py", ".ipynb", ".toml", ".yml", ".yaml", ".txt", ".json", ".css", ".js", ".html"}
+ignored = shutil.ignore_patterns(
+    ".git", ".venv*", "runs", "build", "dist", "__pycache__", "*.egg-info", ".*_cache",
+    ".hypothesis", "*.safetensors", "tests",
+)  # fmt: skip
+
+
+def run(copy, *arguments, script="release.py"):
+    return subprocess.run(
+        [sys.executable, f"notebooks/{script}", *arguments],
+        cwd=copy, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def texts(copy):
+    return {path: path.read_text(encoding="utf-8")
+            for path in copy.rglob("*") if path.is_file() and path.suffix in TEXTS}  # fmt: skip
+
+
+def left_over(copy, *names):
+    """Files that still hold a name; a changelog's versions are history."""
+    words = re.compile("|".join(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\d)" for name in names))
+    return [
+        f"{path.relative_to(copy)}: {found[0]}: write it so that notebooks/release.py finds it"
+        for path, text in texts(copy).items()
+        if path.name != "CHANGELOG.md" and (found := words.search(text))
+    ]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    stale = [p for path in sources() for p in (*source_problems(path), *built_problems(path))]
+    if stale:
+        pytest.skip(f"the notebooks are out of date, as test_editions says: {stale[0]}")
+    folder = tmp_path_factory.mktemp("release") / "course"
+    shutil.copytree(REPO, folder, ignore=ignored)
+    (folder / "tests").mkdir()
+    return folder
+
+
+def test_two_releases_leave_nothing_of_the_name_before(copy):
+    (copy / "CHANGELOG.md").write_text(
+        f"[0.1](https://github.com/{release.repository()}/releases/tag/v{__version__})\n"
+    )
+    first, second = ("first-owner/name.1", "v91.82.73"), ("Second/other_name", "v9")
+    before = [release.repository(), "**ORG**"]
+    if __version__.count(".") == 2:  # a bare "v1" stands in many an address of an API
+        before.append(f"v{__version__}")
+    for names, old in ((first, before), (second, first)):
+        done = run(copy, *names)
+        assert done.returncode == 0, done.stderr
+        assert left_over(copy, *old) == []
+        checked = run(copy, "--check", script="build.py")
+        assert checked.returncode == 0, checked.stdout
+        there = texts(copy)
+        again = run(copy, *names)
+        assert again.stdout.startswith("0 files") and texts(copy) == there
+    init = (copy / "course_utils" / "__init__.py").read_text(encoding="utf-8")
+    assert '__version__ = "9"' in init
+    history = (copy / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"Second/other_name/releases/tag/v{__version__}" in history
+    for language in ("ko", "en"):
+        for path in (copy / "notebooks" / language).glob("*.ipynb"):
+            text = path.read_text(encoding="utf-8")
+            assert "https://github.com/Second/other_name" in text and "--branch v9 " in text
+
+
+def test_a_planted_left_over_is_found(copy):
+    page = copy / "planted.md"
+    page.write_text("See v81.72.63 and v81.72.63.1.\n")
+    assert left_over(copy, "v81.72.63") == [
+        "planted.md: v81.72.63: write it so that notebooks/release.py finds it"
+    ]
+    page.unlink()
+
+
+def test_stale_notebooks_are_not_released(copy):
+    source = copy / "notebooks" / "src" / "02_train.py"
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text + "\n# %%\nprint('new')\n", encoding="utf-8")
+    there = texts(copy)
+    done = run(copy, "kim/course", "v3")
+    source.write_text(text, encoding="utf-8")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "02_train.ipynb: the code has changed" in done.stderr
+    assert there | {source: text} == texts(copy)
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag", "words"),
+    [
+        ("", "v1", "REPO=owner/name TAG=v1"),
+        ("kim/course", "", "REPO=owner/name TAG=v1"),
+        ("course", "v1", "REPO='course' is not"),
+        ("https://github.com/kim/course", "v1", "write REPO=owner/name"),
+        ("kim/course.git", "v1", "write REPO=owner/name"),
+        ("-kim/course", "v1", "write REPO=owner/name"),
+        ("kim/강의", "v1", "write REPO=owner/name"),
+        ("kim/course", "1.0", "TAG='1.0' is not a version"),
+        ("kim/course", "main", "TAG='main' is not a version"),
+        ("kim/course", "v1; rm x", "is not a version"),
+    ],
+)
+def test_a_bad_name_is_refused_in_one_sentence(capsys, repo, tag, words):
+    assert release.main([repo, tag]) == 1
+    said = capsys.readouterr()
+    assert words in said.err and said.err.count("\n") == 1 and not said.out
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("github.com/a/b.git@v1", "github.com/kim/c.git@v2"),
+        ("/github/a/b/blob/v1/n.ipynb", "/github/kim/c/blob/v2/n.ipynb"),
+        ("githubusercontent.com/a/b/v1/x.svg", "githubusercontent.com/kim/c/v2/x.svg"),
+        ("clone --branch v1 github.com/a/b /x", "clone --branch v2 github.com/kim/c /x"),
+        ("see a/b.", "see kim/c."),
+        ("http://127.0.0.1:8000/v1 v1 a/b-c a/b.c x-a/b", None),
+        ("--branch v1.1 and a/bc/blob/v1/x", None),
+    ],
+)  # fmt: skip
+def test_only_its_own_names_are_renamed(before, after):
+    assert release.rename(before, ("a/b", "v1"), ("kim/c", "v2")) == (after or before)
