@@ -167,12 +167,12 @@ def win_rate(
     *,
     title: str = "",
 ) -> Figure:
-    """Win rates with 95% Wilson intervals: both orders, then each order alone under its own label.
+    """Win rates with 95% intervals: both orders, then each order alone under its own label.
 
     `truth` is drawn as a line where the true win rate is known, as in the simulated world.
     """
-    rows = [("both orders 두 순서", summary.win_rate, summary.wilson, BLUE)]
-    rows += [(n, s.win_rate, s.wilson, ORANGE) for n, s in (one_order or {}).items()]
+    rows = [("both orders 두 순서", summary.win_rate, summary.interval, BLUE)]
+    rows += [(n, s.win_rate, s.interval, ORANGE) for n, s in (one_order or {}).items()]
     fig, ax = _axes(title, height=1.5 + 0.45 * len(rows))
     for place, (_, rate, (low, high), color) in enumerate(rows):
         ax.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")

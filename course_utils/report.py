@@ -122,6 +122,8 @@ def _evaluation_rows(summary: dict[str, Any]) -> list[Row]:
     if battle := summary.get("battle"):
         rows.append(Row("win rate of the tuned model", after=_with_interval(battle)))
         rows.append(Row("  questions, both orders", after=f"{battle['n']:,}"))
+        if battle.get("contradictions"):
+            rows.append(Row("  contradictions", after=f"{battle['contradictions']:,}"))
         if battle.get("invalid"):
             rows.append(Row("  invalid judgments", after=f"{battle['invalid']:,}"))
         if battle.get("truth") is not None:
@@ -136,7 +138,7 @@ def _match_row(what: str, score: dict[str, Any]) -> Row:
 
 
 def _with_interval(rate: dict[str, Any]) -> str:
-    low, high = rate["wilson"]
+    low, high = rate.get("interval") or rate["wilson"]  # the latter in summaries sealed before
     return f"{rate['win_rate']:.1%} (95%: {low:.1%} to {high:.1%})"
 
 
@@ -177,8 +179,9 @@ def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
     lines += [
         "",
         "Exact match: the first line of the reply equals the reference. Win rate: the judge "
-        "compared the tuned model with its base on each question in both orders; a tie is half a "
-        "win, and the interval (Wilson) counts questions, not verdicts.",
+        "compared the tuned model with its base on each question in both orders: a win needs both, "
+        "a tie or a contradiction is half a win, and the 95% interval counts questions, not "
+        "verdicts.",
         "",
     ]
     return "\n".join(lines)

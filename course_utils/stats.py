@@ -1,27 +1,52 @@
 """How much better, and how sure: pure functions over judgments, without a client and without luck.
 
 The unit is the question. A battle asks about each question twice, with the two answers in either
-order, and those two verdicts make one result: 60 questions are 60 observations, not 120.
+order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Intervals,
+agreement, ranking and what is counted on replies have their own modules; their names are all here.
 """
 
 import math
-import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
-from typing import Any, Literal
+from statistics import fmean
+from typing import Literal
 
-from course_utils import CourseError
+from course_utils.agreement import (
+    Agreement,
+    RepeatSummary,
+    agreement,
+    cohen_kappa,
+    count_invalid,
+    summarize_repeats,
+)
+from course_utils.intervals import (
+    StatsError,
+    bootstrap_interval,
+    questions_needed,
+    sign_test,
+    wilson_interval,
+    win_rate_interval,
+)
+from course_utils.ranking import bradley_terry
+from course_utils.replies import exact_match, repetition_rate, stop_rate
+
+__all__ = [
+    "Agreement", "BattleSummary", "Game", "Grade", "GradeSummary", "JudgeBias", "PairedSummary",
+    "Rate", "RepeatSummary", "StatsError", "Verdict", "VerdictSummary", "agreement",
+    "bootstrap_interval", "bradley_terry", "cohen_kappa", "exact_match", "judge_bias",
+    "paired_difference", "questions_needed", "repetition_rate", "sign_test", "stop_rate",
+    "summarize_battle", "summarize_grades", "summarize_repeats", "verdict_win_rate",
+    "wilson_interval", "win_rate_interval",
+]  # fmt: skip
 
 Verdict = Literal["a", "b", "tie"]
 """Who is better, in terms of the two models, never of the positions they were shown in."""
 
-POINTS = {"a": 1, "tie": 0, "b": -1}
+VERDICTS = ("a", "b", "tie")
+LOWEST, HIGHEST = 1, 10  # the judge's scale
 
-
-class StatsError(CourseError):
-    """The judgments do not support the number asked for, so there is no number."""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,7 @@ class Game:
     """One question judged in both orders: `first` with a shown first, `second` with b shown first.
 
     None is an invalid judgment. `len_a` and `len_b` are the answers' lengths in characters.
+    Verdicts of one order alone are no Games: see `verdict_win_rate`.
     """
 
     id: str
@@ -39,22 +65,28 @@ class Game:
 
     def __post_init__(self):
         for verdict in (self.first, self.second):
-            if verdict is not None and verdict not in POINTS:
+            if verdict is not None and verdict not in VERDICTS:
                 raise StatsError(
                     f"Game {self.id}: a verdict is 'a', 'b', 'tie' or None, not {verdict!r}."
                 )
 
     @property
     def score(self) -> float | None:
-        """1 for a win of a, 0 for a loss, 0.5 for a tie, None when a verdict is invalid.
+        """1 if both orders say a, 0 if both say b, None when a verdict is invalid, else 0.5.
 
-        The two verdicts count together: a+a and a+tie are wins, b+b and b+tie losses. A
-        contradiction (a+b) says that the judge could not tell, so it is a tie like tie+tie.
+        A verdict that changes with the order (a and b, or a and tie) says that the judge could not
+        tell, so it counts like a tie in both orders.
         """
         if self.first is None or self.second is None:
             return None
-        points = POINTS[self.first] + POINTS[self.second]
-        return 0.5 if points == 0 else float(points > 0)
+        if self.first != self.second:
+            return 0.5
+        return {"a": 1.0, "tie": 0.5, "b": 0.0}[self.first]
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the two orders name different winners, so that one position won twice."""
+        return {self.first, self.second} == {"a", "b"}
 
 
 @dataclass(frozen=True)
@@ -67,14 +99,37 @@ class Grade:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """A share of n things with its 95% interval."""
+
+    value: float
+    interval: Interval
+    n: int
+
+
+@dataclass(frozen=True)
+class JudgeBias:
+    """What should be near 50% for a judge that minds neither position nor length.
+
+    first: of the verdicts that named somebody, those that named the answer shown first. longer: of
+    the questions won or lost, those that the longer answer won; this is only a hint, for a longer
+    answer may be the better one. None when nothing qualifies.
+    """
+
+    first: Rate | None
+    longer: Rate | None
+
+
+@dataclass(frozen=True)
 class BattleSummary:
     """What a battle shows about model a; intervals are 95%, rates run from 0 to 1.
 
-    n counts the valid questions = wins + ties + losses; contradictions are among the ties.
-    consistency: share of questions whose two verdicts are equal. first_position_rate: share of the
-    verdicts that named somebody and named the answer shown first (0.5 is fair). longer_win_rate:
-    share of the won or lost questions that the longer answer won. The last two are None when no
-    question qualifies.
+    n counts the valid questions = wins + ties + losses. A tie is any question worth half a win;
+    `contradictions` counts those among them whose two orders name different winners. `interval` is
+    the one to quote: it knows that ties vary less than coins (`win_rate_interval`), while `wilson`
+    treats a tie as half a coin and is too wide when there are many. worst and best: the win rate
+    if every invalid question were lost or won. consistency: share of questions whose two verdicts
+    are equal. first_position_rate and longer_win_rate are those of `judge_bias`.
     """
 
     n: int
@@ -84,19 +139,26 @@ class BattleSummary:
     contradictions: int
     invalid: int
     win_rate: float
-    wilson: tuple[float, float]
-    bootstrap: tuple[float, float]
+    interval: Interval
+    wilson: Interval
+    bootstrap: Interval
+    worst: float
+    best: float
     sign_test_p: float
     consistency: float
     first_position_rate: float | None
     longer_win_rate: float | None
 
     def __str__(self) -> str:
-        low, high = self.wilson
+        low, high = self.interval
+        invalid = f"{self.invalid} invalid"
+        if self.invalid:
+            invalid += f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
         return (
             f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): "
-            f"{self.wins} wins, {self.ties} ties, {self.losses} losses on {self.n} questions, "
-            f"{self.invalid} invalid; sign test p = {self.sign_test_p:.2g}"
+            f"{self.wins} wins, {self.ties} ties ({self.contradictions} of them contradictions), "
+            f"{self.losses} losses on {self.n} questions, {invalid}; "
+            f"sign test p = {self.sign_test_p:.2g}"
         )
 
 
@@ -110,17 +172,43 @@ class VerdictSummary:
     losses: int
     invalid: int
     win_rate: float
-    wilson: tuple[float, float]
+    interval: Interval
+    wilson: Interval
 
 
 @dataclass(frozen=True)
 class GradeSummary:
-    """Mean grade of the n valid judgments with its 95% bootstrap interval."""
+    """Mean grade of the n valid judgments with its 95% bootstrap interval.
+
+    worst and best: the mean if every invalid answer had the lowest or the highest grade.
+    """
 
     n: int
     mean: float
-    bootstrap: tuple[float, float]
+    bootstrap: Interval
     invalid: int
+    worst: float
+    best: float
+
+
+@dataclass(frozen=True)
+class PairedSummary:
+    """Grades of a minus grades of b on the same n questions: the mean with a bootstrap interval.
+
+    wins, ties and losses count the questions on which a has the higher, the same or the lower
+    grade. worst and best: the mean difference if every missing grade went against a, or for a.
+    """
+
+    n: int
+    mean: float
+    bootstrap: Interval
+    wins: int
+    ties: int
+    losses: int
+    sign_test_p: float
+    invalid: int
+    worst: float
+    best: float
 
 
 def summarize_battle(
@@ -133,32 +221,69 @@ def summarize_battle(
     """
     games = list(games)
     valid = [game for game in games if game.score is not None]
-    invalid = _count_invalid(games, valid, "questions", allow_invalid)
+    invalid = count_invalid(games, valid, "questions", allow_invalid)
     scores = [game.score for game in valid]
+    n = len(valid)
     wins, ties, losses = (scores.count(s) for s in (1.0, 0.5, 0.0))
-    # In terms of positions: a stands first in the first order, b in the second.
-    named_first = [game.first == "a" for game in valid if game.first != "tie"]
-    named_first += [game.second == "b" for game in valid if game.second != "tie"]
-    longer_won = [
+    points = wins + ties / 2
+    bias = judge_bias(valid)
+    return BattleSummary(
+        n=n,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        contradictions=sum(game.contradicts for game in valid),
+        invalid=invalid,
+        win_rate=points / n,
+        interval=win_rate_interval(wins, ties, losses),
+        wilson=wilson_interval(points, n),
+        bootstrap=bootstrap_interval(scores, seed=seed),
+        worst=points / (n + invalid),
+        best=(points + invalid) / (n + invalid),
+        sign_test_p=sign_test(wins, losses),
+        consistency=fmean(game.first == game.second for game in valid),
+        first_position_rate=bias.first and bias.first.value,
+        longer_win_rate=bias.longer and bias.longer.value,
+    )
+
+
+def judge_bias(games: Iterable[Game]) -> JudgeBias:
+    """How far the judge follows position and length, from the valid questions of a battle.
+
+    The interval of `first` counts questions: the two verdicts on one question are not independent.
+    """
+    valid = [game for game in games if game.score is not None]
+    # How many of a question's verdicts named the answer shown first, and how many named any. In
+    # terms of positions: a stands first in the first order, b in the second.
+    named = [
+        ((game.first == "a") + (game.second == "b"), (game.first != "tie") + (game.second != "tie"))
+        for game in valid
+    ]
+    longer = [
         (game.len_a > game.len_b) == (game.score == 1)
         for game in valid
         if game.score != 0.5 and game.len_a != game.len_b
     ]
-    return BattleSummary(
-        n=len(valid),
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        contradictions=sum({game.first, game.second} == {"a", "b"} for game in valid),
-        invalid=invalid,
-        win_rate=fmean(scores),
-        wilson=wilson_interval(wins + ties / 2, len(valid)),
-        bootstrap=bootstrap_interval(scores, seed=seed),
-        sign_test_p=sign_test(wins, losses),
-        consistency=fmean(game.first == game.second for game in valid),
-        first_position_rate=fmean(named_first) if named_first else None,
-        longer_win_rate=fmean(longer_won) if longer_won else None,
-    )
+    won, decided = sum(longer), len(longer)
+    by_length = Rate(won / decided, wilson_interval(won, decided), decided) if decided else None
+    return JudgeBias(_clustered(named), by_length)
+
+
+def _clustered(counts: Sequence[tuple[int, int]]) -> Rate | None:
+    """The share of all things named, (hits, trials) a question, its interval over questions.
+
+    Wilson's interval for as many independent trials as would vary like these do (design effect:
+    Kish, Survey Sampling, 1965); with no variation at all, for as many as there are questions.
+    """
+    hits, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    if not trials:
+        return None
+    share = hits / trials
+    spread = sum((hit - share * tried) ** 2 for hit, tried in counts)
+    questions = sum(tried > 0 for _, tried in counts)
+    alike = share * (1 - share) * trials**2 / spread if 0 < share < 1 and spread else questions
+    alike = max(1, min(alike, trials))
+    return Rate(share, wilson_interval(share * alike, alike), trials)
 
 
 def verdict_win_rate(
@@ -167,14 +292,27 @@ def verdict_win_rate(
     """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
 
     Raises StatsError when a verdict is invalid (None), unless `allow_invalid` leaves it out.
+
+    >>> verdict_win_rate(["a", "a", "tie", "b"]).win_rate
+    0.625
     """
     verdicts = list(verdicts)
     valid = [verdict for verdict in verdicts if verdict is not None]
-    invalid = _count_invalid(verdicts, valid, "verdicts", allow_invalid)
+    if unknown := set(valid) - set(VERDICTS):
+        raise StatsError(f"A verdict is 'a', 'b', 'tie' or None, not {sorted(unknown)}.")
+    invalid = count_invalid(verdicts, valid, "verdicts", allow_invalid)
     wins, ties, losses = (valid.count(v) for v in ("a", "tie", "b"))
-    won = wins + ties / 2
-    interval = wilson_interval(won, len(valid))
-    return VerdictSummary(len(valid), wins, ties, losses, invalid, won / len(valid), interval)
+    won, n = wins + ties / 2, len(valid)
+    return VerdictSummary(
+        n=n,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        invalid=invalid,
+        win_rate=won / n,
+        interval=win_rate_interval(wins, ties, losses),
+        wilson=wilson_interval(won, n),
+    )
 
 
 def summarize_grades(
@@ -182,180 +320,68 @@ def summarize_grades(
 ) -> GradeSummary:
     """Mean grade with a bootstrap interval over the questions; takes Grades or bare scores.
 
-    Raises StatsError when a grade is invalid, unless `allow_invalid` leaves it out and counts it.
+    Raises StatsError for a negative score, which is how some tools store a failure, and for an
+    invalid grade (None), unless `allow_invalid` leaves it out and counts it.
     """
     scores = [grade.score if isinstance(grade, Grade) else grade for grade in grades]
     valid = [score for score in scores if score is not None]
-    invalid = _count_invalid(scores, valid, "grades", allow_invalid)
-    return GradeSummary(len(valid), fmean(valid), bootstrap_interval(valid, seed=seed), invalid)
+    if strange := [score for score in valid if not 0 <= score < math.inf]:
+        raise StatsError(f"{strange[0]} is no grade: write a judgment that failed as None.")
+    invalid = count_invalid(scores, valid, "grades", allow_invalid)
+    n, total = len(valid), math.fsum(valid)
+    return GradeSummary(
+        n=n,
+        mean=total / n,
+        bootstrap=bootstrap_interval(valid, seed=seed),
+        invalid=invalid,
+        worst=(total + LOWEST * invalid) / (n + invalid),
+        best=(total + HIGHEST * invalid) / (n + invalid),
+    )
 
 
-def exact_match(reply: str, reference: str) -> bool:
-    """Whether the first line of a reply is the reference, white space at its ends apart.
+def paired_difference(
+    a: Iterable[Grade], b: Iterable[Grade], *, seed: int = 0, allow_invalid: bool = False
+) -> PairedSummary:
+    """How much higher model a is graded than model b on the same questions, matched by id.
 
-    The first line, because a base model that never learned to stop goes on after its answer: this
-    judges it generously. exact_match("4\nand then", "4") -> True. Taught in 03, section 2.
+    Raises StatsError for ids that come twice or in one list only, and for an invalid grade, unless
+    `allow_invalid` leaves out and counts the questions that have one. Taught in 03.
     """
-    lines = reply.strip().splitlines()
-    return bool(lines) and lines[0].strip() == reference.strip()
+    of_a, of_b = _by_id(a, "a"), _by_id(b, "b")
+    if alone := of_a.keys() ^ of_b.keys():
+        raise StatsError(f"Graded for one model only: {_some(sorted(alone))}. Grade both on these.")
+    pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
+    gains = [x - y for x, y in pairs if x is not None and y is not None]
+    invalid = count_invalid(pairs, gains, "questions", allow_invalid)
+    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
 
-
-def stop_rate(replies: Iterable[Any]) -> float:
-    """Share of generated replies that ended by themselves, not at the limit of new tokens.
-
-    Takes what `inference.generate` returns: objects with `stopped`. Raises StatsError without any.
-    """
-    stopped = [reply.stopped for reply in replies]
-    if not stopped:
-        raise StatsError("A stop rate needs at least one reply.")
-    return fmean(stopped)
-
-
-def repetition_rate(texts: Iterable[str], *, n: int = 4, times: int = 3) -> float:
-    """Share of replies in which the same n words in a row, white space apart, come `times` times.
-
-    Four words that come three times are how a model that has lost its thread sounds; people
-    hardly ever write so. Raises StatsError without a reply.
-
-    >>> repetition_rate(["네, 알겠습니다.", "비가 오면 나는 비가 오면 나는 비가 오면 나는 비가"])
-    0.5
-    """
-    repeated = []
-    for text in texts:
-        words = text.split()
-        grams = Counter(tuple(words[at : at + n]) for at in range(len(words) - n + 1))
-        repeated.append(max(grams.values(), default=0) >= times)
-    if not repeated:
-        raise StatsError("A repetition rate needs at least one reply.")
-    return fmean(repeated)
-
-
-def wilson_interval(k: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for k successes in n trials, as shares from 0 to 1.
-
-    k may hold halves: a tie is half a win. Scores of 0, 1/2 and 1 vary less than a coin with the
-    same mean, so with ties the interval is too wide rather than too narrow. Raises StatsError
-    without trials. Wilson, JASA 22 (1927).
-
-    >>> [round(limit, 3) for limit in wilson_interval(11, 15)]
-    [0.48, 0.891]
-    """
-    if n < 1 or not 0 <= k <= n:
-        raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p, shrink = k / n, 1 + z * z / n
-    center = (p + z * z / (2 * n)) / shrink
-    margin = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, center - margin), min(1.0, center + margin)
-
-
-def bootstrap_interval(
-    values: Collection[float], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, the same for the same values and seed.
-
-    Resamples whole values, so give one value a question. Raises StatsError without values.
-    """
-    values = list(values)
-    if not values:
-        raise StatsError("A bootstrap needs at least one value.")
-    rng = random.Random(seed)
-    means = sorted(fmean(rng.choices(values, k=len(values))) for _ in range(resamples))
-    cut = round((1 - level) / 2 * resamples)
-    return means[cut], means[-1 - cut]
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Exact two-sided sign test: how often a fair coin is at least as lopsided; ties say nothing.
-
-    >>> round(sign_test(10, 3), 3)
-    0.092
-    """
-    n = wins + losses
-    tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**n)
-
-
-def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
-    """Agreement of two raters beyond chance: 1 is perfect, 0 is what chance gives.
-
-    Raises StatsError for lists of unequal length, an invalid label (None), or a kappa that does not
-    exist because both raters gave one and the same label throughout. Cohen (1960).
-
-    >>> cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"])
-    0.5
-    """
-    if len(a) != len(b) or not a:
-        raise StatsError(f"Kappa compares labels in pairs, but there are {len(a)} and {len(b)}.")
-    if None in a or None in b:
-        raise StatsError("Kappa needs valid labels: leave out the pairs with None and count them.")
-    n = len(a)
-    # In whole numbers: observed and expected agreement, both times n * n.
-    observed = n * sum(x == y for x, y in zip(a, b, strict=True))
-    expected = sum(list(a).count(label) * list(b).count(label) for label in set(a))
-    if expected == n * n:
-        raise StatsError("Kappa is undefined: both raters gave one and the same label throughout.")
-    return (observed - expected) / (n * n - expected)
-
-
-def bradley_terry(
-    games: Mapping[tuple[str, str], Iterable[Game]], *, allow_invalid: bool = False
-) -> dict[str, float]:
-    """Strengths of several models from their battles: {("tuned", "base"): games} -> log-strengths.
-
-    Model x beats y with probability 1 / (1 + exp(strength[y] - strength[x])); the strengths have
-    mean 0, and a tie is half a win for each. Raises StatsError for invalid judgments, and when some
-    models never lost to the others, for then no finite strength fits. Hunter, Ann. Stat. 32 (2004).
-    """
-    won: dict[str, dict[str, float]] = {}  # won[x][y]: questions that x won against y
-    for (a, b), battle in games.items():
-        battle = list(battle)
-        scores = [game.score for game in battle if game.score is not None]
-        _count_invalid(battle, scores, f"questions of {a} against {b}", allow_invalid)
-        for x, y, points in [(a, b, sum(scores)), (b, a, len(scores) - sum(scores))]:
-            row = won.setdefault(x, {})
-            row[y] = row.get(y, 0) + points
-    if not won:
-        raise StatsError("Bradley-Terry needs at least one battle.")
-    _refuse_unbeaten(won)
-    strength = dict.fromkeys(won, 1.0)
-    for _ in range(10_000):
-        update = {}
-        for x, row in won.items():
-            faced = sum((row[y] + won[y][x]) / (strength[x] + strength[y]) for y in row)
-            update[x] = sum(row.values()) / faced
-        mean = fmean(math.log(s) for s in update.values())
-        update = {x: s / math.exp(mean) for x, s in update.items()}
-        moved = max(abs(math.log(update[x] / strength[x])) for x in won)
-        strength = update
-        if moved < 1e-10:
-            break
-    return {x: math.log(s) for x, s in strength.items()}
-
-
-def _refuse_unbeaten(won: dict[str, dict[str, float]]) -> None:
-    """Every model must have lost to every other, at least through a chain of losses."""
-    for start in won:
-        reached, frontier = {start}, [start]
-        while frontier:
-            x = frontier.pop()
-            new = {y for y, points in won[x].items() if points > 0} - reached
-            reached |= new
-            frontier += new
-        if unbeaten := sorted(won.keys() - reached):
-            raise StatsError(
-                f"Bradley-Terry has no finite answer: {', '.join(unbeaten)} never lost to {start}, "
-                "not even through other models; add battles between them."
-            )
-
-
-def _count_invalid(everything: Collection, valid: Collection, what: str, allowed: bool) -> int:
-    invalid = len(everything) - len(valid)
-    if invalid and not allowed:
-        raise StatsError(
-            f"{invalid} of {len(everything)} {what} have an invalid judgment: judge them again, or "
-            "pass allow_invalid=True to leave them out and report their number."
+    def mean_if(missing_a: int, missing_b: int) -> float:
+        return fmean(
+            (missing_a if x is None else x) - (missing_b if y is None else y) for x, y in pairs
         )
-    if not valid:
-        raise StatsError(f"There are no valid {what} to summarize.")
-    return invalid
+
+    return PairedSummary(
+        n=len(gains),
+        mean=fmean(gains),
+        bootstrap=bootstrap_interval(gains, seed=seed),
+        wins=wins,
+        ties=len(gains) - wins - losses,
+        losses=losses,
+        sign_test_p=sign_test(wins, losses),
+        invalid=invalid,
+        worst=mean_if(LOWEST, HIGHEST),
+        best=mean_if(HIGHEST, LOWEST),
+    )
+
+
+def _by_id(grades: Iterable[Grade], model: str) -> dict[str, Grade]:
+    grades = list(grades)
+    twice = [id for id, count in Counter(grade.id for grade in grades).items() if count > 1]
+    if twice:
+        raise StatsError(f"Model {model} has several grades for one question: {_some(twice)}.")
+    return {grade.id: grade for grade in grades}
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return ", ".join(map(str, ids[:5])) + more

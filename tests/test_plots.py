@@ -23,7 +23,7 @@ from course_utils import REPO, CourseError, plots
 from course_utils.stats import Game, summarize_battle, verdict_win_rate
 from course_utils.tasks import Task, read_tasks
 
-GAMES = [Game(str(i), "a", "tie" if i % 3 else "b", 5, 7) for i in range(30)]
+GAMES = [Game(str(i), "a", "a" if i % 3 else "b", 5, 7) for i in range(30)]
 ORDERS = {
     "tuned first 튜닝 모델 먼저": verdict_win_rate(game.first for game in GAMES),
     "base first 원본 모델 먼저": verdict_win_rate(game.second for game in GAMES),
@@ -215,7 +215,7 @@ def words(figure):
 
 def test_the_figures_say_the_numbers():
     summary = summarize_battle(GAMES)
-    low, high = summary.wilson
+    low, high = summary.interval
     said = words(plots.win_rate(summary, ORDERS, truth=0.8))
     assert f"{summary.win_rate:.1%}  [{low:.1%}, {high:.1%}]" in said
     assert "truth 참값 80.0%" in said and "tuned first 튜닝 모델 먼저" in said

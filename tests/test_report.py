@@ -23,7 +23,8 @@ SUMMARY = {
     },
     "unseen": {"n": 24, "before": 0.0, "after": 0.75},
     "battle": {
-        "n": 60, "win_rate": 0.9, "wilson": [0.798, 0.953], "invalid": 0, "truth": 0.88,
+        "n": 60, "win_rate": 0.9, "interval": [0.811, 0.949], "wilson": [0.798, 0.953],
+        "contradictions": 7, "invalid": 0, "truth": 0.88,
         "one_order": {"n": 60, "win_rate": 0.97, "wilson": [0.9, 0.99]},
     },
 }  # fmt: skip
@@ -59,7 +60,8 @@ def test_every_number_of_the_run_is_in_the_table(tmp_path):
     assert (overall.before, overall.after) == ("2.5%", "90.0%")
     assert rows["  reversal (10)"].after == "60.0%"
     assert rows["exact match, unseen wordings (24)"].after == "75.0%"
-    assert rows["win rate of the tuned model"].after == "90.0% (95%: 79.8% to 95.3%)"
+    assert rows["win rate of the tuned model"].after == "90.0% (95%: 81.1% to 94.9%)"
+    assert rows["  contradictions"].after == "7"
     assert rows["  true win rate (simulated world)"].after == "88.0%"
     assert rows["  one order alone would say"].after == "97.0% (95%: 90.0% to 99.0%)"
     assert "  invalid judgments" not in rows
@@ -70,7 +72,7 @@ def test_the_report_is_written_beside_the_steps(tmp_path):
     store = sealed_run(tmp_path)
     table = write_report(store, load_recipe("offline"))
     report = (tmp_path / "offline" / "report.md").read_text(encoding="utf-8")
-    assert "simulations" in report and "90.0% (95%: 79.8% to 95.3%)" in report
+    assert "simulations" in report and "90.0% (95%: 81.1% to 94.9%)" in report
     assert "training loss" in table and "training loss" in report
     assert write_report(store, load_recipe("offline")) == table
 
@@ -91,6 +93,7 @@ def test_own_data_and_an_evaluation_without_families(tmp_path):
     table = format_table(collect(store, data=tmp_path / "mine.json"))
     assert "tasks in mine.json" in table and "exact match" not in table
     assert "invalid judgments" in table and "true win rate" not in table
+    assert "50.0% (95%: 20.0% to 80.0%)" in table  # sealed before there was another interval
 
 
 def test_a_step_that_was_never_sealed_is_named(tmp_path):

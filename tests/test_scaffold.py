@@ -13,7 +13,8 @@ from course_utils import REPO, __version__
 
 # DESIGN's order: everything here is light, torch and transformers begin with `train`.
 LIGHT = (
-    "tasks", "korean", "prompts", "rules", "similarity", "collator", "stats", "recipe", "journal",
+    "tasks", "korean", "prompts", "rules", "similarity", "collator", "intervals",
+    "agreement", "ranking", "replies", "stats", "recipe", "journal",
     "llm", "connection", "batch", "checkpoint", "runtime", "generate", "retrieval", "domain",
     "judge", "report", "offline.world", "offline.start",
 )  # fmt: skip
