@@ -140,10 +140,12 @@ def _address_problem(link: str) -> str:
     host = re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc)
     if parts.scheme not in ("http", "https") or not host:
         return "not a web address"
-    ours = rf"/(?:github/)?{re.escape(repository())}(?:/(?:blob|tree|raw))?/[^/]+/(.+)"
-    if inside := re.fullmatch(ours, parts.path):
-        if parts.netloc.endswith(("github.com", "research.google.com", "githubusercontent.com")):
-            return "" if (REPO / unquote(inside[1])).exists() else "there is no such file here"
+    raw = parts.netloc == "raw.githubusercontent.com"
+    view = "" if raw else "/(?:blob|tree|raw)"
+    ours = rf"/(?:github/)?{re.escape(repository())}{view}/[^/]+/(.+)"
+    inside = re.fullmatch(ours, parts.path)
+    if inside and parts.netloc.endswith(("github.com", "google.com", "githubusercontent.com")):
+        return "" if (REPO / unquote(inside[1])).exists() else "there is no such file here"
     return ""
 
 
