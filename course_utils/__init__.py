@@ -9,4 +9,12 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 class CourseError(Exception):
-    """The root of every error this course raises on purpose: its message says what to do next."""
+    """The root of every error this course raises on purpose: its message says what to do next.
+
+    A message may quote a library, which may quote a server, which may quote a key: none gets out.
+    """
+
+    def __init__(self, *args):
+        from course_utils.secrets import scrub
+
+        super().__init__(*(scrub(arg) if isinstance(arg, str) else arg for arg in args))

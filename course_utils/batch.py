@@ -33,6 +33,7 @@ from course_utils import CourseError
 from course_utils.connection import Missing, NoAnswer
 from course_utils.journal import Journal
 from course_utils.llm import LLM, BudgetReached, Plan, Request
+from course_utils.secrets import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"
@@ -183,6 +184,7 @@ def _state(llm: LLM) -> Journal:
         raise CourseError("A batch takes longer than a process lives, so it needs a journal that "
                           "is a file: pass journal=PATH to LLM.")
     llm._batches = Journal.open(_path(llm))  # a journal stays open as long as somebody holds it
+    llm._batches.watch = llm.journal.watch  # what waits in a batch is paid for as well
     return llm._batches
 
 
@@ -339,7 +341,7 @@ def _harvest(llm: LLM, state: Journal, name: str, batch, report: BatchReport) ->
             try:
                 record = _record(llm, key, requests[key], row)
             except _LineError as error:
-                unanswered[key] = str(error)
+                unanswered[key] = scrub(str(error))
                 params = requests[key].params
                 learned = llm._connection.learn(error, params | llm._connection.adapted(params))
                 if error.status_code in (400, 413, 422) and not learned:

@@ -3,36 +3,62 @@
 A step's parts lie under `<root>/<run>/<step>/part-0001/`, each a copy of the step's working folder
 with a MANIFEST.json that was written last. A part is made under a temporary name and renamed, so at
 any instant a part is either whole or not there; whatever its manifest does not vouch for is not
-believed. Taught in 02, section 7.
+believed (parts.py). Journals only grow, so they are sealed in slices beside the parts (slices.py),
+during the work and not only at its end. Taught in 02, section 7.
 """
 
+import contextlib
 import errno
-import hashlib
-import json
+import importlib.metadata
 import os
+import platform
 import re
-import shutil
 import sys
+import threading
 import time
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from course_utils import REPO, CourseError, __version__
+from course_utils import REPO, __version__, slices
+from course_utils.colab import CONTENT as COLAB
+from course_utils.colab import DRIVE, on_colab
+from course_utils.parts import (
+    MANIFEST,
+    BrokenPart,
+    CheckpointError,
+    copy,
+    describe,
+    digest,
+    discard,
+    is_safe,
+    parts,
+    private_folder,
+    prune,
+    publish,
+    read_manifest,
+    sweep,
+    temporary_folder,
+    verify,
+    write,
+    write_manifest,
+)
+from course_utils.secrets import scrub
 
-MANIFEST = "MANIFEST.json"
+__all__ = ["MANIFEST", "CheckpointError", "CheckpointStore", "Sealed", "SealingCallback", "digest"]
+
 KEEP = 2
-DRIVE = Path("/content/drive/MyDrive")
-COLAB = Path("/content")
+MINUTES = 10.0
+"""Work is sealed at least this often: an L4 session may die at any moment of its hours."""
+CHECKED = 256 << 20
+"""Bytes that `check` reads; of what is beyond them it looks at manifests and sizes."""
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers",
+            "openai", "kiwipiepy", "rapidfuzz")  # fmt: skip
 
-_PART = re.compile(r"part-(\d{4,})")
 _NAME = re.compile(r"[\w.+-]*\w")
-
-
-class CheckpointError(CourseError):
-    """A checkpoint that could not be sealed, or a name that cannot be a folder."""
+_RESTORING = ".restoring"  # in a working folder that is being filled
 
 
 @dataclass(frozen=True)
@@ -46,22 +72,34 @@ class Sealed:
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The steps of one run: `root` is where parts survive, `local_root` where work is fast."""
+    """The steps of one run: `root` is where parts survive, `local_root` where work is fast.
+
+    `about` goes into every manifest: hashes of the recipe and of the data. `mirror` names a
+    repository on the Hub that gets a copy of every adapter that is sealed.
+    """
 
     run: str
     root: Path
     local_root: Path
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    mirror: str | None = None
 
     @classmethod
-    def open(cls, run: str, root: str | Path | None = None) -> Self:
+    def open(
+        cls,
+        run: str,
+        root: str | Path | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+        mirror: str | None = None,
+    ) -> Self:
         """Open the store of a run: on Google Drive on Colab, under ./runs elsewhere.
 
         With `root`, parts and working folders lie under it, except on Colab, where work always
         stays on the machine's own disk.
         """
         _check_name("run", run)
-        on_colab = "COLAB_RELEASE_TAG" in os.environ
-        if root is None and on_colab:
+        if root is None and on_colab():
             if DRIVE.is_dir():
                 root = DRIVE / "instruction-tuning" / "runs"
             else:
@@ -72,12 +110,13 @@ class CheckpointStore:
             cwd = Path.cwd()
             root = (REPO if cwd.is_relative_to(REPO) else cwd) / "runs"
         root = Path(root).absolute()
-        return cls(run, root, COLAB / "runs" if on_colab else root)
+        return cls(run, root, COLAB / "runs" if on_colab() else root, about or {}, mirror)
 
     def local(self, step: str) -> Path:
         """Return the local working folder of a step, made if it is not there."""
         work = self.local_root / self.run / _check_name("step", step) / "work"
         try:
+            private_folder(self.local_root / self.run)
             work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(
@@ -86,119 +125,314 @@ class CheckpointStore:
             ) from error
         return work
 
+    # ------------------------------------------------------------ out
+
     def seal(self, step: str, note: dict[str, Any] | None = None) -> Sealed:
         """Copy the working folder of a step into its next part and keep the newest two whole ones.
 
-        `note` is stored in the manifest. Raises CheckpointError when there is nothing to seal or
-        when the disk refuses; the earlier parts and the working folder are untouched then.
+        `note` is stored in the manifest. Of a journal only what it has gained is copied, and a
+        folder that is sealed as it stands makes no new part. Raises CheckpointError when there is
+        nothing to seal or when the disk refuses; what was sealed and the working folder are
+        untouched then.
         """
         work = self.local(step)
-        # A part that was copied back to go on from brings its old manifest; a new one replaces it.
-        names = sorted({p.relative_to(work).as_posix() for p in _files(work)} - {MANIFEST})
+        if (work / _RESTORING).exists():  # a kill came between: half a folder is never sealed
+            self.restore(step)
+        names = sorted(_names(work))
         if not names:
             raise CheckpointError(f"There is nothing to seal in {work}; run the step first.")
-        home = self.root / self.run / step
-        temporary = home / f".making-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            _sweep(home)
-            temporary.mkdir()
-            files = {name: _copy(work / name, temporary / name) for name in names}
-            manifest = {
-                "run": self.run,
-                "step": step,
-                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "course_utils": __version__,
-                "note": note or {},
-                "files": files,
+        for name in names:
+            if not is_safe(name):
+                raise CheckpointError(f"{work} has a file named {name!r}, which cannot be sealed "
+                                      "on every system: rename it.")  # fmt: skip
+        home = self._home(step)
+        plain = [name for name in names if not slices.is_journal(name)]
+        manifest = {
+            "run": self.run,
+            "step": step,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": _versions(),
+            "about": dict(self.about),
+            "note": note or {},
+        }
+        with self._refusals(step):
+            private_folder(self.root / self.run)
+            sweep(home)
+            manifest["journals"] = {
+                name: slices.add(work / name, home, name) for name in names if name not in plain
             }
-            _write_manifest(temporary, manifest)
-            part = _publish(temporary, home)
-        except OSError as error:
-            raise CheckpointError(
-                f"Step '{step}' could not be sealed in {home} ({error}); earlier parts are "
-                f"untouched and the work is still in {work}: make room or remount, then seal again."
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _prune(home)
-        return Sealed(part, len(files), sum(f["bytes"] for f in files.values()))
+            if part := self._sealed_already(home, work, plain, manifest):
+                manifest = read_manifest(part)
+            else:
+                with temporary_folder(home) as temporary:
+                    manifest["files"] = {n: copy(work / n, temporary / n) for n in plain}
+                    write_manifest(temporary, manifest)
+                    part = publish(temporary, home)
+                self._send_to_hub(step, part, plain)
+            prune(home, KEEP, lambda old: self._remove_slices(home, old))
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        size += sum(int(s.split("-")[1]) for names in manifest["journals"].values() for s in names)
+        return Sealed(part, len(names), size)
+
+    def seal_journals(self, step: str) -> None:
+        """Seal what the journals of a step have gained; no part is made. Raises CheckpointError."""
+        work = self.local(step)
+        with self._refusals(step):
+            private_folder(self.root / self.run)
+            for name in filter(slices.is_journal, sorted(_names(work))):
+                slices.add(work / name, self._home(step), name)
+
+    def sealing(self, step: str, minutes: float = MINUTES) -> "Sealing":
+        """Return what a loop tells of each reply, so that none stays unsealed for longer.
+
+        `llm.journal.watch = store.sealing(step)` is all it takes; `Course.teacher` does it.
+        """
+        return Sealing(self, step, minutes)
+
+    # ------------------------------------------------------------ back
 
     def latest(self, step: str) -> Path | None:
         """Return the newest whole part of a step, verified now and on the local disk; None if none.
 
         Every file is read and checked against the manifest. A broken part is named and skipped.
-        The folder is for reading: change a copy of it, or the working folder.
+        The folder is for reading, and its journals are not in it: `restore` fetches the work.
         """
-        home = self.root / self.run / _check_name("step", step)
-        for part in reversed(_parts(home)):
+        for part in reversed(parts(self._home(step))):
             try:
                 return self._bring(part)
-            except _BrokenPart as broken:
+            except BrokenPart as broken:
                 print(f"Skipping {self.run}/{step}/{part.name}: {broken}.")
         return None
 
+    def restore(self, step: str) -> Path:
+        """Return the working folder of a step, filled with what is sealed where it is empty.
+
+        What is there is newer and stays: files come back only into a folder without any, a journal
+        only where there is none. A journal's slices are all taken that are whole, those from after
+        the last part too; broken ones are named. A kill on the way does no harm: the next call
+        goes on.
+        """
+        work = self.restore_journals(step)
+        marker = work / _RESTORING
+        if not marker.exists() and not all(map(slices.is_journal, _names(work))):
+            return work
+        with self._refusals(step, "brought back"):
+            if part := self.latest(step):
+                write(marker, b"")
+                for name, expected in read_manifest(part)["files"].items():
+                    if slices.is_journal(name) and (work / name).exists():
+                        continue
+                    arrived = work / ".restoring.tmp"
+                    if copy(part / name, arrived) != expected:
+                        raise OSError(errno.EIO, f"{name} was read differently the second time")
+                    (work / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(arrived, work / name)
+            marker.unlink(missing_ok=True)
+        return work
+
+    def restore_journals(self, step: str) -> Path:
+        """Bring back the journals of a step that the working folder lacks; return that folder."""
+        work, home = self.local(step), self._home(step)
+        with self._refusals(step, "brought back"):
+            for name in slices.journals(home):
+                if (work / name).is_file() and (work / name).stat().st_size:
+                    continue
+                for broken in slices.put_together(home, name, work / name):
+                    print(f"Skipping {self.run}/{step}/{slices.FOLDER}/{name}/{broken[:40]}: it is "
+                          "not what was written; the replies in the other slices are kept.")
+        return work
+
+    def check(self, limit: int = CHECKED) -> list[str]:
+        """Return a line for every part and slice of the run that is not whole.
+
+        Manifests and sizes are looked at everywhere. Contents are read, the newest part of each
+        step first, up to `limit` bytes in all: seconds, even through Drive's mount. What is beyond
+        is not believed either, for `latest` reads every byte before anything is used.
+        """
+        found, left = [], limit
+        newest_first = sorted(
+            ((age, home.name, part) for home in self._homes()
+             for age, part in enumerate(reversed(parts(home)))),
+            key=lambda entry: entry[:2],
+        )  # fmt: skip
+        for _, step, part in newest_first:
+            try:
+                manifest = read_manifest(part)
+                size = sum(file["bytes"] for file in manifest["files"].values())
+                verify(part, manifest, contents=size <= left)
+                left -= size if size <= left else 0
+            except BrokenPart as broken:
+                found.append(f"{step}/{part.name} is broken: {broken}.")
+        for home in self._homes():
+            for name in slices.journals(home):
+                for piece in slices.slices(home, name):
+                    readable = piece.bytes <= left
+                    left -= piece.bytes if readable else 0
+                    if not (piece.read() is not None if readable else piece.looks_whole()):
+                        found.append(f"{home.name}/{name} lacks slice {piece.number}: it is not "
+                                     "what was written; Drive may still deliver it.")  # fmt: skip
+        return found
+
     def clear(self, step: str) -> None:
-        """Remove everything a step has, working folder and parts."""
+        """Remove everything a step has, working folder, parts and slices."""
         for base in {self.root, self.local_root}:
             home = base / self.run / _check_name("step", step)
-            for folder in [*_parts(home), home / "work"]:
+            for folder in [*parts(home), home / "work", home / slices.FOLDER]:
                 if folder.exists():
-                    _discard(folder)
+                    discard(folder)
             if home.exists():
-                _sweep(home)
+                sweep(home)
+
+    # ------------------------------------------------------------ inside
+
+    def _home(self, step: str) -> Path:
+        return self.root / self.run / _check_name("step", step)
+
+    def _homes(self) -> list[Path]:
+        top = self.root / self.run
+        return sorted(p for p in top.iterdir() if p.is_dir()) if top.is_dir() else []
+
+    @contextlib.contextmanager
+    def _refusals(self, step: str, what: str = "sealed") -> Iterator[None]:
+        """Turn what a disk says into what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"Step '{step}' could not be {what} in {self._home(step)} ({error}); earlier parts "
+                f"are untouched and the work is still in {self.local(step)}: make room or remount, "
+                "then run it again."
+            ) from error
+
+    def _sealed_already(self, home: Path, work: Path, names: list[str], now: dict) -> Path | None:
+        """Return the newest part if it holds these very contents and is whole."""
+        for part in parts(home)[-1:]:
+            with contextlib.suppress(BrokenPart):
+                there = read_manifest(part)
+                alike = all(there.get(key) == now[key] for key in ("journals", "about", "note"))
+                files = there["files"]
+                sizes = {name: file["bytes"] for name, file in files.items()}
+                if not alike or sizes != {name: (work / name).stat().st_size for name in names}:
+                    return None
+                if all(describe(work / name) == files[name] for name in names):
+                    verify(part, there)
+                    return part
+        return None
+
+    def _remove_slices(self, home: Path, going: Path) -> None:
+        """Remove the slices that a part names and no other part does, before the part goes."""
+        with contextlib.suppress(BrokenPart):
+            others = [read_manifest(part) for part in parts(home) if part != going]
+            for name, named in read_manifest(going).get("journals", {}).items():
+                kept = {s for other in others for s in other.get("journals", {}).get(name, ())}
+                slices.remove(home, name, set(named) - kept)
 
     def _bring(self, part: Path) -> Path:
         """Return a verified local copy of a part, or the part itself where it is local already."""
-        manifest = _read_manifest(part)
+        manifest = read_manifest(part)
         home = self.local_root / self.run / part.parent.name
         target = home / part.name
         if target == part:
-            _verify(part, manifest)
+            verify(part, manifest)
             return part
         if target.exists():
             try:
-                if _read_manifest(target) == manifest:
-                    _verify(target, manifest)
+                if read_manifest(target) == manifest:
+                    verify(target, manifest)
                     return target
-            except _BrokenPart:
+            except BrokenPart:
                 pass  # only a stale copy; the part itself decides
-        _verify(part, manifest, contents=False)
-        temporary = home / f".making-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            _sweep(home)
-            temporary.mkdir()
+        verify(part, manifest, contents=False)
+        with temporary_folder(home) as temporary:
             for name in manifest["files"]:
                 try:
-                    _copy(part / name, temporary / name)
+                    copy(part / name, temporary / name)
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise CheckpointError(
                             f"There is no room in {home} to bring {part} back; free some space."
                         ) from error
-                    raise _BrokenPart(f"{name} cannot be read ({error.strerror})") from None
+                    raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
             # Reading through a mount may have been served short: what arrived is what counts.
-            _verify(temporary, manifest)
-            _write_manifest(temporary, manifest)
-            for old in _parts(home):
-                _discard(old)
+            verify(temporary, manifest)
+            write_manifest(temporary, manifest)
+            for old in parts(home):
+                discard(old)
             os.rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
+    def _send_to_hub(self, step: str, part: Path, names: list[str]) -> None:
+        """Copy an adapter to the mirror; a Hub that does not answer never fails a seal."""
+        files = {f"{self.run}/{step}/{name}": part / name
+                 for name in names if name.startswith("adapter/")}  # fmt: skip
+        if not self.mirror or not files:
+            return
+        from course_utils.share import upload
 
-def SealingCallback(store: CheckpointStore, step: str) -> Any:  # noqa: N802
+        try:
+            print(f"The adapter of '{step}' is on the Hub as well: {upload(self.mirror, files)}")
+        except Exception as error:  # the seal is done, whatever the Hub says
+            print(f"The adapter is sealed, but not copied to the Hub: {scrub(str(error))}")
+
+
+class Sealing:
+    """Seals the journals of a step soon after they have grown; called after each reply.
+
+    The first call sets a timer, so nothing waits for a slow Drive, and a reply is sealed in time
+    even if none follows it. A Drive that fails is reported once and tried again.
+    """
+
+    def __init__(self, store: CheckpointStore, step: str, minutes: float):
+        self._store, self._step, self._seconds = store, step, 60 * minutes
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._failing = False
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                self._timer = threading.Timer(self._seconds, self.seal)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def seal(self) -> None:
+        """Seal now; a failure is printed, and set right by a later call."""
+        with self._lock:
+            self._timer = None
+        try:
+            self._store.seal_journals(self._step)
+            self._failing = False
+        except CheckpointError as error:
+            if not self._failing:
+                print(f"{error} Until then it is tried again now and then; work goes on.")
+            self._failing = True
+            self()
+
+
+def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES) -> Any:  # noqa: N802
     """Return a TrainerCallback that seals `step` each time the Trainer has saved a checkpoint.
 
-    The Trainer's `output_dir` must lie inside `store.local(step)`. A seal that fails is reported
-    and training goes on: the next save tries again.
+    Where the recipe's save_steps are farther apart, it has the Trainer save after `minutes`. The
+    Trainer's `output_dir` must lie inside `store.local(step)`. A seal that fails is reported and
+    training goes on: the next save tries again.
     """
     from transformers import TrainerCallback
 
+    from course_utils import parallel
+
     class _SealingCallback(TrainerCallback):
+        saved = time.monotonic()
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.saved = time.monotonic()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            # One process decides for all: each has a part of the checkpoint to write.
+            if parallel.from_main(lambda: time.monotonic() - self.saved >= 60 * minutes):
+                control.should_save = True
+
         def on_save(self, args, state, control, **kwargs):
+            self.saved = time.monotonic()
             if state.is_world_process_zero:
                 try:
                     store.seal(step, {"step": state.global_step})
@@ -206,10 +440,6 @@ def SealingCallback(store: CheckpointStore, step: str) -> Any:  # noqa: N802
                     print(error, file=sys.stderr)
 
     return _SealingCallback()
-
-
-class _BrokenPart(Exception):
-    """Why a part is not believed."""
 
 
 def _check_name(kind: str, name: str) -> str:
@@ -220,159 +450,23 @@ def _check_name(kind: str, name: str) -> str:
     return name
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    # A link is not followed: it would seal something from outside the folder.
-    return (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+def _names(work: Path) -> set[str]:
+    """The files of a working folder that are its work: no links, half-written files or keys."""
+    return {
+        path.relative_to(work).as_posix()
+        for path in work.rglob("*")
+        # A link is not followed: it would seal something from outside the folder. A part that was
+        # copied back to go on from brings its old manifest; a new one replaces it.
+        if path.is_file() and not path.is_symlink()
+        and path.name not in (_RESTORING, ".env") and not re.fullmatch(r"\..*\.tmp", path.name)
+        and path != work / MANIFEST
+    }  # fmt: skip
 
 
-def _parts(home: Path) -> list[Path]:
-    """Return the parts of a step, oldest first."""
-    try:
-        found = [(int(m[1]), p) for p in home.iterdir() if (m := _PART.fullmatch(p.name))]
-    except FileNotFoundError:
-        return []
-    except OSError as error:  # "nothing there" would be a lie that costs all the work
-        raise CheckpointError(
-            f"{home} cannot be read ({error.strerror}); if it is on Drive, mount it again."
-        ) from error
-    return [path for _, path in sorted(found)]
-
-
-def _copy(source: Path, target: Path) -> dict[str, Any]:
-    """Copy a file durably and return the size and checksum of the bytes that were copied."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as src, open(target, "wb") as dst:
-        while block := src.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-            dst.write(block)
-        dst.flush()
-        os.fsync(dst.fileno())
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the file system knows how."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # Drive's mount refuses; the manifest still decides what is believed
-    finally:
-        os.close(descriptor)
-
-
-def _seal_of(manifest: dict[str, Any]) -> str:
-    """Return the checksum of a manifest without its own, so that an edited one is noticed."""
-    content = {k: v for k, v in manifest.items() if k != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    for inner in sorted({p.parent for p in _files(folder)}):
-        _sync_folder(inner)
-    manifest = {**manifest, "sha256": _seal_of(manifest)}
-    with open(folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _publish(temporary: Path, home: Path) -> Path:
-    """Rename a finished part to the next free number."""
-    while True:
-        number = max((int(p.name[5:]) for p in _parts(home)), default=0) + 1
-        part = home / f"part-{number:04d}"
-        try:
-            os.rename(temporary, part)  # fails on a folder that is there: another seal was faster
-        except OSError:
-            if not part.exists():
-                raise
-            continue
-        _sync_folder(home)
-        return part
-
-
-def _read_manifest(part: Path) -> dict[str, Any]:
-    """Return a part's manifest, or raise _BrokenPart: it is missing, cut, edited or unsafe."""
-    try:
-        manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["sha256"] != _seal_of(manifest):
-            raise _BrokenPart(f"{MANIFEST} was changed after it was written")
-        for name in manifest["files"]:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise _BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
-    except FileNotFoundError:
-        raise _BrokenPart(f"{MANIFEST} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise _BrokenPart(f"{MANIFEST} is damaged") from None
-    return manifest
-
-
-def _verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> None:
-    """Raise _BrokenPart unless every file is there with its size and, if asked, its checksum."""
-    for name, expected in manifest["files"].items():
-        path = part / name
-        try:
-            if path.stat().st_size != expected["bytes"]:
-                raise _BrokenPart(
-                    f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-                )
-            if contents:
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if digest != expected["sha256"]:
-                    raise _BrokenPart(f"{name} is not what was written (its sha256 differs)")
-        except FileNotFoundError:
-            raise _BrokenPart(f"{name} is missing") from None
-        except OSError as error:
-            raise _BrokenPart(f"{name} cannot be read ({error.strerror})") from None
-
-
-def _prune(home: Path) -> None:
-    """Remove the parts older than the newest KEEP that look whole (sizes, not contents)."""
-    whole = 0
-    for part in reversed(_parts(home)):
-        if whole >= KEEP:
-            _discard(part)
-            continue
-        try:
-            _verify(part, _read_manifest(part), contents=False)
-            whole += 1
-        except _BrokenPart:
-            pass  # kept while fewer than KEEP whole ones are newer: somebody may want to look at it
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder so that a half-removed one never bears its name."""
-    hidden = folder.with_name(f".removing-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        os.rename(folder, hidden)
-    except OSError:
-        return  # another process removed it first, or it cannot be removed: nothing depends on it
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _sweep(home: Path) -> None:
-    """Remove what processes that died left behind; a living one may still be writing its own."""
-    for path in home.glob(".*-*-*"):
-        match = re.fullmatch(r"\.(?:making|removing)-(\d+)-\w+", path.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # asking with signal 0 would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    versions = {"course_utils": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
+from course_utils.secrets import scrub
 
 
 class Missing(CourseError):
@@ -42,6 +43,9 @@ class Connection:
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
                          or "https://api.openai.com/v1")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
+        if (address := urlsplit(self.base_url)).username or address.password:
+            raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
+                              "which would be shown and stored: put it into LLM_API_KEY instead.")
         self._api_key = api_key
         self._client = None
         self._lock = threading.Lock()
@@ -110,7 +114,7 @@ class Connection:
                                   "the address right?") from None
             said = f"no answer from {self.base_url}: {said}"
         elif not isinstance(error, openai.APIError | ValueError):
-            raise error  # a ValueError is a broken body: no JSON, no choices
+            raise error  # a ValueError is a broken body: no JSON, no choices, an HTML page
         wait = _retry_after(error)
         if attempt >= self.max_retries or (wait or 0) > 120:
             asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > 120 else ""
@@ -185,7 +189,8 @@ class Connection:
 def _said(error: Exception) -> str:
     body = getattr(error, "body", None)
     said = isinstance(body, dict) and (body.get("message") or body.get("detail"))
-    return str(said or error).strip().rstrip(".") or type(error).__name__
+    said = " ".join(scrub(str(said or error)).split())[:500]  # an HTML page is long, and no reason
+    return said.rstrip(".") or type(error).__name__
 
 
 def _never_connected(error: BaseException | None) -> bool:

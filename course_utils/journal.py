@@ -15,9 +15,11 @@ import json
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from course_utils import CourseError
+from course_utils.secrets import scrub_known
 
 try:
     import fcntl
@@ -30,7 +32,12 @@ class JournalError(CourseError):
 
 
 class Journal:
-    """Replies by key; made by `Journal.open(path)`, or `Journal.open(None)` for one in memory."""
+    """Replies by key; made by `Journal.open(path)`, or `Journal.open(None)` for one in memory.
+
+    `watch` is called after each new line, by whichever thread wrote it: a store seals it then.
+    """
+
+    watch: Callable[[], object] | None = None
 
     _open: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
     _opening = threading.Lock()
@@ -60,7 +67,8 @@ class Journal:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # kept open: it carries the lock
+            # For its owner alone, whatever the umask; kept open, for it carries the lock.
+            self._file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))
         except OSError as error:
             raise JournalError(f"The journal {path} cannot be opened: {error.strerror}.") from None
         try:
@@ -84,7 +92,8 @@ class Journal:
 
     def add(self, record: dict) -> None:
         """Append a record, which has a "key"; on return it is on disk. The first of a key stays."""
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+        # A server may send back a key it was sent; nothing that is stored holds one.
+        line = scrub_known(json.dumps(record, ensure_ascii=False)).encode("utf-8") + b"\n"
         with self._lock:
             if record["key"] in self._records:
                 return
@@ -97,6 +106,8 @@ class Journal:
                     raise JournalError(f"The journal {self.path} cannot be written ({error}): make "
                                        "room or remount its disk, then run again.") from None
             self._records[record["key"]] = record
+        if self.watch is not None:
+            self.watch()
 
     def close(self) -> None:
         """Give the file up, so that another process may open it."""

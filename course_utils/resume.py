@@ -73,9 +73,12 @@ def find_checkpoint(
     """
     work = store.local(step)
     home, begun = work, read_identity(work / "identity.json")
-    if not begun and (part := store.latest(step)):
-        home, begun = part, read_identity(part / "identity.json")
     count = begun.pop("processes", 1)
+    mine = begun == identity and count == parallel.processes()
+    lost = not begun or (mine and not _newest_full(work / "checkpoints", spec))
+    if lost and (part := store.latest(step)):
+        home, begun = part, read_identity(part / "identity.json")
+        count = begun.pop("processes", 1)
     if begun != identity:
         store.clear(step)
     elif count != parallel.processes():
@@ -97,16 +100,39 @@ def find_checkpoint(
 def _newest_full(folder: Path, spec: TrainSpec) -> Path | None:
     """Return the highest-numbered checkpoint that was saved to its end, naming those skipped."""
     for path in reversed(checkpoints(folder)):
-        missing = [name for name in checkpoint_files(spec) if not (path / name).is_file()]
+        names = checkpoint_files(spec)
+        missing = [name for name in names if not (path / name).is_file()]
+        missing = missing or [f"whole {name}" for name in names if not _is_readable(path / name)]
         if not missing:
-            try:
-                json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-                return path
-            except ValueError:
-                missing = ["whole trainer_state.json"]
+            return path
         print(f"Skipping {path.name}: it was not saved to its end (no {', '.join(missing)}).")
         shutil.rmtree(path)
     return None
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a file of a checkpoint opens as what it is, without running any of it.
+
+    The Trainer keeps its optimiser and random states as PyTorch files, which hold a pickle: like
+    the Trainer itself, this reads tensors and numbers out of it and refuses everything else.
+    """
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, "pt") as weights:
+                weights.keys()
+        elif path.suffix in (".pt", ".pth"):
+            import torch
+            from transformers.trainer_pt_utils import safe_globals
+
+            with safe_globals():
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # each format has errors of its own
+        return False
+    return True
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 `setup()` is the first cell of every notebook. Taught in 01, section 1.
 """
 
-import getpass
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -16,14 +15,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
-from course_utils.checkpoint import DRIVE, CheckpointStore
+from course_utils.checkpoint import CheckpointStore, digest
+from course_utils.colab import DRIVE, mount_drive, on_colab
 from course_utils.recipe import Endpoint, Recipe, load_recipe, recipe_names
+from course_utils.secrets import (
+    MissingSecret,
+    has_secret,
+    scrub,
+    scrub_notebook_errors,
+    secret,
+)
+from course_utils.slices import is_journal
 from course_utils.tasks import Task, read_tasks, split_heldout
 
 if TYPE_CHECKING:
     from course_utils.llm import LLM
 
-GPU_RECIPE = "gemma-2b-l4"
+__all__ = [
+    "Course", "Device", "MissingSecret", "RestartNeeded", "doctor", "find_device", "on_colab",
+    "pick_attention", "run_name", "secret", "setup", "shown",
+]  # fmt: skip
+
+GPU_RECIPE, T4 = "gemma-2b-l4", "gemma-2b-t4"
 GPU_NEEDS_GIB = 20  # an L4 shows 22; a T4 shows 15 and has no bfloat16
 BASE_MODEL = "assets/tiny-gemma-ko"
 
@@ -32,10 +45,6 @@ PACKAGES = (
     "numpy", "pandas", "pyarrow", "torch", "transformers", "trl", "peft", "accelerate",
     "datasets", "huggingface_hub", "tokenizers", "safetensors", "openai", "pydantic",
 )  # fmt: skip
-
-
-class MissingSecret(CourseError):
-    """A key that is in none of the places where the course looks; the message says which."""
 
 
 class RestartNeeded(CourseError):
@@ -73,12 +82,36 @@ class Course:
         return "offline" in (self.recipe.teacher.base_url, self.recipe.judge.base_url)
 
     def teacher(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
-        """Return the client of the model that writes the data; `settings` go to `LLM`."""
-        return _client(self.recipe.teacher, journal, settings)
+        """Return the client of the model that writes the data; `settings` go to `LLM`.
+
+        A journal in a step's working folder is brought back from where it is sealed, if it is not
+        there, and sealed again soon after each reply.
+        """
+        return self._client(self.recipe.teacher, journal, settings)
 
     def judge(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
-        """Return the client of the model that compares answers; `settings` go to `LLM`."""
-        return _client(self.recipe.judge, journal, settings)
+        """Return the client of the model that compares answers, as `teacher` does."""
+        return self._client(self.recipe.judge, journal, settings)
+
+    def _client(
+        self, endpoint: Endpoint, journal: str | Path | None, settings: dict[str, Any]
+    ) -> "LLM":
+        step = self._step_of(journal)
+        if step:
+            self.store.restore_journals(step)
+        llm = _client(endpoint, journal, settings)
+        if step:
+            llm.journal.watch = self.store.sealing(step)
+        return llm
+
+    def _step_of(self, journal: str | Path | None) -> str | None:
+        """Return the step in whose working folder a journal lies, or None."""
+        run = (self.store.local_root / self.store.run).resolve()
+        path = journal and Path(journal).resolve()
+        if path and path.is_relative_to(run) and is_journal(path.name):
+            step, folder, *_ = path.relative_to(run).parts
+            return step if folder == "work" else None
+        return None
 
     def training_tasks(self) -> list[Task]:
         """Return the instruction data of this run without the part that `heldout` keeps back."""
@@ -150,17 +183,33 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     where there is a large enough GPU and a key, else the offline one. DATA names a file of your
     own tasks; RUNS another folder for the runs. Raises RestartNeeded, RecipeError, TaskFileError.
     """
+    scrub_notebook_errors()
     _refuse_replaced_packages()
-    drive_problem = _mount_drive() if on_colab() else None
+    drive_problem = mount_drive() if on_colab() else None
+    course, why = _find_course(recipe, root)
+    _set_environment(course.recipe, course.hardware)
+    print(_card(course, why, drive_problem))
+    for line in course.store.check():
+        print(f"{'Checked':<12}{line}")
+    return course
+
+
+def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, str]:
+    """Return the run that belongs to a recipe and the environment, and why it is this one."""
     hardware = find_device()
     chosen, why = _choose(recipe, hardware)
-    settings = load_recipe(chosen)
-    data = _data_file()
-    _set_environment(settings, hardware)
-    store = CheckpointStore.open(run_name(settings, data), root or os.environ.get("RUNS") or None)
-    course = Course(settings, store, hardware.kind, data, hardware)
-    print(_card(course, why, drive_problem))
-    return course
+    settings, data = load_recipe(chosen), _data_file()
+    about = {
+        "recipe": digest(settings.to_dict()),
+        "data": data and hashlib.sha256(data.read_bytes()).hexdigest(),
+    }
+    store = CheckpointStore.open(
+        run_name(settings, data),
+        root or os.environ.get("RUNS") or None,
+        about=about,
+        mirror=os.environ.get("HUB_MIRROR") or None,
+    )
+    return Course(settings, store, hardware.kind, data, hardware), why
 
 
 def run_name(recipe: Recipe, data: Path | None = None) -> str:
@@ -169,30 +218,6 @@ def run_name(recipe: Recipe, data: Path | None = None) -> str:
         return recipe.name
     stem = re.sub(r"[^\w.+-]+", "-", data.stem).strip("-.+") or "data"
     return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
-
-
-def secret(name: str, *, ask: bool = True) -> str:
-    """Return a key from the environment, a .env file, Colab's secrets or, at last, a prompt.
-
-    The value is never printed or stored. Raises MissingSecret, which says what to do.
-    """
-    if value := os.environ.get(name) or _from_env_file(name):
-        return value
-    problem = ""
-    if on_colab():
-        value, problem = _from_colab(name)
-        if value:
-            return value
-    if ask and _can_ask():
-        try:
-            if value := getpass.getpass(f"{name}: ").strip():
-                return value
-        except Exception:  # a front end that cannot ask raises its own kind of error
-            pass
-    raise MissingSecret(
-        f"{name} is not set: put it into the environment, into a line '{name}=...' of the file "
-        f".env, or on Colab into Secrets (the key icon) with notebook access switched on.{problem}"
-    )
 
 
 def pick_attention() -> str:
@@ -219,7 +244,12 @@ def pick_attention() -> str:
 
 
 def doctor() -> str:
-    """Return a page about this machine for a question or a bug report; it holds no secret."""
+    """Return a page about this machine and this run; it holds no secret and changes nothing.
+
+    For each step: what is there, whether it is whole, what a rerun would do and what it would cost.
+    """
+    from course_utils.doctor import steps
+
     device = find_device()
     lines = [
         f"Python       {sys.version.split()[0]}, {sys.platform}",
@@ -232,16 +262,16 @@ def doctor() -> str:
         note = f", but {loaded} is loaded" if (loaded := _replaced(name)) else ""
         lines.append(f"{name:<17}{installed or 'not installed'}{note}")
     for name in ("OPENAI_API_KEY", "HF_TOKEN"):
-        lines.append(f"{name:<17}{'set' if _has_secret(name) else 'not set'}")
+        lines.append(f"{name:<17}{'set' if has_secret(name) else 'not set'}")
     lines.append(f"Recipes      {', '.join(recipe_names())}")
     base = REPO / BASE_MODEL / "config.json"
     lines.append(f"Offline base {'there' if base.is_file() else 'missing: make base-model'}")
+    try:
+        course, _ = _find_course("auto", None)
+        lines += ["", f"Run          {shown(course.store.root / course.store.run)}", *steps(course)]
+    except CourseError as error:
+        lines += ["", str(error)]
     return "\n".join(lines)
-
-
-def on_colab() -> bool:
-    """Return whether this is a Colab session."""
-    return "COLAB_RELEASE_TAG" in os.environ
 
 
 def shown(path: str | Path) -> str:
@@ -290,7 +320,7 @@ def _client(endpoint: Endpoint, journal: str | Path | None, settings: dict[str, 
         url, key = None, secret("OPENAI_API_KEY")
     else:  # OpenAI's key is for OpenAI alone; a server of your own often needs none
         url = endpoint.base_url
-        key = secret("LLM_API_KEY", ask=False) if _has_secret("LLM_API_KEY") else "none"
+        key = secret("LLM_API_KEY", ask=False) if has_secret("LLM_API_KEY") else "none"
     settings = {"base_url": url, "api_key": key, "price": endpoint.price, **settings}
     return LLM(endpoint.model, journal=journal, **settings)
 
@@ -306,7 +336,7 @@ def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
         lacking.append("there is no GPU")
     elif device.gib < GPU_NEEDS_GIB or device.capability < (8, 0):
         lacking.append(f"the GPU is not an L4 or better ({device.name})")
-    if not _has_secret("OPENAI_API_KEY"):
+    if not has_secret("OPENAI_API_KEY"):
         lacking.append("OPENAI_API_KEY is not set")
     if lacking:
         return "offline", f"auto: {' and '.join(lacking)}"
@@ -356,6 +386,7 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
     rows = {
         "Recipe": f"{recipe.name} ({why})",
         "Device": course.hardware.name,
+        "Wrong GPU": _wrong_gpu(course),
         "Base model": base,
         "Teacher": _address(recipe.teacher),
         "Judge": _address(recipe.judge),
@@ -368,7 +399,7 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         ),
         "Drive": drive_problem,
     }
-    if base.startswith("google/") and not _has_secret("HF_TOKEN"):
+    if base.startswith("google/") and not has_secret("HF_TOKEN"):
         rows["Hub"] = f"HF_TOKEN is not set: {base} asks for it (accept its licence on the Hub)."
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
 
@@ -376,65 +407,19 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
 def _address(endpoint: Endpoint) -> str:
     if endpoint.base_url == "offline":
         return f"{endpoint.model}: SIMULATED, answers come from a program that knows the truth"
-    return f"{endpoint.model} at {endpoint.base_url or 'OpenAI'}"
+    return scrub(f"{endpoint.model} at {endpoint.base_url or 'OpenAI'}")
 
 
-def _has_secret(name: str) -> bool:
-    try:
-        return bool(secret(name, ask=False))
-    except MissingSecret:
-        return False
-
-
-def _from_env_file(name: str) -> str | None:
-    for folder in (Path.cwd(), REPO):
-        try:
-            text = (folder / ".env").read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            continue
-        for line in text.splitlines():
-            key, equals, value = line.strip().removeprefix("export ").partition("=")
-            if equals and key.strip() == name and (value := value.strip().strip("\"'")):
-                return value
-    return None
-
-
-def _from_colab(name: str) -> tuple[str | None, str]:
-    """Return the value of a Colab secret, or None and a sentence for the error message."""
-    try:
-        from google.colab import userdata
-
-        return userdata.get(name), ""
-    except Exception as error:  # NotebookAccessError is a plain Exception
-        problem = {
-            "SecretNotFoundError": " Colab's Secrets do not have it.",
-            "NotebookAccessError": " This notebook has no access to it in Colab's Secrets yet.",
-            "TimeoutException": " Colab's Secrets did not answer in time; run the cell again.",
-        }
-        return None, problem.get(type(error).__name__, "")
-
-
-def _can_ask() -> bool:
-    """Return whether somebody is there to type: a terminal, or a notebook with a keyboard."""
-    if ipython := sys.modules.get("IPython"):
-        kernel = getattr(ipython.get_ipython(), "kernel", None)
-        if kernel is not None:
-            return bool(getattr(kernel, "_allow_stdin", False))
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _mount_drive() -> str | None:
-    """Mount Google Drive; return what went wrong and what to do, or None."""
-    if DRIVE.is_dir():
+def _wrong_gpu(course: Course) -> str | None:
+    """Return a sentence where the GPU is not what the recipe needs: a reconnect may bring a T4."""
+    device, cure = course.hardware, "choose an L4 under Runtime > Change runtime type"
+    if device.kind != "cuda" or device.capability >= (8, 0):
         return None
-    try:
-        from google.colab import drive
-
-        drive.mount(str(DRIVE.parent))
-    except Exception as error:  # ValueError, OSError and others: none may stop a lesson
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return f"NOT MOUNTED ({reason}): run this cell again before you spend anything."
-    return None if DRIVE.is_dir() else "NOT MOUNTED: run this cell again before you spend anything."
+    if course.recipe.train.dtype == "bfloat16":
+        return f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take {T4}."
+    if course.recipe.name == "offline" and (course.store.root / GPU_RECIPE).is_dir():
+        return f"the run {GPU_RECIPE} was begun on a larger one: to go on with it, {cure}."
+    return None
 
 
 def _installed(name: str) -> str | None:

@@ -178,7 +178,7 @@ def upload(
                 repo_type=repo_type,
             )
     except Exception as error:  # each library on the way has error classes of its own
-        raise CourseError(_problem(error, repo_id)) from error
+        raise CourseError(_problem(error, repo_id)) from None  # it may quote the token
     if public:
         raise CourseError(f"{repo_id} is there already and public, so nothing was uploaded: choose "
                           "another name, or pass private=False.")  # fmt: skip

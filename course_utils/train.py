@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import REPO, CourseError, parallel
-from course_utils.checkpoint import CheckpointStore, SealingCallback
+from course_utils.checkpoint import CheckpointStore, SealingCallback, digest
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
 from course_utils.inference import find_base, load_tokenizer, quiet
 from course_utils.memory import estimate_memory
@@ -237,7 +237,8 @@ def _refuse_lonely_process() -> None:
 def _seal(recipe, store, step, plan, state) -> TrainResult:
     """Seal the result, remove what was the way there, and return it."""
     _write_result(recipe, store, step, plan, state)
-    store.seal(step, {"data": plan.identity["data"], "base": plan.identity["base"]})
+    hashes = {name: plan.identity[name] for name in ("data", "base")}
+    store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
     store.clear(_progress_of(step))
     return TrainResult.load(store.latest(step))
 

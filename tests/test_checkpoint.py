@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, checkpoint
+from course_utils import REPO, checkpoint, parts, slices
 from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore, SealingCallback
 
 
@@ -88,10 +88,27 @@ def _edit(path):
     path.write_text(path.read_text().replace('"run": "run"', '"run": "ruin"'))
 
 
-def _escape(path):
+def _naming(name):
+    def rename(path):
+        """Write a manifest that is right in itself and names a file that is none of the part's."""
+        manifest = json.loads(path.read_text())
+        manifest["files"] = {name: next(iter(manifest["files"].values()))}
+        manifest["sha256"] = parts.seal_of(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return rename
+
+
+def _link(path):
+    elsewhere = path.parent.parent / "elsewhere"
+    os.rename(path, elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def _no_checksum(path):
     manifest = json.loads(path.read_text())
-    manifest["files"] = {"../../../a": next(iter(manifest["files"].values()))}
-    manifest["sha256"] = checkpoint._seal_of(manifest)
+    manifest["files"]["a"] = {"bytes": "5", "sha256": None}
+    manifest["sha256"] = parts.seal_of(manifest)
     path.write_text(json.dumps(manifest))
 
 
@@ -103,7 +120,12 @@ DAMAGE = {
     "the manifest is cut": (MANIFEST, _cut, "MANIFEST.json is damaged"),
     "the manifest is zeros": (MANIFEST, _zeros, "MANIFEST.json is damaged"),
     "the manifest was edited": (MANIFEST, _edit, "was changed after it was written"),
-    "the manifest points outside": (MANIFEST, _escape, "outside the part"),
+    "the manifest knows no checksum": (MANIFEST, _no_checksum, "MANIFEST.json is damaged"),
+    "a file is a link": ("a", _link, "a is a link"),
+    **{
+        f"the manifest names {name!r}": (MANIFEST, _naming(name), "outside the part")
+        for name in ("../../../a", "/etc/passwd", "C:a", "..\\a", "a\0b", "b/./a", "")
+    },
 }
 
 
@@ -141,7 +163,7 @@ def test_from_drive_it_is_copied_once_and_verified(drive, monkeypatch):
     assert contents(local) == {"a": "1"}
     (local / "a").write_text("2")  # somebody wrote into the copy: it is made anew
     assert contents(drive.latest("train")) == {"a": "1"}
-    monkeypatch.setattr(checkpoint, "_copy", lambda *_: pytest.fail("copied again"))
+    monkeypatch.setattr(checkpoint, "copy", lambda *_: pytest.fail("copied again"))
     assert drive.latest("train") == local
 
 
@@ -164,7 +186,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(store, monkeypatch, cal
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, call, refuse)
+        patch.setattr(parts.os, call, refuse)
         with pytest.raises(CheckpointError, match="could not be sealed.*work is still in"):
             store.seal("train")
     assert store.latest("train") == before
@@ -204,9 +226,9 @@ def _seal_and_crash(store, at):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fsync", "rename", "open"):
-            patch.setattr(checkpoint.os, name, counted(getattr(os, name)))
-        patch.setattr(checkpoint.shutil, "rmtree", counted(shutil.rmtree))
-        patch.setattr(checkpoint, "open", counted(open), raising=False)
+            patch.setattr(parts.os, name, counted(getattr(os, name)))
+        patch.setattr(parts.shutil, "rmtree", counted(shutil.rmtree))
+        patch.setattr(parts, "open", counted(open), raising=False)
         patch.setattr(Path, "mkdir", counted(Path.mkdir))
         try:
             store.seal("train")
@@ -270,7 +292,7 @@ def test_two_that_seal_at_once_get_two_numbers(store, monkeypatch):
             store.seal("train")  # the other notebook is faster
         real(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "rename", rename)
+    monkeypatch.setattr(parts.os, "rename", rename)
     assert store.seal("train").path.name == "part-0002"
     assert len(list((store.root / "run/train").glob("part-*"))) == 2
 
@@ -345,12 +367,289 @@ def test_the_callback_seals_and_survives_a_failing_disk(store, monkeypatch, caps
     callback.on_save(None, state, None)
     part = store.latest("train")
     assert json.loads((part / MANIFEST).read_text())["note"] == {"step": 7}
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "EIO")))
+    fill(store, "train", a="2")
+    monkeypatch.setattr(parts.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "EIO")))
     callback.on_save(None, state, None)
     assert "could not be sealed" in capsys.readouterr().err
     callback.on_save(None, SimpleNamespace(is_world_process_zero=False), None)
     monkeypatch.undo()
     assert store.latest("train") == part
+
+
+def test_the_callback_has_the_trainer_save_when_its_steps_take_long(store, monkeypatch):
+    from types import SimpleNamespace
+
+    callback = SealingCallback(store, "train", minutes=10)
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    callback.on_train_begin(None, None, None)
+    asked = []
+    for minute in range(1, 26):
+        now[0] = 60.0 * minute
+        control = SimpleNamespace(should_save=False)
+        callback.on_step_end(None, None, control)
+        if control.should_save:
+            asked.append(minute)
+            callback.on_save(None, SimpleNamespace(is_world_process_zero=False), None)
+    assert asked == [10, 20]
+
+
+# --- journals: sealed in slices while they grow -------------------------------------------------
+
+
+def lines(*numbers):
+    return b"".join(b'{"key": "%d"}\n' % number for number in numbers)
+
+
+def pieces(store, step="train", name="journal.jsonl"):
+    return [piece.path.name for piece in slices.slices(store.root / "run" / step, name)]
+
+
+def test_of_a_journal_only_what_it_gained_is_sealed(drive):
+    journal = drive.local("train") / "journal.jsonl"
+    journal.write_bytes(lines(1, 2) + b'{"key": "3')  # a reply is being written
+    drive.seal_journals("train")
+    first = pieces(drive)
+    assert len(first) == 1 and drive.latest("train") is None  # no part: nothing is finished
+    journal.write_bytes(lines(1, 2, 3))
+    drive.seal_journals("train")
+    drive.seal_journals("train")
+    assert len(pieces(drive)) == 2 and pieces(drive)[0] == first[0]
+    written = (drive.root / "run/train/journals/journal.jsonl" / first[0]).stat()
+    fill(drive, "train", a="1")
+    sealed = drive.seal("train")
+    manifest = json.loads((sealed.path / MANIFEST).read_text())
+    assert manifest["journals"] == {"journal.jsonl": pieces(drive)}
+    assert contents(sealed.path) == {"a": "1"}
+    assert (sealed.files, sealed.bytes) == (2, 1 + len(lines(1, 2, 3)))
+    now = (drive.root / "run/train/journals/journal.jsonl" / first[0]).stat()
+    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+
+
+def test_restored_from_part_and_slices_byte_for_byte(drive):
+    work = fill(drive, "train", a="1", b__c="2")
+    journal = work / "journal.jsonl"
+    journal.write_bytes(lines(1, 2))
+    drive.seal("train")
+    journal.write_bytes(lines(1, 2, 3))
+    drive.seal_journals("train")  # after the part: ten minutes into the next step's work
+    shutil.rmtree(drive.local_root)
+    work = drive.restore("train")
+    assert contents(work) == {"a": "1", "b/c": "2", "journal.jsonl": lines(1, 2, 3).decode()}
+    assert not [path for path in work.rglob(".*")]
+    again = drive.seal("train")
+    assert again.path.name == "part-0002" and len(pieces(drive)) == 2
+
+
+def test_restoring_overwrites_nothing(drive):
+    work = fill(drive, "train", a="old", b="old")
+    (work / "journal.jsonl").write_bytes(lines(1))
+    drive.seal("train")
+    (work / "a").write_text("newer")
+    (work / "b").unlink()
+    (work / "journal.jsonl").write_bytes(lines(1, 2))
+    assert contents(drive.restore("train")) == {
+        "a": "newer", "journal.jsonl": lines(1, 2).decode()}  # fmt: skip
+    (work / "a").unlink()  # a journal alone, perhaps an empty one: the files come back beside it
+    (work / "journal.jsonl").write_bytes(b"")
+    assert contents(drive.restore("train")) == {
+        "a": "old", "b": "old", "journal.jsonl": lines(1).decode()}  # fmt: skip
+
+
+def test_a_restoration_that_was_killed_is_finished(drive, monkeypatch):
+    fill(drive, "train", **{name: name for name in "abcd"})
+    drive.seal("train")
+    shutil.rmtree(drive.local_root)
+    real, left = os.replace, [2]
+
+    def replace(source, target):
+        if Path(target).parent.name == "work":
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", replace)
+        with pytest.raises(Killed):
+            drive.restore("train")
+    assert len(contents(drive.local("train"))) < 4 + 1
+    sealed = drive.seal("train")  # not what is there of it, but the whole
+    assert contents(sealed.path) == {name: name for name in "abcd"} == contents(
+        drive.restore("train"))  # fmt: skip
+
+
+def test_a_broken_slice_takes_nothing_from_the_others(drive, capsys):
+    journal = drive.local("train") / "journal.jsonl"
+    for upto in (2, 4, 6):
+        journal.write_bytes(lines(*range(upto)))
+        drive.seal_journals("train")
+    middle = drive.root / "run/train/journals/journal.jsonl" / pieces(drive)[1]
+    _zeros(middle)
+    assert drive.check() == ["train/journal.jsonl lacks slice 2: it is not what was written; "
+                             "Drive may still deliver it."]  # fmt: skip
+    shutil.rmtree(drive.local_root)
+    work = drive.restore("train")
+    assert (work / "journal.jsonl").read_bytes() == lines(0, 1, 4, 5)
+    assert "Skipping run/train/journals/journal.jsonl/0002" in capsys.readouterr().out
+    (work / "journal.jsonl").write_bytes(lines(0, 1, 4, 5, 2))
+    drive.seal_journals("train")
+    shutil.rmtree(drive.local_root)
+    assert (drive.restore("train") / "journal.jsonl").read_bytes() == lines(0, 1, 4, 5, 2)
+
+
+def test_a_slice_that_drive_lost_is_written_again(drive):
+    journal = drive.local("train") / "journal.jsonl"
+    journal.write_bytes(lines(1))
+    drive.seal_journals("train")
+    (name,) = pieces(drive)
+    piece = drive.root / "run/train/journals/journal.jsonl" / name
+    for lose in (_cut, os.unlink):
+        lose(piece)
+        drive.seal_journals("train")
+        assert piece.read_bytes() == lines(1)
+
+
+def test_slices_go_with_the_last_part_that_names_them(drive):
+    work = fill(drive, "train", a="0")
+    for number in range(4):
+        (work / "journal.jsonl").write_bytes(lines(number))  # begun anew each time
+        (work / "a").write_text(str(number))
+        drive.seal("train")
+    assert [name[:4] for name in pieces(drive)] == ["0003", "0004"]
+
+
+def test_sealing_what_is_sealed_makes_no_new_part(drive):
+    work = fill(drive, "train", a="1")
+    (work / "journal.jsonl").write_bytes(lines(1))
+    first = drive.seal("train", {"n": 1})
+    assert drive.seal("train", {"n": 1}) == first
+    assert drive.seal("train", {"n": 2}).path.name == "part-0002"  # another note is news
+    _zeros(drive.root / "run/train/part-0002/a")
+    assert drive.seal("train", {"n": 2}).path.name == "part-0003"  # and so is a broken part
+    (work / "journal.jsonl").write_bytes(lines(1, 2))
+    assert drive.seal("train", {"n": 2}).path.name == "part-0004"
+
+
+def test_a_loop_seals_soon_after_each_reply(drive, monkeypatch, capsys):
+    journal = drive.local("train") / "journal.jsonl"
+    sealing = drive.sealing("train", minutes=0.002)
+
+    def arrives(number):
+        with open(journal, "ab") as file:
+            file.write(lines(number))
+        sealing()
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert condition()
+
+    arrives(1)  # and none follows
+    wait_for(lambda: len(pieces(drive)) == 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(slices, "write", lambda *_: (_ for _ in ()).throw(OSError(107, "gone")))
+        arrives(2)
+        time.sleep(0.5)  # it has failed several times
+        assert len(pieces(drive)) == 1
+    wait_for(lambda: len(pieces(drive)) == 2)  # without another reply
+    assert capsys.readouterr().out.count("could not be sealed") == 1
+
+
+def test_checking_names_each_broken_part_and_reads_no_more_than_it_may(drive):
+    for content in ("older", "newer"):
+        fill(drive, "train", a=content)
+        drive.seal("train")
+        fill(drive, "evaluate", a=content)
+        drive.seal("evaluate")
+    assert drive.check() == []
+    home = drive.root / "run"
+    _zeros(home / "evaluate/part-0002/a")
+    _cut(home / "train/part-0001" / MANIFEST)
+    found = drive.check()
+    assert [line.split(":")[0] for line in found] == [
+        "evaluate/part-0002 is broken", "train/part-0001 is broken"]  # fmt: skip
+    assert len(drive.check(limit=4)) == 1  # zeros have the right size
+
+
+def test_the_manifest_says_where_it_comes_from(tmp_path):
+    store = CheckpointStore.open("run", tmp_path, about={"recipe": "abc", "data": None})
+    fill(store, "train", a="1")
+    manifest = json.loads((store.seal("train").path / MANIFEST).read_text())
+    assert manifest["about"] == {"recipe": "abc", "data": None}
+    assert {"course_utils", "python", "openai", "torch"} <= manifest["versions"].keys()
+    assert manifest["time"].startswith("20")
+
+
+def test_nobody_else_may_read_a_run(store):
+    before = os.umask(0)
+    try:
+        work = fill(store, "train", a="1")
+        (work / "journal.jsonl").write_bytes(lines(1))
+        part = store.seal("train").path
+        modes = {path: path.stat().st_mode & 0o777 for path in [
+            store.root / "run", part, part / "a", part / MANIFEST,
+            *(store.root / "run/train/journals/journal.jsonl").iterdir()]}  # fmt: skip
+        assert not [path for path, mode in modes.items() if mode & 0o077]
+        os.chmod(store.root / "run", 0o755)  # made by an older version
+        store.local("train")
+        assert (store.root / "run").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_neither_keys_nor_half_written_files_are_sealed(store):
+    work = fill(store, "train", a="1")
+    for name in (".env", ".a.123.tmp"):
+        (work / name).write_text("x")
+    assert contents(store.seal("train").path) == {"a": "1"}
+    (work / "a\\b").write_text("1")
+    with pytest.raises(CheckpointError, match="rename it"):
+        store.seal("train")
+
+
+class Hub:
+    """Stands for huggingface_hub.HfApi: what was uploaded, or an error."""
+
+    uploaded: dict = {}
+    error = None
+
+    def __init__(self, token=None):
+        pass
+
+    def create_repo(self, repo_id, **_):
+        if self.error:
+            raise self.error
+
+    def repo_info(self, repo_id, **_):
+        from types import SimpleNamespace
+
+        return SimpleNamespace(private=True)
+
+    def create_commit(self, repo_id, operations, **_):
+        for operation in operations:
+            self.uploaded[operation.path_in_repo] = Path(operation.path_or_fileobj).read_text()
+
+
+def test_an_adapter_is_copied_to_the_hub_and_no_seal_fails_for_it(tmp_path, monkeypatch, capsys):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "uploaded", {})
+    store = CheckpointStore.open("run", tmp_path, mirror="me/adapters")
+    fill(store, "evaluate", a="1")
+    store.seal("evaluate")
+    assert Hub.uploaded == {}
+    fill(store, "train", log="1", adapter__x="weights")
+    store.seal("train")
+    assert Hub.uploaded == {"run/train/adapter/x": "weights"}
+    monkeypatch.setattr(Hub, "error", RuntimeError("Bad token hf_abcdefghijklmnopqrstu"))
+    fill(store, "train", adapter__x="newer")
+    sealed = store.seal("train")
+    assert store.latest("train") == sealed.path
+    said = capsys.readouterr().out
+    assert "not copied to the Hub" in said and "hf_abc" not in said
 
 
 def test_it_imports_no_heavy_library():

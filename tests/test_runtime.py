@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError, runtime
+from course_utils import REPO, CourseError, runtime, secrets
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.runtime import Device, MissingSecret, RestartNeeded, secret, setup, shown
 from course_utils.tasks import Task, TaskFileError, write_tasks
@@ -32,6 +32,8 @@ def bare_machine(monkeypatch, tmp_path):
     os.environ["RUNS"] = str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runtime, "REPO", tmp_path)
+    monkeypatch.setattr(secrets, "REPO", tmp_path)
+    monkeypatch.setattr(secrets, "_found", {})
     monkeypatch.setattr(runtime, "find_device", lambda: CPU)
     # Packages that other tests have loaded are not this machine's concern.
     monkeypatch.setattr(runtime, "PACKAGES", ("torch",))
@@ -210,7 +212,7 @@ def test_secret_environment_then_env_file(tmp_path):
 
 
 def test_secret_missing_says_where_to_put_it(monkeypatch):
-    monkeypatch.setattr(runtime, "_can_ask", lambda: False)
+    monkeypatch.setattr(secrets, "can_ask", lambda: False)
     with pytest.raises(MissingSecret) as error:
         secret("MY_KEY")
     assert all(word in str(error.value) for word in ("MY_KEY", "environment", ".env", "Secrets"))
@@ -218,7 +220,7 @@ def test_secret_missing_says_where_to_put_it(monkeypatch):
 
 def test_secret_asks_last_and_only_where_somebody_is(monkeypatch):
     monkeypatch.setattr(getpass, "getpass", lambda prompt: " typed ")
-    monkeypatch.setattr(runtime, "_can_ask", lambda: True)
+    monkeypatch.setattr(secrets, "can_ask", lambda: True)
     assert secret("MY_KEY") == "typed"
     with pytest.raises(MissingSecret):
         secret("MY_KEY", ask=False)
@@ -244,7 +246,7 @@ def test_colabs_secrets_fail_in_words(monkeypatch, name, base, hint):
         raise type(name, (base,), {})("internal")
 
     colab(monkeypatch, get=get)
-    monkeypatch.setattr(runtime, "_can_ask", lambda: False)
+    monkeypatch.setattr(secrets, "can_ask", lambda: False)
     with pytest.raises(MissingSecret, match=hint):
         secret("MY_KEY")
     colab(monkeypatch, get=lambda key: "from-colab")

@@ -1,0 +1,133 @@
+"""Keys: where they are found, and how they are kept out of everything that is shown or stored.
+
+`secret` is the one way to a key. `scrub` takes keys out of a text; every CourseError passes through
+it, and so does every line of a journal, because a server may send back the very key it refuses.
+Taught in 01, section 1.
+"""
+
+import getpass
+import os
+import re
+import sys
+from pathlib import Path
+
+from course_utils import REPO, CourseError
+from course_utils.colab import colab_secret, on_colab
+
+_NAMES = re.compile(r"(?i)(?:\w*_)?(?:KEY|TOKEN|SECRET|PASSWORD)|NAVER_CLIENT_\w+")
+_SHORTEST = 8  # a shorter value, such as "none", is no key and would be found in any text
+_PATTERNS = (
+    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+@"), "[secret]@"),  # http://user:password@proxy
+    (re.compile(r"\bsk-[\w*-]{8,}|\bhf_[A-Za-z0-9*]{16,}"), "[secret]"),
+    (re.compile(r"(?i)(?<=\bbearer )[\w*.~+/=-]{6,}"), "[secret]"),
+)
+_found: dict[str, str] = {}  # keys that did not come from the environment: their values and names
+
+
+class MissingSecret(CourseError):
+    """A key that is in none of the places where the course looks; the message says which."""
+
+
+def secret(name: str, *, ask: bool = True) -> str:
+    """Return a key from the environment, a .env file, Colab's secrets or, at last, a prompt.
+
+    The value is never printed or stored. Raises MissingSecret, which says what to do.
+    """
+    if value := os.environ.get(name):
+        return value
+    problem = ""
+    value = _from_env_file(name)
+    if not value and on_colab():
+        value, problem = colab_secret(name)
+    if not value and ask and can_ask():
+        try:
+            value = getpass.getpass(f"{name}: ").strip()
+        except Exception:  # a front end that cannot ask raises its own kind of error
+            pass
+    if not value:
+        raise MissingSecret(
+            f"{name} is not set: put it into the environment, into a line '{name}=...' of the file "
+            ".env, or on Colab into Secrets (the key icon) with notebook access switched on."
+            f"{problem}"
+        )
+    _found[value] = name
+    return value
+
+
+def has_secret(name: str) -> bool:
+    """Return whether a key can be found without asking for it."""
+    try:
+        return bool(secret(name, ask=False))
+    except MissingSecret:
+        return False
+
+
+def scrub(text: str) -> str:
+    """Return a text without keys: those known here, and whatever looks like one.
+
+    >>> scrub("Incorrect API key provided: sk-12345678")
+    'Incorrect API key provided: [secret]'
+    """
+    text = scrub_known(text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def scrub_known(text: str) -> str:
+    """Return a text without the keys of the environment and those that `secret` has returned."""
+    environment = {value: name for name, value in os.environ.items() if _NAMES.fullmatch(name)}
+    known = environment | _found
+    for value in sorted(known, key=len, reverse=True):  # one may be the beginning of another
+        if len(value) >= _SHORTEST and value in text:
+            text = text.replace(value, f"[{known[value]}]")
+    return text
+
+
+def scrub_notebook_errors() -> None:
+    """Keep keys out of the tracebacks that a notebook saves, whoever raised the error."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    shown = getattr(shell, "_showtraceback", None)
+    if shown is None or hasattr(shown, "scrubs"):
+        return
+
+    def show(kind, error, lines):
+        clean = scrub(str(error))
+        shown(kind, error if clean == str(error) else Exception(clean), [*map(scrub, lines)])
+
+    show.scrubs = True
+    shell._showtraceback = show
+
+
+def can_ask() -> bool:
+    """Return whether somebody is there to type: a terminal, or a notebook with a keyboard."""
+    if ipython := sys.modules.get("IPython"):
+        kernel = getattr(ipython.get_ipython(), "kernel", None)
+        if kernel is not None:
+            return bool(getattr(kernel, "_allow_stdin", False))
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _from_env_file(name: str) -> str | None:
+    for folder in (Path.cwd(), REPO):
+        path = folder / ".env"
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            continue
+        for line in text.splitlines():
+            key, equals, value = line.strip().removeprefix("export ").partition("=")
+            if equals and key.strip() == name and (value := value.strip().strip("\"'")):
+                _warn_if_open(path)
+                return value
+    return None
+
+
+def _warn_if_open(path: Path) -> None:
+    if os.name == "posix" and path.stat().st_mode & 0o077 and str(path) not in _warned:
+        _warned.add(str(path))
+        print(f"Others on this machine can read your keys: run `chmod 600 {path.name}`.")
+
+
+_warned: set[str] = set()

@@ -1,0 +1,157 @@
+"""A journal on Drive: slices that are never rewritten, each named by its own checksum.
+
+    journals/journal.jsonl/0001-81230-3f0a...
+    journals/journal.jsonl/0002-40712-9c41...
+
+A journal only grows, so a seal adds one slice with the lines since the last. A slice is believed
+when its bytes have the checksum in its name: it needs no manifest, and one that is broken takes
+nothing from the others, for every line of a journal stands alone. Put together in order they are
+the journal again.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from course_utils.parts import (
+    is_safe,
+    open_private,
+    private_folder,
+    sync_folder,
+    temporary_folder,
+    write,
+)
+
+FOLDER = "journals"
+
+_JOURNAL = re.compile(r"(?:.*/)?[^/]*(?:journal|batch)[^/]*\.jsonl")
+_NAME = re.compile(r"(\d{4,})-(\d+)-([0-9a-f]{64})")
+_adding = threading.Lock()  # the loop's timer and the end of a step may seal at once
+
+
+@dataclass(frozen=True, order=True)
+class Slice:
+    """One file of a journal: its number, size and checksum, all of them in its name."""
+
+    number: int
+    bytes: int
+    sha256: str
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """The slice at this path, or None if the name is none of a slice."""
+        match = _NAME.fullmatch(path.name)
+        return cls(int(match[1]), int(match[2]), match[3], path) if match else None
+
+    def read(self) -> bytes | None:
+        """Its content, or None unless it is what the name says."""
+        try:
+            if self.path.is_symlink() or self.path.stat().st_size != self.bytes:
+                return None
+            data = self.path.read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == self.sha256 else None
+
+    def looks_whole(self) -> bool:
+        """Whether it is there with its size; reads nothing."""
+        try:
+            return self.path.stat().st_size == self.bytes
+        except OSError:
+            return False
+
+
+def is_journal(name: str) -> bool:
+    """Whether a file of a working folder only ever grows, by its name."""
+    return bool(_JOURNAL.fullmatch(name))
+
+
+def journals(home: Path) -> Iterator[str]:
+    """The names of the journals that have slices in a step's folder."""
+    top = home / FOLDER
+    for folder, _, names in os.walk(top):
+        name = Path(folder).relative_to(top).as_posix()
+        if is_journal(name) and is_safe(name) and any(map(_NAME.fullmatch, names)):
+            yield name
+
+
+def slices(home: Path, name: str) -> list[Slice]:
+    """The slices of a journal, in order; not one is read."""
+    try:
+        found = map(Slice.of, (home / FOLDER / name).iterdir())
+        return sorted(filter(None, found))
+    except FileNotFoundError:
+        return []
+
+
+def add(journal: Path, home: Path, name: str) -> list[str]:
+    """Seal what a journal has gained, and return the names of all the slices it consists of.
+
+    A slice that is gone or has lost bytes is written again: the journal here still has them. Only
+    whole lines are sealed; the last may still be on its way.
+    """
+    with _adding:
+        data = journal.read_bytes()
+        data = data[: data.rfind(b"\n") + 1]
+        there = slices(home, name)
+        used, start = [], 0
+        for piece in there:
+            content = data[start : start + piece.bytes]
+            if len(content) == piece.bytes and _sha256(content) == piece.sha256:
+                if not piece.looks_whole():
+                    _write(home, name, piece.path.name, content)
+                used.append(piece.path.name)
+                start += piece.bytes
+        if rest := data[start:]:
+            number = max((piece.number for piece in there), default=0) + 1
+            used.append(f"{number:04d}-{len(rest)}-{_sha256(rest)}")
+            _write(home, name, used[-1], rest)
+        return used
+
+
+def put_together(home: Path, name: str, target: Path) -> list[str]:
+    """Write a journal from its whole slices, and return the names of those that are broken."""
+    broken, content = [], []
+    for piece in slices(home, name):
+        data = piece.read()
+        broken.append(piece.path.name) if data is None else content.append(data)
+    if content:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with open_private(temporary) as file:
+                file.write(b"".join(content))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return broken
+
+
+def remove(home: Path, name: str, names: set[str]) -> None:
+    """Remove slices that nothing needs any more."""
+    for slice_name in names:
+        if _NAME.fullmatch(slice_name) and is_safe(name):
+            with contextlib.suppress(OSError):
+                (home / FOLDER / name / slice_name).unlink()
+
+
+def _write(home: Path, name: str, slice_name: str, data: bytes) -> None:
+    folder = home / FOLDER / name
+    private_folder(folder)
+    with temporary_folder(home) as temporary:
+        write(temporary / slice_name, data)
+        os.replace(temporary / slice_name, folder / slice_name)
+    sync_folder(folder)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
