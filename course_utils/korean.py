@@ -10,6 +10,7 @@ Loading its model takes one to two seconds, so it is loaded by the first text th
 
 import re
 import threading
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,6 +38,48 @@ def hangul_share(text: str) -> float:
     """
     letters = sum(character.isalpha() for character in text)
     return len(_HANGUL.findall(text)) / letters if letters else 0.0
+
+
+def hangul_ratio(text: str) -> float:
+    """The share of Hangul among the letters of a text's prose, 0 if it has no letter.
+
+    Code blocks, inline code, addresses and numbers are left out: an answer in Korean that shows a
+    program is Korean. "`pip install`로 설치하세요." -> 1.0
+    """
+    return hangul_share(_NO_PROSE.sub(" ", text))
+
+
+def language_flag(text: str, answer_lang: str = "ko") -> str | None:
+    """Why an answer looks as if it were not in the language asked for, or None.
+
+    A flag to show beside a score, never a score: a name or a quotation may be right as it is.
+    Knows "ko", "en", "ja" and "zh" by their letters; of "code" and "json" it only says when nothing
+    was written. "Seoul is the capital." -> "mostly not Korean: 0% Hangul"
+    """
+    if not text.strip():
+        return "empty answer"
+    if answer_lang in ("code", "json"):
+        return None
+    if answer_lang not in _LETTERS:
+        return f"not checked: no rule for the language {answer_lang!r}"
+    language, name, scripts = _LETTERS[answer_lang]
+    letters = [character for character in _NO_PROSE.sub(" ", text) if character.isalpha()]
+    share = sum(unicodedata.name(c, "").startswith(scripts) for c in letters) / (len(letters) or 1)
+    if not letters or share >= 0.5:
+        return None
+    return f"mostly not {language}: {share:.0%} {name}"
+
+
+_NO_PROSE = re.compile(
+    r"^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)[`~]*\s*$|\Z)|`[^`\n]+`|(?:https?://|www\.)\S+",
+    re.DOTALL | re.MULTILINE,
+)
+_LETTERS = {  # language, what its letters are called, how their names in Unicode begin
+    "ko": ("Korean", "Hangul", ("HANGUL",)),
+    "en": ("English", "Latin letters", ("LATIN",)),
+    "ja": ("Japanese", "kana and kanji", ("HIRAGANA", "KATAKANA", "CJK")),
+    "zh": ("Chinese", "Chinese characters", ("CJK",)),
+}
 
 
 def _analyser():

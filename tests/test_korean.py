@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.korean import hangul_share, verb_object
+from course_utils import REPO
+from course_utils.korean import hangul_ratio, hangul_share, language_flag, verb_object
+from course_utils.tasks import read_jsonl
 
 BY_HAND = {
     # as the seeds are written
@@ -121,3 +123,65 @@ def test_threads_share_one_analyser():
 def test_the_share_of_hangul():
     assert hangul_share("Python 설치") == 0.25
     assert hangul_share("123 !?") == 0
+
+
+CODE = "```python\nfor name in names:\n    print(name)\n```"
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [
+        ("", 0.0),
+        ("2026년 11월 21일", 1.0),
+        ("Python 설치", 0.25),
+        (f"이렇게 쓰세요.\n\n{CODE}\n\n끝입니다.", 1.0),
+        (f"{CODE}", 0.0),
+        ("끝나지 않은 코드입니다.\n```\nprint(1)\n", 1.0),
+        ("`pip install`로 설치하세요.", 1.0),
+        ("https://example.org/path 를 보세요.", 1.0),
+        ("ㅋㅋ", 1.0),
+    ],
+)
+def test_hangul_ratio_of_the_prose(text, ratio):
+    assert hangul_ratio(text) == ratio
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "flag"),
+    [
+        ("서울입니다.", "ko", None),
+        ("Seoul is the capital.", "ko", "mostly not Korean: 0% Hangul"),
+        ("정답은 Mississippi River", "ko", "mostly not Korean: 16% Hangul"),
+        ("42", "ko", None),
+        ("🙂!", "en", None),
+        (f"{CODE}\n위의 코드를 쓰세요.", "ko", None),
+        ("  \n", "ko", "empty answer"),
+        ("", "code", "empty answer"),
+        # A right English answer to a question in English is never a fault (FACTS 6.13).
+        ("Seoul is the capital.", "en", None),
+        ("서울입니다.", "en", "mostly not English: 0% Latin letters"),
+        ("東京は日本の首都です。", "ja", None),
+        ("도쿄입니다.", "ja", "mostly not Japanese: 0% kana and kanji"),
+        ("東京は日本の首都です。", "ko", "mostly not Korean: 0% Hangul"),
+        ("首都是北京。", "zh", None),
+        ("print(1)", "code", None),
+        ('{"a": 1}', "json", None),
+        ("bonjour", "kr", "not checked: no rule for the language 'kr'"),
+    ],
+)
+def test_language_flags(text, lang, flag):
+    assert language_flag(text, lang) == flag
+
+
+def test_no_reference_of_the_evaluation_tasks_is_flagged():
+    rows = [row for row in read_jsonl(REPO / "data" / "eval_tasks.jsonl") if row["output"]]
+    assert len(rows) > 80
+    flags = {row["id"]: language_flag(row["output"], row["answer_lang"]) for row in rows}
+    assert {id: flag for id, flag in flags.items() if flag} == {}
+
+
+@given(st.text())
+def test_any_text_gets_a_ratio_and_a_flag(text):
+    assert 0 <= hangul_ratio(text) <= 1
+    assert (language_flag(text, "code") is None) == bool(text.strip())
+    language_flag(text, "ko")
