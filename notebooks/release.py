@@ -83,7 +83,8 @@ def main(arguments: list[str]) -> int:
         print(reason, file=sys.stderr)
         return 1
     changed = release(*arguments)
-    print(*(path.relative_to(REPO) for path in changed), sep="\n")
+    for path in changed:
+        print(path.relative_to(REPO))
     repo, tag = arguments
     print(f"{len(changed)} files now say {repo} {tag}. Next: make test, then commit, then")
     print(f"  git tag {tag} && git push https://github.com/{repo} HEAD {tag}")
