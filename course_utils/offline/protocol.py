@@ -7,12 +7,13 @@ REFUSED_KEY = "refused"
 
 
 class ApiError(Exception):
-    """An error in OpenAI's form."""
+    """An error in OpenAI's form; a `patient` 429 says how long to wait."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, param: str = ""):
+    def __init__(self, status: int, message: str, code: str | None = None, param: str = "",
+                 *, patient: bool = True):
         super().__init__(message)
         kind = {429: "rate_limit_error", 500: "server_error"}.get(status, "invalid_request_error")
-        self.status = status
+        self.status, self.patient = status, patient
         self.error = {"message": message, "type": kind, "param": param or None, "code": code}
 
 

@@ -44,14 +44,29 @@ from course_utils.offline.simulated import (
 
 HOST = "127.0.0.1"
 CHARACTERS_PER_TOKEN = 2
+FAULTS = {
+    "429": "too many requests, with Retry-After",
+    "500": "a server error",
+    "drop": "a reply that breaks off after its first bytes",
+    "429-bare": "too many requests, without Retry-After",
+    "reset": "a connection that is reset before the reply",
+    "timeout": "no reply for --hang seconds",
+    "half": "half of the reply's body",
+    "html": "a page of HTML where JSON belongs",
+    "empty": "a reply without choices",
+    "filter": "a content filter took the text; the same request meets it every time",
+}
+USUAL = ("429", "500", "drop")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line sets: seconds (`latency`, `batch_seconds`, `batch_window`), shares."""
+    """What the command line sets: shares, and seconds (`latency`, `hang`, `batch_...`)."""
 
     latency: float = 0.0
     faults: float = 0.0
+    fault_kinds: tuple[str, ...] = USUAL
+    hang: float = 5.0
     seed: int = 0
     refuse_max_tokens: bool = False
     log: str | None = None
@@ -159,28 +174,67 @@ def _check(body: Any, settings: Settings) -> None:
 class Dropped(Response):
     """A reply that breaks off: the server closes the connection after the first bytes."""
 
+    def __init__(self, first: bytes = b'{"id": "chat'):
+        super().__init__()
+        self.first = first
+
     async def __call__(self, scope, receive, send) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+        length = str(2 * len(self.first) + 1000).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b'{"id": "chat', "more_body": True})
+        await send({"type": "http.response.body", "body": self.first, "more_body": True})
+
+
+class Reset(Response):
+    """No reply at all: the connection is reset."""
+
+    async def __call__(self, scope, receive, send) -> None:
+        send.__self__.transport.abort()  # the cycle of uvicorn's h11, which main() asks for
 
 
 def make_app(settings: Settings) -> Starlette:
     """The application; `settings` decide everything but the count of attempts at each request."""
     attempts: Counter[str] = Counter()
 
-    def strike(name: str) -> bool:
-        """Whether the reply to this attempt is to break off; raises ApiError for other faults."""
+    def strike(name: str) -> str | None:
+        """The fault that this attempt meets; raises ApiError for those that are an error."""
         attempts[name] += 1
         # Each attempt draws anew, so whoever tries again gets through, and does so in every run.
         rng = random.Random(f"fault/{settings.seed}/{name}/{attempts[name]}")
-        fault = rng.choice(["429", "500", "drop"]) if rng.random() < settings.faults else None
+        fault = rng.choice(settings.fault_kinds) if rng.random() < settings.faults else None
+        if fault == "filter" or fault is None:  # a filter goes by what is asked, not by chance
+            rng = random.Random(f"filter/{settings.seed}/{name}")
+            share = settings.faults * settings.fault_kinds.count("filter")
+            fault = "filter" if rng.random() < share / len(settings.fault_kinds) else None
         _log(settings.log, {"request": name, "attempt": attempts[name], "fault": fault})
-        if fault == "429":
-            raise ApiError(429, "Rate limit reached (simulated): try again.", "rate_limit_exceeded")
+        if fault in ("429", "429-bare"):
+            message = "Rate limit reached (simulated): try again."
+            raise ApiError(429, message, "rate_limit_exceeded", patient=fault == "429")
         if fault == "500":
             raise ApiError(500, "The server had an error (simulated): try again.")
-        return fault == "drop"
+        return fault
+
+    async def spoilt(fault: str, reply: dict[str, Any]) -> Response:
+        """A reply as the fault leaves it."""
+        whole = json.dumps(reply).encode()
+        if fault == "timeout":
+            await asyncio.sleep(settings.hang)
+        elif fault == "empty":
+            reply["choices"] = []
+        elif fault == "filter":
+            reply["choices"][0]["message"]["content"] = None
+            reply["choices"][0]["finish_reason"] = "content_filter"
+            reply["usage"]["completion_tokens"] = 0
+        elif fault == "html":
+            page = "<html><body><h1>502 Bad Gateway</h1>nginx (simulated)</body></html>"
+            return Response(page, media_type="text/html")
+        elif fault == "reset":
+            return Reset()
+        elif fault == "half":
+            return Dropped(whole[: len(whole) // 2])
+        elif fault == "drop":
+            return Dropped()
+        return JSONResponse(reply)
 
     async def list_models(request: Request) -> Response:
         authorize(request)
@@ -194,11 +248,13 @@ def make_app(settings: Settings) -> Starlette:
         except ValueError:
             raise ApiError(400, "The request body is not valid JSON.") from None
         await asyncio.sleep(settings.latency)
-        return Dropped() if strike(_digest(body)) else JSONResponse(complete(body, settings))
+        fault = strike(_digest(body))
+        reply = complete(body, settings)
+        return await spoilt(fault, reply) if fault else JSONResponse(reply)
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
         """One line of a batch."""
-        if strike(_digest(body)):
+        if strike(_digest(body)) not in (None, "filter"):
             raise ApiError(500, "The server had an error (simulated): submit it again.")
         return complete(body, settings)
 
@@ -207,9 +263,9 @@ def make_app(settings: Settings) -> Starlette:
         async def handled(request: Request) -> Response:
             authorize(request)
             await asyncio.sleep(settings.latency)
-            drop = strike(f"{request.method} {request.url.path}")
+            broken = strike(f"{request.method} {request.url.path}") not in (None, "filter")
             response = await handle(request)
-            return Dropped() if drop else response
+            return Dropped() if broken else response
 
         return handled
 
@@ -219,7 +275,8 @@ def make_app(settings: Settings) -> Starlette:
             error = ApiError(error.status_code, f"Unknown request URL: {address}.")
         elif not isinstance(error, ApiError):
             error = ApiError(500, f"The simulation itself failed, which is a bug: {error!r}")
-        waits = {"retry-after": "1", "retry-after-ms": "50"} if error.status == 429 else None
+        waits = {"retry-after": "1", "retry-after-ms": "50"}
+        waits = waits if error.status == 429 and error.patient else None
         return JSONResponse({"error": error.error}, error.status, waits)
 
     routes = [
@@ -273,6 +330,12 @@ def _share(text: str) -> float:
     return value
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    if unknown := set(kinds := tuple(text.split(","))) - set(FAULTS):
+        raise argparse.ArgumentTypeError(f"knows no {', '.join(sorted(unknown))}")
+    return kinds
+
+
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
     traits = JudgeTraits()
     parser = argparse.ArgumentParser(
@@ -284,7 +347,10 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
     add("--port", type=int, default=8000, help="0 picks a free one (default %(default)s)")
     add("--latency", type=float, default=0.0, metavar="S", help="seconds before each reply")
     add("--faults", type=_share, default=0.0, metavar="RATE",
-        help="share of attempts answered with 429, 500 or a dropped connection")  # fmt: skip
+        help="share of attempts that meet a fault")  # fmt: skip
+    add("--fault-kinds", type=_kinds, default=USUAL, metavar="KIND,KIND",
+        help=f"which of {', '.join(FAULTS)} (default {','.join(USUAL)})")
+    add("--hang", type=float, default=5.0, metavar="S", help="how long a timeout takes")
     add("--position-bias", type=_share, default=traits.position_bias, metavar="B",
         help="how often the judge names the first of two equals (default %(default)s)")  # fmt: skip
     add("--noise", type=_share, default=traits.noise, metavar="E",
@@ -302,6 +368,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
     settings = Settings(
         latency=options.latency,
         faults=options.faults,
+        fault_kinds=options.fault_kinds,
+        hang=options.hang,
         seed=options.seed,
         refuse_max_tokens=options.refuse_max_tokens,
         log=options.log,
