@@ -41,8 +41,8 @@ setup: ## install everything into .venv
 course: setup ## run the whole course: data -> model -> judgment, then print the report
 	@$(RUN) notebooks/run.py --recipe "$(RECIPE)" $(DATA_OPTION)
 
-test: setup ## run the tests
-	@$(RUN) -m pytest
+test: setup ## run the tests, two files at a time
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill the course at many places and check that nothing is lost (slow)
 	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py
