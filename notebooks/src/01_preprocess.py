@@ -1242,3 +1242,373 @@ for path in sorted(folder.iterdir()):
 # out of the journal? (The simulated teacher's letters change, but it does not follow you into your field.)
 #
 # Next is [02 Train](02_train.ipynb): these tasks become tokens, and you decide **which of the tokens to teach**.
+
+# %% [markdown] lang="ko"
+# ## 연습
+#
+# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+#
+# 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
+# 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
+
+# %% [markdown] lang="en" of="80cef5b1"
+# ## Exercises
+#
+# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+#
+# Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
+# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+
+# %% [markdown] lang="ko"
+# ### 연습 1. 번호 붙은 과제 하나 읽기
+#
+# ★★ · 약 15분 · 2절
+#
+# 과제 하나의 글을 받아, 들어 있는 칸만 담은 딕셔너리를 돌려주는 `read_item`을 쓰세요.
+#
+# - 이름표는 줄의 맨 앞에 있고 `4. 지시문:`, `4. 입력:`, `4. 출력:` 꼴입니다. 번호는 과제마다 다르지만 한 과제 안에서는 같습니다.
+# - 키는 `instruction`, `input`, `output`입니다. **빠진 칸은 키가 없어야 합니다.** 값이 `<noinput>`이면 빈 문자열입니다.
+# - 값은 다음 이름표 앞까지이고, 여러 줄일 수 있습니다. 앞뒤 공백은 지웁니다.
+#
+# ```text
+# 6. 지시문: 글을 요약해 주세요.
+# 6. 출력: 요약할 글이 없습니다.
+# ```
+#
+# 이 글에서는 `{"instruction": "글을 요약해 주세요.", "output": "요약할 글이 없습니다."}`가 나옵니다.
+
+# %% [markdown] lang="en" of="8c29f0e8"
+# ### Exercise 1. Read one numbered item
+#
+# ★★ · about 15 minutes · section 2
+#
+# Write `read_item`: it takes the text of one item and returns a dictionary with those fields that are there.
+#
+# - A label begins a line: `4. 지시문:` (instruction), `4. 입력:` (input) or `4. 출력:` (output). Numbers differ from item to item and are the same within one.
+# - Keys are `instruction`, `input`, `output`. **A missing field has no key.** The value `<noinput>` becomes an empty string.
+# - A value reaches to the next label and may have several lines, without the space around it.
+#
+# ```text
+# 6. 지시문: 글을 요약해 주세요.
+# 6. 출력: 요약할 글이 없습니다.
+# ```
+#
+# gives `{"instruction": "글을 요약해 주세요.", "output": "요약할 글이 없습니다."}`.
+
+# %%
+def read_item(text):
+    """The fields of one numbered item: {"instruction": ..., "input": ..., "output": ...}."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("01.1", read_item)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# import re
+#
+# NAMES = {"지시문": "instruction", "입력": "input", "출력": "output"}
+#
+#
+# def read_item(text):
+#     first = re.match(r"(\d+)\.", text)
+#     if not first:
+#         return {}
+#     label = rf"^{first[1]}\. (지시문|입력|출력):"
+#     _, *parts = re.split(label, text, flags=re.MULTILINE)  # name, value, name, value, ...
+#     fields = {NAMES[name]: value.strip() for name, value in zip(parts[::2], parts[1::2])}
+#     if fields.get("input") == "<noinput>":
+#         fields["input"] = ""
+#     return fields
+# ```
+#
+# 번호를 이름표에 넣은 것이 요령입니다. 그래서 출력 속의 `1. 입력: 자료를 모읍니다.` 같은 줄이 값으로 남습니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="abd163df"
+# <details><summary>Solution</summary>
+#
+# ```python
+# import re
+#
+# NAMES = {"지시문": "instruction", "입력": "input", "출력": "output"}
+#
+#
+# def read_item(text):
+#     first = re.match(r"(\d+)\.", text)
+#     if not first:
+#         return {}
+#     label = rf"^{first[1]}\. (지시문|입력|출력):"
+#     _, *parts = re.split(label, text, flags=re.MULTILINE)  # name, value, name, value, ...
+#     fields = {NAMES[name]: value.strip() for name, value in zip(parts[::2], parts[1::2])}
+#     if fields.get("input") == "<noinput>":
+#         fields["input"] = ""
+#     return fields
+# ```
+#
+# The trick is the number in the label: a line such as `1. 입력: 자료를 모읍니다.` within an output stays part of the value.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 2. 한글의 비율
+#
+# ★ · 약 5분 · 3절
+#
+# 글의 **글자** 가운데 한글이 얼마나 되는지 0과 1 사이의 수로 돌려주세요. 글자인지는 `str.isalpha`가 정합니다. 공백, 숫자, 문장 부호는 글자가 아닙니다.
+# `ㅋ` 같은 낱자(`ㄱ`부터 `ㆎ`까지)도 한글입니다. 글자가 하나도 없으면 0.0입니다.
+#
+# 보기: `hangul_share("Python 설치")`는 글자 여덟 개 가운데 둘이 한글이므로 0.25입니다.
+
+# %% [markdown] lang="en" of="31a76c92"
+# ### Exercise 2. The share of Hangul
+#
+# ★ · about 5 minutes · section 3
+#
+# Return how much of a text's **letters** is Hangul, a number from 0 to 1. What is a letter is for `str.isalpha` to say: spaces, digits and marks are none.
+# Letters by themselves such as `ㅋ` (from `ㄱ` to `ㆎ`) are Hangul as well. Without any letter it is 0.0.
+#
+# Example: of the eight letters of `hangul_share("Python 설치")` two are Hangul, so it is 0.25.
+
+# %%
+def hangul_share(text):
+    """The share of Hangul among the letters of a text, from 0 to 1."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("01.2", hangul_share)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def hangul_share(text):
+#     letters = [character for character in text if character.isalpha()]
+#     hangul = [c for c in letters if "가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ"]
+#     return len(hangul) / len(letters) if letters else 0.0
+# ```
+#
+# 3절의 규칙 `not Korean`이 바로 이 값을 씁니다. 글자만 세므로 숫자가 많은 지시문도 억울하게 버려지지 않습니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="27b19115"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def hangul_share(text):
+#     letters = [character for character in text if character.isalpha()]
+#     hangul = [c for c in letters if "가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ"]
+#     return len(hangul) / len(letters) if letters else 0.0
+# ```
+#
+# The rule `not Korean` of section 3 uses this very number. Counting letters alone, it does not punish an instruction for its digits.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 3. 빠짐없이 세기
+#
+# ★★ · 약 10분 · 3절
+#
+# 과제의 목록과 규칙을 받아 **남긴 과제의 목록**과 **이유별로 버린 수**를 돌려주세요. `rules`는 `{이름: 검사}`이고, 검사는 나쁜 과제에 `True`를 돌려줍니다.
+# 규칙은 건네받은 순서대로 묻고, 먼저 걸린 하나만 이유가 됩니다. 나오지 않은 이유는 적지 않습니다.
+#
+# 보기: 과제가 셋이고 둘째만 `too short`에 걸리면 `([첫째, 셋째], {"too short": 1})`입니다.
+
+# %% [markdown] lang="en" of="9228dfc7"
+# ### Exercise 3. Count without a gap
+#
+# ★★ · about 10 minutes · section 3
+#
+# Take a list of tasks and the rules, and return **the tasks that are kept** and **how many were rejected, by reason**. `rules` is `{name: test}`, and a test is `True`
+# for a bad task. Ask the rules in the order given; the first that fires is the only reason. A reason that did not occur is not listed.
+#
+# Example: of three tasks the second alone is `too short`: `([first, third], {"too short": 1})`.
+
+# %%
+def sort_out(tasks, rules):
+    """The tasks that no rule rejects, and a dictionary: reason -> number of rejected tasks."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("01.3", sort_out)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def sort_out(tasks, rules):
+#     kept, reasons = [], {}
+#     for task in tasks:
+#         for name, is_bad in rules.items():
+#             if is_bad(task):
+#                 reasons[name] = reasons.get(name, 0) + 1
+#                 break
+#         else:  # no rule fired
+#             kept.append(task)
+#     return kept, reasons
+# ```
+#
+# 남긴 수와 버린 수를 더하면 언제나 후보의 수입니다. 5절의 깔때기가 이 등식을 확인합니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="d2b4e608"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def sort_out(tasks, rules):
+#     kept, reasons = [], {}
+#     for task in tasks:
+#         for name, is_bad in rules.items():
+#             if is_bad(task):
+#                 reasons[name] = reasons.get(name, 0) + 1
+#                 break
+#         else:  # no rule fired
+#             kept.append(task)
+#     return kept, reasons
+# ```
+#
+# What was kept and what was rejected always add up to the candidates; the funnel of section 5 asserts it.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 4. 재지 않고 빼기
+#
+# ★★★ · 약 15분 · 4절
+#
+# ROUGE-L의 F1은 $2 \cdot \mathrm{LCS} / (m + n)$입니다($m$, $n$은 두 글의 토큰 수). LCS는 두 글이 **함께 가진 토큰의 수**보다 길 수 없습니다.
+# 그러니 함께 가진 토큰이 $t(m+n)/2$를 넘지 않으면, LCS를 구하지 않고도 F1이 기준 $t$를 넘지 못한다는 것을 압니다.
+#
+# F1이 `threshold`를 **넘을 수도 있으면** `True`, 절대 넘을 수 없으면 `False`를 돌려주세요. 순서는 보지 말고, 같은 토큰이 여러 번 나오면 그만큼 셉니다.
+#
+# 보기: `may_exceed(["나", "는", "간다"], ["나", "는", "온다"], 0.5)`는 함께 가진 토큰이 둘이고 2 > 0.5 × 6 / 2이므로 `True`입니다.
+
+# %% [markdown] lang="en" of="cf21d1ba"
+# ### Exercise 4. Rule out without scoring
+#
+# ★★★ · about 15 minutes · section 4
+#
+# ROUGE-L's F1 is $2 \cdot \mathrm{LCS} / (m + n)$, where $m$ and $n$ count the tokens of both texts. An LCS cannot be longer than **the number of tokens that both share**.
+# So if they share no more than $t(m+n)/2$ tokens, F1 cannot be above the threshold $t$, and there is no need to work out the LCS.
+#
+# Return `True` if F1 **might** be above `threshold`, `False` if it cannot be. Ignore the order, and count a token as often as both have it.
+#
+# Example: `may_exceed(["나", "는", "간다"], ["나", "는", "온다"], 0.5)` shares two tokens, and 2 > 0.5 x 6 / 2, so it is `True`.
+
+# %%
+def may_exceed(a, b, threshold):
+    """Whether the ROUGE-L F1 of two token lists can be above a threshold, judged by overlap."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("01.4", may_exceed)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# from collections import Counter
+#
+#
+# def may_exceed(a, b, threshold):
+#     shared = sum((Counter(a) & Counter(b)).values())
+#     return shared > threshold * (len(a) + len(b)) / 2
+# ```
+#
+# `Counter`의 `&`는 토큰마다 적은 쪽의 수를 남깁니다. 집합으로 세면 되풀이된 토큰을 놓쳐, 버려야 할 과제가 남습니다. 빠르지만 답이 다른 필터가 되는 것입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="c36e7e5c"
+# <details><summary>Solution</summary>
+#
+# ```python
+# from collections import Counter
+#
+#
+# def may_exceed(a, b, threshold):
+#     shared = sum((Counter(a) & Counter(b)).values())
+#     return shared > threshold * (len(a) + len(b)) / 2
+# ```
+#
+# `&` of two `Counter`s keeps the smaller count of each token. Sets miss tokens that repeat, and near-duplicates stay: a filter that is fast and wrong.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 5. 52,000개의 값
+#
+# ★ · 약 5분 · 6절
+#
+# 과제 `n`개를 남기는 데 드는 달러를 어림하세요. 요청 하나는 과제를 평균 `kept`개 남기고, 프롬프트 `asked`토큰과 응답 `answered`토큰이 듭니다.
+# `price`는 (프롬프트, 응답) **백만 토큰**의 달러 값입니다. 요청은 반 번 할 수 없으니 올림하세요. `batch`이면 절반 값입니다.
+#
+# 보기: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)`는 요청이 두 번이므로 0.3입니다.
+
+# %% [markdown] lang="en" of="0ef77f31"
+# ### Exercise 5. The price of 52,000
+#
+# ★ · about 5 minutes · section 6
+#
+# Estimate the dollars it takes to keep `n` tasks. A request leaves `kept` of them on average and takes `asked` prompt tokens and `answered` completion tokens.
+# `price` is dollars for **a million** (prompt, completion) tokens. There is no half request, so round up. With `batch` it is half the price.
+#
+# Example: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)` takes two requests, so it is 0.3.
+
+# %%
+def dollars(n, kept, asked, answered, price, batch):
+    """What it costs to keep n tasks, in dollars."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("01.5", dollars)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# import math
+#
+#
+# def dollars(n, kept, asked, answered, price, batch):
+#     requests = math.ceil(n / kept)
+#     each = (asked * price[0] + answered * price[1]) / 1_000_000
+#     return requests * each / (2 if batch else 1)
+# ```
+#
+# 7절의 수(요청 하나에 몇 개가 남는지)와 여러분의 일지에 있는 토큰 수를 넣어 보세요. 가격은 제공사의 가격표에서 확인하세요.
+#
+# </details>
+
+# %% [markdown] lang="en" of="005dba50"
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+#
+# def dollars(n, kept, asked, answered, price, batch):
+#     requests = math.ceil(n / kept)
+#     each = (asked * price[0] + answered * price[1]) / 1_000_000
+#     return requests * each / (2 if batch else 1)
+# ```
+#
+# Put in the numbers of section 7 (how many a request leaves) and the tokens of your own journal. Look prices up in the provider's list.
+#
+# </details>

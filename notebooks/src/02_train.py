@@ -1155,3 +1155,369 @@ print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 # replies of a model that was taught without the chat template differ?
 #
 # Next is [03 Evaluate](03_evaluate.ipynb): how much better the model is, and how sure that is.
+
+# %% [markdown] lang="ko"
+# ## 연습
+#
+# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+#
+# 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
+# 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
+
+# %% [markdown] lang="en" of="80cef5b1"
+# ## Exercises
+#
+# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+#
+# Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
+# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+
+# %% [markdown] lang="ko"
+# ### 연습 1. 여러 번 주고받은 대화
+#
+# ★★ · 약 10분 · 3절
+#
+# 3절에서는 프롬프트 하나와 응답 하나를 가렸습니다. 대화가 여러 번 오갔다면 응답도 여럿입니다.
+# `(역할, 토큰 번호)`의 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 자리의 정답은 `-100`입니다.
+# 가르칠 토큰이 하나도 없으면 `None`을 돌려주세요.
+#
+# 보기: `mask_turns([("user", [5, 6]), ("model", [7, 1])])`은 `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`입니다.
+
+# %% [markdown] lang="en" of="e4cdb6ad"
+# ### Exercise 1. A conversation of several turns
+#
+# ★★ · about 10 minutes · section 3
+#
+# Section 3 masked one prompt and one response. A longer conversation has several responses.
+# Take a list of `(role, token ids)` and return `{"input_ids": [...], "labels": [...]}`. Only tokens of `model` are trained; everywhere else the label is `-100`.
+# Return `None` if not a single token is left to train.
+#
+# Example: `mask_turns([("user", [5, 6]), ("model", [7, 1])])` is `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`.
+
+# %%
+def mask_turns(turns):
+    """One row of a conversation in which what the model says is trained; None if that is nothing."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("02.1", mask_turns)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def mask_turns(turns):
+#     ids, labels = [], []
+#     for role, turn in turns:
+#         ids += turn
+#         labels += turn if role == "model" else [-100] * len(turn)
+#     if all(label == -100 for label in labels):
+#         return None
+#     return {"input_ids": ids, "labels": labels}
+# ```
+#
+# 번호를 찾지 않고 조각을 따라가므로, 사용자가 모델과 똑같은 말을 해도 마스크는 틀어지지 않습니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="56d17c33"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mask_turns(turns):
+#     ids, labels = [], []
+#     for role, turn in turns:
+#         ids += turn
+#         labels += turn if role == "model" else [-100] * len(turn)
+#     if all(label == -100 for label in labels):
+#         return None
+#     return {"input_ids": ids, "labels": labels}
+# ```
+#
+# It follows the segments and searches for nothing, so the mask is right even where a user says just what the model says.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 2. 경계를 넘은 토큰 고치기
+#
+# ★★ · 약 10분 · 3절
+#
+# 3절의 첫째 초안은 프롬프트의 **토큰 수**만큼 가려서, 경계를 넘어 붙은 토큰을 잃었습니다. 이어서 자른 토큰을 그대로 쓰면서 고쳐 봅니다.
+#
+# 이어서 자른 토큰의 글 `pieces`와 프롬프트의 글 `prompt`를 받아, 토큰마다 가르칠지(`True`) 가릴지(`False`)를 목록으로 돌려주세요.
+# **응답의 글자가 하나라도 들어 있으면** 가르칩니다. `pieces`를 이으면 프롬프트와 응답을 이은 글이 됩니다.
+#
+# 보기: `trained_pieces(["답변:", " 네", "."], "답변: ")`는 `[False, True, True]`입니다. 둘째 토큰에는 프롬프트의 공백과 응답의 `네`가 함께 들어 있습니다.
+
+# %% [markdown] lang="en" of="7d68b7c7"
+# ### Exercise 2. Mend the token across the border
+#
+# ★★ · about 10 minutes · section 3
+#
+# Draft 1 of section 3 masked as many **tokens** as the prompt has by itself and lost the one that had grown across the border. Mend it while keeping the tokens of the joined text.
+#
+# Take `pieces`, the texts of those tokens, and `prompt`, the prompt's text; return for each token whether it is trained (`True`) or masked (`False`).
+# A token is trained **if it holds at least one letter of the response**. Joined, `pieces` are the prompt followed by the response.
+#
+# Example: `trained_pieces(["답변:", " 네", "."], "답변: ")` is `[False, True, True]`: the second token holds the prompt's space and the response's `네`.
+
+# %%
+def trained_pieces(pieces, prompt):
+    """For each token of prompt and response together, whether it is trained."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("02.2", trained_pieces)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def trained_pieces(pieces, prompt):
+#     trained, end = [], 0
+#     for piece in pieces:
+#         end += len(piece)  # this token ends before the character number `end`
+#         trained.append(end > len(prompt))
+#     return trained
+# ```
+#
+# 4절에서 TRL이 하는 일이 이것입니다. 첫 글자를 잃지 않지만, 나중에 물을 때는 그 공백이 프롬프트 쪽의 토큰이 됩니다. 그래서 강의는 조각을 따로 자릅니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="8218a2c4"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def trained_pieces(pieces, prompt):
+#     trained, end = [], 0
+#     for piece in pieces:
+#         end += len(piece)  # this token ends before the character number `end`
+#         trained.append(end > len(prompt))
+#     return trained
+# ```
+#
+# This is what TRL does in section 4. No letter is lost, but when the model is asked later, that space is a token of the prompt. So the course cuts the segments apart.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 3. 왼쪽을 채우는 배치
+#
+# ★★ · 약 10분 · 4절
+#
+# 4절의 `collate`는 오른쪽을 채웁니다. 응답을 만들 때 쓸, **왼쪽**을 채우는 배치를 만드세요. 토큰 번호의 목록 `prompts`와 채움 번호 `pad`를 받아 목록으로 된 셋을 돌려줍니다.
+#
+# - `input_ids`: 가장 긴 것에 맞추어 왼쪽을 `pad`로 채웁니다.
+# - `attention_mask`: 진짜 토큰은 1, 채운 자리는 0입니다. **`pad`와 같은 번호가 프롬프트 안에도 있을 수 있습니다.**
+# - `position_ids`: 진짜 첫 토큰이 0입니다. 채운 자리는 0으로 둡니다.
+#
+# 보기: `pad_left([[5, 6, 7], [8]], 0)`의 `input_ids`는 `[[5, 6, 7], [0, 0, 8]]`, `attention_mask`는 `[[1, 1, 1], [0, 0, 1]]`, `position_ids`는 `[[0, 1, 2], [0, 0, 0]]`입니다.
+
+# %% [markdown] lang="en" of="57ee1553"
+# ### Exercise 3. A batch padded on the left
+#
+# ★★ · about 10 minutes · section 4
+#
+# The `collate` of section 4 pads on the right. Make a batch to generate from, padded on the **left**: take `prompts`, lists of token ids, and the id `pad`, and return three lists of lists.
+#
+# - `input_ids`: filled up with `pad` on the left, to the longest.
+# - `attention_mask`: 1 for a real token, 0 where it was filled up. **The id of `pad` may occur within a prompt, too.**
+# - `position_ids`: the first real token is 0; where it was filled up, put 0.
+#
+# Example: for `pad_left([[5, 6, 7], [8]], 0)`, `input_ids` is `[[5, 6, 7], [0, 0, 8]]`, `attention_mask` `[[1, 1, 1], [0, 0, 1]]` and `position_ids` `[[0, 1, 2], [0, 0, 0]]`.
+
+# %%
+def pad_left(prompts, pad):
+    """input_ids, attention_mask and position_ids of prompts of unequal length, as lists."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("02.3", pad_left)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def pad_left(prompts, pad):
+#     width = max(len(ids) for ids in prompts)
+#     batch = {"input_ids": [], "attention_mask": [], "position_ids": []}
+#     for ids in prompts:
+#         gap = width - len(ids)
+#         batch["input_ids"].append([pad] * gap + ids)
+#         batch["attention_mask"].append([0] * gap + [1] * len(ids))
+#         batch["position_ids"].append([0] * gap + list(range(len(ids))))
+#     return batch
+# ```
+#
+# 무엇을 채웠는지는 채운 사람이 압니다. `[i != pad for i in ids]`로 되찾으려 하면 `pad`가 eos인 모델에서 틀립니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="2c9ca341"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def pad_left(prompts, pad):
+#     width = max(len(ids) for ids in prompts)
+#     batch = {"input_ids": [], "attention_mask": [], "position_ids": []}
+#     for ids in prompts:
+#         gap = width - len(ids)
+#         batch["input_ids"].append([pad] * gap + ids)
+#         batch["attention_mask"].append([0] * gap + [1] * len(ids))
+#         batch["position_ids"].append([0] * gap + list(range(len(ids))))
+#     return batch
+# ```
+#
+# Who filled up knows what was filled up. Getting it back with `[i != pad for i in ids]` goes wrong wherever pad is eos.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 4. 창의 손실
+#
+# ★ · 약 5분 · 4절
+#
+# 기울기를 모으는 창 하나의 손실을 구하세요. `steps`에는 배치마다 **가르치는 토큰의 손실**이 목록으로 들어 있고, 배치마다 토큰의 수가 다릅니다.
+# 배치를 어떻게 나누었든 같은 값이 나와야 합니다. 창 전체에 가르치는 토큰이 없으면 `None`입니다.
+#
+# 보기: `window_loss([[4.0], [1.0, 1.0, 1.0]])`은 (4 + 1 + 1 + 1) / 4 = 1.75입니다. 평균의 평균인 2.5가 아닙니다.
+
+# %% [markdown] lang="en" of="2031f77e"
+# ### Exercise 4. The loss of a window
+#
+# ★ · about 5 minutes · section 4
+#
+# Work out the loss of one accumulation window. `steps` holds, for each step, a list of **the losses of its trained tokens**, and their numbers differ.
+# The result must be the same however the window is cut into steps. If the whole window has no trained token, it is `None`.
+#
+# Example: `window_loss([[4.0], [1.0, 1.0, 1.0]])` is (4 + 1 + 1 + 1) / 4 = 1.75, and not the mean of means, 2.5.
+
+# %%
+def window_loss(steps):
+    """The loss of an accumulation window, each trained token weighing the same."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("02.4", window_loss)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def window_loss(steps):
+#     losses = [loss for step in steps for loss in step]
+#     return sum(losses) / len(losses) if losses else None
+# ```
+#
+# 빈 창에 0을 돌려주면 손실 그림에서는 완벽한 학습으로 보입니다. 실패한 것을 숫자로 적지 마세요.
+#
+# </details>
+
+# %% [markdown] lang="en" of="50cdd886"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def window_loss(steps):
+#     losses = [loss for step in steps for loss in step]
+#     return sum(losses) / len(losses) if losses else None
+# ```
+#
+# A 0 for an empty window would look like perfect training in a loss curve. What failed must not become a number.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 5. 설정만 보고 LoRA 세기
+#
+# ★★★ · 약 15분 · 5절
+#
+# Gemma 구조의 설정 `config`와 `r`을 받아, 층마다 있는 일곱 행렬에 모두 LoRA를 붙였을 때 학습하는 파라미터의 수를 돌려주세요. 모델을 만들지 말고 셈만으로 구합니다.
+# 입력이 $n$, 출력이 $m$인 행렬 하나에는 $r(n+m)$개가 붙습니다.
+#
+# | 행렬 | 입력 → 출력 |
+# |---|---|
+# | `q_proj` | hidden → 머리의 수 × head_dim |
+# | `k_proj`, `v_proj` | hidden → **키와 값**의 머리 수 × head_dim |
+# | `o_proj` | 머리의 수 × head_dim → hidden |
+# | `gate_proj`, `up_proj` | hidden → intermediate |
+# | `down_proj` | intermediate → hidden |
+#
+# `config`의 키는 `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`입니다.
+#
+# 보기: Gemma-2B의 설정(2048, 16384, 18, 8, 1, 256)에 `r = 4`이면 4,902,912입니다.
+
+# %% [markdown] lang="en" of="88749b1b"
+# ### Exercise 5. Count LoRA from a configuration
+#
+# ★★★ · about 15 minutes · section 5
+#
+# Take the configuration `config` of a Gemma-like model and `r`, and return how many parameters are trained with LoRA on all seven matrices of every layer. Build no model: work it out.
+# Beside a matrix with $n$ inputs and $m$ outputs there are $r(n+m)$.
+#
+# | matrix | in → out |
+# |---|---|
+# | `q_proj` | hidden → heads x head_dim |
+# | `k_proj`, `v_proj` | hidden → **key and value** heads x head_dim |
+# | `o_proj` | heads x head_dim → hidden |
+# | `gate_proj`, `up_proj` | hidden → intermediate |
+# | `down_proj` | intermediate → hidden |
+#
+# The keys of `config` are `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`.
+#
+# Example: for Gemma-2B (2048, 16384, 18, 8, 1, 256) and `r = 4` it is 4,902,912.
+
+# %%
+def lora_size(config, r):
+    """The number of trained parameters with LoRA of rank r on every linear layer."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("02.5", lora_size)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def lora_size(config, r):
+#     hidden, inner = config["hidden_size"], config["intermediate_size"]
+#     query = config["num_attention_heads"] * config["head_dim"]
+#     key = config["num_key_value_heads"] * config["head_dim"]
+#     attention = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)]
+#     mlp = [(hidden, inner), (hidden, inner), (inner, hidden)]
+#     ends = sum(n + m for n, m in attention + mlp)
+#     return config["num_hidden_layers"] * r * ends
+# ```
+#
+# `hidden_size`가 머리의 수 × `head_dim`과 같다고 여기면 Gemma-2B에서는 우연히 맞고, Gemma-7B에서는 틀립니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="7c565568"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def lora_size(config, r):
+#     hidden, inner = config["hidden_size"], config["intermediate_size"]
+#     query = config["num_attention_heads"] * config["head_dim"]
+#     key = config["num_key_value_heads"] * config["head_dim"]
+#     attention = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)]
+#     mlp = [(hidden, inner), (hidden, inner), (inner, hidden)]
+#     ends = sum(n + m for n, m in attention + mlp)
+#     return config["num_hidden_layers"] * r * ends
+# ```
+#
+# To take `hidden_size` for heads x `head_dim` happens to be right for Gemma-2B and is wrong for Gemma-7B.
+#
+# </details>

@@ -1028,3 +1028,337 @@ print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a
 # 4. Do not believe that something is sharded. Look.
 #
 # Evaluation is that of [03](03_evaluate.ipynb). A larger model is asked the same: how much better is it, and how sure is that?
+
+# %% [markdown] lang="ko"
+# ## 연습
+#
+# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+#
+# 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
+# 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
+
+# %% [markdown] lang="en" of="80cef5b1"
+# ## Exercises
+#
+# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+#
+# Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
+# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+
+# %% [markdown] lang="ko"
+# ### 연습 1. 들고 있는 것
+#
+# ★ · 약 5분 · 1절
+#
+# 활성값을 뺀 나머지, 곧 가중치와 기울기와 AdamW가 GPU 한 장에서 차지하는 GiB를 셈하세요. `parameters`는 베이스 모델의 파라미터 수, `trained`는 학습하는 파라미터 수입니다.
+#
+# - 둘이 같으면 전체 미세조정입니다. 하나에 16바이트입니다.
+# - `trained`가 더 작으면 LoRA입니다. 얼린 베이스는 하나에 2바이트, **그 곁에 따로 붙은** 어댑터는 하나에 16바이트입니다.
+#
+# 1GiB는 $2^{30}$바이트입니다. 보기: `states_gib(1_000_000_000, 1_000_000_000)`은 약 14.9입니다.
+
+# %% [markdown] lang="en" of="b7b02820"
+# ### Exercise 1. What is held
+#
+# ★ · about 5 minutes · section 1
+#
+# Work out the GiB that weights, gradients and AdamW take on one GPU, activations left out. `parameters` counts those of the base model, `trained` those that are trained.
+#
+# - If both are equal, all weights are trained: 16 bytes each.
+# - If `trained` is smaller it is LoRA: 2 bytes for each of the frozen base, and 16 for each of the adapter, which stands **beside** it.
+#
+# A GiB is $2^{30}$ bytes. Example: `states_gib(1_000_000_000, 1_000_000_000)` is about 14.9.
+
+# %%
+def states_gib(parameters, trained):
+    """GiB of weights, gradients and AdamW on one GPU."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("04.1", states_gib)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def states_gib(parameters, trained):
+#     if trained == parameters:
+#         return 16 * parameters / 2**30
+#     return (2 * parameters + 16 * trained) / 2**30
+# ```
+#
+# `check`는 강의의 `estimate_memory`가 레시피에서 셈한 값과 견줍니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="1e9ae300"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def states_gib(parameters, trained):
+#     if trained == parameters:
+#         return 16 * parameters / 2**30
+#     return (2 * parameters + 16 * trained) / 2**30
+# ```
+#
+# `check` compares with what the course's `estimate_memory` works out from the recipes.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 2. 내 카드에 들어가는 레시피
+#
+# ★★ · 약 10분 · 1절
+#
+# 남은 메모리가 `gib`인 GPU **한 장**에서 돌 수 있는 레시피의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 카드가 bfloat16을 못 하면(`bfloat16=False`) bfloat16 레시피는 뺍니다.
+# `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
+#
+# 보기: 24GB로 파는 L4는 22GiB를 보여 주므로 `fitting(22, True)`입니다. 아무것도 들어가지 않으면 `[]`입니다.
+
+# %% [markdown] lang="en" of="b7874868"
+# ### Exercise 2. The recipes for my card
+#
+# ★★ · about 10 minutes · section 1
+#
+# Return the names of the recipes that run on **one** GPU with `gib` free, as a list in the order of `recipe_names()`. If the card has no bfloat16 (`bfloat16=False`), leave bfloat16 recipes out.
+# Use `load_recipe`, `estimate_memory` and `fits`.
+#
+# Example: an L4, sold as 24 GB, shows 22 GiB, so `fitting(22, True)`. Where nothing fits it is `[]`.
+
+# %%
+def fitting(gib, bfloat16):
+    """The names of the recipes that fit into one GPU with so many GiB free."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("04.2", fitting)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# from course_utils.memory import estimate_memory, fits
+# from course_utils.recipe import load_recipe, recipe_names
+#
+#
+# def fitting(gib, bfloat16):
+#     names = []
+#     for name in recipe_names():
+#         recipe = load_recipe(name)
+#         runs = bfloat16 or recipe.train.dtype != "bfloat16"
+#         if recipe.train.gpus == 1 and runs and fits(estimate_memory(recipe), gib):
+#             names.append(name)
+#     return names
+# ```
+#
+# </details>
+
+# %% [markdown] lang="en" of="e5839901"
+# <details><summary>Solution</summary>
+#
+# ```python
+# from course_utils.memory import estimate_memory, fits
+# from course_utils.recipe import load_recipe, recipe_names
+#
+#
+# def fitting(gib, bfloat16):
+#     names = []
+#     for name in recipe_names():
+#         recipe = load_recipe(name)
+#         runs = bfloat16 or recipe.train.dtype != "bfloat16"
+#         if recipe.train.gpus == 1 and runs and fits(estimate_memory(recipe), gib):
+#             names.append(name)
+#     return names
+# ```
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 3. 들어갈 때까지 반으로
+#
+# ★★ · 약 10분 · 1절
+#
+# 배치가 `batch`줄일 때 필요한 메모리가 `fixed + row * batch`GiB라고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
+# 곱은 지켜야 하므로 홀수인 배치는 더 줄이지 않습니다. 그래도 들어가지 않으면 `None`입니다.
+#
+# 보기: `shrink(10.0, 2.0, 8, 4, 22)`에서 8줄은 26GiB, 4줄은 18GiB이므로 `(4, 8)`입니다.
+
+# %% [markdown] lang="en" of="58daf40d"
+# ### Exercise 3. Halve it until it fits
+#
+# ★★ · about 10 minutes · section 1
+#
+# Suppose that a batch of `batch` rows needs `fixed + row * batch` GiB. **Halve the batch and double the accumulation `times`** until it fits into `gib`, and return `(batch, accumulation)`.
+# The product must stay, so an odd batch is not halved. If it still does not fit, return `None`.
+#
+# Example: for `shrink(10.0, 2.0, 8, 4, 22)` 8 rows need 26 GiB and 4 rows 18, so it is `(4, 8)`.
+
+# %%
+def shrink(fixed, row, batch, times, gib):
+    """The largest batch that fits with the same effective batch, and its accumulation."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("04.3", shrink)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def shrink(fixed, row, batch, times, gib):
+#     while fixed + row * batch > gib:
+#         if batch % 2:
+#             return None
+#         batch, times = batch // 2, times * 2
+#     return batch, times
+# ```
+#
+# 1절의 `what_would_fit`이 권하는 첫 단계가 이것입니다. 결과를 가장 적게 바꾸기 때문입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="d917fb72"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def shrink(fixed, row, batch, times, gib):
+#     while fixed + row * batch > gib:
+#         if batch % 2:
+#             return None
+#         batch, times = batch // 2, times * 2
+#     return batch, times
+# ```
+#
+# This is what `what_would_fit` of section 1 suggests first, because it changes the result least.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 4. GPU가 몇 장이든 128줄
+#
+# ★★ · 약 10분 · 3절
+#
+# 한 번 갱신할 때 읽는 줄이 꼭 `effective`가 되도록, GPU `gpus`장이 저마다 쓸 `(배치, 누적)`을 돌려주세요. 배치는 `most`를 넘지 않으면서 되도록 큰 것입니다.
+# 똑같이 나눌 수 없으면 `None`입니다.
+#
+# 보기: `share_rows(128, 8, 4)`는 한 장의 몫이 16줄이므로 `(4, 4)`입니다. 4 × 4 × 8 = 128.
+
+# %% [markdown] lang="en" of="87cfe330"
+# ### Exercise 4. 128 rows on any number of GPUs
+#
+# ★★ · about 10 minutes · section 3
+#
+# Return `(batch, accumulation)` for each of `gpus` GPUs so that exactly `effective` rows are behind one update. The batch is as large as possible and no larger than `most`.
+# Return `None` where the rows cannot be shared evenly.
+#
+# Example: for `share_rows(128, 8, 4)` each GPU has 16 rows, so it is `(4, 4)`: 4 x 4 x 8 = 128.
+
+# %%
+def share_rows(effective, gpus, most):
+    """Rows in a batch and batches accumulated, for each GPU."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("04.4", share_rows)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def share_rows(effective, gpus, most):
+#     rows, rest = divmod(effective, gpus)
+#     if rest:
+#         return None
+#     batch = next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+#     return batch, rows // batch
+# ```
+#
+# 학습을 시작할 때 `batch_shape`가 똑같은 셈을 합니다. `torchrun`의 `--nproc_per_node`만 바꾸어도 128줄이 지켜지는 까닭입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="46a83d56"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def share_rows(effective, gpus, most):
+#     rows, rest = divmod(effective, gpus)
+#     if rest:
+#         return None
+#     batch = next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+#     return batch, rows // batch
+# ```
+#
+# `batch_shape` does the same when a training starts: that is why changing `--nproc_per_node` of `torchrun` keeps the 128 rows.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 5. 내 조각은 어디부터
+#
+# ★★ · 약 10분 · 4절
+#
+# FSDP2는 가중치마다 첫 차원의 줄을 GPU 수로 나누어 듭니다. 조각의 크기는 `rows / gpus`를 **올림**한 것으로 모두 같고, 마지막에는 남은 만큼만 갑니다. 아무것도 남지 않을 수도 있습니다.
+# 번호가 `rank`인 GPU가 드는 줄을 `(시작, 끝)`으로 돌려주세요. 파이썬의 조각처럼 끝은 들어가지 않습니다.
+#
+# 보기: 7줄을 셋이 나누면 `(0, 3)`, `(3, 6)`, `(6, 7)`입니다. 5줄을 넷이 나누면 마지막 GPU는 `(5, 5)`, 곧 빈손입니다.
+
+# %% [markdown] lang="en" of="4a3e1476"
+# ### Exercise 5. Where my part begins
+#
+# ★★ · about 10 minutes · section 4
+#
+# FSDP2 cuts the rows of each weight's first dimension into as many parts as there are GPUs. All parts have the size `rows / gpus`, **rounded up**; the last get what is left, and that may be nothing.
+# Return the rows that GPU number `rank` holds as `(start, stop)`; as in a slice of Python, `stop` is not included.
+#
+# Example: seven rows among three are `(0, 3)`, `(3, 6)`, `(6, 7)`. Of five rows among four the last GPU has `(5, 5)`, nothing.
+
+# %%
+def own_rows(rows, gpus, rank):
+    """The rows of a weight that one GPU holds: the first, and the one after the last."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("04.5", own_rows)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# import math
+#
+#
+# def own_rows(rows, gpus, rank):
+#     size = math.ceil(rows / gpus)
+#     return min(rank * size, rows), min((rank + 1) * size, rows)
+# ```
+#
+# `torch.chunk`가 나누는 방식입니다. 4절에서 두 프로세스가 **정확히 반**씩 든 것은 그 작은 모델의 줄이 모두 짝수였기 때문입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="e1577e8d"
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+#
+# def own_rows(rows, gpus, rank):
+#     size = math.ceil(rows / gpus)
+#     return min(rank * size, rows), min((rank + 1) * size, rows)
+# ```
+#
+# This is how `torch.chunk` cuts. That two processes held **exactly half** in section 4 is because all rows of that small model are even in number.
+#
+# </details>

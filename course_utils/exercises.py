@@ -1,0 +1,429 @@
+# ruff: noqa: E501 - a hint is one line a sentence, in two languages
+"""The exercises of the notebooks: for each one its inputs, the right results, and hints.
+
+The functions here are named as the student's; each yields its inputs, easy ones first, so that the
+first that goes wrong is a small one. Right results come from the course's own code where it has
+the function, from a few lines otherwise. `practice.check` asks them.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from course_utils.practice import Case, Hint
+
+Cases = Iterator[Case]
+EXERCISES: dict[str, Callable[[], Cases]] = {}
+
+
+def exercise(number: str) -> Callable[[Callable[[], Cases]], Callable[[], Cases]]:
+    """Register the inputs of an exercise under its number, "01.2"."""
+
+    def register(cases: Callable[[], Cases]) -> Callable[[], Cases]:
+        EXERCISES[number] = cases
+        return cases
+
+    return register
+
+
+# ---------------------------------------------------------------- 01 preprocess
+
+
+@exercise("01.1")
+def read_item() -> Cases:
+    from course_utils.candidates import read_fields
+
+    def case(text: str, ko: str, en: str) -> Case:
+        return Case((text,), read_fields(text), Hint(ko, en))
+
+    whole = "4. 지시문: 뜻을 설명해 주세요.\n4. 입력: 전세\n4. 출력: 집을 빌리는 방식입니다."
+    yield case(whole, "이름표는 '4. 지시문:'처럼 줄의 맨 앞에 있습니다. 값의 앞뒤 공백은 지웁니다.",
+               "A label such as '4. 지시문:' begins a line; values have no space around them.")
+    yield case("5. 지시문: 인사말을 써 주세요.\n5. 입력: <noinput>\n5. 출력: 안녕하세요.",
+               "<noinput>은 '입력이 없다'는 말입니다. 값은 빈 문자열입니다.",
+               "<noinput> says that there is no input: the value is an empty string.")
+    missing = ("빠진 칸은 빈 문자열이 아니라 아예 없는 키입니다. '없다'와 '적지 않았다'는 다릅니다.",
+               "A field that is missing has no key at all: not the same as an empty one.")
+    yield case("6. 지시문: 글을 요약해 주세요.\n6. 출력: 요약할 글이 없습니다.", *missing)
+    yield case("7. 지시문: 세 문장으로 자기소개를", *missing)
+    yield case("", *missing)
+    yield case("8. 지시문: 시를 써 주세요.\n8. 입력: <noinput>\n8. 출력: 봄이 오면\n꽃이 핀다",
+               "값은 여러 줄일 수 있습니다. 다음 이름표가 나올 때까지가 값입니다.",
+               "A value may have several lines: it ends where the next label begins.")
+    yield case("9. 지시문: '출력: 3'이 무슨 뜻인지 알려 주세요.\n9. 입력: <noinput>\n9. 출력: 결과입니다.",
+               "줄 가운데에 있는 '출력:'은 이름표가 아니라 글입니다.",
+               "'출력:' in the middle of a line is text, not a label.")
+    yield case("2. 지시문: 순서를 써 주세요.\n2. 입력: <noinput>\n2. 출력: 아래와 같습니다.\n1. 입력: 자료를 모읍니다.",
+               "이름표의 번호는 그 과제의 번호와 같아야 합니다. 다른 번호가 붙은 줄은 값의 일부입니다.",
+               "A label has the number of its item; a line with another number is part of a value.")
+    draw = random.Random(1)
+    for number in range(10, 25):
+        values = {"지시문": "다음 글을 고쳐 주세요.", "입력": draw.choice(["<noinput>", "밥 먹었어?"]),
+                  "출력": draw.choice(["네.", "식사하셨어요?\n안녕하세요."])}  # fmt: skip
+        there = draw.sample(list(values), draw.randint(1, 3))
+        lines = [f"{number}. {name}: {values[name]}" for name in values if name in there]
+        yield case("\n".join(lines), *missing)
+
+
+@exercise("01.2")
+def hangul_share() -> Cases:
+    from course_utils.korean import hangul_share as share
+
+    def case(text: str, ko: str, en: str) -> Case:
+        return Case((text,), share(text), Hint(ko, en))
+
+    letters = ("글자만 셉니다. 공백과 숫자와 문장 부호는 나누는 수에도 들어가지 않습니다.",
+               "Count letters alone: spaces, digits and marks are not in the divisor either.")
+    yield case("안녕하세요", *letters)
+    yield case("Python 설치", *letters)
+    yield case("오늘은 3월 2일!", *letters)
+    for text in ("", "12 + 30 = ?"):
+        yield case(text, "글자가 하나도 없으면 나눌 수 없습니다. 그때는 0.0입니다.",
+                   "Without a letter there is nothing to divide by: 0.0 then.")
+    yield case("ㅋㅋ 네", "'ㅋ' 같은 낱자도 한글입니다. 가~힣 밖에 있습니다.",
+               "A letter by itself such as ㅋ is Hangul, too, and lies outside 가 to 힣.")
+    yield case("漢字와 한글", "한자도 글자입니다. str.isalpha가 무엇을 글자로 치는지 보세요.",
+               "Chinese characters are letters: look at what str.isalpha takes for one.")
+    draw = random.Random(2)
+    for length in range(1, 16):
+        yield case("".join(draw.choices("가나ㄱab 1.漢", k=length)), *letters)
+
+
+@exercise("01.3")
+def sort_out() -> Cases:
+    from course_utils.rules import RULES
+    from course_utils.tasks import Task
+
+    names = ("missing field", "too short", "not Korean", "leading punctuation")
+    rules = {name: RULES[name].test for name in names}
+
+    def case(tasks: list[Task], rules: dict, ko: str, en: str) -> Case:
+        reasons = [next((n for n, test in rules.items() if test(task)), None) for task in tasks]
+        kept = [task for task, reason in zip(tasks, reasons, strict=True) if reason is None]
+        counts = dict(Counter(reason for reason in reasons if reason))
+        return Case((tasks, rules), (kept, counts), Hint(ko, en))
+
+    good = Task("속담의 뜻을 풀어 주세요.", "", "네.")
+    short, english = Task("요약", "", "네."), Task("Please explain this", "", "네.")
+    empty, mark = Task("", "", "네."), Task("- 이 글을 요약해 주세요.", "", "네.")
+    both = Task("Explain", "", "네.")  # too short, and not Korean
+    each = ("후보 하나하나가 남거나, 이유 하나로 한 번 세어져야 합니다.",
+            "Every candidate is kept, or counted once under one reason.")
+    yield case([], rules, *each)
+    yield case([good], rules, *each)
+    yield case([good, short, english], rules, *each)
+    yield case([both], rules, "두 규칙에 걸리면 먼저 물어본 규칙만 이유가 됩니다. 거기서 멈추세요.",
+               "Where two rules fire, only the first that was asked is the reason. Stop there.")
+    yield case([both], dict(reversed(rules.items())), "이유는 건네받은 규칙의 순서를 따릅니다.",
+               "The reason follows the order of the rules that were passed in.")
+    yield case([empty, good], rules, "걸린 뒤에도 다음 규칙을 물으면, 빈 지시문에서 오류가 날 수 있습니다.",
+               "Asking on after a rule has fired can raise an error on an empty instruction.")
+    yield case([short, short, both, mark, good, good], rules,
+               "목록을 돌면서 그 목록에서 지우면 다음 후보를 건너뜁니다.",
+               "Removing from a list while going through it skips the next candidate.")
+    draw = random.Random(3)
+    for length in range(3, 9):
+        yield case(draw.choices([good, short, english, empty, mark, both], k=length), rules, *each)
+
+
+@exercise("01.4")
+def may_exceed() -> Cases:
+    def case(a: str, b: str, threshold: float, ko: str, en: str) -> Case:
+        a, b = a.split(), b.split()
+        shared = sum((Counter(a) & Counter(b)).values())
+        return Case((a, b, threshold), 2 * shared > threshold * (len(a) + len(b)), Hint(ko, en))
+
+    bound = ("F1 = 2·LCS/(m+n)이고 LCS는 함께 가진 토큰의 수를 넘지 못합니다. 같을 때는 '넘는' 것이 아닙니다.",
+             "F1 = 2·LCS/(m+n), and an LCS cannot be longer than the tokens shared. Equal is not above.")
+    yield case("나 는 간다", "너 는 온다", 0.5, *bound)
+    yield case("나 는 간다", "나 는 온다", 0.5, *bound)
+    yield case("가 나 다 라", "가 나 마 바", 0.5, *bound)
+    yield case("나 는 간다", "간다 는 나", 0.75,
+               "순서가 달라 점수는 낮지만 이 상한만으로는 뺄 수 없습니다. 순서를 보지 않는 값이기 때문입니다.",
+               "The order differs, so the score is low, but this bound ignores order: no ruling out.")
+    yield case("네 네 네 네", "네 네 네 아니요", 0.5, "같은 토큰이 여러 번 나오면 그만큼 셉니다. 집합은 한 번만 셉니다.",
+               "A token that occurs several times counts as often; a set counts it once.")
+    yield case("네", "네 네 네 네", 0.5, "한쪽에 한 번뿐인 토큰은 한 번만 겹칩니다.",
+               "A token that one side has once is shared once.")
+    for a, b in (("", ""), ("", "나 는")):
+        yield case(a, b, 0.5, "토큰이 없으면 함께 가진 것도 없으니 넘을 수 없습니다.",
+                   "Without tokens nothing is shared, so nothing can be above.")
+    draw = random.Random(4)
+    for length in range(2, 22):
+        a, b = (" ".join(draw.choices("가나다라마", k=draw.randint(1, length))) for _ in "ab")
+        yield case(a, b, draw.choice([0.25, 0.5, 0.75]), *bound)
+
+
+@exercise("01.5")
+def dollars() -> Cases:
+    def case(n: int, kept: int, asked: int, answered: int, price, batch: bool, ko, en) -> Case:
+        cost = math.ceil(n / kept) * (asked * price[0] + answered * price[1]) / 1e6
+        return Case((n, kept, asked, answered, price, batch), cost / (2 if batch else 1), Hint(ko, en))
+
+    mini = (0.15, 0.60)
+    yield case(10, 10, 1_000_000, 0, mini, False, "가격은 토큰 백만 개의 값입니다.",
+               "A price is for a million tokens.")
+    yield case(10, 10, 0, 1_000_000, mini, False, "가격의 둘째는 응답 토큰의 값입니다.",
+               "The second price is that of completion tokens.")
+    yield case(21, 20, 700, 2500, mini, False, "요청은 반 번 할 수 없습니다. 21개를 얻으려면 몇 번인가요?",
+               "There is no half request: how many does it take to get 21?")
+    whole = ("요청의 수에 요청 하나의 값을 곱합니다. 값을 치르는 것은 남은 과제가 아니라 받은 토큰입니다.",
+             "Requests times the price of one. You pay for tokens, not for tasks that are kept.")
+    yield case(52_000, 9, 700, 2500, mini, False, *whole)
+    yield case(52_000, 9, 700, 2500, mini, True, "배치로 받으면 절반 값입니다.",
+               "In a batch it is half the price.")
+    yield case(52_000, 4, 700, 2500, (2.5, 10.0), False, *whole)
+
+
+# ---------------------------------------------------------------- 02 train
+
+
+@exercise("02.1")
+def mask_turns() -> Cases:
+    def case(turns: list[tuple[str, list[int]]], ko: str, en: str) -> Case:
+        ids = [i for _, turn in turns for i in turn]
+        labels = [i if role == "model" else -100 for role, turn in turns for i in turn]
+        nothing = all(label == -100 for label in labels)
+        row = None if nothing else {"input_ids": ids, "labels": labels}
+        return Case((turns,), row, Hint(ko, en))
+
+    plain = ("정답은 조각의 주인을 따라갑니다. model의 토큰은 그대로, 나머지는 -100입니다.",
+             "Labels follow whose segment it is: model's tokens as they are, -100 for the rest.")
+    yield case([("user", [5, 6]), ("model", [7, 1])], *plain)
+    yield case([("system", [9]), ("user", [5]), ("model", [7, 1])], *plain)
+    yield case([("user", [5]), ("model", [7, 1]), ("user", [8]), ("model", [4, 1])],
+               "응답은 여럿일 수 있습니다. 마지막 것만이 아니라 모두 가르칩니다.",
+               "There may be several responses: all of them are trained, not the last alone.")
+    yield case([("user", [5, 7, 1]), ("model", [7, 1])],
+               "같은 번호가 질문에도 나옵니다. 번호로 찾지 말고 조각으로 나누세요.",
+               "The same ids occur in the question: do not search for ids, go by segments.")
+    for turns in ([("user", [5, 6])], [], [("user", [5]), ("model", [])]):
+        yield case(turns, "가르칠 토큰이 하나도 없는 행은 조용히 남기지 말고 None으로 알립니다.",
+                   "A row with nothing to train must not slip through: return None.")
+    draw = random.Random(5)
+    for length in range(2, 10):
+        roles = draw.choices(["user", "model"], k=length)
+        yield case([(role, draw.choices(range(9), k=draw.randint(1, 3))) for role in roles], *plain)
+
+
+@exercise("02.2")
+def trained_pieces() -> Cases:
+    def case(pieces: list[str], prompt: str, ko: str, en: str) -> Case:
+        ends = [len("".join(pieces[: i + 1])) for i in range(len(pieces))]
+        return Case((pieces, prompt), [end > len(prompt) for end in ends], Hint(ko, en))
+
+    merged = ("경계를 넘은 토큰에는 응답의 글자가 들어 있습니다. 이 토큰을 가리면 응답을 시작하는 법을 못 배웁니다.",
+              "A token across the border holds letters of the response: masked, it is never learnt.")
+    plain = ("토큰의 길이를 더해 가면 그 토큰이 몇째 글자에서 끝나는지 알 수 있습니다.",
+             "Add up the lengths of the tokens, and you know at which character each one ends.")
+    yield case(["답변:", " 네", "."], "답변:", *plain)
+    yield case(["답변:", " 네", "."], "답변: ", *merged)
+    yield case(["답", "변: 안", "녕"], "답변: ", *merged)
+    yield case(["네", "네"], "네", "글자가 같아도 앞의 것은 프롬프트입니다. 글이 아니라 위치를 보세요.",
+               "Equal letters, but the first are the prompt's: go by position, not by text.")
+    yield case(["답변:"], "답변:", "응답이 없으면 가르칠 토큰도 없습니다.",
+               "Without a response no token is trained.")
+    yield case(["안", "녕"], "", "프롬프트가 비었으면 모두 응답입니다.",
+               "With an empty prompt everything is the response.")
+    draw = random.Random(6)
+    for _ in range(12):
+        pieces = ["".join(draw.choices("가나 :", k=draw.randint(1, 3))) for _ in range(4)]
+        text = "".join(pieces)
+        yield case(pieces, text[: draw.randint(0, len(text))], *merged)
+
+
+@exercise("02.3")
+def pad_left() -> Cases:
+    def case(prompts: list[list[int]], pad: int, ko: str, en: str) -> Case:
+        width = max(map(len, prompts))
+        gaps = [width - len(ids) for ids in prompts]
+        batch = {
+            "input_ids": [[pad] * gap + ids for gap, ids in zip(gaps, prompts, strict=True)],
+            "attention_mask": [[0] * gap + [1] * (width - gap) for gap in gaps],
+            "position_ids": [[0] * gap + list(range(width - gap)) for gap in gaps],
+        }
+        return Case((prompts, pad), batch, Hint(ko, en))
+
+    side = ("채움은 왼쪽에 놓입니다. 그래야 모든 프롬프트의 끝이 응답의 시작과 맞닿습니다.",
+            "Padding goes to the left, so that every prompt ends where its reply begins.")
+    yield case([[5, 6]], 0, *side)
+    yield case([[5, 6, 7], [8]], 0, *side)
+    yield case([[5, 1, 6], [8]], 1, "pad와 같은 번호가 프롬프트 안에도 있습니다. 번호가 아니라 길이로 가리세요.",
+               "The id of pad occurs within a prompt, too: mask by length, not by id.")
+    yield case([[1, 5], [1, 6, 7]], 1, "BOS와 EOS와 pad가 한 번호인 모델도 있습니다. 맨 앞의 1은 진짜 토큰입니다.",
+               "In some models BOS, EOS and pad are one id: the 1 in front is a real token.")
+    yield case([[2, 3, 4, 5], [6], [7, 8]], 0, "위치는 진짜 첫 토큰에서 0으로 시작합니다. 채움 자리는 0으로 둡니다.",
+               "Positions begin with 0 at the first real token; where there is padding, put 0.")
+    draw = random.Random(7)
+    for rows in range(2, 8):
+        prompts = [draw.choices(range(5), k=draw.randint(1, 5)) for _ in range(rows)]
+        yield case(prompts, draw.randint(0, 4), *side)
+
+
+@exercise("02.4")
+def window_loss() -> Cases:
+    def case(steps: list[list[float]], ko: str, en: str) -> Case:
+        losses = [loss for step in steps for loss in step]
+        return Case((steps,), sum(losses) / len(losses) if losses else None, Hint(ko, en))
+
+    tokens = ("평균의 평균은 짧은 배치의 토큰을 더 무겁게 칩니다. 합을 모아 한 번만 나누세요.",
+              "A mean of means gives tokens of short steps more weight. Add up, divide once.")
+    yield case([[2.0, 4.0]], *tokens)
+    yield case([[1.0, 1.0], [3.0, 3.0]], *tokens)
+    yield case([[4.0], [1.0, 1.0, 1.0]], *tokens)
+    empty = ("가르치는 토큰이 없는 배치가 끼어도 창의 손실은 나머지 토큰의 평균입니다.",
+             "A step without trained tokens leaves the loss to the tokens of the others.")
+    yield case([[], [2.0, 4.0]], *empty)
+    for steps in ([[], []], []):
+        yield case(steps, "창 전체에 토큰이 없으면 손실은 없습니다. 0이라고 적으면 완벽한 학습처럼 보입니다.",
+                   "Without a token there is no loss; written down as 0 it would look perfect.")
+    draw = random.Random(8)
+    for length in range(2, 8):
+        yield case([[draw.randint(0, 40) / 10 for _ in range(draw.randint(0, 4))]
+                    for _ in range(length)], *tokens)  # fmt: skip
+
+
+@exercise("02.5")
+def lora_size() -> Cases:
+    from course_utils.memory import trained_parameters
+    from course_utils.recipe import load_recipe
+
+    recipe = load_recipe("gemma-2b-l4")
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+             "num_key_value_heads", "head_dim")  # fmt: skip
+
+    def case(sizes: tuple[int, ...], r: int, ko: str, en: str) -> Case:
+        config = dict(zip(names, sizes, strict=True))
+        whole = {"model_type": "gemma", "vocab_size": 256, **config}
+        sized = recipe.replace("architecture", whole).replace("train.lora_r", r)
+        return Case((config, r), trained_parameters(sized), Hint(ko, en))
+
+    count = ("층마다 행렬이 일곱 개이고, 행렬 하나에 r × (입력 + 출력)개가 붙습니다.",
+             "Seven matrices in each layer, and r x (in + out) beside each.")
+    yield case((8, 32, 1, 2, 2, 4), 1, *count)
+    yield case((8, 32, 3, 2, 2, 4), 4, *count)
+    yield case((2048, 16384, 18, 8, 1, 256), 4,
+               "k와 v의 출력은 num_key_value_heads × head_dim입니다. 머리가 하나뿐인 모델에서는 훨씬 작습니다.",
+               "k and v have num_key_value_heads x head_dim outputs: far fewer with a single head.")
+    yield case((3072, 24576, 28, 16, 16, 256), 8,
+               "머리의 수 × head_dim이 hidden_size와 같다는 법은 없습니다. q의 출력과 o의 입력을 다시 보세요.",
+               "Heads x head_dim need not be hidden_size: look again at q's outputs and o's inputs.")
+    yield case((2304, 9216, 26, 8, 4, 256), 16, *count)
+
+
+# ---------------------------------------------------------------- 04 scale up
+
+
+@exercise("04.1")
+def states_gib() -> Cases:
+    from course_utils.memory import estimate_memory
+    from course_utils.recipe import load_recipe
+
+    def case(name: str, full: bool, ko: str, en: str) -> Case:
+        recipe = load_recipe(name).replace("train.gpus", 1).replace("train.parallel", "none")
+        need = estimate_memory(recipe.replace("train.lora_r", 0) if full else recipe)
+        held = need.weights + need.adapter + need.gradients + need.optimizer
+        return Case((need.parameters, need.trained), held, Hint(ko, en))
+
+    yield case("alpaca-7b-fsdp", True, "모두 학습하면 파라미터 하나에 4 + 4 + 8바이트입니다. GiB는 2의 30제곱입니다.",
+               "Trained, each parameter takes 4 + 4 + 8 bytes. A GiB is 2 to the 30th.")
+    lora = ("얼린 가중치는 2바이트, 어댑터는 그 곁에 따로 붙어 16바이트씩입니다.",
+            "Frozen weights take 2 bytes; the adapter stands beside them, at 16 each.")
+    yield case("gemma-2b-l4", False, *lora)
+    yield case("koalpaca-12.8b-a100", False, *lora)
+    yield case("koalpaca-12.8b-a100", True, "둘이 같으면 어댑터가 없는 전체 미세조정입니다.",
+               "Where both are equal there is no adapter: all weights are trained.")
+
+
+@exercise("04.2")
+def fitting() -> Cases:
+    from course_utils.memory import estimate_memory, fits
+    from course_utils.recipe import load_recipe, recipe_names
+
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+
+    def case(gib: float, bfloat16: bool, ko: str, en: str) -> Case:
+        names = [
+            name
+            for name, recipe in recipes.items()
+            if recipe.train.gpus == 1
+            and (bfloat16 or recipe.train.dtype != "bfloat16")
+            and fits(estimate_memory(recipe), gib)
+        ]
+        return Case((gib, bfloat16), names, Hint(ko, en))
+
+    one = ("GPU 한 장짜리 레시피만 셉니다. estimate_memory와 fits가 나머지를 해 줍니다.",
+           "Recipes for one GPU only; estimate_memory and fits do the rest.")
+    yield case(22, True, *one)
+    yield case(79, True, *one)
+    yield case(15, False, "T4에는 bfloat16이 없습니다. 메모리가 남아도 그 레시피는 돌지 않습니다.",
+               "A T4 has no bfloat16: such a recipe does not run there, however much memory is left.")
+    yield case(0.5, True, "들어가는 것이 없으면 빈 목록입니다.", "Where nothing fits, the list is empty.")
+
+
+@exercise("04.3")
+def shrink() -> Cases:
+    def case(fixed: float, row: float, batch: int, times: int, gib: float, ko, en) -> Case:
+        asked = (fixed, row, batch, times, gib)
+        while fixed + row * batch > gib and batch % 2 == 0:
+            batch, times = batch // 2, times * 2
+        return Case(asked, (batch, times) if fixed + row * batch <= gib else None, Hint(ko, en))
+
+    keep = ("배치를 반으로 줄일 때마다 누적을 두 배로 늘립니다. 곱은 그대로입니다.",
+            "Whenever the batch is halved, accumulation doubles: the product stays.")
+    yield case(10.0, 1.0, 8, 4, 22, "이미 들어가면 아무것도 바꾸지 않습니다.", "What fits already is not changed.")
+    yield case(10.0, 2.0, 8, 4, 22, *keep)
+    yield case(10.0, 4.0, 8, 16, 20, *keep)
+    yield case(26.0, 1.0, 8, 4, 22, "한 줄도 들어가지 않으면 None입니다. 배치 0은 학습이 아닙니다.",
+               "Where not a single row fits, return None: a batch of 0 trains nothing.")
+    yield case(10.0, 2.0, 12, 2, 13, "홀수인 배치는 반으로 나눌 수 없습니다. 곱을 지키려면 거기서 멈춥니다.",
+               "An odd batch cannot be halved: stop there, or the product is lost.")
+    yield case(10.0, 2.0, 12, 2, 16, *keep)
+
+
+@exercise("04.4")
+def share_rows() -> Cases:
+    from course_utils.parallel import TrainError, batch_shape
+    from course_utils.recipe import TrainSpec
+
+    def case(effective: int, gpus: int, most: int, ko: str, en: str) -> Case:
+        spec = TrainSpec(batch_size=most, gradient_accumulation=effective // most)
+        try:
+            shape = batch_shape(spec, gpus)
+        except TrainError:
+            shape = None
+        return Case((effective, gpus, most), shape, Hint(ko, en))
+
+    product = ("줄 × 누적 × GPU가 꼭 effective와 같아야 합니다. 한 번에 읽는 줄은 most를 넘지 못합니다.",
+               "Rows x accumulation x GPUs is exactly effective, and rows are at most `most`.")
+    yield case(128, 1, 4, *product)
+    yield case(128, 8, 4, *product)
+    yield case(128, 4, 4, *product)
+    yield case(128, 64, 4, "most보다 적게 읽어도 됩니다. GPU가 많으면 한 장의 몫이 그만큼뿐입니다.",
+               "Fewer rows than `most` are fine: with many GPUs there is no more for each.")
+    yield case(128, 3, 4, "128줄을 세 장이 똑같이 나눌 수 없습니다. 몇 줄을 버리지 말고 None을 돌려주세요.",
+               "Three GPUs cannot share 128 rows evenly: lose no rows, return None.")
+    yield case(120, 8, 8, "한 장의 몫은 15줄인데 8줄씩은 나누어떨어지지 않습니다. 딱 떨어지는 가장 큰 배치를 찾으세요.",
+               "Each has 15 rows, which 8 does not divide: find the largest batch that does.")
+    for gpus in (2, 3, 4, 6, 12):
+        yield case(96, gpus, 32, *product)
+
+
+@exercise("04.5")
+def own_rows() -> Cases:
+    def case(rows: int, gpus: int, rank: int, ko: str, en: str) -> Case:
+        size = math.ceil(rows / gpus)
+        return Case((rows, gpus, rank), (min(rank * size, rows), min((rank + 1) * size, rows)),
+                    Hint(ko, en))  # fmt: skip
+
+    plain = ("조각의 크기는 모두 같습니다. 마지막에 남은 것만 작을 수 있습니다.",
+             "All parts are of one size; only what is left at the end may be smaller.")
+    yield case(8, 2, 0, *plain)
+    yield case(8, 2, 1, *plain)
+    for rank in range(3):
+        yield case(7, 3, rank, "7줄을 셋이 나누면 3, 3, 1입니다. 크기를 올림으로 구하면 빠지는 줄이 없습니다.",
+                   "Seven rows among three are 3, 3 and 1: round the size up, and no row is lost.")
+    for rank in range(4):
+        yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 끝이 줄의 수를 넘지 않게 하세요.",
+                   "With the size rounded up, the last may get nothing: no end beyond the last row.")

@@ -1,0 +1,261 @@
+"""The check cells of the exercises: what a student's function got wrong, and on which input.
+
+An exercise is a list of inputs with their right results (exercises.py). `check` calls the student's
+function on each of them and prints one of three answers, in Korean and in English: not started,
+the first input that went wrong, or right. It never raises for what a student wrote, so that "Run
+all" goes on. Taught at the end of every notebook.
+"""
+
+import copy
+import linecache
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from course_utils import CourseError
+from course_utils.tasks import Task
+
+SECONDS = 10
+"""How long all inputs of one exercise may take together; most take none at all."""
+
+
+class UnknownExercise(CourseError):
+    """A number that no exercise has; the message names those of the notebook."""
+
+
+class Hint(NamedTuple):
+    """A sentence toward the idea, not the solution, in both languages."""
+
+    ko: str
+    en: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of an exercise, its right result, and a hint for whoever gets it wrong."""
+
+    args: tuple
+    expected: Any
+    hint: Hint | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `examine` found: the state, and the message that says it in two languages."""
+
+    state: Literal["not started", "wrong", "right"]
+    message: str
+
+
+@dataclass
+class _Attempt:
+    """What the student's function did with one input."""
+
+    case: Case
+    got: Any = None
+    trouble: Hint | None = None
+    right: bool = field(default=False)
+
+
+def check(number: str, answer: Any) -> None:
+    """Print whether the answer to an exercise is right, and if not, what is wrong with it.
+
+    `number` is notebook and exercise, "01.2"; `answer` is the student's function.
+    """
+    print(examine(number, answer).message)
+
+
+def examine(number: str, answer: Any) -> Outcome:
+    """Return what `check` prints; raises UnknownExercise."""
+    cases = _cases(number)
+    if answer is None or answer is ...:
+        return Outcome("not started", _not_started())
+    if not callable(answer):
+        return Outcome("wrong", _lines(
+            f"check에는 함수를 건네 주세요. 받은 것은 {show(answer)}입니다. "
+            f"괄호를 붙이지 않고 함수의 이름만 쓰면 됩니다.",
+            f"Pass the function itself to check, without parentheses; this is {show(answer)}.",
+        ))  # fmt: skip
+    attempts = _try_all(answer, cases)
+    if all(a.trouble is None and (a.got is None or a.got is ...) for a in attempts):
+        return Outcome("not started", _not_started())
+    wrong = [attempt for attempt in attempts if not attempt.right]
+    if not wrong:
+        count = len(attempts)
+        return Outcome("right", _lines(
+            f"맞았습니다. 입력 {count}개에서 모두 기대한 값이 나왔습니다.",
+            f"Right: all {count} inputs give what they should.",
+        ))  # fmt: skip
+    return Outcome("wrong", _explain(answer, wrong[0], len(wrong), len(cases)))
+
+
+def show(value: Any, limit: int = 160) -> str:
+    """Return a value as a student would write it, with its middle left out where it is long.
+
+    >>> show([0.1 + 0.2, "가"])
+    "[0.3, '가']"
+    """
+    text = _text(value)
+    keep = limit // 2
+    return text if len(text) <= limit else f"{text[:keep]} ... {text[-keep:]}"
+
+
+def same(expected: Any, got: Any) -> bool:
+    """Whether two results are equal: fractions to six digits, lists and tuples by what they hold.
+
+    A tensor or an array counts as its numbers; True is not 1.
+    """
+    got = got.tolist() if hasattr(got, "tolist") else got
+    if isinstance(expected, bool) or isinstance(got, bool):
+        return expected is got
+    if isinstance(expected, int) and isinstance(got, int):
+        return expected == got
+    if isinstance(expected, int | float) and isinstance(got, int | float):
+        return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
+        return len(expected) == len(got) and all(map(same, expected, got))
+    if isinstance(expected, Mapping) and isinstance(got, Mapping):
+        return expected.keys() == got.keys() and all(same(v, got[k]) for k, v in expected.items())
+    return type(expected) is type(got) and bool(expected == got)
+
+
+def _cases(number: str) -> list[Case]:
+    from course_utils.exercises import EXERCISES
+
+    if number not in EXERCISES:
+        near = [name for name in EXERCISES if name.startswith(str(number)[:2])] or list(EXERCISES)
+        raise UnknownExercise(f"There is no exercise '{number}'; there are {', '.join(near)}.")
+    return list(EXERCISES[number]())
+
+
+def _try_all(function: Callable, cases: Iterable[Case]) -> list[_Attempt]:
+    """Call the function on every input; when the time is up, on no further one."""
+    attempts = []
+    try:
+        with _time_limit(SECONDS):
+            for case in cases:
+                attempts.append(_Attempt(case, trouble=_too_slow()))  # until it has come back
+                attempts[-1] = _try(function, case)
+    except _TooSlow:
+        pass
+    return attempts
+
+
+def _try(function: Callable, case: Case) -> _Attempt:
+    args = copy.deepcopy(case.args)
+    try:
+        got = function(*args)
+        right = same(case.expected, got)
+    except Exception as error:  # whatever a student's code may raise
+        return _Attempt(case, trouble=_raised(function, error))
+    if right and not same(case.args, args):
+        return _Attempt(case, got, Hint(
+            "값은 맞지만 함수가 받은 입력을 바꿔 놓았습니다. 새 목록을 만들어 돌려주세요.",
+            "The result is right, but the function changed its input. Build new lists instead.",
+        ))  # fmt: skip
+    return _Attempt(case, got, right=right)
+
+
+def _raised(function: Callable, error: Exception) -> Hint:
+    """Say in one line what was raised and in which line of the student's cell."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    line, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if line is None:
+        return Hint(
+            f"함수를 부르다가 오류가 났습니다. {what}", f"Calling the function failed. {what}"
+        )
+    code = linecache.getline(file, line).strip()
+    code = f" ({code})" if code else ""
+    return Hint(
+        f"셀의 {line}번째 줄에서 오류가 났습니다{code}. {what}",
+        f"Line {line} of the cell raised an error{code}. {what}",
+    )
+
+
+def _explain(function: Callable, attempt: _Attempt, wrong: int, count: int) -> str:
+    name = getattr(function, "__name__", "f")
+    case = attempt.case
+    rows = [
+        f"  입력 input     {name}({', '.join(map(show, case.args))})",
+        f"  기대 expected  {show(case.expected)}",
+    ]
+    if attempt.trouble is None:
+        rows.append(f"  결과 got       {show(attempt.got)}")
+    hints = [hint for hint in (attempt.trouble, case.hint) if hint]
+    return "\n".join([
+        _lines(
+            f"아직 맞지 않습니다. 입력 {count}개 가운데 처음으로 어긋난 것은 이것입니다.",
+            f"Not yet. Of {count} inputs this is the first that goes wrong.",
+        ),
+        *rows,
+        *(f"{hint.ko}\n{hint.en}" for hint in hints),
+    ])  # fmt: skip
+
+
+def _not_started() -> str:
+    return _lines(
+        "아직 시작하지 않았습니다. 위 셀에 쓰고 두 셀을 차례로 실행하세요. "
+        "이미 썼다면 return을 빠뜨리지 않았는지 보세요.",
+        "Not started yet: write into the cell above, then run both. "
+        "If you have, see whether a return is missing.",
+    )
+
+
+def _too_slow() -> Hint:
+    return Hint(
+        f"{SECONDS}초 안에 끝나지 않았습니다. 멈추지 않는 반복이나 끝없는 재귀가 있나요?",
+        f"It did not end within {SECONDS} seconds. Is there a loop that never stops?",
+    )
+
+
+def _lines(korean: str, english: str) -> str:
+    return f"{korean}\n{english}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+        return f"{text}.0" if text.lstrip("-").isdigit() else text
+    if isinstance(value, Task):
+        return f"Task({value.instruction!r}, {value.input!r}, {value.output!r})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_text(k)}: {_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_text, value)) + ("," if len(value) == 1 else "") + ")"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    return repr(value)
+
+
+class _TooSlow(BaseException):
+    """Not an Exception: a student's own `except Exception` must not swallow it."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _TooSlow in the running code when the time is up, where the system can."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise _TooSlow
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,338 @@
+"""Every exercise of every notebook: its solution passes, its stub waits, and mistakes are named."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import kernel
+import pytest
+
+from course_utils.exercises import EXERCISES
+from course_utils.practice import examine, show
+
+FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
+CHECK = re.compile(r'check\("(\d\d\.\d)", (\w+)\)\Z')
+
+
+@dataclass
+class Exercise:
+    """One exercise as it stands in a source: the cells around its check."""
+
+    name: str
+    task: dict[str, str]
+    stub: str
+    check: str
+    solution: dict[str, str]
+
+
+def read_exercises() -> dict[str, Exercise]:
+    found = {}
+    for path in kernel.sources():
+        cells = kernel.read_source(path).cells
+        for i, cell in enumerate(cells):
+            if cell.cell_type == "code" and (asked := CHECK.search(cell.source)):
+                number, name = asked.groups()
+                assert number.startswith(path.name[:2]), f"{number} stands in {path.name}"
+                assert number not in found, f"{number} is there twice"
+                around = [cells[j].source for j in (i - 3, i - 2, i + 1, i + 2)]
+                found[number] = Exercise(
+                    name,
+                    dict(zip(("ko", "en"), around[:2], strict=True)),
+                    cells[i - 1].source,
+                    cell.source,
+                    dict(zip(("ko", "en"), around[2:], strict=True)),
+                )
+    return found
+
+
+WRITTEN = read_exercises()
+
+
+def run(code: str, name: str):
+    space = {}
+    exec(compile(code, "<cell>", "exec"), space)
+    return space[name]
+
+
+@pytest.mark.parametrize("notebook", ["01", "02", "04"])
+def test_a_notebook_has_three_to_five_exercises(notebook):
+    assert 3 <= sum(number.startswith(notebook) for number in WRITTEN) <= 5
+
+
+def test_every_exercise_is_in_a_notebook_and_every_check_has_its_exercise():
+    assert set(WRITTEN) == set(EXERCISES)
+    assert {number: e.name for number, e in WRITTEN.items()} == {
+        number: cases.__name__ for number, cases in EXERCISES.items()
+    }
+
+
+@pytest.mark.parametrize("number", WRITTEN)
+def test_the_task_names_its_level_and_minutes_in_both_languages(number):
+    task = WRITTEN[number].task
+    index = number.split(".")[1]
+    korean = re.match(rf"### 연습 {index}\. .+\n\n(★+) · 약 (\d+)분 · (\d+)절\n", task["ko"])
+    english = re.match(
+        rf"### Exercise {index}\. .+\n\n(★+) · about (\d+) minutes · section (\d+)\n", task["en"]
+    )
+    assert korean and english and korean.groups() == english.groups()
+    assert 1 <= len(korean[1]) <= 3
+
+
+@pytest.mark.parametrize("number", WRITTEN)
+def test_the_solution_is_folded_and_the_same_in_both_languages(number):
+    solution = WRITTEN[number].solution
+    for language, word in (("ko", "풀이"), ("en", "Solution")):
+        assert solution[language].startswith(f"<details><summary>{word}</summary>\n\n```python\n")
+        assert solution[language].endswith("\n\n</details>")
+    assert FENCE.findall(solution["ko"]) == FENCE.findall(solution["en"])
+
+
+@pytest.mark.parametrize("number", WRITTEN)
+def test_the_solution_passes(number):
+    exercise = WRITTEN[number]
+    [code] = FENCE.findall(exercise.solution["ko"])
+    outcome = examine(number, run(code, exercise.name))
+    assert outcome.state == "right", outcome.message
+
+
+@pytest.mark.parametrize("number", WRITTEN)
+def test_the_untouched_stub_runs_and_waits(number, capsys):
+    exercise = WRITTEN[number]
+    space = {}
+    exec(exercise.stub, space)
+    exec(exercise.check, space)
+    said = capsys.readouterr().out
+    assert "아직 시작하지 않았습니다" in said and "Not started yet" in said
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_inputs_are_varied_and_each_has_a_hint_in_both_languages(number):
+    cases = list(EXERCISES[number]())
+    assert len(cases) >= 4
+    answers = {repr(case.expected) for case in cases}
+    assert len(answers) > 1, "one constant would pass"
+    for case in cases:
+        assert re.search("[가-힣]", case.hint.ko) and not re.search("[가-힣]", case.hint.en[:1])
+        assert case.hint.ko != case.hint.en
+
+
+# Mistakes that people make, each with a part of the input that must be named.
+
+
+def blind_to_missing(text):
+    parts = re.split(r"\d+\. (?:지시문|입력|출력):", text)[1:]
+    return dict(zip(("instruction", "input", "output"), map(str.strip, parts), strict=False))
+
+
+def any_number(text):
+    names = {"지시문": "instruction", "입력": "input", "출력": "output"}
+    parts = re.split(r"^\d+\. (지시문|입력|출력):", text, flags=re.MULTILINE)[1:]
+    values = (v.strip().replace("<noinput>", "") for v in parts[1::2])
+    return dict(zip(map(names.get, parts[::2]), values, strict=True))
+
+
+def share_of_everything(text):
+    return len(re.findall("[가-힣]", text)) / max(1, len(text))
+
+
+def syllables_only(text):
+    letters = sum(map(str.isalpha, text))
+    return len(re.findall("[가-힣]", text)) / letters if letters else 0.0
+
+
+def divides_by_none(text):
+    return len(re.findall("[가-힣ㄱ-ㆎ]", text)) / sum(map(str.isalpha, text))
+
+
+def every_reason(tasks, rules):
+    fired = [[name for name, test in rules.items() if test(task)] for task in tasks]
+    kept = [task for task, names in zip(tasks, fired, strict=True) if not names]
+    return kept, dict(Counter(name for names in fired for name in names))
+
+
+def removes_while_looping(tasks, rules):
+    reasons = Counter()
+    for task in tasks:
+        for name, test in rules.items():
+            if test(task):
+                reasons[name] += 1
+                tasks.remove(task)
+                break
+    return tasks, dict(reasons)
+
+
+def sets_of_tokens(a, b, threshold):
+    return 2 * len(set(a) & set(b)) > threshold * (len(a) + len(b))
+
+
+def at_least(a, b, threshold):
+    return 2 * sum((Counter(a) & Counter(b)).values()) >= threshold * (len(a) + len(b))
+
+
+def scores(a, b, threshold):
+    from course_utils.similarity import rouge_l
+
+    return rouge_l(a, b) > threshold
+
+
+def half_a_request(n, kept, asked, answered, price, batch):
+    return n / kept * (asked * price[0] + answered * price[1]) / 1e6 / (2 if batch else 1)
+
+
+def for_a_thousand(n, kept, asked, answered, price, batch):
+    return -(-n // kept) * (asked * price[0] + answered * price[1]) / 1e3
+
+
+def last_turn_only(turns):
+    ids = [i for _, turn in turns for i in turn]
+    last = turns[-1][1] if turns and turns[-1][0] == "model" else []
+    labels = [-100] * (len(ids) - len(last)) + list(last)
+    return {"input_ids": ids, "labels": labels} if last else None
+
+
+def nothing_slips_through(turns):
+    ids = [i for _, turn in turns for i in turn]
+    labels = [i if role == "model" else -100 for role, turn in turns for i in turn]
+    return {"input_ids": ids, "labels": labels}
+
+
+def length_of_the_prompt_alone(pieces, prompt):
+    ends = [len("".join(pieces[: i + 1])) for i in range(len(pieces))]
+    count = next((i for i, end in enumerate(ends, 1) if end >= len(prompt)), 0) if prompt else 0
+    return [i >= count for i in range(len(pieces))]
+
+
+def mask_by_id(prompts, pad):
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(row)) + row for row in prompts]
+    mask = [[int(i != pad) for i in row] for row in ids]
+    positions = [[max(0, sum(row[: i + 1]) - 1) for i in range(width)] for row in mask]
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+
+
+def pads_in_place(prompts, pad):
+    width = max(map(len, prompts))
+    masks = [[0] * (width - len(row)) + [1] * len(row) for row in prompts]
+    positions = [[0] * (width - len(row)) + list(range(len(row))) for row in prompts]
+    for row in prompts:
+        row[:0] = [pad] * (width - len(row))
+    return {"input_ids": prompts, "attention_mask": masks, "position_ids": positions}
+
+
+def mean_of_means(steps):
+    return sum(sum(step) / len(step) for step in steps) / len(steps)
+
+
+def nothing_is_zero(steps):
+    losses = [loss for step in steps for loss in step]
+    return sum(losses) / max(1, len(losses))
+
+
+def as_many_keys_as_heads(config, r):
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    query = config["num_attention_heads"] * config["head_dim"]
+    return config["num_hidden_layers"] * r * (4 * (hidden + query) + 3 * (hidden + inner))
+
+
+def all_are_trained(parameters, trained):
+    return 16 * parameters / 2**30
+
+
+def the_share_of_one_gpu(gib, bfloat16):
+    from course_utils.memory import estimate_memory
+    from course_utils.recipe import load_recipe, recipe_names
+
+    return [n for n in recipe_names() if estimate_memory(load_recipe(n)).total <= gib]
+
+
+def without_the_card(gib, bfloat16):
+    from course_utils.memory import estimate_memory
+    from course_utils.recipe import load_recipe, recipe_names
+
+    recipes = map(load_recipe, recipe_names())
+    single = [recipe for recipe in recipes if recipe.train.gpus == 1]
+    return [recipe.name for recipe in single if estimate_memory(recipe).total <= gib]
+
+
+def forgets_the_accumulation(fixed, row, batch, times, gib):
+    while fixed + row * batch > gib and batch > 1:
+        batch //= 2
+    return batch, times
+
+
+def halves_to_nothing(fixed, row, batch, times, gib):
+    while fixed + row * batch > gib and batch:
+        batch, times = batch // 2, times * 2
+    return (batch, times) if batch else None
+
+
+def rounds_down(effective, gpus, most):
+    return most, effective // most // gpus
+
+
+def parts_rounded_down(rows, gpus, rank):
+    size = rows // gpus
+    return rank * size, (rank + 1) * size if rank < gpus - 1 else rows
+
+
+MISTAKES = [
+    ("01.1", blind_to_missing, "<noinput>"),
+    ("01.1", any_number, "1. 입력: 자료를 모읍니다."),
+    ("01.2", share_of_everything, "'Python 설치'"),
+    ("01.2", syllables_only, "ㅋㅋ"),
+    ("01.2", divides_by_none, "divides_by_none('')"),
+    ("01.3", every_reason, "'Explain'"),
+    ("01.3", removes_while_looping, "'요약'"),
+    ("01.4", sets_of_tokens, "['네', '네', '네', '네']"),
+    ("01.4", at_least, "['가', '나', '다', '라']"),
+    ("01.4", scores, "['간다', '는', '나']"),
+    ("01.5", half_a_request, "(21, 20,"),
+    ("01.5", for_a_thousand, "1000000"),
+    ("02.1", last_turn_only, "('model', [7, 1]), ('user', [8])"),
+    ("02.1", nothing_slips_through, "[('user', [5, 6])]"),
+    ("02.2", length_of_the_prompt_alone, "['답변:', ' 네', '.'], '답변: '"),
+    ("02.3", mask_by_id, "[[5, 1, 6], [8]], 1"),
+    ("02.3", pads_in_place, "[[5, 6, 7], [8]], 0"),
+    ("02.4", mean_of_means, "[[4.0], [1.0, 1.0, 1.0]]"),
+    ("02.4", nothing_is_zero, "[[], []]"),
+    ("02.5", as_many_keys_as_heads, "'num_key_value_heads': 1"),
+    ("04.1", all_are_trained, "2506172416, "),
+    ("04.2", the_share_of_one_gpu, "(22, True)"),
+    ("04.2", without_the_card, "(15, False)"),
+    ("04.3", forgets_the_accumulation, "(10.0, 2.0, 8, 4, 22)"),
+    ("04.3", halves_to_nothing, "(10.0, 2.0, 12, 2, 13)"),
+    ("04.4", rounds_down, "(128, 64, 4)"),
+    ("04.5", parts_rounded_down, "(7, 3, 0)"),
+]
+
+
+def test_every_exercise_has_a_typical_mistake():
+    assert {number for number, _, _ in MISTAKES} == set(EXERCISES)
+
+
+@pytest.mark.parametrize("number, answer, named", MISTAKES)
+def test_a_mistake_is_told_with_the_input_that_shows_it(number, answer, named):
+    outcome = examine(number, answer)
+    assert outcome.state == "wrong"
+    first = next(line for line in outcome.message.split("\n") if line.startswith("  입력 input"))
+    assert named in first, outcome.message
+    hints = {hint for case in EXERCISES[number]() for hint in case.hint}
+    told = [line for line in outcome.message.split("\n") if line in hints]
+    assert len(told) == 2, outcome.message  # Korean, then English
+
+
+def test_the_reference_of_own_rows_is_how_torch_cuts():
+    torch = pytest.importorskip("torch")
+    for case in EXERCISES["04.5"]():
+        rows, gpus, rank = case.args
+        parts = torch.arange(rows).chunk(gpus)
+        mine = parts[rank].tolist() if rank < len(parts) else []
+        assert list(range(*case.expected)) == mine, show(case.args)
+
+
+def test_a_bound_never_rules_out_what_the_score_would_drop():
+    from course_utils.similarity import rouge_l
+
+    for case in EXERCISES["01.4"]():
+        a, b, threshold = case.args
+        assert case.expected or rouge_l(a, b) <= threshold, show(case.args)

@@ -1,0 +1,175 @@
+"""The check of an exercise: what it says to whoever is wrong, and that it never raises."""
+
+import time
+
+import pytest
+
+from course_utils import exercises, practice
+from course_utils.practice import Case, Hint, UnknownExercise, check, examine, same, show
+
+HINT = Hint("두 배로 해 보세요.", "Double it.")
+
+
+@pytest.fixture(autouse=True)
+def double(monkeypatch):
+    """An exercise "09.1": twice a number, twice the items of a list."""
+
+    def double():
+        for number in (0, 2, 3):
+            yield Case((number,), 2 * number, HINT)
+        yield Case(([1, 2],), [2, 4], HINT)
+        yield Case((0.1,), 0.2, HINT)
+
+    monkeypatch.setitem(exercises.EXERCISES, "09.1", double)
+
+
+def answer(value):
+    return [2 * v for v in value] if isinstance(value, list) else 2 * value
+
+
+def test_a_right_answer_says_on_how_many_inputs():
+    outcome = examine("09.1", answer)
+    assert outcome.state == "right"
+    assert outcome.message.split("\n") == [
+        "맞았습니다. 입력 5개에서 모두 기대한 값이 나왔습니다.",
+        "Right: all 5 inputs give what they should.",
+    ]
+
+
+def test_a_wrong_answer_is_told_which_input_what_was_expected_and_what_came_back():
+    outcome = examine("09.1", lambda value: value)
+    assert outcome.state == "wrong"
+    assert "(2)" in outcome.message  # 0 doubled is 0: the first that goes wrong is 2
+    assert "기대 expected  4" in outcome.message and "결과 got       2" in outcome.message
+    assert outcome.message.endswith("두 배로 해 보세요.\nDouble it.")
+
+
+@pytest.mark.parametrize("nothing", [None, ..., lambda value: None, lambda value: ...])
+def test_what_is_not_started_gets_a_friendly_answer(nothing, capsys):
+    check("09.1", nothing)
+    said = capsys.readouterr().out
+    assert said.startswith("아직 시작하지 않았습니다") and "Not started yet" in said
+
+
+def test_an_exception_names_its_line_and_input():
+    space = {}
+    code = "def double(value):\n    half = 1 / value\n    return 2 * value\n"
+    exec(compile(code, "<cell 8>", "exec"), space)
+    outcome = examine("09.1", space["double"])
+    assert outcome.state == "wrong" and "double(0)" in outcome.message
+    error = "ZeroDivisionError: division by zero"
+    assert f"셀의 2번째 줄에서 오류가 났습니다. {error}" in outcome.message
+    assert f"Line 2 of the cell raised an error. {error}" in outcome.message
+
+
+def test_the_line_is_the_students_where_a_library_raises():
+    import json
+
+    def broken(value):
+        return json.loads("{")
+
+    line = broken.__code__.co_firstlineno + 1
+    outcome = examine("09.1", broken)
+    assert f"Line {line} of the cell" in outcome.message
+    assert 'return json.loads("{")' in outcome.message  # the line itself, too
+
+
+def test_a_wrong_number_of_arguments_is_explained():
+    outcome = examine("09.1", lambda: 1)
+    assert outcome.state == "wrong"
+    assert "takes 0 positional arguments but 1 was given" in outcome.message
+
+
+@pytest.mark.parametrize("value", [3, [1, 2], answer(3)])
+def test_a_value_in_place_of_the_function_is_explained(value):
+    outcome = examine("09.1", value)
+    assert outcome.state == "wrong"
+    assert "괄호를 붙이지 않고" in outcome.message and show(value) in outcome.message
+
+
+def test_a_function_that_changes_its_input_is_told_so():
+    def in_place(value):
+        if isinstance(value, list):
+            value[:] = [2 * v for v in value]
+            return value
+        return 2 * value
+
+    outcome = examine("09.1", in_place)
+    assert outcome.state == "wrong"
+    assert "입력을 바꿔 놓았습니다" in outcome.message and "([1, 2])" in outcome.message
+
+
+def test_a_loop_that_never_stops_is_stopped(monkeypatch):
+    monkeypatch.setattr(practice, "SECONDS", 0.2)
+
+    def endless(value):
+        while value == 3:
+            try:
+                time.sleep(0.01)
+            except Exception:  # must not swallow the bell
+                pass
+        return 2 * value
+
+    start = time.perf_counter()
+    outcome = examine("09.1", endless)
+    assert time.perf_counter() - start < 2
+    assert outcome.state == "wrong"
+    assert "endless(3)" in outcome.message and "within 0.2 seconds" in outcome.message
+
+
+def test_deep_recursion_and_a_strange_result_do_not_raise():
+    def deep(value):
+        return deep(value)
+
+    class Strange:
+        def __eq__(self, other):
+            raise ValueError("strange")
+
+    assert "RecursionError" in examine("09.1", deep).message
+    assert examine("09.1", lambda value: Strange()).state == "wrong"
+
+
+def test_an_unknown_exercise_names_those_of_its_notebook():
+    with pytest.raises(UnknownExercise, match=r"'01\.9'; there are 01\.1, 01\.2"):
+        check("01.9", answer)
+
+
+@pytest.mark.parametrize(
+    "expected, got, equal",
+    [
+        (0.3, 0.1 + 0.2, True),
+        (1.0, 1, True),
+        (4_902_912, 4_902_913, False),  # a count is exact
+        (True, 1, False),
+        ([1, 2], (1, 2), True),
+        ((1, 2), [1, 2, 3], False),
+        ({"a": [0.3]}, {"a": [0.1 + 0.2]}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        (None, 0, False),
+        ("가", "가", True),
+        ([], None, False),
+    ],
+)
+def test_what_counts_as_equal(expected, got, equal):
+    assert same(expected, got) is equal
+
+
+def test_a_tensor_counts_as_its_numbers():
+    torch = pytest.importorskip("torch")
+    assert same([[1, 2]], torch.tensor([[1, 2]])) and not same([[1, 2]], torch.tensor([1, 2]))
+    assert same(True, torch.tensor(True)) and same(0.5, torch.tensor(0.5))
+
+
+def test_values_are_shown_short_and_as_one_would_write_them():
+    assert show([0.1 + 0.2, "가", (1,), None, 2.0]) == "[0.3, '가', (1,), None, 2.0]"
+    assert show({"rule": answer}) == "{'rule': answer}"
+    assert len(show(list(range(1000)))) < 200 and " ... " in show(list(range(1000)))
+
+
+def test_after_a_check_no_alarm_is_left():
+    import signal
+
+    before = signal.getsignal(signal.SIGALRM)
+    examine("09.1", answer)
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
