@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from course_utils import CourseError
 from course_utils.korean import verb_object
-from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
+from course_utils.stats import BattleSummary, JudgeBias, VerdictSummary, wilson_interval
 from course_utils.tasks import Task
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -173,23 +173,64 @@ def win_rate(
     """
     rows = [("both orders 두 순서", summary.win_rate, summary.interval, BLUE)]
     rows += [(n, s.win_rate, s.interval, ORANGE) for n, s in (one_order or {}).items()]
-    fig, ax = _axes(title, height=1.5 + 0.45 * len(rows))
-    for place, (_, rate, (low, high), color) in enumerate(rows):
-        ax.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
-        ax.plot([rate], [place], "o", color=color, markersize=8)
-        text = f"{rate:.1%}  [{low:.1%}, {high:.1%}]"
-        _label(ax, (1.02, place), text, dx=8, color=color)
-    ax.axvline(0.5, color=INK, linewidth=1.1, linestyle=":", zorder=0)
+    fig, ax = _intervals(rows, title=title, line=truth)
     _label(ax, (0.5, -0.9), "even 대등", dx=4)
     if truth is not None:
         ax.axvline(truth, color=INK, linewidth=1.1, linestyle="--", zorder=0)
         _label(ax, (truth, -0.55), f"truth 참값 {truth:.1%}", dx=4)
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.set_ylim(len(rows) - 0.5, -1.1)
-    left = min(0.5, truth or 0.5, *(low for *_, (low, _), _ in rows))
-    ax.set_xlim(max(-0.02, left - 0.05), 1.02)
     _percent(ax, "win rate 승률")
-    _hide(ax, "left", ticks="y")
+    return fig
+
+
+def category_win_rates(summaries: Mapping[str, BattleSummary], *, title: str = "") -> Figure:
+    """Win rates by category with 95% intervals and the number of questions, as in LogicKor."""
+    rows = [
+        (f"{_literal(name)} ({summary.n})", summary.win_rate, summary.interval, BLUE)
+        for name, summary in summaries.items()
+    ]
+    fig, ax = _intervals(rows, title=title)
+    _label(ax, (0.5, -0.9), "even 대등", dx=4)
+    _percent(ax, "win rate 승률 (questions 문항)")
+    return fig
+
+
+def judge_bias(bias: JudgeBias, *, title: str = "") -> Figure:
+    """How often the judge names the answer shown first and the longer one, with 95% intervals."""
+    found = {
+        "first position 앞자리": (bias.first, "verdicts 판정"),
+        "longer answer 긴 답변": (bias.longer, "questions 문항"),
+    }
+    rows = [
+        (f"{name}\n({rate.n} {unit})", rate.value, rate.interval, ORANGE)
+        for name, (rate, unit) in found.items()
+        if rate
+    ]
+    fig, ax = _intervals(rows, title=title, spacing=0.7)
+    _label(ax, (0.5, -0.9), "no lean 치우침 없음", dx=4)
+    _percent(ax, "named by the judge 심사자가 고른 비율")
+    return fig
+
+
+def grade_histogram(grades: Mapping[str, Sequence[int]], *, title: str = "") -> Figure:
+    """How many answers of each model got each grade from 1 to 10; a model's name with its mean."""
+    fig, ax = _axes(title, height=3.2)
+    width = 0.84 / max(1, len(grades))
+    tallest = 1
+    for k, ((name, scores), color) in enumerate(zip(grades.items(), TILES, strict=False)):
+        counts = Counter(scores)
+        places = [grade + (k - (len(grades) - 1) / 2) * width for grade in counts]
+        mean = f"{fmean(scores):.2f}" if scores else "-"
+        label = f"{_literal(name)}: mean 평균 {mean} ({len(scores)})"
+        ax.bar(places, counts.values(), width=0.92 * width, color=color, label=label)
+        tallest = max([tallest, *counts.values()])
+    ax.set_ylim(0, tallest * (1.08 + 0.1 * len(grades)))  # room for the names
+    ax.legend(loc="upper left", frameon=False, fontsize=9, labelcolor="linecolor")
+    ax.set_xticks(range(1, 11))
+    ax.set_xlim(0.4, 10.6)
+    ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+    ax.set_xlabel("grade 점수")
+    ax.set_ylabel("answers 답변")
+    ax.grid(axis="y", color=PALE)
     return fig
 
 
@@ -369,6 +410,34 @@ def _panels(height: float, columns: int = 1, *, title: str) -> tuple[Figure, Seq
         ax.set_axisbelow(True)
         ax.grid(False)
     return fig, panels[0]
+
+
+def _intervals(
+    rows: Sequence[tuple[str, float, tuple[float, float], str]],
+    *,
+    title: str,
+    line: float | None = None,
+    spacing: float = 0.45,
+) -> tuple[Figure, Axes]:
+    """Shares with their intervals, (name, share, (low, high), colour) a row, around 50%."""
+    fig, ax = _axes(title, height=1.5 + spacing * len(rows))
+    for place, (_, share, (low, high), color) in enumerate(rows):
+        ax.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
+        ax.plot([share], [place], "o", color=color, markersize=8)
+        text = f"{share:.1%}  [{low:.1%}, {high:.1%}]"
+        _label(ax, (1.02, place), text, dx=8, color=color)
+    ax.axvline(0.5, color=INK, linewidth=1.1, linestyle=":", zorder=0)
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.set_ylim(len(rows) - 0.5, -1.1)
+    left = min([0.5, 0.5 if line is None else line, *(low for *_, (low, _), _ in rows)])
+    ax.set_xlim(max(-0.02, left - 0.05), 1.02)
+    _hide(ax, "left", ticks="y")
+    return fig, ax
+
+
+def _literal(text: str) -> str:
+    """A name as it is: between two dollar signs matplotlib would see a formula."""
+    return text.replace("$", r"\$")
 
 
 def _tiles(sizes: Sequence[float], box: tuple[float, ...]) -> list[tuple[float, ...]]:

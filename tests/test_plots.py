@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from course_utils import REPO, CourseError, plots
-from course_utils.stats import Game, summarize_battle, verdict_win_rate
+from course_utils.stats import Game, judge_bias, summarize_battle, verdict_win_rate
 from course_utils.tasks import Task, read_tasks
 
 GAMES = [Game(str(i), "a", "a" if i % 3 else "b", 5, 7) for i in range(30)]
@@ -28,6 +28,8 @@ ORDERS = {
     "tuned first 튜닝 모델 먼저": verdict_win_rate(game.first for game in GAMES),
     "base first 원본 모델 먼저": verdict_win_rate(game.second for game in GAMES),
 }
+CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추론", "$글$"])}
+GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
 BEFORE = {"counting": 0.1, "province": 0.0, "sentiment": 0.5}
 AFTER = {"counting": 1.0, "province": 0.93, "sentiment": 0.4}
@@ -61,6 +63,12 @@ FIGURES = {
     ),
     "win_rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
     "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
+    "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="범주별 승률"),
+    "category_win_rates: of nothing": lambda: plots.category_win_rates({}),
+    "judge_bias": lambda: plots.judge_bias(judge_bias(GAMES), title="자리와 길이"),
+    "judge_bias: of ties": lambda: plots.judge_bias(judge_bias([])),
+    "grade_histogram": lambda: plots.grade_histogram(GRADES, title="점수"),
+    "grade_histogram: of nothing": lambda: plots.grade_histogram({"tuned": []}),
     "similarity_histogram": lambda: plots.similarity_histogram(
         SCORES, [s for s in SCORES if s < 0.7], title="필터 전과 후"
     ),
@@ -220,6 +228,14 @@ def test_the_figures_say_the_numbers():
     assert f"{summary.win_rate:.1%}  [{low:.1%}, {high:.1%}]" in said
     assert "truth 참값 80.0%" in said and "tuned first 튜닝 모델 먼저" in said
     assert "2,300  (82.1%)" in words(FIGURES["funnel"]())
+    said = words(FIGURES["category_win_rates"]())
+    assert {"추론 (30)", r"\$글\$ (29)"} <= set(said)
+    rate = judge_bias(GAMES).first
+    low, high = rate.interval
+    said = words(FIGURES["judge_bias"]())
+    assert f"{rate.value:.1%}  [{low:.1%}, {high:.1%}]" in said
+    assert "first position 앞자리\n(60 verdicts 판정)" in said
+    assert "tuned 튜닝: mean 평균 8.00 (25)" in words(FIGURES["grade_histogram"]())
     said = words(plots.before_after(BEFORE, AFTER, TITLES))
     assert {"목록 세기", "100%", "93%", "40%"} <= set(said)
 
