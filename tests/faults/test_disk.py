@@ -1,0 +1,391 @@
+"""Sealing and bringing back on disks that fail: whatever is believed is whole, nothing is lost.
+
+Every test really injects its fault: a process is killed, a file system is full or read-only, a call
+returns an error, bytes change. The short versions inject a few; `FAULTS=all` (make faults) many.
+"""
+
+import errno
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from course_utils import REPO, checkpoint, parts
+from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore
+
+FULL = os.environ.get("FAULTS") == "all"
+PATIENCE = 120
+
+
+def a_store(folder):
+    """A store whose parts are elsewhere than its work, as on Colab."""
+    return CheckpointStore("run", folder / "drive", folder / "local")
+
+
+def work_at(store, number, size=2000):
+    """The work as it stands at a number: files that say it, and a journal that grew to it."""
+    work = store.local("train")
+    for name in ("a", "b/c"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text(f"{number} " * size)
+    (work / "journal.jsonl").write_bytes(journal(number))
+
+
+def journal(number):
+    return b"".join(b'{"key": "%d", "text": "%s"}\n' % (n, b"x" * 500) for n in range(number + 1))
+
+
+def believed(folder):
+    """The number that a folder of the step holds, None if its files disagree: no such is whole."""
+    found = {(folder / name).read_text().split()[0] for name in ("a", "b/c")}
+    whole = {len(set((folder / name).read_text().split())) for name in ("a", "b/c")}
+    return int(found.pop()) if len(found) == 1 == max(whole) else None
+
+
+def after_the_session(store):
+    """What a new session finds, as (number of the part, number of replies): only Drive is left."""
+    shutil.rmtree(store.local_root, ignore_errors=True)
+    work = store.restore("train")
+    lines = (work / "journal.jsonl").read_bytes().splitlines()
+    keys = {int(json.loads(line)["key"]) for line in lines}
+    assert keys == set(range(len(keys))), "a reply is missing in the middle"
+    return believed(work), len(keys)
+
+
+# ---------------------------------------------------------------- SIGKILL
+
+WORKER = """
+import shutil, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_disk import a_store, work_at
+store, start = a_store(Path(sys.argv[1])), int(sys.argv[2])
+for number in range(start, 10**6):
+    work_at(store, number)
+    store.seal_journals("train")
+    print("reply", number, flush=True)
+    store.seal("train")
+    print("part", number, flush=True)
+    if number % 3 == 0:  # a new session begins
+        shutil.rmtree(store.local_root)
+        store.restore("train")
+"""
+
+
+def test_sigkill_while_sealing_and_restoring(tmp_path, record_fault):
+    chance, store, wanted = random.Random(0), a_store(tmp_path), 20 if FULL else 4
+    right = lost = wrong = start = 0
+    for _ in range(wanted):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path), str(start), str(Path(__file__).parent)],
+            cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, text=True,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        said = [process.stdout.readline(), process.stdout.readline()]
+        time.sleep(chance.uniform(0, 0.15))
+        process.kill()
+        said += process.stdout.read().splitlines()
+        process.wait()
+        told = dict(line.split() for line in said if len(line.split()) == 2)
+        part, replies = after_the_session(store)
+        wrong += part is None or part < int(told["part"])
+        lost += max(0, int(told["reply"]) + 1 - replies)
+        right += part is not None and store.check() == []
+        start = max(part or 0, replies - 1) + 1
+    work_at(store, start)
+    sealed = store.seal("train").path.parent
+    assert not [path for path in sealed.iterdir() if path.name.startswith(".")]
+    record_fault("SIGKILL while sealing and restoring", injected=wanted, runs=wanted, right=right,
+                 lost=lost, wrong=wrong)
+    assert (right, lost, wrong) == (wanted, 0, 0)
+
+
+# ---------------------------------------------------------------- disks that refuse
+
+
+@contextmanager
+def small_disk(folder, size):
+    """A file system of so many bytes; without the right to mount one, files of at most as many."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)],
+                             capture_output=True).returncode == 0  # fmt: skip
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not mounted:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk(tmp_path, record_fault):
+    chance, store = random.Random(0), a_store(tmp_path)
+    injected = right = wrong = 0
+    with small_disk(tmp_path / "drive", 1 << 20) as mounted:
+        work_at(store, 0)
+        store.seal("train")
+        for number in range(1, 31 if FULL else 6):
+            work_at(store, number, size=chance.randint(1 << 18, 1 << 19))  # at least as much again
+            with pytest.raises(CheckpointError, match="make room or remount"):
+                store.seal("train")
+            injected += 1
+            wrong += believed(store.latest("train")) != number - 1
+            assert store.check() == [] and believed(store.local("train")) == number
+            work_at(store, number, size=2000)  # there is room again
+            store.seal("train")
+            right += after_the_session(store) == (number, number + 1)
+        assert mounted or os.geteuid() != 0
+    record_fault("a full disk", injected=injected, runs=injected, right=right, wrong=wrong)
+    assert (right, wrong) == (injected, 0)
+
+
+def test_a_read_only_drive(tmp_path, record_fault):
+    store, home = a_store(tmp_path), tmp_path / "drive"
+    with small_disk(home, 1 << 22) as mounted:
+        if not mounted and os.geteuid() == 0:
+            pytest.skip("this root may not mount, and nothing is read-only for root")
+        work_at(store, 1)
+        store.seal("train")
+
+        def let(write):
+            if mounted:
+                mode = "remount,rw" if write else "remount,ro"
+                subprocess.run(["mount", "-o", mode, str(home)], check=True)
+            else:
+                for folder in (home / "run/train", home / "run/train/journals/journal.jsonl"):
+                    os.chmod(folder, 0o700 if write else 0o500)
+
+        injected = 0
+        for seal in (store.seal, store.seal_journals):
+            work_at(store, 2)
+            let(write=False)
+            with pytest.raises(CheckpointError, match="make room or remount"):
+                seal("train")
+            injected += 1
+            assert believed(store.latest("train")) == 1
+            let(write=True)
+        store.seal("train")
+        right = after_the_session(store) == (2, 3)
+    record_fault("a read-only Drive", injected=injected, right=int(right))
+    assert right
+
+
+class FailingCalls:
+    """Counts the calls of `parts` that touch a disk, and makes one of them fail."""
+
+    def __init__(self, patch, at, number):
+        self.at, self.error, self.count = at, OSError(number, os.strerror(number)), 0
+        patch.setattr(parts, "open", self.open, raising=False)
+        for name in ("fsync", "rename", "replace", "chmod"):
+            patch.setattr(os, name, self.counted(getattr(os, name)))
+
+    def counted(self, function):
+        def call(*args, **kwargs):
+            self.count += 1
+            if self.count == self.at:
+                raise self.error
+            return function(*args, **kwargs)
+
+        return call
+
+    def open(self, *args, **kwargs):
+        return _File(self.counted(open)(*args, **kwargs), self)
+
+
+class _File:
+    """An open file whose reads and writes may fail."""
+
+    def __init__(self, file, calls):
+        self._file, self._calls = file, calls
+
+    def __getattr__(self, name):
+        found = getattr(self._file, name)
+        return self._calls.counted(found) if name in ("read", "readinto", "write") else found
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN], ids=["EIO", "errno 107"])
+def test_an_error_at_any_call_of_a_copy(tmp_path, number, record_fault):
+    """One call after another fails: while sealing, while bringing back, once each."""
+    injected = runs = right = wrong = lost = 0
+    for at in itertools.count(1, 1 if FULL else 5):
+        store = a_store(tmp_path / str(at))
+        for before in (0, 1):
+            work_at(store, before)
+            store.seal("train")
+        work_at(store, 2)
+        with pytest.MonkeyPatch.context() as patch:
+            calls = FailingCalls(patch, at, number)
+            try:
+                store.seal("train")
+            except CheckpointError:
+                pass
+        if calls.count < at:
+            break
+        injected, runs = injected + 1, runs + 1
+        wrong += believed(store.latest("train")) not in (1, 2)
+        store.seal("train")
+        shutil.rmtree(store.local_root)
+        with pytest.MonkeyPatch.context() as patch:
+            calls = FailingCalls(patch, at, number)
+            try:
+                store.restore("train")
+            except CheckpointError:
+                pass
+        injected += calls.count >= at
+        part, replies = after_the_session(store)
+        wrong, lost = wrong + (part != 2), lost + 3 - replies
+        right += (part, replies) == (2, 3)
+    assert injected > 5
+    name = {errno.EIO: "EIO", errno.ENOTCONN: "errno 107"}[number]
+    record_fault(f"{name} in the middle of a copy", injected=injected, runs=runs, right=right,
+                 wrong=wrong, lost=lost)
+    assert (right, wrong, lost) == (runs, 0, 0)
+
+
+# ---------------------------------------------------------------- files that are not what they were
+
+
+def zeros(path, chance):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def short(path, chance):
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+
+def gone(path, chance):
+    path.unlink()
+
+
+def edited(path, chance):
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a file that reads back short or as zeros": (["a", "b/c"], [zeros, short]),
+    "a manifest that is missing, cut or edited": ([MANIFEST], [gone, short, edited, zeros]),
+    "a journal's slice that is missing, cut, edited or zeros": ([], [gone, short, edited, zeros]),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_broken_newest_part_while_an_older_one_is_whole(tmp_path, fault, record_fault, capsys):
+    names, ways = DAMAGE[fault]
+    chance, times = random.Random(0), 50 if FULL else 8
+    right = wrong = 0
+    for attempt in range(times):
+        store = a_store(tmp_path / str(attempt))
+        for number in (0, 1):
+            work_at(store, number)
+            newest = store.seal("train").path
+        slices = sorted((store.root / "run/train/journals/journal.jsonl").iterdir())
+        path = newest / chance.choice(names) if names else chance.choice(slices)
+        chance.choice(ways)(path, chance)
+        found = store.check()
+        shutil.rmtree(store.local_root)
+        capsys.readouterr()
+        work = store.restore("train")
+        replies = (work / "journal.jsonl").read_bytes() if len(slices) else b""
+        if names:
+            wrong += believed(work) != 0
+            named = "Skipping run/train/part-0002" in capsys.readouterr().out
+            right += replies == journal(1) and named
+        else:  # parts are whole, and so is the other slice
+            whole = [line for line in journal(1).splitlines(True) if line in replies]
+            wrong += believed(work) != 1 or b"".join(whole) != replies
+            right += len(whole) == 1
+        assert path.name.endswith(".jsonl") or found or not path.exists()
+    record_fault(fault, injected=times, runs=times, right=right, wrong=wrong)
+    assert (right, wrong) == (times, 0)
+
+
+def test_a_newest_part_that_lacks_any_one_file(tmp_path, record_fault):
+    """Drive had not uploaded all of it when the session died."""
+    right = wrong = injected = 0
+    for number, missing in enumerate(["a", "b/c", MANIFEST, "b", "everything"]):
+        store = a_store(tmp_path / str(number))
+        for content in (0, 1, 2):
+            work_at(store, content)
+            newest = store.seal("train").path
+        lost = newest if missing == "everything" else newest / missing
+        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+        injected += 1
+        part, replies = after_the_session(store)
+        wrong, right = wrong + (part != 1), right + ((part, replies) == (1, 3))
+    record_fault("a broken newest part, an older one whole", injected=injected, runs=injected,
+                 right=right, wrong=wrong)
+    assert (right, wrong) == (injected, 0)
+
+
+# ---------------------------------------------------------------- two of them, and time
+
+SEALER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_disk import CheckpointStore, work_at
+root, name, _, count = sys.argv[1:]
+store = CheckpointStore("run", Path(root) / "drive", Path(root) / name)
+for number in range(int(count)):
+    work_at(store, number)
+    store.seal("train", {"by": name})
+"""
+
+
+def test_two_notebooks_seal_the_same_run(tmp_path, record_fault):
+    count = 100 if FULL else 12
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SEALER, str(tmp_path), name, str(Path(__file__).parent),
+             str(count)],
+            cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, text=True,
+            stderr=subprocess.PIPE,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    said = [process.communicate(timeout=PATIENCE)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    store = a_store(tmp_path)
+    found = parts.parts(store.root / "run/train")
+    wrong = sum(believed(part) is None for part in found)
+    right = int(store.check() == [] and after_the_session(store) == (count - 1, count))
+    record_fault("two notebooks sealing the same run", injected=2 * count, right=right, wrong=wrong)
+    assert right and not wrong and len(found) <= 3
+
+
+def test_a_clock_that_jumps_back(tmp_path, monkeypatch, record_fault):
+    chance, store, times = random.Random(0), a_store(tmp_path), 20 if FULL else 5
+    right = 0
+    for number in range(times):
+        now = chance.uniform(0, 2e9)  # any day since 1970
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.time, "time", lambda now=now: now)
+            patch.setattr(checkpoint.time, "strftime",
+                          lambda form, now=now: time.asctime(time.gmtime(now)))
+            work_at(store, number)
+            part = store.seal("train").path
+        for path in [part, *part.rglob("*")]:
+            os.utime(path, (now, now))
+        right += after_the_session(store) == (number, number + 1)
+    record_fault("a clock that jumps", injected=times, runs=times, right=right, wrong=times - right)
+    assert right == times
