@@ -14,6 +14,12 @@ import yaml
 from course_utils import CourseError
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+PRESETS: dict[str, dict[str, float]] = {
+    # Minutes in a lesson: every cell runs, and too little is trained and asked to quote a number.
+    "quick": {"data.n": 400, "data.heldout": 6, "train.epochs": 1, "evaluate.questions": 24},
+    "full": {},
+}
+"""The most that a preset allows of each setting; a recipe that has less keeps it."""
 
 
 class RecipeError(CourseError):
@@ -155,6 +161,25 @@ class Recipe:
             raise _unknown(self.name, key, place, ".".join(parents))
         place[last] = value
         return _build(type(self), settings, self.name)
+
+    def preset(self, name: str) -> Self:
+        """Return the recipe at the size of a preset: "quick" for a lesson, "full" as it is.
+
+        Made smaller it has a name of its own, "offline-quick", and so a run folder of its own.
+        Raises RecipeError for an unknown preset, naming the nearest.
+        """
+        if name not in PRESETS:
+            raise RecipeError(
+                f"There is no preset named '{name}'; the closest is "
+                f"'{_closest(name, list(PRESETS))}', and all are: {', '.join(PRESETS)}."
+            )
+        if not PRESETS[name]:
+            return self
+        recipe, settings = self.replace("name", f"{self.name}-{name}"), self.to_dict()
+        for key, most in PRESETS[name].items():
+            part, setting = key.split(".")
+            recipe = recipe.replace(key, min(most, settings[part][setting]))
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain dictionaries, ready for JSON."""

@@ -180,8 +180,9 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     """Find out where this runs, choose the recipe, open the run's store and print the card.
 
     "auto" takes the recipe of the environment variable RECIPE if there is one, else the GPU recipe
-    where there is a large enough GPU and a key, else the offline one. DATA names a file of your
-    own tasks; RUNS another folder for the runs. Raises RestartNeeded, RecipeError, TaskFileError.
+    where there is a large enough GPU and a key, else the offline one. PRESET=quick makes it small
+    enough for a lesson; DATA names a file of your own tasks; RUNS another folder for the runs.
+    Raises RestartNeeded, RecipeError, TaskFileError.
     """
     scrub_notebook_errors()
     _refuse_replaced_packages()
@@ -198,7 +199,13 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
     hardware = find_device()
     chosen, why = _choose(recipe, hardware)
-    settings, data = load_recipe(chosen), _data_file()
+    preset = os.environ.get("PRESET") or "full"
+    settings, data = load_recipe(chosen).preset(preset), _data_file()
+    if preset != "full":
+        why += (
+            f"; PRESET={preset}: {settings.data.n:,} tasks, epochs {settings.train.epochs:g}, "
+            f"{settings.evaluate.questions} questions"
+        )
     about = {
         "recipe": digest(settings.to_dict()),
         "data": data and hashlib.sha256(data.read_bytes()).hexdigest(),

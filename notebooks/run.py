@@ -67,7 +67,7 @@ def run_course(recipe_name: str, data: Path | None = None) -> None:
     start = time.monotonic()
     if recipe_name.endswith((".yaml", ".yml")):
         recipe_name = str(Path(recipe_name).absolute())
-    recipe = load_recipe(recipe_name)
+    recipe = load_recipe(recipe_name).preset(os.environ.get("PRESET") or "full")
     if data is not None:
         data = data.expanduser().absolute()
         print(f"{len(read_tasks(data)):,} tasks in {data.name}")

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from course_utils.recipe import (
+    PRESETS,
     RECIPES,
     RecipeError,
     TrainSpec,
@@ -143,6 +144,26 @@ def test_unknown_recipe_names_the_closest_and_all():
         load_recipe("ofline")
     with pytest.raises(RecipeError, match="no recipe file nowhere.yaml"):
         load_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_preset_makes_nothing_larger_and_changes_nothing_else(name):
+    recipe = load_recipe(name)
+    quick = recipe.preset("quick")
+    assert recipe.preset("full") == recipe
+    assert quick.name == f"{name}-quick"
+    back = quick.replace("name", name)
+    for key, most in PRESETS["quick"].items():
+        part, setting = key.split(".")
+        value, ours = (getattr(getattr(r, part), setting) for r in (recipe, quick))
+        assert ours == min(most, value)
+        back = back.replace(key, value)
+    assert back == recipe
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(RecipeError, match="'fast'; the closest is .*all are: quick, full"):
+        load_recipe("offline").preset("fast")
 
 
 def test_replace_changes_one_setting():

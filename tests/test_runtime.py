@@ -26,7 +26,7 @@ CPU = Device("cpu", "CPU, 2 cores")
 def bare_machine(monkeypatch, tmp_path):
     """No GPU, no keys, no Colab, an empty folder; whatever setup sets is undone."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in ("RECIPE", "DATA", "OPENAI_API_KEY", "LLM_API_KEY", "HF_TOKEN",
+    for name in ("RECIPE", "DATA", "PRESET", "OPENAI_API_KEY", "LLM_API_KEY", "HF_TOKEN",
                  "COLAB_RELEASE_TAG", "OFFLINE_URL"):  # fmt: skip
         os.environ.pop(name, None)
     os.environ["RUNS"] = str(tmp_path / "runs")
@@ -95,6 +95,20 @@ def test_recipe_from_the_environment_unless_one_is_asked_for(monkeypatch):
     os.environ["RECIPE"] = "offline"
     assert setup().recipe.name == "offline"
     assert setup("gemma-2b-l4").recipe.name == "gemma-2b-l4"
+
+
+def test_a_preset_makes_the_run_small_and_keeps_it_apart(capsys):
+    full = setup("offline")
+    os.environ["PRESET"] = "quick"
+    quick = setup("offline")
+    assert "offline-quick (asked for; PRESET=quick: 400 tasks, epochs 1" in capsys.readouterr().out
+    assert quick.store.run == "offline-quick" != full.store.run
+    assert quick.recipe.data.n < full.recipe.data.n
+    os.environ["PRESET"] = "full"
+    assert setup("offline").store.run == full.store.run
+    os.environ["PRESET"] = "quik"
+    with pytest.raises(RecipeError, match="closest is 'quick', and all are: quick, full"):
+        setup("offline")
 
 
 def test_a_mistyped_recipe_names_the_closest():

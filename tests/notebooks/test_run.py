@@ -53,7 +53,7 @@ def spine(monkeypatch, tmp_path):
         (folder / f"{name}.py").write_text((HEAD + SEAL + body + "\n").lstrip(), encoding="utf-8")
     monkeypatch.setattr(kernel, "SOURCES", folder)
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
-    for name in ("RECIPE", "DATA"):
+    for name in ("RECIPE", "DATA", "PRESET"):
         monkeypatch.delenv(name, raising=False)
     return folder
 
@@ -70,6 +70,13 @@ def test_the_course_ends_with_one_table(spine, tmp_path, capsys):
     for language in ("ko", "en"):
         names = sorted(path.stem for path in (home / "notebooks" / language).iterdir())
         assert names == ["01_preprocess", "02_train", "03_evaluate"]
+
+
+def test_a_preset_has_a_run_of_its_own(spine, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRESET", "quick")
+    assert run.main([]) == 0
+    assert (tmp_path / "runs" / "offline-quick" / "report.md").is_file()
+    assert not (tmp_path / "runs" / "offline").exists()
 
 
 def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
