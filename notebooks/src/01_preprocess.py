@@ -191,7 +191,13 @@ print(f"{spec.n:,} tasks, none lost", teacher.plan(loop))
 # Now ask, once.
 
 # %%
-[reply] = teacher.complete([request])
+import time
+from dataclasses import replace
+
+LIVE = False  # True: ask anew whenever this cell runs, pay for it, and keep the reply all the same
+
+asked = replace(request, sample=time.time_ns()) if LIVE else request
+[reply] = teacher.complete([asked])
 assert reply.text is not None, reply.error
 print("cached", reply.cached, " finish_reason", reply.finish_reason, " usage", reply.usage, "\n")
 print(*reply.text.splitlines()[:15], "...", sep="\n")
@@ -199,13 +205,15 @@ print(*reply.text.splitlines()[:15], "...", sep="\n")
 # %% [markdown] lang="ko"
 # 이것이 날것 그대로의 응답입니다. 첫 과제에는 번호가 없기 쉽습니다. 우리가 `4. 지시문:`까지 이미 써 주었기 때문입니다.
 # 이 셀을 한 번 더 실행해 보세요. `cached`가 `True`로 바뀝니다. 응답은 화면에 보이기 전에 일지에 먼저 적히고, 같은 질문에는 일지가 답합니다.
+# `LIVE = True`로 바꾸면 실행할 때마다 **새 표본**(sample)으로 한 번씩 진짜로 묻습니다. 수업에서 보여 줄 때 쓰고, 나머지 셀은 그대로 일지에서 답을 얻습니다. (모의 교사는 다시 물어도 같은 글을 씁니다.)
 #
 # 글을 과제로 바꿉니다. 규칙은 하나입니다. **후보 하나하나는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다.
 
-# %% [markdown] lang="en" of="a949d11d"
+# %% [markdown] lang="en" of="85360ff9"
 # This is the reply as it came. Its first item often has no number: we had already written `4. 지시문:` for it.
 # Run the cell again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the same
-# question is answered from there.
+# question is answered from there. With `LIVE = True` each run asks for **another sample** in earnest, for showing it to a class; all
+# other cells are still answered from the journal. (The simulated teacher writes the same text when asked again.)
 #
 # Now turn text into tasks. There is one rule: **every candidate becomes a task or is rejected for one named reason.**
 # Nothing disappears silently.
@@ -703,6 +711,11 @@ print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
 # sends nothing to one).
 
 # %%
+from itertools import islice
+
+from course_utils.generate import generation_requests
+
+work, spec = course.store.local("preprocess"), course.recipe.data
 teacher = course.teacher(journal=work / "batch.jsonl")
 eight = list(islice(generation_requests(seeds, seed=spec.seed + 1), 8))
 print("before", teacher.plan(eight))
@@ -932,9 +945,15 @@ else:
 # what Hugging Face's tools read.
 
 # %%
-from course_utils.share import dataset_card, push_dataset, to_dataset, write_alpaca_json
+import json
+from types import SimpleNamespace
 
-work = course.store.local("preprocess")
+from course_utils.share import dataset_card, push_dataset, to_dataset, write_alpaca_json
+from course_utils.tasks import read_tasks
+
+folder, work = course.artefact("preprocess"), course.store.local("preprocess")
+tasks = read_tasks(folder / "tasks.jsonl")
+report = SimpleNamespace(**json.loads((folder / "funnel.json").read_text(encoding="utf-8")))
 write_alpaca_json(work / "alpaca.json", tasks)
 print(f"{(work / 'alpaca.json').stat().st_size:,} bytes, read back: {len(read_tasks(work / 'alpaca.json')):,} tasks")
 dataset = to_dataset(tasks)
