@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -195,11 +195,17 @@ class CheckpointStore:
         """Return the newest whole part of a step, verified now and on the local disk; None if none.
 
         Every file is read and checked against the manifest. A broken part is named and skipped.
-        The folder is for reading, and its journals are not in it: `restore` fetches the work.
+        The folder is for reading: `restore` fetches the work. Its journals are put together here
+        from their slices.
         """
         for part in reversed(parts(self._home(step))):
             try:
-                return self._bring(part)
+                folder = self._bring(part)
+                for name, names in read_manifest(part).get("journals", {}).items():
+                    if not slices.holds(folder / name, names):
+                        with self._refusals(step, "brought back"):
+                            self._put_together(step, name, folder / name, names)
+                return folder
             except BrokenPart as broken:
                 print(f"Skipping {self.run}/{step}/{part.name}: {broken}.")
         return None
@@ -237,9 +243,7 @@ class CheckpointStore:
             for name in slices.journals(home):
                 if (work / name).is_file() and (work / name).stat().st_size:
                     continue
-                for broken in slices.put_together(home, name, work / name):
-                    print(f"Skipping {self.run}/{step}/{slices.FOLDER}/{name}/{broken[:40]}: it is "
-                          "not what was written; the replies in the other slices are kept.")
+                self._put_together(step, name, work / name)
         return work
 
     def check(self, limit: int = CHECKED) -> list[str]:
@@ -303,6 +307,12 @@ class CheckpointStore:
                 f"are untouched and the work is still in {self.local(step)}: make room or remount, "
                 "then run it again."
             ) from error
+
+    def _put_together(self, step: str, name: str, target: Path, names: Sequence[str] = ()) -> None:
+        """Write a journal from its slices, and name those that are broken."""
+        for broken in slices.put_together(self._home(step), name, target, names):
+            print(f"Skipping {self.run}/{step}/{slices.FOLDER}/{name}/{broken[:40]}: it is not "
+                  "what was written; the replies in the other slices are kept.")
 
     def _sealed_already(self, home: Path, work: Path, names: list[str], now: dict) -> Path | None:
         """Return the newest part if it holds these very contents and is whole."""

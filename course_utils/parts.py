@@ -145,9 +145,13 @@ def read_manifest(part: Path) -> dict[str, Any]:
         manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
         if manifest["sha256"] != seal_of(manifest):
             raise BrokenPart(f"{MANIFEST} was changed after it was written")
-        for name, file in manifest["files"].items():
+        named = [*manifest["files"]]
+        for journal, slices in manifest.get("journals", {}).items():
+            named += [journal, *(f"{journal}/{name}" for name in slices)]
+        for name in named:
             if not is_safe(name):
                 raise BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
+        for file in manifest["files"].values():
             if not (type(file["bytes"]) is int and _HASH.fullmatch(file["sha256"])):
                 raise ValueError
     except FileNotFoundError:

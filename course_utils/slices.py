@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -116,10 +116,15 @@ def add(journal: Path, home: Path, name: str) -> list[str]:
         return used
 
 
-def put_together(home: Path, name: str, target: Path) -> list[str]:
-    """Write a journal from its whole slices, and return the names of those that are broken."""
+def put_together(home: Path, name: str, target: Path, names: Sequence[str] = ()) -> list[str]:
+    """Write a journal from its whole slices, and return the names of those that are broken.
+
+    With `names`, of these slices alone.
+    """
+    folder = home / FOLDER / name
+    wanted = [Slice.of(folder / slice_name) for slice_name in names] or slices(home, name)
     broken, content = [], []
-    for piece in slices(home, name):
+    for piece in filter(None, wanted):
         data = piece.read()
         broken.append(piece.path.name) if data is None else content.append(data)
     if content:
@@ -134,6 +139,17 @@ def put_together(home: Path, name: str, target: Path) -> list[str]:
         finally:
             temporary.unlink(missing_ok=True)
     return broken
+
+
+def holds(path: Path, names: Sequence[str]) -> bool:
+    """Whether a file is what these slices make when put together; it alone is read."""
+    try:
+        with open(path, "rb") as file:
+            pieces = filter(None, (Slice.of(path / name) for name in names))
+            whole = all(_sha256(file.read(piece.bytes)) == piece.sha256 for piece in pieces)
+            return whole and not file.read(1)
+    except OSError:
+        return False
 
 
 def remove(home: Path, name: str, names: set[str]) -> None:

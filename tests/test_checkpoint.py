@@ -99,6 +99,13 @@ def _naming(name):
     return rename
 
 
+def _foreign_slice(path):
+    manifest = json.loads(path.read_text())
+    manifest["journals"] = {"journal.jsonl": ["../../../0001-5-" + 64 * "0"]}
+    manifest["sha256"] = parts.seal_of(manifest)
+    path.write_text(json.dumps(manifest))
+
+
 def _link(path):
     elsewhere = path.parent.parent / "elsewhere"
     os.rename(path, elsewhere)
@@ -121,6 +128,7 @@ DAMAGE = {
     "the manifest is zeros": (MANIFEST, _zeros, "MANIFEST.json is damaged"),
     "the manifest was edited": (MANIFEST, _edit, "was changed after it was written"),
     "the manifest knows no checksum": (MANIFEST, _no_checksum, "MANIFEST.json is damaged"),
+    "the manifest names a foreign slice": (MANIFEST, _foreign_slice, "outside the part"),
     "a file is a link": ("a", _link, "a is a link"),
     **{
         f"the manifest names {name!r}": (MANIFEST, _naming(name), "outside the part")
@@ -439,6 +447,20 @@ def test_restored_from_part_and_slices_byte_for_byte(drive):
     assert not [path for path in work.rglob(".*")]
     again = drive.seal("train")
     assert again.path.name == "part-0002" and len(pieces(drive)) == 2
+
+
+def test_a_part_is_read_with_the_journal_as_it_was_then(store):
+    work = fill(store, "train", a="1")
+    for number in (1, 2):
+        (work / "journal.jsonl").write_bytes(lines(*range(number)))
+        part = store.seal("train", {"n": number}).path
+    (work / "journal.jsonl").write_bytes(lines(0, 1, 2))
+    store.seal_journals("train")
+    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0, 1)
+    (part / "journal.jsonl").write_bytes(lines(0, 7))  # somebody wrote into it
+    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0, 1)
+    (part / MANIFEST).unlink()
+    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0)
 
 
 def test_restoring_overwrites_nothing(drive):
