@@ -45,14 +45,53 @@ def machine(monkeypatch, device, key=True):
         os.environ["OPENAI_API_KEY"] = "sk-planted-key"
 
 
+class Error(Exception):
+    """google.colab.errors.Error."""
+
+
+class SecretNotFoundError(Error):
+    def __init__(self, key):
+        super().__init__(f"Secret {key} does not exist.")
+
+
+class TimeoutException(Error):
+    def __init__(self, key):
+        super().__init__(f"Requesting secret {key} timed out.")
+
+
+class NotebookAccessError(Exception):  # not one of errors.Error
+    def __init__(self, key):
+        super().__init__(f"Notebook does not have access to secret {key}")
+
+
+class MessageError(Exception):
+    """google.colab._message.MessageError, for what the browser answers."""
+
+
 def colab(monkeypatch, get=None, mount=None):
-    """A fake google.colab whose parts raise what the real ones raise."""
+    """A fake google.colab with the parts the course uses, which raise what the real ones raise."""
     os.environ["COLAB_RELEASE_TAG"] = "release-colab-test"
     package = types.ModuleType("google.colab")
-    package.userdata = SimpleNamespace(get=get)
+    package.userdata = SimpleNamespace(
+        get=get, SecretNotFoundError=SecretNotFoundError, TimeoutException=TimeoutException,
+        NotebookAccessError=NotebookAccessError)  # fmt: skip
     package.drive = SimpleNamespace(mount=mount)
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", package)
+
+
+@pytest.fixture
+def content(monkeypatch, tmp_path):
+    """A machine of Colab: /content and, once mounted, Drive are folders of the test."""
+    from course_utils import checkpoint
+    from course_utils import colab as on_colab
+
+    monkeypatch.setattr(on_colab, "DRIVE", tmp_path / "content/drive/MyDrive")
+    monkeypatch.setattr(runtime, "DRIVE", on_colab.DRIVE)
+    monkeypatch.setattr(checkpoint, "DRIVE", on_colab.DRIVE)
+    monkeypatch.setattr(checkpoint, "COLAB", tmp_path / "content")
+    os.environ.pop("RUNS")
+    return tmp_path / "content"
 
 
 # --- which recipe -----------------------------------------------------------------------------
@@ -248,16 +287,16 @@ def test_secret_asks_last_and_only_where_somebody_is(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "base", "hint"),
+    ("kind", "hint"),
     [
-        ("SecretNotFoundError", LookupError, "do not have it"),
-        ("NotebookAccessError", Exception, "no access"),
-        ("TimeoutException", Exception, "did not answer"),
+        (SecretNotFoundError, "do not have it"),
+        (NotebookAccessError, "no access"),
+        (TimeoutException, "did not answer"),
     ],
 )
-def test_colabs_secrets_fail_in_words(monkeypatch, name, base, hint):
+def test_colabs_secrets_fail_in_words(monkeypatch, kind, hint):
     def get(key):
-        raise type(name, (base,), {})("internal")
+        raise kind(key)
 
     colab(monkeypatch, get=get)
     monkeypatch.setattr(secrets, "can_ask", lambda: False)
@@ -265,6 +304,62 @@ def test_colabs_secrets_fail_in_words(monkeypatch, name, base, hint):
         secret("MY_KEY")
     colab(monkeypatch, get=lambda key: "from-colab")
     assert secret("MY_KEY") == "from-colab"
+
+
+def test_outside_the_browser_colabs_secrets_are_not_there(monkeypatch):
+    os.environ["COLAB_RELEASE_TAG"] = "release-colab-test"
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    monkeypatch.setattr(secrets, "can_ask", lambda: False)
+    with pytest.raises(MissingSecret, match="cannot be used from here|not set"):
+        secret("MY_KEY")
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("Incorrect API key provided: sk-ab12****************wxyz.", "provided: [secret]."),
+        ("Invalid token hf_abcdefghijklmnopqrstuvwxyz", "token [secret]"),
+        ("authorization: Bearer abc.def-123_x", "Bearer [secret]"),
+        ("http://me:pass-word@proxy.local:80 refused", "http://[secret]@proxy.local:80 refused"),
+        ("the value of planted", "the value of [MY_TOKEN]"),
+        ("typed-at-the-prompt twice", "[ASKED_FOR] twice"),
+        ("risk-adjusted hf_transfer key_padding", "risk-adjusted hf_transfer key_padding"),
+    ],
+)
+def test_keys_are_scrubbed_from_every_message(monkeypatch, text, clean):
+    os.environ |= {"MY_TOKEN": "planted-in-the-environment", "SHORT_KEY": "none"}
+    monkeypatch.setattr(secrets, "can_ask", lambda: True)
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: "typed-at-the-prompt")
+    secret("ASKED_FOR")
+    text = text.replace("planted", "planted-in-the-environment")
+    assert clean in secrets.scrub(text)
+    error = CourseError(text)
+    assert clean in str(error) and clean in repr(error) and "none" not in secrets.scrub("x")
+
+
+def test_a_key_file_that_others_may_read_is_said_once(tmp_path, capsys):
+    (tmp_path / ".env").write_text("MY_KEY=from-file\n")
+    (tmp_path / ".env").chmod(0o644)
+    for _ in range(2):
+        assert secret("MY_KEY") == "from-file"
+    assert capsys.readouterr().out.count("chmod 600 .env") == 1
+
+
+def test_a_notebook_saves_no_key_with_an_error(monkeypatch):
+    os.environ["OPENAI_API_KEY"] = "planted-in-the-environment"
+    shown = []
+
+    class Shell:
+        def _showtraceback(self, kind, error, lines):
+            shown.append((kind, str(error), lines))
+
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    for _ in range(2):  # the setup cell is run again
+        secrets.scrub_notebook_errors()
+    shell._showtraceback(ValueError, ValueError("planted-in-the-environment!"),
+                         ["key = 'planted-in-the-environment'"])  # fmt: skip
+    assert shown == [(ValueError, "[OPENAI_API_KEY]!", ["key = '[OPENAI_API_KEY]'"])]
 
 
 def test_doctor_tells_which_keys_are_set_and_never_what_they_are(monkeypatch):
@@ -277,16 +372,158 @@ def test_doctor_tells_which_keys_are_set_and_never_what_they_are(monkeypatch):
 # --- Colab ------------------------------------------------------------------------------------
 
 
+TIMEOUT = "mount failed: timeout during initial read of root folder; for more info: https://..."
+POLICY = "The domain policy has disabled Drive File Stream: https://support.google.com/a/answer"
+
+
 @pytest.mark.parametrize(
-    "error", [ValueError("mount failed"), NotImplementedError(), OSError(107, "not connected")]
+    ("error", "words", "cure"),
+    [
+        (ValueError("mount failed"), "gave no reason", "run this cell again"),
+        (ValueError(TIMEOUT), "too many files to list", "move some of them"),
+        (ValueError("Mountpoint must not already contain files"), "before it was there", "restart"),
+        (ValueError("Mountpoint must not be a symlink"), "is a link", "restart"),
+        (ValueError("Mountpoint must either be a directory or not exist"), "is a file", "restart"),
+        (ValueError("Mountpoint must be in a directory that exists"), "is not there", "restart"),
+        (ValueError(POLICY), "administrator", "another account"),
+        (ValueError("mount failed: invalid oauth code"), "permission was not given", "allow"),
+        (MessageError("Error: credential propagation was unsuccessful"), "permission", "allow"),
+        (NotImplementedError(), "no Drive", "hosted by Colab"),
+        (OSError(107, "Transport endpoint is not connected"), "connection", "restart"),
+        (RuntimeError("never heard of"), "never heard of", "run this cell again"),
+        (None, "is not there", "run this cell again"),
+    ],
+    ids=str,
 )
-def test_a_drive_that_does_not_mount_is_said_on_the_card(monkeypatch, capsys, error):
-    def mount(folder):
-        raise error
+def test_a_drive_that_does_not_mount_is_one_sentence_with_the_next_step(
+    monkeypatch, capsys, content, error, words, cure
+):
+    def mount(folder, force_remount=False):
+        assert folder == str(content / "drive")
+        if error:
+            raise error
 
     colab(monkeypatch, get=lambda name: None, mount=mount)
+    course = setup("offline")
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "NOT MOUNTED" in line]
+    assert words in said and cure in said and said.endswith(".")
+    assert course.store.root == content / "runs"  # and the lesson goes on
+
+
+def test_a_mounted_drive_holds_the_parts_and_the_machine_the_work(monkeypatch, capsys, content):
+    mounted = []
+
+    def mount(folder, force_remount=False):
+        (content / "drive/MyDrive").mkdir(parents=True)
+        mounted.append(force_remount)
+
+    colab(monkeypatch, get=lambda name: None, mount=mount)
+    for _ in range(2):
+        course = setup("offline")
+    assert mounted == [False] and "NOT MOUNTED" not in capsys.readouterr().out
+    assert course.store.root == content / "drive/MyDrive/instruction-tuning/runs"
+    assert course.store.local("train").is_relative_to(content / "runs")
+
+
+def test_a_connection_to_drive_that_broke_is_made_anew(monkeypatch, content):
+    from course_utils import colab as on_colab
+
+    (content / "drive/MyDrive").mkdir(parents=True)
+    broken, mounted, real = [True], [], os.stat
+
+    def stat(path, *args, **kwargs):
+        if broken and str(path) == str(on_colab.DRIVE):
+            raise OSError(107, "Transport endpoint is not connected")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    colab(monkeypatch, get=lambda name: None,
+          mount=lambda folder, force_remount: (mounted.append(force_remount), broken.clear()))
+    assert on_colab.mount_drive() is None and mounted == [True]
+
+
+def test_a_t4_where_an_l4_is_needed_is_said(monkeypatch, capsys, tmp_path):
+    machine(monkeypatch, T4)
+    setup("gemma-2b-l4")
+    said = capsys.readouterr().out
+    assert "Wrong GPU   this recipe computes in bfloat16, which Tesla T4" in said
+    assert "choose an L4" in said and "gemma-2b-t4" in said
+    setup("gemma-2b-t4")
+    setup()
+    assert "Wrong GPU" not in capsys.readouterr().out
+    (tmp_path / "runs/gemma-2b-l4").mkdir(parents=True)
+    setup()  # a reconnect: what was begun on an L4 would be left for the offline recipe
+    assert "the run gemma-2b-l4 was begun on a larger one" in capsys.readouterr().out
+    machine(monkeypatch, L4)
+    setup("gemma-2b-l4")
+    assert "Wrong GPU" not in capsys.readouterr().out
+
+
+# --- what earlier sessions left -----------------------------------------------------------------
+
+
+def test_setup_checks_what_the_session_before_it_sealed(capsys):
+    course = setup("offline")
+    (course.store.local("train") / "a").write_text("weights")
+    part = course.store.seal("train").path
+    capsys.readouterr()
     setup("offline")
-    assert "NOT MOUNTED" in capsys.readouterr().out
+    assert "Checked" not in capsys.readouterr().out
+    (part / "a").write_bytes(bytes(7))
+    setup("offline")
+    assert "Checked     train/part-0001 is broken: a is not what was" in capsys.readouterr().out
+
+
+def test_a_loops_journal_is_sealed_and_brought_back_by_its_client(tmp_path):
+    os.environ["OFFLINE_URL"] = "http://127.0.0.1:9/v1"
+    course = setup("offline")
+    path = course.store.local("preprocess") / "journal.jsonl"
+    teacher = course.teacher(journal=path)
+    teacher.journal.add({"key": "a", "model": "other"})
+    teacher.journal.watch.seal()
+    teacher.journal.close()
+    del teacher
+    path.unlink()  # the session died
+    assert len(course.teacher(journal=path).journal) == 1
+    assert course.teacher(journal=tmp_path / "journal.jsonl").journal.watch is None
+    work = course.store.local("preprocess")
+    assert course.judge(journal=work / "notes.jsonl").journal.watch is None  # not sealed as one
+
+
+def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "REPO", REPO)  # the seeds
+    os.environ["RECIPE"] = "gemma-2b-l4"
+    page = runtime.doctor()
+    assert page.count("nothing yet") == 3
+    assert "115 calls to make (0 already in the journal)" in page
+    assert "trains from the start" in page
+    assert "about $0.00" not in page and "for 60 questions in both orders" in page
+    assert not (runtime._find_course("auto", None)[0].store.root).exists()  # it only looked
+
+    from itertools import islice
+
+    from course_utils.generate import generation_requests
+    from course_utils.llm import LLM
+    from course_utils.tasks import read_tasks
+
+    course = setup()
+    work = course.store.local("preprocess")
+    llm = LLM(course.recipe.teacher.model, journal=work / "journal.jsonl")
+    for request in islice(generation_requests(read_tasks(REPO / "data/seed_tasks.jsonl")), 40):
+        llm.journal.add({"key": llm.key(request), "model": llm.model, "text": "",
+                         "usage": {"prompt_tokens": 1000, "completion_tokens": 2000}})
+    assert "75 calls to make (40 already in the journal)" in runtime.doctor()
+    (work / "funnel.json").write_text('{"calls": 40}')
+    part = course.store.seal("preprocess").path
+    for folder, content in (("train", "result.json"), ("evaluate", "summary.json")):
+        (course.store.local(folder) / content).write_text("{}")
+        course.store.seal(folder)
+    page = runtime.doctor()
+    assert "part-0001 whole (1 files, 13 bytes); journal.jsonl in 1 slices, whole" in page
+    assert "rerun: 0 calls to make (40 already in the journal)" in page
+    assert "trains from the start" in page  # an empty result is none
+    (part / "funnel.json").write_bytes(bytes(13))
+    assert "part-0001 BROKEN (funnel.json is not what was written" in runtime.doctor()
 
 
 def test_a_replaced_package_asks_for_a_restart(monkeypatch):
