@@ -1,0 +1,191 @@
+"""The site: links rewritten and alive, two languages page by page, and what a real browser shows.
+
+Without `.venv-site` (made by `make site`) or a Chromium, the tests that need them are skipped.
+SITE=all looks at every page; else at the home page, the guide and one notebook of each language.
+"""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from kernel import REPO
+
+spec = importlib.util.spec_from_file_location("chromium", REPO / "tests" / "chromium.py")
+chromium = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(chromium)
+spec = importlib.util.spec_from_file_location("render", REPO / "site" / "render.py")
+render = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(render)
+
+WIDTHS = {"phone": 400, "desktop": 1280}
+SHOWN = ("index", "guide", "02_train")
+
+
+# --- what is written for MkDocs ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("[guide](colab_guide.ko.md#2-First)", "[guide](guide.md#2-first)"),
+        ("[en](README.md)", "[en](../en/index.html)"),
+        ("[02](notebooks/ko/02_train.ipynb)", "[02](02_train.md)"),
+        ("[en](notebooks/en/02_train.ipynb)", "[en](../en/02_train.html)"),
+        ("[here](#Some-Part)", "[here](#some-part)"),
+        ("[web](https://example.org/a.md#B)", "[web](https://example.org/a.md#B)"),
+        ("[![Colab](https://x.org/b.svg)](https://x.org/n)", "[Colab에서 열기](https://x.org/n)"),
+        ("`[a](README.md)`\n```\n[b](README.md)\n```\n", None),
+        ("about $10 or $12, `$a$`", None),
+        ("Text:\n- one\n- two", "Text:\n\n- one\n- two"),
+        ("- one\n- two\n1. three", None),
+        ("<details>\n<summary>", '<details markdown="1">\n<summary>'),
+    ],
+)
+def test_prose(text, written):
+    assert render.prose(text, REPO / "README.ko.md", "ko") == (text if written is None else written)
+
+
+def test_a_link_to_a_file_that_is_no_page_leads_to_the_published_repository():
+    link = render.address("../../LICENSE", REPO / "notebooks/ko/01_preprocess.ipynb", "ko")
+    assert link == f"{render.published()}/LICENSE" and "/blob/v" in link
+
+
+def test_a_block_that_holds_a_fence_gets_a_longer_one():
+    assert render.fenced("a\n```\nb\n", "text") == "````text\na\n```\nb\n````"
+
+
+def test_dead_links_and_what_is_loaded_from_elsewhere_are_named(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">A</h1><a href="b.html">1</a><a href="a.html#top">2</a><a href="#end">3</a>'
+        '<img src="no.png"><script src="https://cdn.example.org/x.js"></script>'
+        '<link rel="stylesheet" href="//fonts.example.org/f.css"><a href="https://x.org">4</a>'
+    )
+    assert render.dead_links(tmp_path) == [
+        "a.html: b.html leads nowhere",
+        "a.html: #end: no such place on that page",
+        "a.html: no.png leads nowhere",
+        "a.html: https://cdn.example.org/x.js is loaded from elsewhere",
+        "a.html: //fonts.example.org/f.css is loaded from elsewhere",
+    ]
+
+
+# --- the built site ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site():
+    python = REPO / ".venv-site" / "bin" / "python"
+    if not (REPO / ".venv-site" / "ready").is_file():
+        pytest.skip("the site's tools are not installed: make site")
+    # Rendering fails by itself, and says which, where a link is dead.
+    done = subprocess.run(
+        [python, "site/render.py"], cwd=REPO, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return REPO / "build" / "site"
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The site on loopback, as any server would give it."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser(site):
+    if not chromium.find():
+        pytest.skip("no Chromium on this machine: install chromium, or name one in CHROMIUM")
+    with chromium.Chromium() as browser:
+        yield browser
+
+
+def names(site, language):
+    return {path.name for path in (site / language).glob("*.html")}
+
+
+def test_every_page_is_there_in_both_languages(site):
+    assert names(site, "ko") == names(site, "en")
+    notebooks = {f"{path.stem}.html" for path in (REPO / "notebooks" / "ko").glob("*.ipynb")}
+    assert names(site, "ko") >= {"index.html", "guide.html", "data.html"} | notebooks
+    assert 'url=ko/index.html"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_code_outputs_figures_and_formulas_are_in_the_pages(site):
+    page = (site / "ko" / "02_train.html").read_text(encoding="utf-8")
+    assert page.count('class="output"') > 20 and page.count('class="language-python') > 20
+    assert "<img" in page and "<math" in page and "$W$" not in page
+
+
+def test_the_switch_leads_to_the_same_page(browser, address):
+    page = browser.open(f"{address}/ko/02_train.html")
+    link = page.evaluate("document.querySelector('.md-header a[hreflang=en]').href")
+    assert link == f"{address}/en/02_train.html"
+    page.go(link)
+    assert page.evaluate("document.documentElement.lang") == "en"
+    back = page.evaluate("document.querySelector('.md-header a[hreflang=ko]').href")
+    assert back == f"{address}/ko/02_train.html"
+    page.close()
+
+
+@pytest.mark.parametrize("place", ["server", "disk"])
+@pytest.mark.parametrize(
+    ("language", "query", "found"),
+    [("ko", "마스킹", "02_train"), ("en", "masking", "02_train"), ("ko", "쀍쀍쀍", None)],
+)
+def test_search_finds_what_is_there(browser, address, site, place, language, query, found):
+    root = address if place == "server" else f"file://{site}"
+    page = browser.open(f"{root}/{language}/index.html")
+    page.evaluate("document.querySelector('label[for=__search]').click()")
+    page.wait("document.activeElement.classList.contains('md-search__input')")
+    page.call("Input.insertText", text=query)
+    links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+    if found:
+        page.wait(f"{links}.some(link => link.includes('/{language}/{found}.html'))")
+    else:
+        page.wait("document.querySelector('.md-search-result__meta').innerText.includes('없습니다')")
+        assert page.evaluate(links) == []
+    assert page.errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("language", render.WORDS)
+def test_pages_as_a_browser_shows_them(browser, address, site, language, width):
+    pages = sorted(names(site, language)) if os.environ.get("SITE") == "all" else [
+        f"{name}.html" for name in SHOWN
+    ]  # fmt: skip
+    for name in pages:
+        page = browser.open(f"{address}/{language}/{name}", width=WIDTHS[width])
+        where = f"{language}/{name} at {WIDTHS[width]}"
+        assert page.errors == [], where
+        outside = [r for r in page.requests if not r.startswith((address, "data:"))]
+        assert outside == [], where
+        widest = page.evaluate("document.documentElement.scrollWidth")
+        assert widest <= WIDTHS[width], f"{where}: the page is {widest} wide"
+        empty = page.evaluate(
+            "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
+        )
+        assert empty == [], where
+        small = page.evaluate(
+            "[...document.querySelectorAll('article pre code')].map(code => {"
+            "  const style = getComputedStyle(code);"
+            "  const scrolls = ['auto', 'scroll'].includes(style.overflowX);"
+            "  const fits = code.scrollWidth <= code.clientWidth + 1;"
+            "  return parseFloat(style.fontSize) < 12 || !(fits || scrolls) ? code.innerText : '';"
+            "}).filter(Boolean)"
+        )
+        assert small == [], f"{where}: code too small, or cut off"
+        page.close()
