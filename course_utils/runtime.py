@@ -116,18 +116,22 @@ class Course:
     def training_tasks(self) -> list[Task]:
         """Return the instruction data of this run without the part that `heldout` keeps back."""
         tasks = read_tasks(self.artefact("preprocess") / "tasks.jsonl")
-        return tasks if self._in_world else split_heldout(tasks)[0]
+        return split_heldout(tasks)[0] if self.data else tasks
 
     def heldout(self) -> list[Task]:
         """Return tasks to evaluate on, never trained on; meta["family"] groups them.
 
-        Offline they come from the micro-world's held-out side; otherwise they are a tenth of the
-        instruction data, chosen by hash, one family named "data".
+        Offline they come from the micro-world's held-out side; of your own data they are a tenth,
+        chosen by hash, one family named "data"; else they are the course's evaluation tasks, whose
+        families are their categories. meta["answer_lang"] is there if it is not Korean.
         """
         if self._in_world:
             return _world().heldout_tasks(self.recipe.data.heldout)
-        _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
-        return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
+        if self.data:
+            _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
+            return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
+        tasks = read_tasks(REPO / "data" / "eval_tasks.jsonl")
+        return [replace(t, meta={**t.meta, "family": t.meta["category"]}) for t in tasks]
 
     def unseen(self) -> list[Task]:
         """Return held-out tasks in wordings that no training task uses; none outside the world."""

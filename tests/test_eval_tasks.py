@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
 from itertools import combinations, count, permutations, product
@@ -14,10 +15,13 @@ from math import lcm
 import pytest
 
 from course_utils import REPO
+from course_utils.checkpoint import CheckpointStore
 from course_utils.korean import hangul_share
 from course_utils.prompts import check_task
+from course_utils.recipe import load_recipe
+from course_utils.runtime import Course, find_device
 from course_utils.similarity import SimilarityFilter, filter_similar
-from course_utils.tasks import Task, read_jsonl
+from course_utils.tasks import Task, read_jsonl, write_tasks
 
 ROWS = read_jsonl(REPO / "data" / "eval_tasks.jsonl")
 SEEDS = read_jsonl(REPO / "data" / "seed_tasks.jsonl")
@@ -248,3 +252,17 @@ def test_the_reading_references_follow_from_their_texts():
     summary = get(63).split("\n\n")[0]
     assert len(summary.split()) <= 20 and summary.count(".") == 1
     assert get(54) == "물통, 모자, 우비" and get(57) == "(나), (라), (다), (가)"
+
+
+def test_a_run_with_real_models_is_evaluated_on_them(tmp_path):
+    recipe = load_recipe("gemma-2b-l4")
+    store = CheckpointStore.open("real", tmp_path)
+    course = Course(recipe, store, "cpu", None, find_device())
+    heldout = course.heldout()
+    assert len(heldout) == 105 and len({task.meta["family"] for task in heldout}) == 8
+    assert any(task.meta.get("answer_lang") == "en" for task in heldout)
+    assert course.truth(heldout[0]) is None and course.unseen() == []
+    generated = [replace(task, meta={}) for task in heldout[:20]]
+    write_tasks(store.local("preprocess") / "tasks.jsonl", generated)
+    store.seal("preprocess")
+    assert len(course.training_tasks()) == 20  # nothing of the data has to be kept back
