@@ -140,7 +140,7 @@ def test_a_preset_makes_the_run_small_and_keeps_it_apart(capsys):
     full = setup("offline")
     os.environ["PRESET"] = "quick"
     quick = setup("offline")
-    assert "offline-quick (asked for; PRESET=quick: 400 tasks, epochs 1" in capsys.readouterr().out
+    assert "offline-quick (asked for; PRESET=quick: 800 tasks, epochs 2" in capsys.readouterr().out
     assert quick.store.run == "offline-quick" != full.store.run
     assert quick.recipe.data.n < full.recipe.data.n
     os.environ["PRESET"] = "full"

@@ -1,0 +1,39 @@
+"""LIVE = True in front of a class: each run asks once more, and its reply is kept, too."""
+
+import kernel
+import pytest
+
+from course_utils.generate import generation_requests
+from course_utils.runtime import setup
+from course_utils.tasks import Task
+
+NOTEBOOKS = ["01_preprocess"]
+
+
+def live_cells(name: str) -> list[str]:
+    cells = kernel.read_source(kernel.SOURCES / f"{name}.py").cells
+    return [c.source for c in cells if c.cell_type == "code" and "LIVE = " in c.source]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_live_is_off_in_what_is_published(name):
+    cells = live_cells(name)
+    assert len(cells) == 1 and "LIVE = False" in cells[0]
+
+
+def test_a_live_request_is_asked_anew_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PRESET", "quick")
+    teacher = setup("offline", root=tmp_path).teacher(journal=tmp_path / "journal.jsonl")
+    request = next(generation_requests([Task("인사말을 써 주세요.", "", "안녕하세요.")]))
+    [cell] = live_cells("01_preprocess")
+    space = {"teacher": teacher, "request": request}
+
+    def run(live: bool) -> bool:
+        exec(cell.replace("LIVE = False", f"LIVE = {live}"), space)
+        return space["reply"].cached
+
+    assert [run(False), run(False)] == [False, True]  # the journal answers
+    assert [run(True), run(True)] == [False, False]  # asked in earnest, twice
+    assert run(False) and len(teacher.journal) == 3  # and nothing that was paid for is lost
+    assert teacher.plan([request]).calls == 0
+    assert "cached" in capsys.readouterr().out
