@@ -44,8 +44,9 @@ course: setup ## run the whole course: data -> model -> judgment, then print the
 test: setup ## run the tests, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: setup ## kill the course at many places and check that nothing is lost (slow)
-	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py
+faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
+	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py --deselect tests/faults/test_readme.py
+	@$(RUN) tests/faults/readme.py
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
 	@$(RUN) notebooks/build.py

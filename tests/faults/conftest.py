@@ -43,6 +43,8 @@ def pytest_sessionfinish(session, exitstatus):
     result = {
         "date": datetime.date.today().isoformat(),
         "minutes": round((time.monotonic() - _start) / 60, 1),
-        "rows": dict(sorted(rows.items())),
     }
+    if not _found.keys() >= before.get("rows", {}).keys():  # only some of the tests ran
+        result = {name: before[name] for name in result}
+    result["rows"] = dict(sorted(rows.items()))
     RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

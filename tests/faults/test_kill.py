@@ -1,8 +1,8 @@
 """`make course` is killed (SIGKILL) and run again: same bytes, and no reply is asked for again.
 
 The short version kills one run three times and one generation three times. `FAULTS=all` (make
-faults) kills a run at each place by itself, in both ways, others at moments drawn by chance, and a
-generation twenty times.
+faults) kills a run at each place by itself, another at moments drawn by chance, and a generation
+twenty times. Keys are planted in the environment of every run, and looked for in all it leaves.
 """
 
 import hashlib
@@ -25,6 +25,14 @@ PATIENCE = 900  # seconds for one run, which takes less than one minute on two i
 WORKERS = 8  # requests that may be on their way when the process dies
 FULL = os.environ.get("FAULTS") == "all"
 only_in_full = pytest.mark.skipif(not FULL, reason="only with make faults")
+# Not NAVER_CLIENT_ID: with both, notebook 01 would show them to Naver.
+PLANTED = {
+    "OPENAI_API_KEY": "sk-planted-openai-0f3b9c77d1",
+    "LLM_API_KEY": "planted-server-8d21e0aa",
+    "HF_TOKEN": "hf_PlantedHubTokenQ7w3Lm0Zx",
+    "NAVER_CLIENT_SECRET": "planted-naver-5c1d77b2",
+    "https_proxy": "http://student:planted-proxy-77aa@127.0.0.1:9",
+}
 
 
 class Run:
@@ -41,6 +49,7 @@ class Run:
             cwd=REPO, stdout=open(self.root / "out.txt", "a"), stderr=subprocess.STDOUT,
             env={
                 **environment,
+                **PLANTED,
                 "RUNS": str(self.root / "runs"),
                 "OMP_NUM_THREADS": "1",
                 # Slow enough to be caught in the middle of it.
@@ -177,7 +186,21 @@ def test_running_again_asks_for_nothing_and_changes_nothing(uninterrupted):
     assert len(uninterrupted.requests()) == asked
 
 
-def interrupt_and_compare(run: Run, places, uninterrupted, *, everything: bool = True) -> int:
+def test_no_key_is_left_anywhere(uninterrupted):
+    """Journals, manifests, adapters, executed notebooks, the report, and what was printed."""
+    names = {path.name for path in uninterrupted.root.rglob("*") if path.is_file()}
+    assert {"out.txt", "report.md", "MANIFEST.json", "journal.jsonl", "summary.json",
+            "adapter_model.safetensors", "03_evaluate.ipynb"} <= names  # fmt: skip
+    values = [*PLANTED.values(), "planted-proxy-77aa"]
+    found = [
+        (path.relative_to(uninterrupted.root), value)
+        for path in uninterrupted.root.rglob("*") if path.is_file()
+        for value in values if value.encode() in path.read_bytes()
+    ]  # fmt: skip
+    assert not found
+
+
+def interrupt_and_compare(run: Run, places, uninterrupted, record, *, everything=True) -> int:
     """Kill a run at the places, one after another, let it finish, compare; return the kills."""
     kills, kept = 0, []
     for place in places:
@@ -186,34 +209,38 @@ def interrupt_and_compare(run: Run, places, uninterrupted, *, everything: bool =
             if everything:  # otherwise its kernel may still be writing
                 kept.append(({digest_of(r) for r in run.replies()}, len(run.requests())))
     run.finish()
-    for replies, asked in kept:
-        again = replies & set(run.requests()[asked:])
-        assert not again, f"{len(again)} replies that were kept were asked for again"
-    assert run.results() == uninterrupted.results()
+    again = sum(len(replies & set(run.requests()[asked:])) for replies, asked in kept)
+    gone = set().union(*(replies for replies, _ in kept)) - {digest_of(r) for r in run.replies()}
+    right = run.results() == uninterrupted.results()
+    record("SIGKILL somewhere in the course", injected=kills, right=int(right), lost=len(gone),
+           twice=again)
+    assert not again, f"{again} replies that were kept were asked for again"
+    assert right and not gone
     twice = sum(run_count - 1 for run_count in Counter(run.requests()).values())
     assert twice <= kills * WORKERS, f"{twice} requests repeated after {kills} kills"
     return kills
 
 
-def test_killed_while_generating_training_and_judging(tmp_path, uninterrupted):
+def test_killed_while_generating_training_and_judging(tmp_path, uninterrupted, record_fault):
     places = [PLACES[name] for name in ("generating", "training", "judging")]
-    assert interrupt_and_compare(Run(tmp_path), places, uninterrupted) == 3
+    assert interrupt_and_compare(Run(tmp_path), places, uninterrupted, record_fault) == 3
 
 
 @only_in_full
 @pytest.mark.parametrize("everything", [True, False], ids=["power cut", "runner only"])
-@pytest.mark.parametrize("name", PLACES)
-def test_killed_at_a_place(tmp_path, uninterrupted, name, everything):
+def test_killed_at_each_place(tmp_path, uninterrupted, everything, record_fault):
+    """Every second place with a power cut, the others with a closed window, and the reverse."""
+    places = list(PLACES.values())[everything::2]
     kills = interrupt_and_compare(
-        Run(tmp_path), [PLACES[name]], uninterrupted, everything=everything
+        Run(tmp_path), places, uninterrupted, record_fault, everything=everything
     )
-    assert kills == 1, "it was never caught there"
+    assert kills == len(places), "it was never caught at one of them"
 
 
 @only_in_full
-@pytest.mark.parametrize("seed", range(10))
-def test_killed_at_chance(tmp_path, uninterrupted, seed):
-    """Six kills in one run, each after a time that chance decides."""
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_chance(tmp_path, uninterrupted, seed, record_fault):
+    """Five kills in one run, each after a time that chance decides."""
     chance = random.Random(seed)
 
     def after(seconds):
@@ -225,9 +252,11 @@ def test_killed_at_chance(tmp_path, uninterrupted, seed):
 
         return reached
 
-    moments = [after(chance.uniform(0.5, 25)) for _ in range(6)]
-    run = Run(tmp_path)
-    assert interrupt_and_compare(run, moments, uninterrupted, everything=seed % 2 == 0) >= 1
+    moments = [after(chance.uniform(0.5, 25)) for _ in range(5)]
+    kills = interrupt_and_compare(
+        Run(tmp_path), moments, uninterrupted, record_fault, everything=seed == 0
+    )
+    assert kills >= 1
 
 
 GENERATION = """
@@ -267,7 +296,7 @@ class Generation:
         return [line["request"] for line in whole_lines(self.log)]
 
 
-def test_a_generation_killed_again_and_again(tmp_path):
+def test_a_generation_killed_again_and_again(tmp_path, record_fault):
     whole = Generation(tmp_path / "whole")
     assert whole.start().wait(PATIENCE) == 0
 
@@ -275,7 +304,7 @@ def test_a_generation_killed_again_and_again(tmp_path):
     wanted = 20 if FULL else 3
     # Requests in one life, at most: half of what would be done before the last kill.
     life = max(2, len(set(whole.asked())) // (2 * wanted))
-    kept, asked_then = set(), 0
+    kept, asked_then, twice = set(), 0, 0
     for kill_number in range(1, wanted + 1):
         target = len(killed.asked()) + chance.randint(1, life)
         process = killed.start()
@@ -286,14 +315,17 @@ def test_a_generation_killed_again_and_again(tmp_path):
         process.kill()
         process.wait()
         time.sleep(0.2)  # what was on its way reaches the server's log
-        again = kept & set(killed.asked()[asked_then:])
-        assert not again, f"{len(again)} replies that were kept were asked for again"
+        twice += len(kept & set(killed.asked()[asked_then:]))
         kept = {digest_of(record) for record in whole_lines(killed.journal)}
         asked_then = len(killed.asked())
         assert not killed.out.exists()
     assert killed.start().wait(PATIENCE) == 0
-    assert not kept & set(killed.asked()[asked_then:])
-    assert killed.out.read_bytes() == whole.out.read_bytes()
+    twice += len(kept & set(killed.asked()[asked_then:]))
+    lost = len(kept - {digest_of(record) for record in whole_lines(killed.journal)})
+    right = killed.out.read_bytes() == whole.out.read_bytes()
+    record_fault("SIGKILL while generating", injected=wanted, right=int(right), lost=lost,
+                 twice=twice)
+    assert (right, lost, twice) == (True, 0, 0)
     for generation in (whole, killed):
         generation.server.kill()
         generation.server.wait()

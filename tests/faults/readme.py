@@ -1,0 +1,99 @@
+"""Fill the table of faults in both READMEs from results.json, so that no number is typed.
+
+    python tests/faults/readme.py            write
+    python tests/faults/readme.py --check    exit with 1 where a README says something else
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from course_utils import REPO
+
+RESULTS = Path(__file__).with_name("results.json")
+READMES = {"en": REPO / "README.md", "ko": REPO / "README.ko.md"}
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+KOREAN = {
+    "EIO in the middle of a copy": "복사하는 도중의 입출력 오류(EIO)",
+    "SIGKILL somewhere in the course": "강의를 통째로 돌리다 SIGKILL",
+    "SIGKILL while generating": "생성 중 SIGKILL",
+    "SIGKILL while judging": "심사 중 SIGKILL",
+    "SIGKILL while sealing and restoring": "봉인하거나 되살리는 중 SIGKILL",
+    "SIGKILL while training": "학습 중 SIGKILL",
+    "a broken newest part, an older one whole": "가장 새 봉인이 깨지고 그 앞의 것은 온전함",
+    "a clock that jumps": "앞뒤로 튀는 시계",
+    "a file that reads back short or as zeros": "짧게 또는 0으로 읽히는 파일",
+    "a full disk": "가득 찬 디스크",
+    "a journal's slice that is missing, cut, edited or zeros":
+        "없거나 잘리거나 바뀌거나 0이 된 일지 조각",
+    "a manifest that is missing, cut or edited": "없거나 잘리거나 바뀐 목록 파일(manifest)",
+    "a read-only Drive": "쓸 수 없게 된 Drive",
+    "errno 107 in the middle of a copy": "복사하는 도중에 끊긴 Drive(errno 107)",
+    "the API: a connection that is reset before the reply": "API: 응답 전에 끊긴 연결",
+    "the API: a content filter took the text; the same request meets it every time":
+        "API: 콘텐츠 필터(같은 요청이면 늘 걸림)",
+    "the API: a page of HTML where JSON belongs": "API: JSON 대신 온 HTML",
+    "the API: a reply that breaks off after its first bytes": "API: 첫머리에서 끊긴 응답",
+    "the API: a reply without choices": "API: choices가 빈 응답",
+    "the API: a server error": "API: 서버 오류(500)",
+    "the API: all of these while generating and judging": "API: 위의 것을 섞어 생성하고 심사",
+    "the API: half of the reply's body": "API: 반만 온 본문",
+    "the API: no reply for --hang seconds": "API: 시간 초과",
+    "the API: too many requests, with Retry-After": "API: 429, Retry-After 있음",
+    "the API: too many requests, without Retry-After": "API: 429, Retry-After 없음",
+    "two notebooks sealing the same run": "두 노트북이 같은 실행을 동시에 봉인",
+}
+COLUMNS = {
+    "en": ["Fault", "injected", "runs", "ended right", "replies lost", "replies paid twice",
+           "checkpoints believed wrongly"],
+    "ko": ["고장", "일으킨 횟수", "실행", "바르게 끝남", "잃은 응답", "두 번 산 응답",
+           "잘못 믿은 체크포인트"],
+}  # fmt: skip
+INTRO = {
+    "en": "Injected for real by `make faults` ({date}, {minutes:.0f} minutes on two CPU cores), "
+          "{kills} SIGKILLs among them. A run ends right when its dataset, verdicts, adapter or "
+          "restored work are the same bytes as without the fault. A reply counts once it has "
+          "arrived whole: one that a kill or a time-out caught on its way may have been billed.",
+    "ko": "`make faults`가 실제로 일으킨 고장입니다({date}, CPU 두 코어에서 {minutes:.0f}분). 그 가운데 "
+          "SIGKILL이 {kills}번입니다. 데이터, 판정, 어댑터, 되살린 작업이 고장 없이 돌렸을 때와 바이트까지 "
+          "같아야 바르게 끝난 것입니다. 응답은 온전히 도착한 것만 셉니다. 오는 길에 강제 종료나 시간 초과를 만난 "
+          "응답에는 요금이 매겨졌을 수도 있습니다.",
+}  # fmt: skip
+
+
+def block(language: str) -> str:
+    """The section in one language."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows = found["rows"]
+    kills = sum(counts["injected"] for fault, counts in rows.items() if "SIGKILL" in fault)
+    intro = INTRO[language].format(date=found["date"], minutes=found["minutes"], kills=kills)
+    lines = ["| " + " | ".join(COLUMNS[language]) + " |", "|---|" + "---:|" * 6]
+    for fault, counts in rows.items():
+        name = fault if language == "en" else KOREAN[fault]
+        cells = [name, *(f"{counts[c]:,}" for c in ("injected", "runs", "right", "lost", "twice",
+                                                   "wrong"))]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return intro + "\n\n" + "\n".join(lines)
+
+
+def filled(path: Path, language: str) -> str:
+    """The README with its table replaced."""
+    head, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    return f"{head}{BEGIN}\n{block(language)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> int:
+    stale = [path for language, path in READMES.items()
+             if filled(path, language) != path.read_text(encoding="utf-8")]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.name} differs from tests/faults/results.json: run tests/faults/readme.py")
+        return bool(stale)
+    for language, path in READMES.items():
+        path.write_text(filled(path, language), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
