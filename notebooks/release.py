@@ -35,6 +35,16 @@ def rename(text: str, old: tuple[str, str], new: tuple[str, str]) -> str:
     return re.sub(repo, new[0], text)
 
 
+def chapter(changelog: str, repo: str, tag: str) -> str:
+    """Return a changelog in which what was unreleased stands under its version, once."""
+    version = tag[1:]
+    if f"\n## [{version}]" in changelog:
+        return changelog
+    text = changelog.replace("\n## [Unreleased]\n", f"\n## [Unreleased]\n\n## [{version}]\n", 1)
+    address = f"[{version}]: https://github.com/{repo}/releases/tag/{tag}"
+    return re.sub(r"(?m)^(\[Unreleased\]: .*)$", rf"\1\n{address}", text, count=1)
+
+
 def refusal(repo: str, tag: str) -> str:
     """Return in one sentence why a release cannot be made under these names, "" if it can."""
     if not OWNER_AND_NAME.fullmatch(repo) or repo.endswith((".git", "/.", "/..")):
@@ -61,8 +71,10 @@ def release(repo: str, tag: str) -> list[Path]:
     changed = []
     for path in files():
         before = path.read_text(encoding="utf-8")
-        history = path.name.startswith("CHANGELOG")
-        after = rename(before, old, (repo, old[1] if history else tag))
+        if path.name.startswith("CHANGELOG"):
+            after = chapter(rename(before, old, (repo, old[1])), repo, tag)
+        else:
+            after = rename(before, old, (repo, tag))
         after = UNTIL_RELEASE.sub("", after) if path.suffix == ".md" else after
         if path == INIT:
             after = VERSION.sub(rf'\g<1>"{tag[1:]}"', after)
