@@ -18,6 +18,7 @@ from course_utils.markdown import fenced, plain, table
 from course_utils.stats import (
     BattleSummary,
     Game,
+    Grade,
     StatsError,
     judge_bias,
     paired_difference,
@@ -149,7 +150,7 @@ def _win_rate(report: _Report) -> Iterator[str]:
             ("invalid 무효, left out", found.invalid),
             ("win rate if all of these were lost or won", _span((found.worst, found.best))),
         ]
-    yield table(["", ""], rows)
+    yield table([f"from the side of {a} 쪽에서", "both orders 두 순서"], rows)
     yield (
         "A question is won or lost when both orders agree; a tie or a contradiction is half a win. "
         "The interval is Tango's score interval over questions, which is Wilson's when there is no "
@@ -159,22 +160,20 @@ def _win_rate(report: _Report) -> Iterator[str]:
 
 
 def _categories(report: _Report) -> Iterator[str]:
-    names = list(dict.fromkeys(item.category for item in report.items))
-    if len(names) < 2:
+    if len({item.category for item in report.items}) < 2:
         return
     yield "## By category 범주별"
-    if report.battle.items:
+    if games := _by_category(report.battle.items.values(), report.battle.games):
         rows, summaries = [], {}
-        for name in names:
-            games = [g for g in report.battle.games if report.battle.items[g.id].category == name]
+        for name, some in games.items():
             try:
-                found = summaries[name or "-"] = report.summarize(games)
+                found = summaries[name] = report.summarize(some)
             except StatsError:  # nothing valid
-                rows.append([plain(name or "-"), 0, *"------", len(games)])
+                rows.append([plain(name), 0, *"------", len(some)])
                 continue
             ties = found.ties - found.contradictions
             rows.append([
-                plain(name or "-"), found.n, f"{found.win_rate:.1%}", _span(found.interval),
+                plain(name), found.n, f"{found.win_rate:.1%}", _span(found.interval),
                 found.wins, ties, found.contradictions, found.losses, found.invalid,
             ])  # fmt: skip
         yield table(
@@ -184,19 +183,30 @@ def _categories(report: _Report) -> Iterator[str]:
         if summaries:
             text = "win rate by category"
             yield report.draw("categories.png", text, "category_win_rates", summaries)
-    if report.grades:
-        rows = [[plain(name or "-")] for name in names]
-        for one in report.grades.values():
-            for name, row in zip(names, rows, strict=True):
-                grades = [g for g in one.grades if one.items[g.id].category == name]
-                row += _mean_cells(grades, report.seed)
+    graded = [_by_category(one.items.values(), one.grades) for one in report.grades.values()]
+    if graded:
+        rows = [
+            [
+                plain(name),
+                *(cell for one in graded for cell in _mean_cells(one.get(name, []), report)),
+            ]
+            for name in dict.fromkeys(name for one in graded for name in one)
+        ]
         heads = [(f"{plain(name)} mean 평균", "95%", "n") for name in report.grades]
         yield table(["category 범주", *(cell for head in heads for cell in head)], rows)
 
 
-def _mean_cells(grades: Sequence, seed: int) -> tuple:
+def _by_category(items: "Iterable[Item]", results: Iterable) -> dict[str, list]:
+    """What came of the items, by their category, in the items' order."""
+    found: dict[str, list] = {}
+    for item, result in zip(items, results, strict=True):
+        found.setdefault(item.category or "-", []).append(result)
+    return found
+
+
+def _mean_cells(grades: Sequence[Grade], report: _Report) -> tuple:
     try:
-        found = summarize_grades(grades, seed=seed, allow_invalid=True)
+        found = summarize_grades(grades, seed=report.seed, allow_invalid=True)
     except StatsError:  # nothing valid
         return "-", "-", 0
     low, high = found.bootstrap
@@ -213,7 +223,7 @@ def _grades(report: _Report) -> Iterator[str]:
         if invalid and scores[name]:
             found = summarize_grades(one.grades, seed=report.seed, allow_invalid=True)
             bounds = f"{found.worst:.2f} to {found.best:.2f}"
-        rows.append([plain(name), *_mean_cells(one.grades, report.seed), invalid, bounds])
+        rows.append([plain(name), *_mean_cells(one.grades, report), invalid, bounds])
     yield "## Grades 점수"
     yield table(
         ["model 모델", "mean grade 평균", "95% interval 구간", "n", "invalid 무효",
@@ -323,7 +333,7 @@ def _flags(report: _Report) -> Iterator[str]:
         yield "No answer is flagged 없음."
         return
     yield (
-        f"{len(flags)} answers do not look like the language that was asked for, or are empty. A "
+        f"{len(flags)} flagged: not in the language that was asked for, as it seems, or empty. A "
         "flag changes no grade and no verdict: read the answer."
     )
     rows = [tuple(map(plain, flag)) for flag in flags]
@@ -350,7 +360,7 @@ def _invalid(report: _Report) -> Iterator[str]:
         return
     counted = ", ".join(f"{why} {n}" for why, n in Counter(row[2] for row in rows).most_common())
     yield (
-        f"{len(rows)} judgments are invalid: {counted}. None of them became a number or a tie; the "
+        f"{len(rows)} invalid: {counted}. None of them became a number or a tie; the "
         "summaries leave their questions out and say so."
     )
     yield from _listed(["question 문항", "asked for", "failure 실패", "what happened"], rows)

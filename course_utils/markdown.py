@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 
 def plain(text: str, limit: int = 80) -> str:
@@ -12,23 +13,38 @@ def plain(text: str, limit: int = 80) -> str:
     """
     text = " ".join(visible(str(text)).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return re.sub(r"[!-/:-@\[-`{-~]|(?<=www)\.", _entity, text)
+    return _ACTIVE.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
-def _entity(match: re.Match) -> str:
-    kept = match[0] in "-,%+'" or match[0] == "." and match.string[: match.start()][-3:] != "www"
-    return match[0] if kept else f"&#{ord(match[0])};"
+# All punctuation but -,%+' and: a colon before a space, a full stop unless it makes an address.
+_ACTIVE = re.compile(r"[!-$&(*/;-@\[-`{-~)]|:(?! )|(?<=www)\.|(?<=^\d)\.")
 
 
 def fenced(text: str, limit: int = 1_200) -> str:
-    """A text in a fence longer than any in it, cut with a note where it is longer than `limit`."""
+    """A text in a fence longer than any in it, cut with a note where it is longer than `limit`.
+
+    Lines wider than a page are folded, since GitHub does not.
+    """
     text = visible(text)
     if not text.strip():
         return "(empty 빈 글)"
-    shown, more = text[:limit], len(text) - limit
+    shown, more = "\n".join(map(_folded, text[:limit].split("\n"))), len(text) - limit
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     note = f"\n\n(cut 생략: {more:,} more characters in the journal)" if more > 0 else ""
     return f"{fence}text\n{shown}\n{fence}{note}"
+
+
+def _folded(line: str, width: int = 100) -> str:
+    """A line as lines of at most `width` columns, a Korean letter being two of them wide."""
+    lines = []
+    while True:
+        columns = accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+        fits = sum(column <= width for column in columns)
+        if fits == len(line):
+            return "\n".join([*lines, line])
+        end = line.rfind(" ", fits // 2, fits + 1) + 1 or fits
+        lines.append(line[:end].rstrip(" "))
+        line = line[end:]
 
 
 def table(head: Sequence, rows: Iterable[Sequence]) -> str:

@@ -427,7 +427,7 @@ def _intervals(
         text = f"{share:.1%}  [{low:.1%}, {high:.1%}]"
         _label(ax, (1.02, place), text, dx=8, color=color)
     ax.axvline(0.5, color=INK, linewidth=1.1, linestyle=":", zorder=0)
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows], linespacing=1.5)
     ax.set_ylim(len(rows) - 0.5, -1.1)
     left = min([0.5, 0.5 if line is None else line, *(low for *_, (low, _), _ in rows)])
     ax.set_xlim(max(-0.02, left - 0.05), 1.02)
