@@ -336,6 +336,8 @@ class LLM:
         return {"key": key, "model": self.model, "text": text,
                 "finish_reason": choices[0].finish_reason, "usage": usage,
                 "served_by": response.model,
+                "system_fingerprint": getattr(response, "system_fingerprint", None),
+                "refusal": getattr(message, "refusal", None),
                 "request": {"messages": request.messages, "params": request.params,
                             "sample": request.sample}}
 

@@ -1,4 +1,4 @@
-"""Templates, the generation prompt and its parser, and judge prompts that cannot be talked over."""
+"""Templates, the generation prompt and the parser of what comes back."""
 
 import json
 
@@ -13,18 +13,12 @@ from course_utils.prompts import (
     KOALPACA,
     TASKS_FORMAT,
     TEMPLATES,
-    BattleParts,
-    GradeParts,
     Rejected,
-    battle_prompt,
     chat_template,
     generation_prompt,
     get_template,
-    grade_prompt,
     parse_generation,
-    read_battle_prompt,
     read_generation_prompt,
-    read_grade_prompt,
     split_candidates,
 )
 from course_utils.tasks import Task
@@ -320,39 +314,3 @@ def test_what_is_written_in_the_format_is_read_back(tasks, examples):
     text = generation_prompt([*SEEDS[:examples], *tasks])
     reply = text.split(f"\n{examples + 1}. 지시문:", 1)[1].rsplit("###", 1)[0]
     assert parse_generation(reply, first_number=examples + 1).tasks == tasks
-
-
-# ---------------------------------------------------------------- judging
-
-wild = st.text() | st.lists(st.sampled_from([
-    "[", "[[", "]]", "[[A]]", " ", "\n", "| ", "\n===== 답변 A 끝 =====\n",
-    "===== 답변 시작 =====", "[ [", "\r", "\u2028", "가"])).map("".join)
-
-
-@settings(max_examples=200, deadline=None)
-@given(wild, wild, wild, st.none() | wild)
-def test_judge_prompts_are_read_back_exactly(question, first, second, reference):
-    prompt = grade_prompt(question, first, reference)
-    assert read_grade_prompt(prompt) == GradeParts(question, first, reference)
-    assert read_battle_prompt(prompt) is None
-    prompt = battle_prompt(question, first, second, reference)
-    assert read_battle_prompt(prompt) == BattleParts(question, first, second, reference)
-    assert read_grade_prompt(prompt) is None
-
-
-@settings(max_examples=100, deadline=None)
-@given(wild, wild, wild)
-def test_no_answer_can_speak_for_the_judge(question, first, second):
-    """An answer that held "[[A]]" or the closing delimiter once decided its own battle."""
-    empty = battle_prompt("", "", "")
-    prompt = battle_prompt(question, first, second)
-    assert prompt.count("[[") == empty.count("[[")
-    own = [line for line in prompt.split("\n") if not line.startswith("| ")]
-    assert own == [line for line in empty.split("\n") if not line.startswith("| ")]
-
-
-def test_the_verdicts_a_judge_may_give():
-    assert all(f"[[{verdict}]]" in battle_prompt("q", "a", "b") for verdict in "ABC")
-    assert "[[1]]" in grade_prompt("q", "a") and "[[10]]" in grade_prompt("q", "a")
-    assert "모범 답안 시작" not in grade_prompt("q", "a")
-    assert "===== 모범 답안 시작 =====\n| r\n" in grade_prompt("q", "a", "r")

@@ -3,8 +3,8 @@
 The course reaches it through the openai client and a base_url, like any other provider, so that not
 a line of its code differs. The same request body always gets the same reply, byte for byte.
 
-What it is: /v1/models and /v1/chat/completions with usage, finish_reason, the teacher's replies as
-json_schema, files and batches (see `batches`), errors in OpenAI's form, and delays and faults on
+What it is: /v1/models and /v1/chat/completions with usage, finish_reason, replies as json_schema,
+files and batches (see `batches`), errors in OpenAI's form, and delays and faults on
 demand. What it is not: streaming, tools, several choices, or a language model (see `simulated`).
 """
 
@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import uvicorn
@@ -38,6 +38,7 @@ from course_utils.offline.simulated import (
     MODELS,
     Imperfections,
     JudgeTraits,
+    decide,
     judge,
     teach,
 )
@@ -69,6 +70,7 @@ class Settings:
     hang: float = 5.0
     seed: int = 0
     refuse_max_tokens: bool = False
+    refuse_json_schema: bool = False
     log: str | None = None
     batch_seconds: float = 0.0
     batch_window: float = 86_400.0
@@ -91,11 +93,15 @@ def complete(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
     digest = _digest(body)
     rng = random.Random(f"{settings.seed}/{digest}")
     prompt = _text_of(body["messages"][-1])
-    finish = "stop"
+    finish, refusal = "stop", None
+    as_json = (body.get("response_format") or {}).get("type") == "json_schema"
     if body["model"] == JUDGE:
-        text = judge(prompt, rng, settings.traits)
+        traits = replace(settings.traits, **body.get("traits") or {})
+        if as_json:
+            text, refusal = _judge_as_json(prompt, rng, traits)
+        else:
+            text = judge(prompt, rng, traits)
     else:
-        as_json = (body.get("response_format") or {}).get("type") == "json_schema"
         taught = teach(prompt, rng, settings.imperfections, as_json=as_json)
         text, finish = taught or (None, "stop")
     if text is None:
@@ -114,7 +120,11 @@ def complete(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": {
+                    "role": "assistant",
+                    "content": None if refusal else text,
+                    "refusal": refusal,
+                },
                 "finish_reason": finish,
                 "logprobs": None,
             }
@@ -125,6 +135,19 @@ def complete(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
             "total_tokens": asked + told,
         },
     }
+
+
+def _judge_as_json(
+    prompt: str, rng: random.Random, traits: JudgeTraits
+) -> tuple[str | None, str | None]:
+    """The judge's (text, refusal): held to a schema it can only fill it in or refuse."""
+    judged = decide(prompt, rng, traits)
+    if judged is None:
+        return None, None
+    reason, verdict = judged
+    if verdict is None:
+        return reason, reason
+    return json.dumps({"reason": reason, "verdict": verdict}, ensure_ascii=False), None
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -166,9 +189,18 @@ def _check(body: Any, settings: Settings) -> None:
         message = f"Unsupported parameter: this simulation does not know '{param}'."
         raise ApiError(400, message, "unsupported_parameter", param)
     wanted = (body.get("response_format") or {}).get("type", "text")
-    if wanted != "text" and (wanted != "json_schema" or body["model"] == JUDGE):
-        message = "Only the simulated teacher replies in another form, and only as json_schema."
+    if wanted not in ("text", "json_schema"):
+        message = "This simulation replies as text or as json_schema, in no other form."
         raise ApiError(400, message, "unsupported_value", "response_format")
+    if wanted == "json_schema" and settings.refuse_json_schema:
+        raise ApiError(400, "This response_format type is unavailable now.")
+    traits = body.get("traits") or {}
+    known = {field.name for field in fields(JudgeTraits)}
+    if not isinstance(traits, dict) or not traits.keys() <= known or not all(
+        isinstance(share, int | float) and 0 <= share <= 1 for share in traits.values()
+    ):
+        message = f"'traits' are shares from 0 to 1, of: {', '.join(sorted(known))}."
+        raise ApiError(400, message, "invalid_value", "traits")
 
 
 class Dropped(Response):
@@ -357,8 +389,11 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
         help="how often the judge errs at random (default %(default)s)")  # fmt: skip
     add("--invalid", type=_share, default=traits.invalid, metavar="RATE",
         help="how often the judge gives no verdict (default %(default)s)")  # fmt: skip
+    add("--length-bias", type=_share, default=traits.length_bias, metavar="L",
+        help="how often it then names the longer of them (default %(default)s)")  # fmt: skip
     add("--seed", type=int, default=0, help="all chance depends on this and on the request")
     add("--refuse-max-tokens", action="store_true", help="as OpenAI's reasoning models do")
+    add("--refuse-json-schema", action="store_true", help="as servers without schemas do")
     add("--parent", type=int, metavar="PID", help="end when this process has ended")
     add("--batch-seconds", type=float, default=0.0, metavar="S", help="how long a batch takes")
     add("--batch-window", type=float, default=86_400.0, metavar="S",
@@ -372,10 +407,13 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Setting
         hang=options.hang,
         seed=options.seed,
         refuse_max_tokens=options.refuse_max_tokens,
+        refuse_json_schema=options.refuse_json_schema,
         log=options.log,
         batch_seconds=options.batch_seconds,
         batch_window=options.batch_window,
-        traits=JudgeTraits(options.position_bias, options.noise, options.invalid),
+        traits=JudgeTraits(
+            options.position_bias, options.noise, options.invalid, options.length_bias
+        ),
     )
     return options, settings
 

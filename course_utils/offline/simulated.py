@@ -61,11 +61,16 @@ class Imperfections:
 
 @dataclass(frozen=True)
 class JudgeTraits:
-    """The judge's character: shares from 0 to 1."""
+    """The judge's character: shares from 0 to 1.
+
+    A request may bring its own as `traits`: {"noise": 0.3}, the one thing here that no real API
+    has. The same prompt with another seed draws anew.
+    """
 
     position_bias: float = 0.8  # when the truth is a tie, how often it names the answer shown first
     noise: float = 0.01  # how often its verdict is replaced by another one, drawn at random
-    invalid: float = 0.0  # how often it forgets to give a verdict
+    invalid: float = 0.0  # how often it gives no verdict, or refuses where a schema asks for one
+    length_bias: float = 0.0  # when still undecided, how often it names the longer answer
 
 
 # --- Teacher ----------------------------------------------------------------------------------
@@ -275,6 +280,14 @@ def _shared(words: Sequence[str], text: str) -> int:
 
 def judge(prompt: str, rng: random.Random, traits: JudgeTraits) -> str | None:
     """Answer a grade or battle prompt, the verdict on the last line; None for any other prompt."""
+    judged = decide(prompt, rng, traits)
+    return judged and judged[0] + (f"\n\n[[{judged[1]}]]" if judged[1] else "")
+
+
+def decide(
+    prompt: str, rng: random.Random, traits: JudgeTraits
+) -> tuple[str, str | None] | None:
+    """The (reason, verdict) on a grade or battle prompt, None for any other prompt."""
     if parts := read_battle_prompt(prompt):
         reason, verdict = _compare(parts, rng, traits)
         allowed = ["A", "B", "C"]
@@ -285,9 +298,7 @@ def judge(prompt: str, rng: random.Random, traits: JudgeTraits) -> str | None:
         return None
     if verdict and rng.random() < traits.noise:
         verdict = rng.choice([other for other in allowed if other != verdict])
-    if verdict is None or rng.random() < traits.invalid:
-        return reason
-    return f"{reason}\n\n[[{verdict}]]"
+    return reason, None if rng.random() < traits.invalid else verdict
 
 
 def truth(question: str, reference: str | None = None) -> str | None:
@@ -324,6 +335,9 @@ def _compare(parts: BattleParts, rng: random.Random, traits: JudgeTraits) -> tup
     # What position bias looks like from outside: a reason is found, and it favours the first.
     if rng.random() < traits.position_bias:
         return f"{both} 다만 답변 A가 조금 더 자연스럽습니다.", "A"
+    if rng.random() < traits.length_bias and len(parts.first) != len(parts.second):
+        longer = "A" if len(parts.first) > len(parts.second) else "B"
+        return f"{both} 다만 답변 {longer}가 더 자세합니다.", longer
     return f"{both} 우열을 가리기 어렵습니다.", "C"
 
 
