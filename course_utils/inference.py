@@ -459,17 +459,21 @@ def _check_adapter(adapter: Path, base: str | Path) -> None:
         )
 
 
+def stop_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids that end a reply: the tokenizer's eos and the ends of a turn that it has."""
+    vocabulary = tokenizer.get_vocab()
+    stops = {vocabulary[token] for token in TURN_ENDS if token in vocabulary}
+    return sorted((stops | {tokenizer.eos_token_id}) - {None})
+
+
 def _greedy(tokenizer: "PreTrainedTokenizerBase", max_new_tokens: int) -> Any:
     from transformers import GenerationConfig
 
-    vocabulary = tokenizer.get_vocab()
-    stops = {vocabulary[token] for token in TURN_ENDS if token in vocabulary}
-    stops |= {tokenizer.eos_token_id} - {None}
-    pad = tokenizer.pad_token_id
+    stops, pad = stop_ids(tokenizer), tokenizer.pad_token_id
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(stops),
+        eos_token_id=stops,
         pad_token_id=min(stops) if pad is None else pad,
     )
 

@@ -1,0 +1,321 @@
+"""The demo page: a base model and the tuned one side by side on the same instruction.
+
+    python -m course_utils.demo [--recipe R] [--adapter FOLDER] [--share]
+
+The base model is in memory once and answers as a batch of two rows: PEFT gives the first row no
+adapter and the second one its own, so both replies grow at the same time. The page asks nothing of
+the network: no analytics, no fonts from elsewhere, no public link unless it is asked for.
+Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
+"""
+
+import argparse
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils import REPO, CourseError
+from course_utils.collator import encode_prompts
+from course_utils.inference import Generated, load_model, stop_ids
+from course_utils.prompts import Template, get_template
+from course_utils.runtime import BASE_MODEL, Course, setup
+from course_utils.secrets import scrub
+from course_utils.tasks import Task, read_tasks
+
+if TYPE_CHECKING:
+    import gradio as gr
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+BASE, TUNED = "__base__", "default"
+"""The names under which PEFT knows "no adapter" and the one that was loaded."""
+
+# PEFT hooks the adapters of a batch into the layers for one forward pass; two passes at a time
+# would meet each other's hooks.
+_FORWARD = threading.Lock()
+
+SIMULATED = (
+    "**모의 모델입니다.** 파라미터가 몇백만 개뿐인 이 모델은 강의가 지어낸 작은 세계만 압니다. "
+    "아래 예시와 비슷한 것을 물어보세요. 다른 질문에 하는 답은 아무 뜻이 없습니다.  \n"
+    "*Simulated: this tiny model knows only its invented world. Ask it things like the examples.*"
+)
+INTRO = (
+    "# 미세조정 전과 후\n"
+    "같은 지시문을 두 모델에 동시에 보냅니다. 왼쪽은 베이스 모델, 오른쪽은 그 위에 어댑터를 얹은 "
+    "모델입니다. *The same instruction to the base model and to the tuned one.*"
+)
+CSS = """
+.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
+.gradio-container * {word-break: keep-all; overflow-wrap: anywhere}
+.block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
+:root:root, .dark.dark {--block-info-text-color: var(--body-text-color-subdued)}
+"""
+FONTS = ("system-ui", "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", "NanumGothic",
+         "sans-serif")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Duo:
+    """A base model that carries an adapter, and how both were told to read a task.
+
+    `window` is how many tokens a prompt and its reply may have together.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    template: Template
+    window: int
+
+
+def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
+    """Load the course's base model with an adapter on it: a given one or the one of this run.
+
+    The window is the recipe's `max_length`: neither model was shown anything longer. Raises
+    ModelFolderError for an adapter that is missing or does not fit, CourseError for a recipe that
+    trains every weight and so leaves no adapter.
+    """
+    if adapter is None and course.recipe.train.full:
+        raise CourseError(
+            f"The recipe '{course.recipe.name}' trains every weight, and this page compares an "
+            "adapter with its base: choose a recipe with lora_r above 0, or give --adapter."
+        )
+    adapter = Path(adapter or course.artefact("train") / "adapter")
+    model, tokenizer = load_model(course.base_model, adapter)
+    longest = getattr(model.config, "max_position_embeddings", course.recipe.train.max_length)
+    template = get_template(course.recipe.train.template, tokenizer)
+    return Duo(model, tokenizer, template, min(longest, course.recipe.train.max_length))
+
+
+def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
+    """Choose one token for each row of logits (rows, vocabulary).
+
+    At temperature 0 the likeliest one. Otherwise at random, with the probabilities of softmax
+    (logits / temperature): below 1 the likely become likelier, above 1 the rare get their chance.
+    """
+    import torch
+
+    if temperature == 0:
+        return logits.argmax(-1).tolist()
+    return torch.multinomial(torch.softmax(logits / temperature, -1), 1).flatten().tolist()
+
+
+def stream_both(
+    duo: Duo, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0
+) -> Iterator[tuple[Generated, Generated]]:
+    """Yield what the base and the tuned model have written so far, after every token of either."""
+    import torch
+
+    stops = stop_ids(duo.tokenizer)
+    new = torch.tensor(encode_prompts(duo.tokenizer, [prompt]) * 2, device=duo.model.device)
+    written: list[list[int]] = [[], []]
+    stopped, cache = [False, False], None
+    while not all(stopped) and max(map(len, written)) < max_new_tokens:
+        with _FORWARD, torch.inference_mode():
+            output = duo.model(
+                input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1,
+                adapter_names=[BASE, TUNED],
+            )  # fmt: skip
+        cache = output.past_key_values
+        tokens = draw(output.logits[:, -1].float(), temperature)
+        new = torch.tensor(tokens, device=duo.model.device)[:, None]
+        for row, token in enumerate(tokens):
+            stopped[row] |= token in stops
+            if not stopped[row]:
+                written[row].append(token)
+        # Half a letter of Hangul, as byte tokens write it, is not shown until it is whole.
+        texts = [duo.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+        yield tuple(
+            Generated(text.rstrip("\ufffd").strip(), len(ids), done)
+            for text, ids, done in zip(texts, written, stopped, strict=True)
+        )
+
+
+def respond(
+    duo: Duo, instruction: str, input: str, temperature: float, length: int
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
+
+    Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
+    """
+    if not (instruction or "").strip():
+        yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
+        return
+    prompt = duo.template.render(Task(instruction, input or ""))
+    tokens, room = len(encode_prompts(duo.tokenizer, [prompt])[0]), duo.window - int(length)
+    if tokens > room:
+        yield "", "", (
+            f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {int(length):,}토큰으로 "
+            f"두면 {room:,}토큰까지 들어갑니다. 글을 {tokens - room:,}토큰만큼 줄이거나 "
+            "답변 길이를 낮춰 주세요."
+        )
+        return
+    replies = ()
+    try:
+        for replies in stream_both(
+            duo, prompt, max_new_tokens=int(length), temperature=temperature
+        ):
+            yield *(reply.text for reply in replies), "쓰는 중입니다 ..."
+    except Exception as error:  # a visitor can do nothing with a stack trace
+        texts = [reply.text for reply in replies] or ["", ""]
+        yield *texts, _apology(error)
+        return
+    base, tuned = replies
+    yield base.text, tuned.text, f"베이스: {_ending(base)} · 미세조정: {_ending(tuned)}"
+
+
+def _ending(reply: Generated) -> str:
+    how = "스스로 멈춤" if reply.stopped else "길이 제한에 걸림"
+    return f"{reply.tokens:,}토큰, {how}"
+
+
+def _apology(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "GPU 메모리가 모자랍니다. 답변 길이를 낮추거나 글을 줄여 다시 눌러 주세요."
+    print(scrub(f"The demo failed: {type(error).__name__}: {error}"), file=sys.stderr)
+    return (
+        f"답을 쓰다가 문제가 생겼습니다({type(error).__name__}). 다시 눌러 보시고, 그래도 "
+        "안 되면 페이지를 띄운 곳에 적힌 오류를 읽어 주세요."
+    )
+
+
+def example_tasks(course: Course, n: int = 6) -> list[Task]:
+    """Return tasks to click on, of kinds as different as can be: no task of them was trained on."""
+    own_world = course.recipe.base_model == BASE_MODEL and course.data is None
+    tasks = course.heldout() if own_world else read_tasks(REPO / "data" / "eval_tasks.jsonl")
+    kinds = {task.meta.get("family") or task.meta.get("category"): task for task in tasks[::-1]}
+    chosen = list(kinds.values())[::-1]
+    return chosen[:: max(1, len(chosen) // n)][:n]
+
+
+def demo(course: Course, adapter: str | Path | None = None) -> "gr.Blocks":
+    """Return the page for a run of the course; `launch` puts it on an address.
+
+    Raises ModelFolderError as `load_duo` does.
+    """
+    return build_page(load_duo(course, adapter), course)
+
+
+def build_page(duo: Duo, course: Course) -> "gr.Blocks":
+    """Return the page for models that are already loaded."""
+    import gradio as gr
+
+    def answer(instruction, input, temperature, length):
+        yield from respond(duo, instruction, input, temperature, length)
+
+    examples = example_tasks(course)
+    longest = duo.window // 2
+    usual = min(course.recipe.evaluate.max_new_tokens, longest)
+    with gr.Blocks(title="미세조정 전과 후", analytics_enabled=False) as page:
+        gr.Markdown(INTRO)
+        if course.recipe.base_model == BASE_MODEL:
+            gr.Markdown(SIMULATED, elem_classes="simulated")
+        instruction = gr.Textbox(
+            label="지시문 Instruction", lines=2, placeholder="할 일을 적어 주세요.",
+            elem_id="instruction",
+        )  # fmt: skip
+        material = gr.Textbox(
+            label="입력 Input (없어도 됩니다)", lines=2, elem_id="input",
+        )  # fmt: skip
+        gr.Examples(
+            [[task.instruction, task.input] for task in examples], [instruction, material],
+            label="예시 Examples", example_labels=[_label(task) for task in examples],
+        )  # fmt: skip
+        with gr.Row():
+            temperature = gr.Slider(
+                0, 1.5, 0, step=0.1, label="온도 Temperature",
+                info="높을수록 뜻밖의 말을 합니다.",
+            )  # fmt: skip
+            length = gr.Slider(
+                8, longest, usual, step=8, label="답변 길이 Length",
+                info="답변마다 최대 토큰 수입니다.",
+            )  # fmt: skip
+        with gr.Row():
+            ask = gr.Button("묻기 Ask", variant="primary", elem_id="ask", scale=3)
+            stop = gr.Button("멈추기 Stop", elem_id="stop", scale=1)
+        notice = gr.Markdown(" ", elem_id="notice")
+        with gr.Row():
+            replies = [
+                gr.Textbox(label=label, lines=6, max_lines=20, elem_id=name, interactive=False)
+                for name, label in {"base": "베이스 Base", "tuned": "미세조정 Tuned"}.items()
+            ]
+        # A second click while a reply grows is ignored; other visitors wait for their turn.
+        asked = ask.click(
+            answer, [instruction, material, temperature, length], [*replies, notice],
+            trigger_mode="once", concurrency_limit=1, show_progress="hidden", api_name="ask",
+        )  # fmt: skip
+        stop.click(
+            lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
+            api_visibility="private",
+        )  # fmt: skip
+    return page.queue(max_size=16)
+
+
+def _label(task: Task) -> str:
+    """The last sentence of an instruction, shortened: what the example's button says."""
+    sentence = task.instruction.replace("? ", "?\n").replace(". ", ".\n").split("\n")[-1]
+    return sentence if len(sentence) <= 34 else f"{sentence[:33]}…"
+
+
+def launch(page: "gr.Blocks", *, share: bool = False, block: bool = False, **options: Any) -> str:
+    """Put the page on an address of this machine and return it: the public one where `share`.
+
+    A share link is public: whoever has it can use the model until the page is closed. `options`
+    go to gradio's `launch`. Raises CourseError where no port is free.
+    """
+    import gradio as gr
+
+    if share:
+        print("The share link is public: anybody who has it can use this model until you stop it.")
+    look = {
+        "theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
+        "css": CSS,
+        "js": "() => {document.documentElement.lang = 'ko'}",
+        "footer_links": [],
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of gradio, about gradio
+        try:
+            page.launch(
+                share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, **look, **options
+            )
+        except OSError as error:
+            raise CourseError(
+                f"The page found no free port ({error}); stop another demo, or set "
+                "GRADIO_SERVER_PORT to a free one."
+            ) from error
+    address = page.share_url or page.local_url
+    if share and not page.share_url:
+        print(f"There is no share link (is the network up?); on this machine it is {address}")
+    if block:
+        print(f"The demo is at {address}  (Ctrl-C stops it)")
+        page.block_thread()
+    return address
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m course_utils.demo", description="Base and tuned model side by side."
+    )
+    parser.add_argument("--recipe", default="auto", help="a recipe's name or file")
+    parser.add_argument("--adapter", help="an adapter's folder; default: the one of this run")
+    parser.add_argument("--share", action="store_true", help="also make a public link")
+    options = parser.parse_args(arguments)
+    try:
+        page = demo(setup(options.recipe), options.adapter)
+        launch(page, share=options.share, block=True)
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
