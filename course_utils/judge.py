@@ -61,9 +61,9 @@ class Judgment:
     kind is "grade" or "battle"; order "ab" (a shown first), "ba", or "" for a grade; repeat counts
     from 0. verdict is "a", "b" or "tie" for a battle, "1" to "10" for a grade, None if invalid;
     then `invalid` names the failure and `error` says it in a sentence. reason is what the judge
-    wrote, without a verdict that could be read, model the one that answered, cost the dollars for all attempts, and
-    key where the journal holds the reply. key and model are "" if the judge was not asked: two
-    identical answers are a tie.
+    wrote, without the verdict if that could be read; model the one that answered, cost the dollars
+    for all attempts, key where the journal holds the reply. key and model are "" if the judge was
+    not asked: two identical answers are a tie.
     """
 
     id: str
