@@ -93,6 +93,8 @@ def scrub_notebook_errors() -> None:
         return
 
     def show(kind, error, lines):
+        # Whoever waits for the cell is told of the error itself, apart from what is saved of it.
+        error.args = tuple(scrub(arg) if isinstance(arg, str) else arg for arg in error.args)
         clean = scrub(str(error))
         shown(kind, error if clean == str(error) else Exception(clean), [*map(scrub, lines)])
 

@@ -55,7 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in dict(headers).items():
             self.send_header(name, value)
-        self.send_header("content-type", "application/json")
+        if "content-type" not in dict(headers):
+            self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -411,6 +412,68 @@ def test_a_proxy_is_not_asked_for_this_machine(client, monkeypatch):
     for name in ("http_proxy", "all_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert [reply.text for reply in client().complete([ask("a")])] == ["to a"]
+
+
+HTML = b"<html><body><h1>502 Bad Gateway</h1>" + b"nginx " * 500 + b"</body></html>"
+
+
+def test_a_page_of_html_and_half_a_body_are_passing_failures(api, client):
+    page = {"content-type": "text/html"}
+    whole = json.dumps(chat("whole")[1]).encode()
+    faults = [(200, HTML, page), (502, HTML, page), (503, b"", {}), (200, whole[:60], {})]
+    api.answer = lambda body, n: faults[n] if n < len(faults) else chat("at last")
+    (reply,) = client(workers=1).complete([ask("a")])
+    assert (reply.text, len(api.asked)) == ("at last", len(faults) + 1)
+    api.answer = lambda body, n: (502, HTML, page)
+    (reply,) = client(max_retries=1).complete([ask("b")])
+    assert "502" in reply.error and "<html>" not in reply.error
+
+
+def test_a_filtered_reply_is_kept_as_it_is_and_not_asked_for_again(api, client):
+    api.answer = lambda body, n: chat(None, finish_reason="content_filter")
+    for cached in (False, True):
+        (reply,) = client().complete([ask("a")])
+        assert (reply.text, reply.finish_reason, reply.cached) == ("", "content_filter", cached)
+    assert len(api.asked) == 1
+
+
+# ---------------------------------------------------------------- keys stay where they are
+
+
+KEY = "planted-key-77f0a1c2"
+
+
+def test_a_server_that_sends_the_key_back_gives_it_to_nobody(api, client, monkeypatch, capsys):
+    monkeypatch.setenv("LLM_API_KEY", KEY)
+    api.answer = lambda body, n: refusal(401, f"Incorrect API key provided: {KEY}")
+    with pytest.raises(CourseError) as error:
+        list(client(api_key=KEY).complete([ask("a")]))
+    assert "[LLM_API_KEY]" in str(error.value) and KEY not in repr(error.value)
+    assert error.value.__suppress_context__  # the library's own message is not shown with it
+    for status in (400, 500):
+        api.answer = lambda body, n, status=status: refusal(status, f"bad {KEY}")
+        (reply,) = client(api_key=KEY, max_retries=0).complete([ask("b")])
+        assert "bad [LLM_API_KEY]" in reply.error and KEY not in repr(reply)
+    api.answer = lambda body, n: chat(f"You sent {body['authorization']}")
+    llm = client(api_key=KEY)
+    list(llm.complete([ask("c")]))
+    assert KEY not in llm.journal.path.read_text()
+    assert KEY not in "".join(capsys.readouterr())
+
+
+def test_a_proxy_with_a_password_is_not_named(client, monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://student:planted-77@127.0.0.1:9")
+    far = client(base_url="https://api.example.org/v1", api_key="k", max_retries=0)
+    with pytest.raises(CourseError, match="Cannot reach https://api.example.org") as error:
+        list(far.complete([ask("a")]))
+    assert "planted-77" not in repr(error.value)
+
+
+def test_a_password_in_the_address_is_refused(client):
+    with pytest.raises(CourseError, match="put it into LLM_API_KEY") as error:
+        client(base_url="http://me:planted-77@host.local/v1")
+    assert "planted" not in str(error.value)
 
 
 # ---------------------------------------------------------------- parameters

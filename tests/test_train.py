@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from course_utils import CourseError, trainer
+from course_utils import REPO, CourseError, trainer
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode
@@ -575,6 +575,47 @@ def test_command_line(recipe, reference, tmp_path, tiny_base, capsys):
         assert main(arguments) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+class Evil:
+    """What a checkpoint from elsewhere might hold: unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_no_pickle_is_run_from_a_checkpoint(recipe, store, reference, tmp_path, capsys, name):
+    """Local work is not what a manifest vouches for, so the sealed checkpoint is taken instead."""
+    import torch
+
+    with pytest.raises(Killed):
+        train(recipe, store, TASKS, callbacks=[kill_at(6)])
+    (checkpoint,) = store.local("train-progress").glob("checkpoints/checkpoint-*")
+    torch.save({"state": Evil(tmp_path / "was run")}, checkpoint / name)
+    result = train(recipe, store, TASKS)
+    said = capsys.readouterr().out
+    assert f"Skipping {checkpoint.name}: it was not saved to its end (no whole {name})" in said
+    assert f"Going on from {checkpoint.name}" in said
+    assert not (tmp_path / "was run").exists()
+    assert adapter_bytes(result) == adapter_bytes(reference)
+
+
+def test_no_code_of_the_course_reads_pickles_or_trusts_remote_code():
+    import ast
+
+    for path in [*(REPO / "course_utils").rglob("*.py"), *(REPO / "notebooks/src").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+                assert "trust_remote_code" not in keywords, path
+                called = ast.unparse(node.func)
+                assert not called.startswith(("pickle.", "joblib.")), path
+                if called == "torch.load":
+                    assert ast.unparse(keywords["weights_only"]) == "True", path
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -55,10 +55,10 @@ INTRO = {
           "{kills} SIGKILLs among them. A run ends right when its dataset, verdicts, adapter or "
           "restored work are the same bytes as without the fault. A reply counts once it has "
           "arrived whole: one that a kill or a time-out caught on its way may have been billed.",
-    "ko": "`make faults`가 실제로 일으킨 고장입니다({date}, CPU 두 코어에서 {minutes:.0f}분). 그 가운데 "
-          "SIGKILL이 {kills}번입니다. 데이터, 판정, 어댑터, 되살린 작업이 고장 없이 돌렸을 때와 바이트까지 "
-          "같아야 바르게 끝난 것입니다. 응답은 온전히 도착한 것만 셉니다. 오는 길에 강제 종료나 시간 초과를 만난 "
-          "응답에는 요금이 매겨졌을 수도 있습니다.",
+    "ko": "`make faults`가 실제로 일으킨 고장입니다({date}, CPU 두 코어에서 {minutes:.0f}분). "
+          "그 가운데 SIGKILL이 {kills}번입니다. 데이터, 판정, 어댑터, 되살린 작업이 고장 없이 "
+          "돌렸을 때와 바이트까지 같아야 바르게 끝난 것입니다. 응답은 온전히 도착한 것만 셉니다. "
+          "오는 길에 강제 종료나 시간 초과를 만난 응답에는 요금이 매겨졌을 수도 있습니다.",
 }  # fmt: skip
 
 
