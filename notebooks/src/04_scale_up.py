@@ -1115,9 +1115,9 @@ check("04.1", states_gib)
 # 남은 메모리가 `gib`인 GPU **한 장**에서 돌 수 있는 레시피의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 카드가 bfloat16을 못 하면(`bfloat16=False`) bfloat16 레시피는 뺍니다.
 # `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
 #
-# 보기: 24GB로 파는 L4는 22GiB를 보여 주므로 `fitting(22, True)`입니다. 아무것도 들어가지 않으면 `[]`입니다.
+# 보기: 24GB로 파는 L4는 22GiB를 보여 줍니다. `fitting(22, True)`는 `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
-# %% [markdown] lang="en" of="b7874868"
+# %% [markdown] lang="en" of="8425acc2"
 # ### Exercise 2. The recipes for my card
 #
 # ★★ · about 10 minutes · section 1
@@ -1125,7 +1125,7 @@ check("04.1", states_gib)
 # Return the names of the recipes that run on **one** GPU with `gib` free, as a list in the order of `recipe_names()`. If the card has no bfloat16 (`bfloat16=False`), leave bfloat16 recipes out.
 # Use `load_recipe`, `estimate_memory` and `fits`.
 #
-# Example: an L4, sold as 24 GB, shows 22 GiB, so `fitting(22, True)`. Where nothing fits it is `[]`.
+# Example: an L4, sold as 24 GB, shows 22 GiB. `fitting(22, True)` is `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`; where nothing fits it is `[]`.
 
 # %%
 def fitting(gib, bfloat16):

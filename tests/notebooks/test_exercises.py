@@ -95,6 +95,22 @@ def test_the_solution_passes(number):
     assert outcome.state == "right", outcome.message
 
 
+@pytest.mark.parametrize("language", ["ko", "en"])
+@pytest.mark.parametrize("number", WRITTEN)
+def test_the_results_that_a_task_shows_are_right(number, language):
+    exercise = WRITTEN[number]
+    [code] = FENCE.findall(exercise.solution[language])
+    function, text = run(code, exercise.name), exercise.task[language]
+    calls = re.findall(rf"`({exercise.name}\(.+?\))`", text)
+    for call in calls:
+        result = eval(call, {exercise.name: function})
+        for value in result.values() if isinstance(result, dict) else [result]:
+            written = [repr(value)]
+            written += [f"{value:.3g}"] if isinstance(value, float) else []
+            assert any(form in text for form in written), f"{call} is {result!r}"
+    assert calls or number in ("01.1", "01.3", "02.5", "04.5"), "no example is shown"
+
+
 @pytest.mark.parametrize("number", WRITTEN)
 def test_the_untouched_stub_runs_and_waits(number, capsys):
     exercise = WRITTEN[number]

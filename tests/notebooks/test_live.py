@@ -1,9 +1,12 @@
-"""LIVE = True in front of a class: each run asks once more, and its reply is kept, too."""
+"""In front of a class: LIVE = True asks once more and keeps the reply; the page of presets."""
+
+import re
 
 import kernel
 import pytest
 
 from course_utils.generate import generation_requests
+from course_utils.recipe import PRESETS
 from course_utils.runtime import setup
 from course_utils.tasks import Task
 
@@ -37,3 +40,28 @@ def test_a_live_request_is_asked_anew_and_kept(tmp_path, monkeypatch, capsys):
     assert run(False) and len(teacher.journal) == 3  # and nothing that was paid for is lost
     assert teacher.plan([request]).calls == 0
     assert "cached" in capsys.readouterr().out
+
+
+PAGE = (kernel.REPO / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
+KOREAN, ENGLISH = PAGE.split("\n## A class of three hours\n")
+
+
+@pytest.mark.parametrize("half, most", [(KOREAN, r"(\d+)까지"), (ENGLISH, r"at most (\d+)")])
+def test_the_page_for_instructors_has_the_presets_numbers(half, most):
+    [row] = [line for line in half.splitlines() if line.startswith("| `PRESET=quick`")]
+    quick = PRESETS["quick"]
+    keys = ("data.n", "train.epochs", "data.heldout", "evaluate.questions")
+    assert set(keys) == set(quick)
+    assert list(map(int, re.findall(most, row))) == [quick[key] for key in keys]
+
+
+def test_both_halves_of_the_page_have_the_same_tables():
+    tables = [
+        [line.count("|") for line in half.splitlines() if line.startswith("|")]
+        for half in (KOREAN, ENGLISH)
+    ]
+    assert tables[0] == tables[1]
+    assert KOREAN.count("LIVE") == ENGLISH.count("LIVE") and "not measured" in ENGLISH.lower()
+    named = set(re.findall(r"`(mask_\w+)`", PAGE))
+    code = (kernel.SOURCES / "02_train.py").read_text(encoding="utf-8")
+    assert named and all(f"def {name}(" in code for name in named)
