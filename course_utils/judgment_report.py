@@ -239,7 +239,7 @@ def _difference(one: JudgedGrades, other: JudgedGrades, seed: int) -> str:
     try:
         found = paired_difference(one.grades, other.grades, seed=seed, allow_invalid=True)
     except StatsError as error:
-        return f"{a} and {b} cannot be compared: {plain(str(error), 300)}"
+        return f"No comparison of {a} and {b}: {plain(str(error), 300)}"
     low, high = found.bootstrap
     return (
         f"On the same {found.n} questions {a} is graded **{found.mean:+.2f}** against {b} (95% "

@@ -9,7 +9,8 @@ from itertools import accumulate
 def plain(text: str, limit: int = 80) -> str:
     """A text on one line as it is: what Markdown or HTML would read in it becomes &#...;.
 
-    Safe in a table's cell, a heading and a sentence. "a|b" -> "a&#124;b"
+    Safe in a table's cell, in a heading and within a sentence, though not at the beginning of a
+    line, where "1." or "-" makes a list. "a|b" -> "a&#124;b"
     """
     text = " ".join(visible(str(text)).split())
     text = text if len(text) <= limit else text[: limit - 1] + "…"
@@ -17,7 +18,7 @@ def plain(text: str, limit: int = 80) -> str:
 
 
 # All punctuation but -,%+' and: a colon before a space, a full stop unless it makes an address.
-_ACTIVE = re.compile(r"[!-$&(*/;-@\[-`{-~)]|:(?! )|(?<=www)\.|(?<=^\d)\.")
+_ACTIVE = re.compile(r"[!-$&(*/;-@\[-`{-~)]|:(?! )|(?<=www)\.")
 
 
 def fenced(text: str, limit: int = 1_200) -> str:

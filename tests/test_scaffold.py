@@ -16,7 +16,7 @@ LIGHT = (
     "tasks", "korean", "prompts", "rules", "similarity", "collator", "intervals",
     "agreement", "ranking", "replies", "stats", "recipe", "journal",
     "llm", "connection", "batch", "checkpoint", "runtime", "generate", "retrieval", "domain",
-    "judge", "report", "offline.world", "offline.start",
+    "judge", "judged", "judgment_report", "markdown", "report", "offline.world", "offline.start",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}
 

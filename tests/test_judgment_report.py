@@ -1,0 +1,304 @@
+"""The report says what stats say, shows what was said, and no text of a model changes the page."""
+
+import random
+import re
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("markdown_it")
+
+from markdown_it import MarkdownIt
+
+from course_utils import CourseError
+from course_utils.judgment_report import FIGURES, write_judgment_report
+from course_utils.markdown import visible
+from course_utils.stats import Game, judge_bias, summarize_battle, summarize_grades
+from tests.judgments import HOSTILE, item, said
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Drawing takes most of the time: only the tests of figures, by their names, draw."""
+    if "figure" not in request.node.name:
+        monkeypatch.setattr("course_utils.judgment_report._Report.draw", lambda *_: "![a](a.png)")
+
+
+CATEGORIES = ["추론", "수학", "글쓰기"]
+NAMES = ("tuned", "base")
+
+
+def battle(n=30, seed=0, **more):
+    """n judged questions of three categories with every kind of outcome but an invalid one."""
+    rng, items, judgments = random.Random(seed), [], []
+    for i in range(n):
+        id = f"q{i:02d}"
+        a, b = "가" * rng.randint(1, 50), "나" * rng.randint(1, 50)
+        items.append(item(id, a, b, category=CATEGORIES[i % 3]))
+        for order in ("ab", "ba"):
+            verdict = rng.choice(["a", "a", "b", "tie"])
+            judgments.append(said(id, order, verdict, reason=f"{id}의 {order} 까닭", **more))
+    return items, judgments
+
+
+def games_of(items, judgments):
+    verdicts = {(judgment.id, judgment.order): judgment.verdict for judgment in judgments}
+    return [
+        Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b)) for i in items
+    ]
+
+
+def graded(scores, **more):
+    items = [item(f"q{i:02d}", answer="답", category=CATEGORIES[i % 3]) for i in range(len(scores))]
+    told = [said(f"q{i:02d}", verdict=s and str(s), **more) for i, s in enumerate(scores)]
+    return items, told
+
+
+def write(folder, *given, **more):
+    path = write_judgment_report(folder, *given, **{"names": NAMES, **more})
+    assert path == folder / "report.md"
+    return path.read_text(encoding="utf-8")
+
+
+def parse(page):
+    return MarkdownIt("commonmark").enable("table").parse(page)
+
+
+def headings(page):
+    tokens = parse(page)
+    return [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
+
+
+def cells(page, start):
+    """The cells of the table row that starts with this text."""
+    line = next(line for line in page.split("\n") if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_the_numbers_of_a_battle_are_those_of_stats(tmp_path):
+    items, judgments = battle()
+    games = games_of(items, judgments)
+    found, page = summarize_battle(games), write(tmp_path, items, judgments)
+    low, high = found.interval
+    assert cells(page, "win rate")[1] == f"**{found.win_rate:.1%}**"
+    assert cells(page, "95% interval 신뢰구간")[1] == f"**{low:.1%} to {high:.1%}**"
+    counts = [int(cells(page, name)[1]) for name in ("wins", "ties", "contradictions", "losses")]
+    assert counts[1] + counts[2] == found.ties and counts[2] == found.contradictions > 0
+    assert [counts[0], counts[3]] == [found.wins, found.losses] and sum(counts) == 30
+    for number, category in enumerate(CATEGORIES):
+        part = summarize_battle(games[number::3])
+        row = cells(page, category)
+        assert row[1:3] == ["10", f"{part.win_rate:.1%}"] and row[-1] == "0"
+        assert row[3] == "{:.1%} to {:.1%}".format(*part.interval)
+    bias = judge_bias(games)
+    first = cells(page, "named: the answer shown first")
+    assert first[1] == f"{bias.first.value:.1%} of {bias.first.n}"
+    assert cells(page, "the same verdict")[1] == f"{found.consistency:.1%} of 30"
+    assert cells(page, "battle 비교")[1:] == ["60", "60", "0", "0.0600"]
+    assert "Judge 심사자: **some-judge**" in page
+
+
+def test_every_figure_is_beside_the_report_and_linked_relatively(tmp_path):
+    everything = {"grades": {"tuned": graded([9, 7, 8]), "base": graded([2, 7, 3])}}
+    page = write(tmp_path, *battle(), **everything)
+    linked = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
+    assert sorted(linked) == sorted(FIGURES)
+    for name in linked:
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    # A report of fewer judgments in the same folder leaves no figure of the one before.
+    page = write(tmp_path, grades={"tuned": graded([9, 7, 8])})
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "grades.png"}
+    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", page) == ["grades.png"]
+
+
+def test_writing_twice_writes_the_same(tmp_path):
+    page = write(tmp_path / "one", *battle())
+    shuffled = random.Random(1).sample(battle()[1], 60)
+    assert write(tmp_path / "two", battle()[0], shuffled) == page
+    assert write(tmp_path / "one", *battle()) == page
+
+
+def test_a_simulated_judge_is_announced_before_any_number(tmp_path):
+    page = write(tmp_path, *battle(model="simulated-judge"))
+    said_so = page.index("THE JUDGE WAS A SIMULATION")
+    assert said_so < page.index("##") and "모의 심사자" in page
+    assert "SIMULATION" not in write(tmp_path, *battle())
+
+
+def test_invalid_judgments_are_listed_bounded_and_never_counted(tmp_path):
+    items, judgments = battle()
+    for index, why in ((0, "refusal"), (3, "truncated"), (5, "truncated")):
+        judgments[index] = said(
+            judgments[index].id, judgments[index].order, None,
+            invalid=why, error=f"The judge's reply: {why} [[A]] | <b>",
+        )  # fmt: skip
+    page = write(tmp_path, items, judgments[:-1])  # a quota that ended: the last is missing
+    games = games_of(items, [*judgments[:-1], said("q29", "ba")])
+    found = summarize_battle(games, allow_invalid=True)
+    assert found.invalid == 4 and cells(page, "invalid 무효, left out")[1] == "4"
+    bounds = f"{found.worst:.1%} to {found.best:.1%}"
+    assert cells(page, "win rate if all of these")[1] == bounds
+    assert "4 invalid: truncated 2, refusal 1, not judged 1" in page
+    row = cells(page, "q00 | battle")
+    assert row[1:3] == ["battle, tuned first", "refusal"] and "&#91;&#91;A&#93;&#93;" in row[3]
+    assert cells(page, "q29 | battle")[1:3] == ["battle, base first", "not judged"]
+
+
+def test_a_battle_without_a_valid_question_has_no_win_rate(tmp_path):
+    items, _ = battle(3)
+    page = write(tmp_path, items, [said(i.id, order) for i in items for order in ("ab", "ba")])
+    assert "There is no win rate" in page and "\n| win rate 승률 |" not in page
+    assert "6 invalid: no verdict 6" in page
+    assert "There is none among the valid questions" in page and "![" not in page
+
+
+def test_grades_alone(tmp_path):
+    scores = {"tuned": [9, 10, None, 8, 9, 7], "base": [2, 3, 4, 8, 1, 2]}
+    page = write(tmp_path, grades={name: graded(found) for name, found in scores.items()})
+    mean = summarize_grades([9, 10, 8, 9, 7])
+    assert cells(page, "tuned")[1] == f"{mean.mean:.2f}" and cells(page, "tuned")[3:5] == ["5", "1"]
+    assert cells(page, "tuned")[5] == "7.33 to 8.83"  # (43 + 1) / 6 and (43 + 10) / 6
+    assert "On the same 5 questions tuned is graded **+5.40** against base" in page
+    assert "higher on 4, equal on 1, lower on 0" in page
+    assert cells(page, "추론")[1::3] == ["8.50", "5.00"] and cells(page, "추론")[3::3] == ["2", "2"]
+    assert "Win rate" not in page and "Disagreements" not in page
+    assert "1 invalid: no verdict 1" in page
+
+
+def test_models_graded_on_different_questions_are_not_compared(tmp_path):
+    page = write(tmp_path, grades={"tuned": graded([9, 8, 7]), "base": graded([2, 3])})
+    assert "No comparison of tuned and base: Graded for one model only: q02" in page
+
+
+def test_disagreements_show_both_answers_and_what_was_said_in_either_order(tmp_path):
+    items, judgments = battle()
+    page = write(tmp_path, items, judgments)
+    shown = headings(page)
+    shown = [heading for heading in shown if re.match(r"\d+\.", heading)]
+    assert len(shown) == 10
+    games = {game.id: game for game in games_of(items, judgments)}
+    ids = [re.search(r"q\d\d", heading)[0] for heading in shown]
+    assert all(
+        games[id].contradicts for id in ids[: min(10, sum(g.contradicts for g in games.values()))]
+    )
+    code = [token.content for token in parse(page) if token.type == "fence"]
+    for id in ids:
+        one = next(i for i in items if i.id == id)
+        expected = [one.question, one.a, one.b, f"{id}의 ab 까닭", f"{id}의 ba 까닭"]
+        at = code.index(one.question + "\n")
+        assert code[at : at + 5] == [text + "\n" for text in expected]
+    assert len(write(tmp_path, items, judgments, most=3).split("\n### ")) == 4
+
+
+def test_grades_that_contradict_the_battle_are_worth_reading(tmp_path):
+    items = [item("q00", "가나", "가나")]
+    judgments = [said("q00", "ab", "a"), said("q00", "ba", "a")]
+    told = {"tuned": graded([3]), "base": graded([8])}
+    page = write(tmp_path, items, judgments, grades=told)
+    assert "1. q00: the grades prefer the other model" in headings(page)
+    assert "There is none" in write(tmp_path, items, judgments)
+
+
+def test_flags_stand_beside_the_score(tmp_path):
+    items = [
+        item("q1", "Seoul is the capital.", "서울입니다.", answer_lang="ko"),
+        item("q2", "Seoul is the capital.", "", answer_lang="en"),
+    ]
+    judgments = [said(i.id, order, "a") for i in items for order in ("ab", "ba")]
+    page = write(tmp_path, items, judgments)
+    assert cells(page, "q1 | tuned")[2] == "mostly not Korean: 0% Hangul"
+    assert cells(page, "q2 | base")[2] == "empty answer"
+    assert "2 flagged" in page and cells(page, "wins")[1] == "2"
+
+
+def test_repeats_show_their_spread(tmp_path):
+    items, judgments = battle(4)
+    again = [said(j.id, j.order, j.verdict, repeat=1) for j in judgments[:-1]]
+    grades = graded([9, 5])
+    grades[1].extend([said("q00", verdict="7", repeat=1), said("q01", verdict="5", repeat=1)])
+    page = write(tmp_path, items, judgments + again, grades={"tuned": grades})
+    assert cells(page, "battle, tuned first")[1:4] == ["2", "4", "100.0%"]
+    assert cells(page, "battle, base first")[1:4] == ["2", "3", "100.0%"]
+    assert cells(page, "battle, base first")[-1] == "1"  # the repeat that is missing
+    assert cells(page, "grades of tuned | 2")[2:4] == ["2", "50.0%"]
+    assert cells(page, "grades of tuned | 2")[5] == "0.71"  # (sqrt(2) + 0) / 2
+    assert "Asked again" not in write(tmp_path, items, judgments)
+
+
+def page_of(tmp_path, text):
+    """A report in which every text of a model, and every name that people choose, is this text."""
+    name = f"{text[:20]} 1" if text.strip() else "1"
+    items = [
+        replace(
+            item(f"q{n}{text}", text, text + "."),
+            category=f"c{n}{text}",
+            reference=text,
+            question=text,
+        )
+        for n in (1, 2)
+    ]
+    judgments = [
+        said("q1" + text, order, v, reason=text) for order, v in (("ab", "a"), ("ba", "b"))
+    ]
+    judgments.append(said("q2" + text, "ab", "a", reason=text))
+    judgments.append(said("q2" + text, "ba", reason=text, invalid="no verdict" + text, error=text))
+    return write(tmp_path, items, judgments, names=(name, text + " 2"), title=text)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_no_text_changes_the_page_around_it(tmp_path, number):
+    text = HOSTILE[number]
+    harmless, hostile = (parse(page_of(tmp_path, said)) for said in ("해롭지 않은 글", text))
+    assert [t.type for t in hostile] == [t.type for t in harmless]
+    kinds = [
+        [child.type for t in tokens for child in t.children or []] for tokens in (harmless, hostile)
+    ]
+    plain_kinds = [[k for k in found if k not in ("text", "text_special")] for found in kinds]
+    assert plain_kinds[0] == plain_kinds[1]
+    fences = [t.content for t in hostile if t.type == "fence"]
+    assert fences.count(visible(text) + "\n") >= 4  # question, reference, an answer, two reasons
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_figures_are_drawn_whatever_the_categories_are_called(tmp_path):
+    page = page_of(tmp_path, "$\\frac{|<b>`")
+    assert "categories.png" in page and (tmp_path / "categories.png").stat().st_size > 5000
+
+
+def test_nothing_to_report_and_judgments_of_a_wrong_kind(tmp_path):
+    with pytest.raises(CourseError, match="nothing to report"):
+        write_judgment_report(tmp_path / "new")
+    items, told = graded([3])
+    with pytest.raises(CourseError, match="is a grade among those of a battle"):
+        write(tmp_path / "new", [item("q00", "가", "나")], told)
+    assert not (tmp_path / "new").exists()
+
+
+def test_from_the_simulated_judge_to_its_report(tmp_path):
+    """The names that the judge gives are those that the report reads."""
+    from course_utils.judge import Item, Judge
+    from course_utils.llm import LLM
+    from course_utils.offline import world
+    from course_utils.offline.start import offline_url
+
+    items = []
+    for number, task in enumerate(world.sample_tasks(12, split="heldout", seed=2)):
+        question = "\n\n".join(filter(None, [task.instruction, task.input]))
+        answers = {"a": task.output, "b": task.output if number % 3 == 0 else "몰라요."}
+        if number % 4 == 3:
+            answers = {"a": "모르겠어요.", "b": "그리고"}
+        items.append(Item(f"q{number}", question, **answers, category=task.meta["family"]))
+    llm = LLM("simulated-judge", base_url=offline_url(), api_key="x", journal=tmp_path / "j.jsonl")
+    judge = Judge(llm, repeats=2, progress=False)
+    games = judge.battle(items)
+    found, page = summarize_battle(games), write(tmp_path, items, judge.judgments)
+    assert "THE JUDGE WAS A SIMULATION" in page and "Asked again" in page
+    assert cells(page, "win rate")[1] == f"**{found.win_rate:.1%}**" and found.wins > 0
+    asked = sum(item.a != item.b for item in items)
+    assert cells(page, "battle 비교")[1:] == ["48", str(4 * asked), "0", "0.0000"]
+    graded = [Item(item.id, item.question, item.a) for item in items]
+    judge.grade(graded)
+    page = write(tmp_path, grades={"tuned": (graded, judge.judgments)})
+    assert cells(page, "grades of tuned 채점")[1:4] == ["24", "24", "0"]
