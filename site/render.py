@@ -31,11 +31,12 @@ WORDS = {
            "colab": "Open in Colab"},
 }  # fmt: skip
 
-CODE = re.compile(r"(^ *(?P<fence>```+|~~~+).*?^ *(?P=fence) *$|`[^`\n]+`)", re.M | re.S)
+FENCE = re.compile(r"(^ *(?:```+|~~~+).*?^ *(?:```+|~~~+) *$)", re.M | re.S)
+INLINE = re.compile(r"(`[^`\n]+`)")
 BADGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")  # a picture from elsewhere becomes its name
 LINK = re.compile(r"(\]\(|\b(?:href|src)=\")([^)\"\s]+)")
 MATH = re.compile(r"(?<![\\$\w])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?![$A-Za-z\d])")  # no price of $10
-LIST_AFTER_TEXT = re.compile(r"^(?! *(?:[-*+]|\d+\.) |\s*$|[#>|])(.+\n)(?=(?:[-*+]|\d+\.) )", re.M)
+LIST_AFTER_TEXT = re.compile(r"^(?!\s|(?:[-*+]|\d+\.) |[#>|])(.+\n)(?=(?:[-*+]|\d+\.) )", re.M)
 FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
@@ -122,17 +123,19 @@ def fenced(text: str, language: str) -> str:
 
 def prose(text: str, source: Path, language: str) -> str:
     """Return Markdown with its links led to pages of the site; code stays as it is."""
-    pieces = CODE.split(text)
-    # One match gives three pieces: the text before it, the code, its fence (or None).
-    for place in range(0, len(pieces), 3):
-        piece = BADGE.sub(lambda badge: WORDS[language]["colab"]
-                          if badge[1] == "Colab" else badge[1], pieces[place])  # fmt: skip
-        piece = LINK.sub(lambda link: link[1] + address(link[2], source, language), piece)
-        piece = LIST_AFTER_TEXT.sub(r"\1\n", MATH.sub(_mathml, piece))
-        pieces[place] = re.sub(r"<details(?![^>]*markdown)", '<details markdown="1"', piece)
-        if place + 2 < len(pieces):
-            pieces[place + 2] = ""
-    return "".join(pieces)
+    blocks = FENCE.split(text)  # text, fenced code, text, ...
+    for place in range(0, len(blocks), 2):
+        pieces = INLINE.split(LIST_AFTER_TEXT.sub(r"\1\n", blocks[place]))
+        pieces[::2] = [_linked(piece, source, language) for piece in pieces[::2]]
+        blocks[place] = "".join(pieces)
+    return "".join(blocks)
+
+
+def _linked(text: str, source: Path, language: str) -> str:
+    colab = WORDS[language]["colab"]
+    text = BADGE.sub(lambda badge: colab if badge[1] == "Colab" else badge[1], text)
+    text = LINK.sub(lambda link: link[1] + address(link[2], source, language), text)
+    return re.sub(r"<details(?![^>]*markdown)", '<details markdown="1"', MATH.sub(_mathml, text))
 
 
 def address(link: str, source: Path, language: str) -> str:

@@ -41,7 +41,8 @@ SHOWN = ("index", "guide", "02_train")
         ("`[a](README.md)`\n```\n[b](README.md)\n```\n", None),
         ("about $10 or $12, `$a$`", None),
         ("Text:\n- one\n- two", "Text:\n\n- one\n- two"),
-        ("- one\n- two\n1. three", None),
+        ("See `x`\n- one", "See `x`\n\n- one"),
+        ("- `one` is\n  so\n- two\n\n```\na\n- b\n```", None),
         ("<details>\n<summary>", '<details markdown="1">\n<summary>'),
     ],
 )
