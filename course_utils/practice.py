@@ -7,6 +7,7 @@ all" goes on. Taught at the end of every notebook.
 """
 
 import copy
+import dis
 import linecache
 import math
 import signal
@@ -19,6 +20,8 @@ from typing import Any, Literal, NamedTuple
 from course_utils import CourseError
 from course_utils.tasks import Task
 
+# What an empty body compiles to, docstring and `...` included.
+NOTHING = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
 SECONDS = 10
 """How long all inputs of one exercise may take together; most take none at all."""
 
@@ -72,8 +75,11 @@ def check(number: str, answer: Any) -> None:
 def examine(number: str, answer: Any) -> Outcome:
     """Return what `check` prints; raises UnknownExercise."""
     cases = _cases(number)
-    if answer is None or answer is ...:
-        return Outcome("not started", _not_started())
+    if answer is None or answer is ... or _is_empty(answer):
+        return Outcome("not started", _lines(
+            "아직 시작하지 않았습니다. 위 셀의 ... 자리에 쓰고 두 셀을 차례로 실행하세요.",
+            "Not started yet: write in place of ... above, then run both cells.",
+        ))  # fmt: skip
     if not callable(answer):
         return Outcome("wrong", _lines(
             f"check에는 함수를 건네 주세요. 받은 것은 {show(answer)}입니다. "
@@ -81,9 +87,12 @@ def examine(number: str, answer: Any) -> Outcome:
             f"Pass the function itself to check, without parentheses; this is {show(answer)}.",
         ))  # fmt: skip
     attempts = _try_all(answer, cases)
-    if all(a.trouble is None and (a.got is None or a.got is ...) for a in attempts):
-        return Outcome("not started", _not_started())
     wrong = [attempt for attempt in attempts if not attempt.right]
+    if all(attempt.trouble is None and attempt.got is None for attempt in attempts):
+        wrong[0].trouble = Hint(
+            "어떤 입력에도 아무것도 돌려주지 않습니다. return을 빠뜨리지 않았나요?",
+            "It returns nothing, whatever the input. Is a return missing?",
+        )
     if not wrong:
         count = len(attempts)
         return Outcome("right", _lines(
@@ -201,13 +210,14 @@ def _explain(function: Callable, attempt: _Attempt, wrong: int, count: int) -> s
     ])  # fmt: skip
 
 
-def _not_started() -> str:
-    return _lines(
-        "아직 시작하지 않았습니다. 위 셀에 쓰고 두 셀을 차례로 실행하세요. "
-        "이미 썼다면 return을 빠뜨리지 않았는지 보세요.",
-        "Not started yet: write into the cell above, then run both. "
-        "If you have, see whether a return is missing.",
-    )
+def _is_empty(function: Any) -> bool:
+    """Whether nothing has been written into a function yet: no more than a docstring and `...`."""
+    if not hasattr(function, "__code__"):
+        return False
+    steps = list(dis.get_instructions(function))
+    returned = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    empty = all(value is None or value is ... for value in returned)
+    return empty and {step.opname for step in steps} <= NOTHING
 
 
 def _too_slow() -> Hint:

@@ -51,6 +51,30 @@ def test_what_is_not_started_gets_a_friendly_answer(nothing, capsys):
     assert said.startswith("아직 시작하지 않았습니다") and "Not started yet" in said
 
 
+def test_a_forgotten_return_is_not_taken_for_an_empty_stub():
+    def forgetful(value):
+        answer(value)
+
+    outcome = examine("09.1", forgetful)
+    assert outcome.state == "wrong"
+    assert "return을 빠뜨리지 않았나요?" in outcome.message and "(0)" in outcome.message
+
+
+def test_a_constant_is_an_answer_and_a_wrong_one():
+    assert examine("09.1", lambda value: 0).state == "wrong"
+
+
+def test_a_stub_with_a_docstring_and_more_arguments_is_empty():
+    def stub(value, other=None):
+        """Twice the value."""
+        ...
+
+    def passing(value):
+        pass
+
+    assert {examine("09.1", f).state for f in (stub, passing)} == {"not started"}
+
+
 def test_an_exception_names_its_line_and_input():
     space = {}
     code = "def double(value):\n    half = 1 / value\n    return 2 * value\n"

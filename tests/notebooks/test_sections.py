@@ -7,13 +7,14 @@ and that neither the first cells nor section 1 nor Python itself have bound.
 import ast
 import builtins
 import re
-import symtable
 
 import kernel
 import pytest
 
 # How many cells of section 1 have to be run first; None is all of them.
 NOTEBOOKS = {"01_preprocess": None, "02_train": None, "04_scale_up": 1}
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
+SCOPES = (*COMPREHENSIONS, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 KNOWN = {*dir(builtins), "__name__", "get_ipython", "display"}
 
 
@@ -84,42 +85,48 @@ def _walk(body: list[ast.stmt], known: set[str], later: set[str]):
             known |= _stored(node)
 
 
-def _used(node: ast.AST) -> set[str]:
-    """The global names that a piece of code reads, inside lambdas and comprehensions, too."""
+def _used(node: ast.AST, own: frozenset[str] = frozenset()) -> set[str]:
+    """The global names that a piece of code reads, inside functions and comprehensions, too."""
     if isinstance(node, ast.withitem):
-        return _used(node.context_expr)
-    if isinstance(node, ast.match_case | ast.arguments):
-        return set()
-    if isinstance(node, ast.expr) and not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
-        return set()
-    code = ast.unparse(node)
-    code = f"({code})" if isinstance(node, ast.expr) else code
-    table = symtable.symtable(code, "<cell>", "exec")
-    names, tables = set(), [table]
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        top = table.get_type() == "module"
-        names |= {
-            symbol.get_name()
-            for symbol in table.get_symbols()
-            if symbol.is_referenced() and (top or symbol.is_global())
-        }
-    if isinstance(node, ast.AugAssign):
-        names |= _used(ast.Expr(node.target)) if not isinstance(node.target, ast.Name) else set()
-        names |= {node.target.id} if isinstance(node.target, ast.Name) else set()
+        return _used(node.context_expr, own)
+    if isinstance(node, ast.Name):
+        return {node.id} - own if isinstance(node.ctx, ast.Load) else set()
+    if isinstance(node, SCOPES):
+        own |= _own(node)
+    names = set().union(*(_used(child, own) for child in ast.iter_child_nodes(node)))
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        names |= {node.target.id} - own
     # What `name := value` binds is read only afterwards.
     return names - {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+
+
+def _own(scope: ast.AST) -> set[str]:
+    """The names that belong to a function, a class or a comprehension."""
+    names = {n.id for n in ast.walk(scope) if isinstance(n, ast.Name) and not _is_load(n)}
+    for part in ast.walk(scope):
+        if isinstance(part, ast.arg):
+            names.add(part.arg)
+        elif isinstance(part, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in part.names}
+        elif isinstance(part, ast.FunctionDef | ast.ClassDef) and part is not scope:
+            names.add(part.name)
+        elif isinstance(part, ast.ExceptHandler) and part.name:
+            names.add(part.name)
+    shared = [n for part in ast.walk(scope) if isinstance(part, ast.Global) for n in part.names]
+    return names - set(shared)
+
+
+def _is_load(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
 
 
 def _stored(node: ast.AST) -> set[str]:
     """The names that a statement binds at the top level."""
     if isinstance(node, ast.ClassDef):
         return {node.name}
-    own = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.Lambda
     parts, names = [node], set()
     for part in parts:  # grows while it is gone through
-        if isinstance(part, own):  # what they bind is their own, but for :=
+        if isinstance(part, COMPREHENSIONS):  # what they bind is their own, but for :=
             names |= {n.target.id for n in ast.walk(part) if isinstance(n, ast.NamedExpr)}
         else:
             parts += ast.iter_child_nodes(part)
@@ -149,6 +156,8 @@ def _stored(node: ast.AST) -> set[str]:
         (["class A:\n    def f(self):\n        return B"], ["B"]),
         (["x = lambda a: a + b"], ["b"]),
         (["x += 1"], ["x"]),
+        (["def f():\n    n = 1\n    n += m\n    return [k for k in n]"], ["m"]),
+        (["def f():\n    import json as j\n    return j, k"], ["k"]),
         (["[x for x in range(3)]", "x"], ["x"]),
         (["print([y := 1 for _ in range(3)])", "y"], []),
         (["while n:\n    n -= 1"], ["n"]),
