@@ -55,6 +55,17 @@ def test_a_link_to_a_file_that_is_no_page_leads_to_the_published_repository():
     assert link == f"{render.published()}/LICENSE" and "/blob/v" in link
 
 
+def test_a_figure_is_copied_into_the_site(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "REPO", tmp_path)
+    monkeypatch.setattr(render, "PAGES", tmp_path / "build")
+    figure = tmp_path / "assets" / "figures" / "mask.svg"
+    figure.parent.mkdir(parents=True)
+    figure.write_text("<svg/>")
+    link = render.prose("![마스크](assets/figures/mask.svg)", tmp_path / "README.md", "en")
+    assert link == "![마스크](files/assets/figures/mask.svg)"
+    assert (tmp_path / "build/en/files/assets/figures/mask.svg").read_text() == "<svg/>"
+
+
 def test_a_block_that_holds_a_fence_gets_a_longer_one():
     assert render.fenced("a\n```\nb\n", "text") == "````text\na\n```\nb\n````"
 
