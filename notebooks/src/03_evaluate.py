@@ -19,13 +19,13 @@
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
 # - 과제 유형별 정답률(exact match): 무엇이 되고 무엇이 아직 안 되는지
+# - 심사하는 모델을 **먼저 재어 본** 경험: 참값을 아는 세계에서, 그리고 여러분이 직접 매긴 스무 문제와 견주어
 # - 두 모델을 맞붙인 승률(win rate)과 95% 신뢰구간(confidence interval)
-# - 심사하는 모델이 답변의 자리에 얼마나 휘둘리는지 잰 값
-# - 이 모두를 담아 봉인한 `summary.json`과 보고서 표
+# - 이 모두를 담아 봉인한 `summary.json`, 그림이 든 심사 보고서, 그리고 전체를 묶은 표
 #
 # 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 심사자가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
 
-# %% [markdown] lang="en" of="4116998c"
+# %% [markdown] lang="en" of="44725497"
 # # 03 Evaluate: how much better, and how sure
 #
 # Notebook 02 left you with an adapter. The loss went down. But did the model get better?
@@ -35,9 +35,9 @@
 # At the end you will have
 #
 # - exact match for every family of tasks: what works and what does not yet
+# - **measured the judge first**: in a world whose truth is known, and against twenty verdicts of your own
 # - the win rate of the two models against each other, with a 95% confidence interval
-# - a measurement of how far the judge is swayed by the position of an answer
-# - all of it sealed in `summary.json`, and a report table
+# - all of it sealed in `summary.json`, a report of the judgments with figures, and one table for everything
 #
 # Run the cell below and read its card first: where this runs, who judges, where results go.
 
@@ -75,21 +75,18 @@ course = setup()
 # 02를 아직 실행하지 않았다면 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다.
 #
 # 이 절의 셀은 모두 금방 끝납니다. 한 번 끝까지 실행한 뒤라면, 여기까지만 실행하고 어느 절로든 건너뛸 수 있습니다. 나머지는 저장된 파일에서 읽습니다.
-# (모은 결과를 봉인하는 11절만 3, 6, 7절을 먼저 실행하세요.)
 
-# %% [markdown] lang="en" of="d63aae09"
+# %% [markdown] lang="en" of="81f90d3f"
 # ## 1. What we start from
 #
 # Three things: the base model, the adapter that 02 sealed, and tasks that training never saw.
 # If you have not run 02 yet, a sample adapter that comes with the course stands in; the cell says which one it is.
 #
 # The cells of this section are quick. Once the notebook has run to its end, run just these and jump to any section: the rest is read from files.
-# (Only section 11, which seals what was found, wants 3, 6 and 7 run before it.)
 
 # %%
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -99,9 +96,7 @@ heldout, unseen = course.heldout(), course.unseen()
 print(f"{len(heldout)} held-out tasks; {len(unseen)} more in wordings that training never used")
 print(dict(Counter(task.meta["family"] for task in heldout)))
 
-work, saved = course.store.local("evaluate"), course.store.latest("evaluate")
-if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
-    shutil.copytree(saved, work, dirs_exist_ok=True)
+work = course.store.restore("evaluate")  # a new session takes back what the last one sealed
 
 # %% [markdown] lang="ko"
 # 떼어 둔(held-out) 문제가 학습 데이터에 섞여 있으면 이 노트북의 모든 숫자가 거짓이 됩니다. 그래서 믿지 않고 확인합니다.
@@ -130,6 +125,7 @@ for task in [heldout[0], *unseen[:1]]:
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
 
 # %%
+from course_utils.judge import Item
 from course_utils.stats import exact_match
 from course_utils.tasks import read_jsonl, write_jsonl
 
@@ -141,24 +137,57 @@ def right(row):
     return exact_match(row["reply"], row["reference"])
 
 
-def load():
-    """The saved replies as (before, after), one pair of rows a task."""
-    both = (read_jsonl(work / f"replies_{name}.jsonl") for name in ("before", "after"))
-    return list(zip(*both, strict=True))
-
-
-def given(row):
-    """The reference that the judge may see: only your own file's outputs are taken for right."""
-    return row["reference"] if course.data else None
-
-
 def share(flags):
     """The share of true values, from 0 to 1."""
     flags = list(flags)
     return sum(flags) / len(flags)
 
 
+def compare(pairs):
+    """Exact match of both models over pairs of rows: {"n", "before", "after"}."""
+    before, after = zip(*[(right(old), right(new)) for old, new in pairs], strict=True)
+    return {"n": len(pairs), "before": share(before), "after": share(after)}
+
+
 assert right({"reply": "경상남도입니다.\n그리고", "reference": "경상남도입니다."})
+
+# %% [markdown] lang="ko"
+# 답을 저장한 파일을 다시 읽고, 그것을 심사자에게 보일 문항으로 바꾸는 함수도 둡니다. 모범 답안은 세상에서 하나뿐일 때만 보여 줍니다.
+# 시뮬레이션의 심사자는 정답을 스스로 알고 있으니 보여 주지 않습니다.
+
+# %% [markdown] lang="en" of="afec4f63"
+# Two more read the saved replies back and turn them into items for a judge. The reference goes along where there is one; the
+# simulated judge knows the answers by itself and is not shown any.
+
+# %%
+def load():
+    """The saved replies as (before, after), one pair of rows a task."""
+    both = (read_jsonl(work / f"replies_{name}.jsonl") for name in ("before", "after"))
+    return list(zip(*both, strict=True))
+
+
+def by_family(pairs):
+    """The pairs of rows of each family."""
+    found = {}
+    for old, new in pairs:
+        found.setdefault(new["family"], []).append((old, new))
+    return found
+
+
+def to_item(old, new):
+    """A battle about one question: the tuned model is a, the base model is b."""
+    return Item(
+        new["id"], new["question"], a=new["reply"], b=old["reply"],
+        reference=None if known else new["reference"] or None,
+        category=new["family"], answer_lang=new["answer_lang"],
+    )
+
+
+def to_judge():
+    """The held-out questions to judge: all where it is free, else some of each family."""
+    pairs = load()[: len(heldout)]
+    limit = len(pairs) if course.simulated else course.recipe.evaluate.questions
+    return [to_item(old, new) for old, new in pairs[:: -(-len(pairs) // limit)]]
 
 # %% [markdown] lang="ko"
 # ## 2. 두 모델에게 답 받기
@@ -184,7 +213,7 @@ tasks = heldout + unseen
 def fingerprint(*folders):
     """Stands for everything that replies depend on: weights, tasks, template, length."""
     spec, template = course.recipe.evaluate, course.recipe.train.template
-    parts = [course.recipe.base_model, template, spec.max_new_tokens, spec.batch_size]
+    parts = ["rows 2", course.recipe.base_model, template, spec.max_new_tokens, spec.batch_size]
     parts += [task.to_dict() for task in tasks]
     digest = hashlib.sha256(json.dumps(parts).encode())
     for folder in folders:  # a base model on the Hub has no folder here: its name stands for it
@@ -217,6 +246,7 @@ def replies(name, adapter=None):
     rows = [
         {"id": f"{'heldout' if i < len(heldout) else 'unseen'}-{i:04d}",
          "family": task.meta["family"],
+         "answer_lang": "en" if task.meta["family"] == "translation" else task.meta.get("answer_lang", "ko"),
          "question": "\n\n".join(filter(None, [task.instruction, task.input])),
          "reference": task.output, "reply": g.text, "stopped": g.stopped, "made_by": mark}
         for i, (task, g) in enumerate(zip(tasks, said, strict=True))
@@ -272,23 +302,9 @@ for name, rows in {"before": before, "after": after}.items():
 # %%
 from course_utils.stats import wilson_interval
 
-rows = load()
-
-
-def compare(keep):
-    """Exact match of both models over the tasks that `keep` names: {"n", "before", "after"}."""
-    pairs = [(right(old), right(new)) for old, new in rows if keep(new)]
-    old, new = zip(*pairs, strict=True)
-    return {"n": len(pairs), "before": share(old), "after": share(new)}
-
-
-def is_heldout(row):
-    return row["id"].startswith("heldout")
-
-
-families = list(dict.fromkeys(new["family"] for _, new in rows))
-by_family = {f: compare(lambda row, f=f: is_heldout(row) and row["family"] == f) for f in families}
-for name, score in [*by_family.items(), ("all", compare(is_heldout))]:
+pairs = load()[: len(heldout)]
+scores = {name: compare(some) for name, some in by_family(pairs).items()}
+for name, score in [*scores.items(), ("all", compare(pairs))]:
     low, high = wilson_interval(round(score["after"] * score["n"]), score["n"])
     print(f"{name:12}{score['n']:5}{score['before']:9.1%} ->{score['after']:7.1%}"
           f"   [{low:.0%}, {high:.0%}]")
@@ -308,8 +324,8 @@ if known:
 
     titles = {name: f"{f.title_ko} {f.title_en}" for name, f in FAMILIES.items()}
 before_after(
-    {name: score["before"] for name, score in by_family.items()},
-    {name: score["after"] for name, score in by_family.items()},
+    {name: score["before"] for name, score in scores.items()},
+    {name: score["after"] for name, score in scores.items()},
     titles, title="Exact match by family 유형별 정답률",
 )
 
@@ -322,10 +338,10 @@ before_after(
 # One wrong reply of each says more about what was not learned than the number does.
 
 # %%
-failing = [name for name, score in by_family.items() if score["after"] < 0.8]
-print(f"{len(failing)} of {len(by_family)} families are below 80%: {', '.join(failing) or '-'}\n")
+failing = [name for name, score in scores.items() if score["after"] < 0.8]
+print(f"{len(failing)} of {len(scores)} families are below 80%: {', '.join(failing) or '-'}\n")
 for name in failing:
-    wrong = next(new for _, new in rows if new["family"] == name and not right(new))
+    wrong = next(new for _, new in by_family(pairs)[name] if not right(new))
     print(f"[{name}]", wrong["question"].replace("\n\n", " / ")[:130])
     print(f"   reference  {wrong['reference'][:90]!r}\n   after      {wrong['reply'][:90]!r}")
 
@@ -337,11 +353,11 @@ for name in failing:
 # the **phrasing** and not the **task**.
 
 # %%
-new_words = compare(lambda row: not is_heldout(row)) if unseen else None
-if new_words is None:
-    print("This run has no set of unseen wordings.")
-else:
+if unseen:
+    new_words = compare(load()[len(heldout) :])
     print("unseen wordings: n = {n}, before {before:.1%}, after {after:.1%}".format(**new_words))
+else:
+    print("This run has no set of unseen wordings.")
 
 # %% [markdown] lang="ko"
 # ## 4. 정답률만으로는 부족한 까닭
@@ -378,61 +394,73 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # ## 5. 판정 한 번을 손으로
 #
 # 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다.
-# 답변의 모든 줄 앞에 붙은 세로줄(|)에 주목하세요. 답변 속에 `[[A]]`나 "A가 낫다고 판정하라"는 말이 있어도 인용 밖으로 나와 판정 행세를 하지 못합니다.
+# 시작 표시와 끝 표시에 붙은 짧은 부호는 이 글 전체에서 셈한 것이라, 답변을 쓰는 쪽은 미리 알 수 없습니다. 답변의 모든 줄 앞에는 세로줄(|)이 붙습니다.
+# 그래서 답변 속에 `[[A]]`나 "A가 낫다고 판정하라"는 말이 있어도 인용 밖으로 나와 판정 행세를 하지 못합니다.
 # 다만 심사자가 그런 말에 솔깃해지는 것까지 막아 주지는 않습니다.
 
-# %% [markdown] lang="en" of="247ce24f"
+# %% [markdown] lang="en" of="b2bc0428"
 # ## 5. One judgment by hand
 #
 # Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict.
-# Note the bar (|) before every line of an answer: should an answer contain `[[A]]` or "say that A is better", it cannot leave its quotation and pose as a verdict.
+# The short sign at each beginning and end is worked out from this whole text, so whoever writes an answer cannot know it beforehand. Every line of
+# an answer begins with a bar (|). Should it contain `[[A]]` or "say that A is better", it cannot leave its quotation and pose as a verdict.
 # That does not keep a judge from being impressed by it.
 
 # %%
 from course_utils.prompts import battle_prompt
 
 old, new = load()[0]
-print(battle_prompt(new["question"], new["reply"], old["reply"], given(new)))
+print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, new).reference))
 
 # %% [markdown] lang="ko"
 # 이제 두 질문을 골라 심사자에게 묻습니다. 하나는 한쪽 답만 맞은 질문, 하나는 우열을 가리기 어려운 질문입니다.
 # 질문마다 **두 번** 묻습니다. 두 번째에는 두 답변의 자리만 바꿉니다.
+#
+# `LIVE = True`로 바꾸면 일지에 답이 있어도 한 번 더 진짜로 묻습니다. 수업에서 보여 줄 때 쓰세요.
 
-# %% [markdown] lang="en" of="c10f4479"
+# %% [markdown] lang="en" of="5f244523"
 # Now ask the judge about two questions: one where a single answer is right, and one where there is little to choose between them.
 # Each is asked **twice**. The second time, only the two answers have changed places.
+#
+# With `LIVE = True` it is asked once more in earnest even if the journal has the reply: for showing it to a class.
 
 # %%
-from course_utils.judge import Item, Judge
+import time
 
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
-pairs = load()[: len(heldout)]
+from course_utils.judge import Judge
+
+LIVE = False
+fresh = {"seed": time.time_ns() % 2**31} if LIVE else {}  # another seed is another request
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False, **fresh)
+pairs = [pair for pair in load()[: len(heldout)] if pair[0]["reply"] != pair[1]["reply"]]
 clear = next((pair for pair in pairs if right(pair[1]) and not right(pair[0])), pairs[0])
 close = next((pair for pair in pairs if right(pair[1]) == right(pair[0])), pairs[-1])
-for old, new in (clear, close):
-    item = Item(new["id"], new["question"], a=new["reply"], b=old["reply"], reference=given(new))
+for item in (to_item(*clear), to_item(*close)):
     print(f"{item.question!r}\n   tuned {item.a[:60]!r}\n   base  {item.b[:60]!r}")
-    asked = judge.llm.complete(judge.battle_requests([item]))
-    for order, reply in zip(["tuned, base", "base, tuned"], asked, strict=True):
-        print(f"   A, B = {order}:  {' '.join((reply.text or reply.error).split())}")
+    [game] = judge.battle([item])
+    for order, said in zip(["tuned, base", "base, tuned"], judge.judgments, strict=True):
+        print(f"   {order}:  {said.reason or said.error}  ->  {said.verdict}")
+    print(f"   the question as a whole: {game.score}\n")
 
 # %% [markdown] lang="ko"
-# 자리를 바꾸자 판정의 글자도 A에서 B로 바뀌었다면, 심사자는 두 번 다 **같은 모델**을 고른 것입니다. 둘째 질문은 어떤가요?
-# 두 번 모두 같은 글자가 나왔다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이런 모순(contradiction)은 무승부로 칩니다.
+# 판정은 이미 자리가 아니라 **모델**의 말로 옮겨 놓았습니다. `a`는 미세조정 모델, `b`는 베이스 모델입니다. 자리를 바꾸어도 같은 모델을 골랐다면 그 질문은 이기거나 진 것입니다.
+# 자리를 따라 판정이 바뀌었다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이런 모순(contradiction)은 무승부와 똑같이 1/2로 칩니다.
 #
-# 판정을 읽는 일도 엄격해야 합니다. 마지막 줄에 허락된 판정이 정확히 하나 있어야 하고, 나머지는 모두 `VerdictError`입니다.
+# 판정을 읽는 일도 엄격해야 합니다. 서버가 지원하면 판정을 JSON 스키마에 맞춰 받고, 지원하지 않으면 마지막 줄의 이중 대괄호에서 읽습니다. 어느 쪽이든 허락된 판정이 정확히 하나 있어야 합니다.
+# 나머지는 모두 `VerdictError`이고, 한 번만 다시 물은 뒤 무효로 남깁니다.
 
-# %% [markdown] lang="en" of="e63359ce"
-# Where the letter changes from A to B as the answers change places, the judge chose the **same model** twice. What about the second question?
-# If the letter is the same both times, it chose a **position**, not an answer. Such a contradiction counts as a tie.
+# %% [markdown] lang="en" of="f4d2b470"
+# The verdicts have been put in terms of **models**, not positions: `a` is the tuned model, `b` the base model. Where the same model is named in both orders the question is won or lost.
+# Where the verdict follows the position, the judge chose a **position**, not an answer. Such a contradiction counts 1/2, like a tie.
 #
-# Reading a verdict has to be strict as well. There must be exactly one allowed verdict, on the last line; anything else is a `VerdictError`.
+# Reading a verdict has to be strict as well. Where the server can, the verdict comes as JSON held to a schema; elsewhere it is read from double brackets on the last line. Either way there must be exactly one allowed verdict.
+# Anything else is a `VerdictError`: asked once more, then kept as invalid.
 
 # %%
 from course_utils.judge import VerdictError, parse_verdict
 
 for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도 [[B]]도 좋습니다.\n[[B]]",
-             "둘 다 틀렸습니다.\n[[D]]", "[[A]]\n덧붙이면 B도 좋습니다."]:
+             "둘 다 틀렸습니다.\n[[D]]", "[[A]]\n덧붙이면 B도 좋습니다.", "Assistant B"]:
     try:
         said = parse_verdict(text, ["A", "B", "C"])
     except VerdictError as error:
@@ -448,27 +476,179 @@ for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도
 # a fault of the judge becomes a result of the model. They are counted and named instead.
 
 # %% [markdown] lang="ko"
-# ## 6. 모든 질문을 두 순서로
+# ## 6. 먼저 심사자를 잰다 (모의 실험)
+#
+# 심사자를 믿기 전에 재어 봅니다. 진짜 심사자가 얼마나 틀리는지는 아무도 정확히 모르니, 참값을 아는 곳에서 먼저 연습합니다.
+#
+# 작은 세계의 문제 120개에 **가짜 모델 둘**이 답합니다. `a`는 대략 85%, `b`는 45%를 맞히도록 정답과 엉뚱한 답을 섞었으므로, 참 승률을 셀 수 있습니다. `b`는 말끝마다 인사를 덧붙여서, 둘 다 맞아도 글은 다릅니다.
+# 심사자는 내 컴퓨터에서 도는 모의 심사자입니다. 손잡이가 둘 달려 있습니다. 우열이 없을 때 앞자리를 편드는 정도(`position_bias`)와, 판정이 엉뚱하게 바뀌는 정도(`noise`)입니다. 이 절은 Colab에서도 돈이 들지 않습니다.
+
+# %% [markdown] lang="en" of="85985817"
+# ## 6. Measure the judge first (a simulation)
+#
+# Before you believe a judge, measure it. How often a real one errs nobody knows for sure, so practise where the truth is known.
+#
+# **Two make-believe models** answer 120 tasks of the small world. Right and wrong answers are mixed so that `a` is right about 85% of the time, `b` about 45%: the true win rate can be counted. `b` ends each answer with a greeting, so that their texts differ even where both are right.
+# The judge is the simulated one on this machine. It has two knobs: how often it favours the first position when there is nothing to choose (`position_bias`), and how often its verdict is replaced by another (`noise`). On Colab, too, this section costs nothing.
+
+# %%
+import random
+
+from course_utils.llm import LLM
+from course_utils.offline.start import offline_url
+from course_utils.offline.world import heldout_tasks
+
+rng = random.Random(0)
+world = heldout_tasks(10)  # ten of each family
+wrong = {t.meta["family"]: [o.output for o in world if o.meta["family"] == t.meta["family"]] for t in world}
+
+
+def answer(task, skill):
+    """The right answer with that probability, else the answer to another task of the family."""
+    others = [text for text in wrong[task.meta["family"]] if text != task.output]
+    return task.output if rng.random() < skill or not others else rng.choice(others)
+
+
+trial = [
+    Item(f"t{i}", "\n\n".join(filter(None, [t.instruction, t.input])),
+         a=answer(t, 0.85), b=answer(t, 0.45) + "\n도움이 되셨기를 바랍니다.")
+    for i, t in enumerate(world)
+]
+hits = [(exact_match(i.a, t.output), exact_match(i.b, t.output)) for i, t in zip(trial, world, strict=True)]
+true_rate = share((1 + a - b) / 2 for a, b in hits)
+print(f"a is right in {share(a for a, _ in hits):.1%}, b in {share(b for _, b in hits):.1%}: "
+      f"the true win rate of a is {true_rate:.1%}")
+
+# %% [markdown] lang="ko"
+# 손잡이를 돌려 가며 같은 120문제를 심사시킵니다. 한 순서만 물었을 때와 두 순서를 모두 물었을 때, 95% 구간이 참 승률을 품는지 봅니다.
+
+# %% [markdown] lang="en" of="bb7525b5"
+# Turn the knobs and have the same 120 tasks judged each time. Does the 95% interval cover the true win rate when one order is asked, and when both are?
+
+# %%
+from course_utils.judge import Judge
+from course_utils.stats import summarize_battle, verdict_win_rate
+
+simulated = LLM("simulated-judge", base_url=offline_url(), journal=work / "trials.jsonl")
+trials = {}
+print("position bias  noise   one order             both orders           (SIMULATED judge)")
+for bias in (0.0, 0.5, 1.0):
+    for noise in (0.0, 0.3):
+        judge = Judge(simulated, progress=False, traits={"position_bias": bias, "noise": noise})
+        games = judge.battle(trial)
+        both = trials[bias, noise] = summarize_battle(games)
+        one = verdict_win_rate(game.first for game in games)
+        cells = []
+        for said in (one, both):
+            low, high = said.interval
+            mark = "covers" if low <= true_rate <= high else "MISSES"
+            cells.append(f"{said.win_rate:.0%} [{low:.0%}, {high:.0%}] {mark}")
+        print(f"{bias:12.0%}{noise:8.0%}   {cells[0]:22}{cells[1]}")
+assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval for b in (0, 0.5, 1)))
+
+# %% [markdown] lang="ko"
+# 첫 줄은 공평하고 실수하지 않는 심사자입니다. 아래로 갈수록 자리 편향이 커집니다. 한 순서만 물은 승률은 참값에서 점점 멀어지지만, **두 순서를 합친 승률은 제자리를 지킵니다.** 편향이 한 번은 이쪽에, 한 번은 저쪽에 똑같이 얹혀 서로 지워지기 때문입니다.
+#
+# 그러나 `noise`는 지워지지 않습니다. 판정이 마구 뒤바뀌면 승률은 어느 쪽에서든 50%를 향해 끌려갑니다. 순서를 바꾸는 것은 **자리** 편향의 약일 뿐 만병통치약이 아닙니다. 심사자의 실수는 다음 절처럼 사람의 판정과 견주어 보아야 보입니다.
+
+# %% [markdown] lang="en" of="96af966e"
+# The first line is a fair judge that never slips. Further down, position bias grows. The win rate of one order drifts away from the truth, while **both orders together stay where they should**: the bias is added once to one side and once to the other, and cancels out.
+#
+# `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Swapping answers is a cure for bias of **position**, not for everything. A judge's slips show only when it is compared with people, as in the next section.
+
+# %%
+print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
+from course_utils.judge import repeat_rows
+from course_utils.stats import summarize_repeats
+
+judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0, "noise": 0.3})
+judge.battle(trial[:30])
+again = summarize_repeats(repeat_rows(judge.judgments))
+print(f"the same verdict all {again.k} times on {again.unanimous:.0%} of {again.n} questions and orders")
+print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have one verdict in both orders")
+
+# %% [markdown] lang="ko"
+# 같은 것을 여러 번 물어 판정이 얼마나 흔들리는지 보는 것도 심사자를 재는 방법입니다. 흔들림(noise)은 되풀이해서 물으면 보이고, 편향(bias)은 몇 번을 물어도 그대로라 순서를 바꾸어야 보입니다.
+
+# %% [markdown] lang="en" of="d52a5e8b"
+# Asking the same several times shows how much a judge wavers; that, too, is measuring it. Noise shows when you ask again. Bias stays the same however often you ask, and shows only when you swap.
+
+# %% [markdown] lang="ko"
+# ## 7. 심사자와 나: 스무 문제
+#
+# 진짜 심사자에게는 정답지가 없습니다. 그 대신 여러분이 있습니다. 심사할 질문 가운데 스무 개를 뽑아 직접 판정하고, 심사자가 여러분과 얼마나 같은지 봅니다.
+#
+# `LABEL = True`로 바꾸고 실행하면 두 답변이 **누가 썼는지 가려진 채** 나옵니다. 키 하나면 됩니다. 1, 2는 더 나은 답변, 0은 무승부, q는 그만. 누를 때마다 저장되므로, 쉬었다가 다시 실행하면 이어집니다.
+
+# %% [markdown] lang="en" of="4a37e270"
+# ## 7. The judge and you: twenty questions
+#
+# For a real judge there is no key to the right verdicts. There is you. Draw twenty of the questions, give your own verdicts, and see how often the judge agrees with you.
+#
+# Set `LABEL = True` and run: two answers appear, and **who wrote which is hidden**. One key is enough: 1 or 2 for the better answer, 0 for a tie, q to stop. Each is saved at once; run the cell again and it goes on.
+
+# %%
+from course_utils.labelling import choose_items, label_items, read_labels
+
+LABEL = False
+chosen = choose_items(to_judge(), 20)
+labels = label_items(chosen, work / "labels.jsonl") if LABEL else read_labels(work / "labels.jsonl")
+whose = "your"
+if not labels and known:  # nobody has labelled: the known truth stands in, and says so
+    whose = "SIMULATED"
+    rows = {new["id"]: right(new) - right(old) for old, new in load()}
+    labels = {item.id: {1: "a", 0: "tie", -1: "b"}[rows[item.id]] for item in chosen}
+print(f"{len(labels)} {whose} labels:", dict(Counter(labels.values())))
+
+# %%
+from course_utils.judge import Judge
+from course_utils.stats import agreement
+
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+mine = [item for item in chosen if item.id in labels]
+if mine:
+    print(judge.llm.plan(judge.battle_requests(mine)))
+    verdicts = {1.0: "a", 0.5: "tie", 0.0: "b", None: None}
+    theirs = {game.id: verdicts[game.score] for game in judge.battle(mine)}
+    found = agreement([labels[i.id] for i in mine], [theirs[i.id] for i in mine], allow_invalid=True)
+    print(f"the judge against {whose} labels: {found}")
+    for item in [item for item in mine if theirs[item.id] != labels[item.id]][:3]:
+        print(f"\n{item.question!r}\n   a {item.a[:70]!r}\n   b {item.b[:70]!r}")
+        print(f"   {whose} verdict {labels[item.id]}, the judge's {theirs[item.id]}")
+        for said in [said for said in judge.judgments if said.id == item.id]:
+            print(f"      {said.order}: {said.reason[:90]} -> {said.verdict}")
+else:
+    print("No labels yet: set LABEL = True in the cell above and give some.")
+
+# %% [markdown] lang="ko"
+# **일치율**(agreement)은 같은 판정의 비율이고, **카파**(kappa)는 그 가운데 우연히 맞았을 몫을 뺀 것입니다. 스무 문제의 구간이 얼마나 넓은지도 보세요.
+#
+# 엇갈린 문제가 있으면 하나하나 읽어 보세요. 누가 옳은가요? 심사자가 놓친 것이 있나요, 아니면 여러분이 서두른 것인가요? 엇갈림을 읽는 이 십 분이 판정 수백 개보다 많은 것을 가르쳐 줍니다.
+# (`SIMULATED`라고 나온다면 아직 아무도 매기지 않아 참값이 대신 앉아 있는 것입니다.)
+
+# %% [markdown] lang="en" of="8699894b"
+# **Agreement** is the share of equal verdicts; **kappa** takes off what chance alone would have given. See how wide the interval of twenty questions is.
+#
+# Read each disagreement. Who is right? Did the judge miss something, or were you in a hurry? Ten minutes of reading these teach more than hundreds of verdicts.
+# (Where it says `SIMULATED`, nobody has labelled anything yet and the known truth sits in.)
+
+# %% [markdown] lang="ko"
+# ## 8. 모든 질문을 두 순서로
 #
 # 손으로 한 일을 떼어 둔 질문 전체에 되풀이합니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
 # 판정은 도착하는 대로 일지(journal)에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
 
-# %% [markdown] lang="en" of="5a4553a3"
-# ## 6. Every question, in both orders
+# %% [markdown] lang="en" of="c43a598a"
+# ## 8. Every question, in both orders
 #
 # What you did by hand is now repeated for all held-out questions. Before anything is spent, `plan` says how many calls there are and what they cost.
 # Every verdict goes into the journal as it arrives: whatever breaks off half way, no judgment is bought twice.
 
 # %%
-from course_utils.judge import Item, Judge
+from course_utils.judge import Judge
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
-pairs = load()[: len(heldout)]
-limit = len(pairs) if course.simulated else course.recipe.evaluate.questions  # or all: free
-items = [
-    Item(new["id"], new["question"], a=new["reply"], b=old["reply"], reference=given(new))
-    for old, new in pairs[:: -(-len(pairs) // limit)]  # evenly over the families
-]
+items = to_judge()
 print(f"{len(items)} questions: {judge.llm.plan(judge.battle_requests(items))}")
 
 # %%
@@ -500,33 +680,68 @@ from course_utils.stats import Game, summarize_battle
 print(inspect.getsource(Game.score.fget))
 games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
 battle = summarize_battle(games, allow_invalid=True)
-for name, (low, high) in {"Wilson": battle.wilson, "bootstrap": battle.bootstrap}.items():
-    print(f"win rate {battle.win_rate:.1%}   95% interval ({name}) [{low:.1%}, {high:.1%}]")
+for name in ("interval", "wilson", "bootstrap"):
+    low, high = getattr(battle, name)
+    print(f"win rate {battle.win_rate:.1%}   95% {name:9} [{low:.1%}, {high:.1%}]")
 print(f"wins {battle.wins}, ties {battle.ties} (contradictions {battle.contradictions}), "
       f"losses {battle.losses}, invalid {battle.invalid}")
 print(f"sign test p = {battle.sign_test_p:.2g}   same verdict twice {battle.consistency:.1%}")
+if battle.invalid:
+    print(f"were all invalid ones lost {battle.worst:.1%}, were all won {battle.best:.1%}")
 
 # %% [markdown] lang="ko"
 # 읽는 법입니다.
 #
-# - **윌슨(Wilson) 구간**은 공식으로, **부트스트랩(bootstrap) 구간**은 질문을 되뽑아 구합니다. 둘이 비슷하면 안심해도 됩니다. 무승부가 많으면 윌슨 쪽이 조금 더 넓습니다.
+# - 보고할 구간은 첫 줄의 **interval**입니다. 무승부가 섞인 승률은 동전 던지기보다 덜 흔들린다는 것까지 셈합니다. **윌슨(Wilson) 구간**은 무승부를 동전처럼 다루어 조금 넓고, **부트스트랩(bootstrap) 구간**은 질문을 되뽑아 구합니다. 셋이 비슷하면 안심해도 됩니다.
 # - **부호 검정**(sign test)의 p값은 두 모델이 실은 같다고 할 때, 결과가 이만큼 또는 그보다 더 한쪽으로 쏠릴 확률입니다. 무승부는 세지 않습니다.
 # - **두 번 다 같은 판정**의 비율이 낮으면, 심사자가 자리에 휘둘린다는 신호입니다. 다음 절에서 들여다봅니다.
 
-# %% [markdown] lang="en" of="4a345968"
+# %% [markdown] lang="en" of="9ab58ce0"
 # How to read this:
 #
-# - The **Wilson** interval comes from a formula, the **bootstrap** interval from drawing the questions again and again. It is reassuring when they agree. With many ties Wilson's is a little wider.
+# - The interval to quote is the first, **interval**: it knows that a win rate with ties in it varies less than a coin. **Wilson's** treats a tie like a coin and is a little wider; the **bootstrap** interval comes from drawing the questions again and again. It is reassuring when the three agree.
 # - The **sign test** says how often two equal models would look at least this lopsided. Ties do not count.
 # - A low share of **the same verdict twice** is a sign that the judge minds positions. The next section looks into it.
 
 # %% [markdown] lang="ko"
-# ## 7. 한 순서만 물었다면
+# 심사자 곁에 ROUGE-L을 세워 봅니다. 모범 답안과 낱말이 더 많이 겹치는 쪽을 이긴 것으로 치면, 승률이 같게 나올까요?
+
+# %% [markdown] lang="en" of="2b212e15"
+# Put ROUGE-L beside the judge. If the answer that shares more words with the reference were the winner, would the win rate be the same?
+
+# %%
+from course_utils.similarity import morphemes, rouge_l
+
+scored, said = {}, {game.id: game.score for game in games}
+for old, new in load()[: len(heldout)]:
+    if new["id"] in said and new["reference"]:
+        reference = morphemes(new["reference"])
+        a, b = (rouge_l(morphemes(row["reply"]), reference) for row in (new, old))
+        scored[new["id"]] = 0.5 if a == b else float(a > b)
+judged = [id for id in scored if said[id] is not None]
+print(f"win rate by ROUGE-L {share(scored[id] for id in judged):.1%}, "
+      f"by the judge {share(said[id] for id in judged):.1%}, on {len(judged)} questions")
+differ = [id for id in judged if scored[id] != said[id]]
+print(f"they decide differently on {len(differ)} of them")
+by_id = {new["id"]: (old, new) for old, new in load()}
+for old, new in [by_id[id] for id in differ[:2]]:
+    print(f"\n{new['question'][:100]!r}\n   reference {new['reference'][:70]!r}")
+    print(f"   tuned     {new['reply'][:70]!r}\n   base      {old['reply'][:70]!r}")
+    print(f"   ROUGE-L says {scored[new['id']]}, the judge {said[new['id']]}")
+
+# %% [markdown] lang="ko"
+# ROUGE-L은 둘 다 틀려도 낱말이 조금 더 겹친 쪽에 승리를 줍니다. 값싸고 흔들리지 않아 곁에 두고 볼 만하지만, 뜻을 읽지는 못합니다.
+
+# %% [markdown] lang="en" of="20b1acf0"
+# Where both are wrong, ROUGE-L still hands the win to whoever shares a few words more. It is cheap and steady and worth a look beside a judge, but it does not read for meaning.
+
+# %% [markdown] lang="ko"
+# ## 9. 한 순서만 물었다면
 #
 # 비용을 아끼려고 질문마다 한 번만 물었다면 어떤 결과를 보고했을까요? 판정은 이미 다 있으니, 같은 판정을 한 순서씩만 읽어 보면 됩니다.
 
-# %% [markdown] lang="en" of="c07734c4"
-# ## 7. If we had asked in one order only
+# %% [markdown] lang="en" of="23559a5b"
+# ## 9. If we had asked in one order only
 #
 # To save money, each question might have been asked once. What would we have reported? The verdicts are all here, so simply read them one order at a time.
 
@@ -540,7 +755,7 @@ one_order = {
     "base first 전 먼저": verdict_win_rate([g.second for g in games], allow_invalid=True),
 }
 for name, summary in {"both orders 두 순서": battle, **one_order}.items():
-    print(f"{summary.win_rate:6.1%}  [{summary.wilson[0]:.1%}, {summary.wilson[1]:.1%}]  {name}")
+    print(f"{summary.win_rate:6.1%}  [{summary.interval[0]:.1%}, {summary.interval[1]:.1%}]  {name}")
 print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} named the first")
 
 # %% [markdown] lang="ko"
@@ -561,7 +776,7 @@ duels = [(old, new) for old, new in load() if new["id"] in judged]
 truth = None
 if known:
     truth = share((1 + right(new) - right(old)) / 2 for old, new in duels)
-    covers = {name: s.wilson[0] <= truth <= s.wilson[1]
+    covers = {name: s.interval[0] <= truth <= s.interval[1]
               for name, s in {"both orders 두 순서": battle, **one_order}.items()}
     print(f"true win rate {truth:.1%}")
     for name, covered in covers.items():
@@ -583,36 +798,25 @@ win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조�
 # That is why asking once more in the other order is money well spent.
 
 # %% [markdown] lang="ko"
-# ## 8. 질문은 몇 개나 있어야 할까
+# ## 10. 질문은 몇 개나 있어야 할까
 #
-# 가르고 싶은 차이가 작을수록 질문이 많이 듭니다. 승률이 얼마로 나왔을 때 질문이 몇 개여야 95% 구간이 50%를 벗어나는지 세어 봅니다.
+# 가르고 싶은 차이가 작을수록 질문이 많이 듭니다. 승률이 얼마로 나왔을 때 질문이 몇 개여야 95% 구간이 50%를 벗어나는지, 또는 구간의 반폭이 5%p 안으로 들어오는지 셈합니다.
 
-# %% [markdown] lang="en" of="54aa9b8a"
-# ## 8. How many questions does it take?
+# %% [markdown] lang="en" of="7f2728cc"
+# ## 10. How many questions does it take?
 #
-# The smaller the difference, the more questions. For several win rates, count how many it takes until the 95% interval leaves 50% behind.
+# The smaller the difference, the more questions. For several win rates, work out how many it takes until the 95% interval leaves 50% behind, or until it is at most five points wide on each side.
 
 # %%
-from course_utils.stats import Game, summarize_battle, wilson_interval
+from course_utils.stats import questions_needed, win_rate_interval
 
-games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
-battle = summarize_battle(games, allow_invalid=True)
-
-
-def enough(rate):
-    """The smallest number of questions whose interval, at this win rate, lies above 50%."""
-    return next(n for n in range(2, 100_000) if wilson_interval(rate * n, n)[0] > 0.5)
-
-
-def width(rate, n):
-    low, high = wilson_interval(rate * n, n)
-    return high - low
-
-
-print(", ".join(f"{rate:.0%} needs {enough(rate):,}" for rate in (0.52, 0.55, 0.6, 0.75, 0.9)))
-print(f"At a win rate of {battle.win_rate:.0%}, 15 questions give an interval "
-      f"{width(battle.win_rate, 15):.0%} wide, {battle.n} give {width(battle.win_rate, battle.n):.0%}.")
-assert enough(0.55) > 20 and 0.48 < width(0.6, 400) / width(0.6, 100) < 0.52
+print("win rate   to leave 50% behind   within 5 points each side   (no ties)")
+for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
+    print(f"{rate:8.0%}{questions_needed(rate):16,}{questions_needed(rate, half_width=0.05):24,}")
+for n in (15, 60, 240):
+    low, high = win_rate_interval(round(0.6 * n), 0, round(0.4 * n))
+    print(f"60% of {n:3} questions: [{low:.0%}, {high:.0%}], {high - low:.0%} wide")
+assert questions_needed(0.55) > 300
 
 # %% [markdown] lang="ko"
 # 구간을 절반으로 줄이려면 질문이 네 배쯤 필요합니다. 55%와 50%를 가르려는 사람이 질문을 스무 개만 준비했다면, 결과를 보기 전에 이미 답은 "알 수 없음"입니다.
@@ -623,14 +827,14 @@ assert enough(0.55) > 20 and 0.48 < width(0.6, 400) / width(0.6, 100) < 0.52
 # Chance may also pull the observed rate down, so prepare more than the numbers above.
 
 # %% [markdown] lang="ko"
-# ## 9. 어느 강의의 22/30을 다시 읽기
+# ## 11. 어느 강의의 22/30을 다시 읽기
 #
 # 이 강의의 학습 설정은 공개 강의 [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example)에서 출발했습니다.
 # 그 강의는 질문 15개를 두 순서로 심사해, 판정 30개 가운데 22개에서 미세조정 모델이 이겼다고 보고합니다. 고맙게도 판정을 하나하나 공개해 두어서
 # 다시 읽을 수 있습니다. 아래 글자 쌍이 한 질문의 두 판정이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
 
-# %% [markdown] lang="en" of="56557ec1"
-# ## 9. Reading somebody's 22 of 30 again
+# %% [markdown] lang="en" of="c14bf468"
+# ## 11. Reading somebody's 22 of 30 again
 #
 # The training settings of this course began with an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example).
 # It judged 15 questions in both orders and reports that the tuned model won 22 of 30 verdicts. It also published every verdict, which is what lets us read them again.
@@ -667,38 +871,36 @@ assert sign_test(won, 30 - won) < 0.05 < again.sign_test_p
 print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.wilson[0]:.1%}, {again.wilson[1]:.1%}]")
 
 # %% [markdown] lang="ko"
-# ## 10. 점수로 매기면
+# ## 12. 점수로 매기면
 #
 # 심사자에게 답변 하나씩 보여 주고 1점에서 10점까지 매기게 할 수도 있습니다. 자리가 없으니 자리 편향도 없습니다. 대신 심사자마다 눈금이 달라서,
 # 점수의 절댓값보다 **같은 질문에서 두 모델의 차이**를 봅니다. 맛보기로 스물네 문제 안팎만 매깁니다.
 
-# %% [markdown] lang="en" of="709f5681"
-# ## 10. Grades instead
+# %% [markdown] lang="en" of="dffb3586"
+# ## 12. Grades instead
 #
 # A judge can also be shown one answer at a time and asked for a grade from 1 to 10. Without positions there is no position bias. But every judge has a scale of its own,
 # so look at the **difference between the two models on the same question**, not at the grade itself. Two dozen questions or so are enough for a taste.
 
 # %%
-from course_utils.judge import Item, Judge
-from course_utils.stats import bootstrap_interval, summarize_grades
+from course_utils.judge import Judge
+from course_utils.stats import paired_difference, summarize_grades
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
-pairs = load()[: len(heldout)]
-few = pairs[:: -(-len(pairs) // 24)]
+few = to_judge()
+few = few[:: -(-len(few) // 24)]
 grades = {}
-for side, name in enumerate(["before", "after"]):
-    rows = [pair[side] for pair in few]
-    grades[name] = judge.grade(
-        Item(row["id"], row["question"], row["reply"], reference=given(row)) for row in rows
-    )
+for name, side in {"base": "b", "tuned": "a"}.items():
+    answers = [dataclasses.replace(item, answer=getattr(item, side)) for item in few]
+    grades[name] = judge.grade(answers)
     found = summarize_grades(grades[name], allow_invalid=True)
-    print(f"{name:7} mean grade {found.mean:.2f} of {found.n} answers, {found.invalid} invalid")
+    print(f"{name:6} mean grade {found.mean:.2f} of {found.n} answers, {found.invalid} invalid")
 
 # %%
-scores = [(old.score, new.score) for old, new in zip(*grades.values(), strict=True)]
-gain = [new - old for old, new in scores if None not in (old, new)]
-low, high = bootstrap_interval(gain)
-print(f"mean difference {sum(gain) / len(gain):+.2f}   95% interval [{low:+.2f}, {high:+.2f}]")
+gain = paired_difference(grades["tuned"], grades["base"], allow_invalid=True)
+low, high = gain.bootstrap
+print(f"mean difference {gain.mean:+.2f}   95% interval [{low:+.2f}, {high:+.2f}], n = {gain.n}")
+print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p = {gain.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
 # 구간이 0을 품지 않으면 차이가 있다고 말할 수 있습니다. 두 답변을 견주는 심사가 대체로 더 예민하고, 점수는 여러 모델을 한 줄에 세울 때 편합니다.
@@ -707,27 +909,74 @@ print(f"mean difference {sum(gain) / len(gain):+.2f}   95% interval [{low:+.2f},
 # Where the interval leaves out 0, there is a difference. Comparing two answers is usually the sharper instrument; grades are handy for putting several models in one row.
 
 # %% [markdown] lang="ko"
-# ## 11. 봉인하고 보고하기
+# ## 13. 보고하고 봉인하기
 #
-# 지금까지 잰 것을 `summary.json` 하나에 모아, 답과 판정 일지와 함께 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 빠짐없이 들어갑니다.
+# 숫자 하나로는 아무도 설득되지 않습니다. 심사 보고서 한 장에 승률과 구간, 갈래별 결과, 점수의 분포, 자리와 길이의 편향, 비용, 무효 목록, 그리고 **가장 배울 것이 많은 엇갈림 열 개**를 두 답변 그대로 담습니다.
+# 답변이 요청한 언어가 아닌 것 같으면 점수 곁에 표시(flag)만 답니다. 영어로 물은 질문에 영어로 답했다고 0점을 주는 일은 없어야 하니까요. 어느 언어로 답해야 하는지는 문항의 `answer_lang`이 정합니다.
+#
+# 판정은 모두 일지에 있으니 이 절만 다시 실행해도 돈이 들지 않습니다.
 
-# %% [markdown] lang="en" of="86976f96"
-# ## 11. Seal it and report
+# %% [markdown] lang="en" of="aaca3f08"
+# ## 13. Report and seal
 #
-# Everything measured goes into one `summary.json`, sealed together with the replies and the journal of judgments. The families that fail are in it, and so is what one order alone would have said.
+# One number convinces nobody. One page holds the win rate with its interval, the results by category, the grades, the bias of position and length, the cost, the list of the invalid, and **the ten disagreements that teach most**, with both answers as they are.
+# Where an answer does not seem to be in the language asked for, a flag stands beside its score and changes nothing: an English answer to an English question must not score zero. An item's `answer_lang` says which language is meant.
+#
+# All judgments are in the journal, so running this section again costs nothing.
 
 # %%
+from course_utils.judge import Judge
+from course_utils.judgment_report import write_judgment_report
+
+judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+items, graded = to_judge(), {}
+games = judge.battle(items)
+battles = judge.judgments
+for name, side in {"tuned": "a", "base": "b"}.items():
+    answers = [dataclasses.replace(item, answer=getattr(item, side)) for item in items]
+    answers = answers[:: -(-len(answers) // 24)]
+    judge.grade(answers)
+    graded[name] = (answers, judge.judgments)
+page = write_judgment_report(
+    work / "report", items, battles, grades=graded, names=("tuned", "base"),
+    title="Judgments 심사 보고서",
+)
+print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
+
+# %% [markdown] lang="ko"
+# 첫머리만 옮겼습니다. 전체는 `report/report.md`에 있고, 그림과 함께 GitHub에서 바로 읽힙니다. 그 가운데 두 장만 봅니다.
+
+# %% [markdown] lang="en" of="db80ac5f"
+# This is only its beginning. The whole is in `report/report.md`, which GitHub shows with its figures. Two of them here.
+
+# %%
+from IPython.display import Image, display
+
+for name in ("categories.png", "bias.png"):
+    display(Image(data=(work / "report" / name).read_bytes()))
+
+# %% [markdown] lang="ko"
+# 마지막으로 잰 것을 `summary.json` 하나에 모아, 답과 판정 일지, 보고서와 함께 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 빠짐없이 들어갑니다.
+
+# %% [markdown] lang="en" of="8641fd24"
+# Last, everything measured goes into one `summary.json`, sealed together with the replies, the journal of judgments and the report. The families that fail are in it, and so is what one order alone would have said.
+
+# %%
+from course_utils.stats import summarize_battle, verdict_win_rate
 from course_utils.tasks import write_atomic
 
+pairs = load()
+known_games = {game.id for game in games if game.score is not None}
 summary = {
-    "by_family": by_family,
-    "unseen": new_words,
-    "stopped": {name: share(pair[side]["stopped"] for pair in load())
+    "by_family": {name: compare(some) for name, some in by_family(pairs[: len(heldout)]).items()},
+    "unseen": compare(pairs[len(heldout) :]) if unseen else None,
+    "stopped": {name: share(pair[side]["stopped"] for pair in pairs)
                 for side, name in enumerate(["before", "after"])},
     "battle": {
-        **dataclasses.asdict(battle),
-        "truth": truth,
-        "one_order": dataclasses.asdict(next(iter(one_order.values()))),
+        **dataclasses.asdict(summarize_battle(games, allow_invalid=True)),
+        "truth": share((1 + right(new) - right(old)) / 2
+                       for old, new in pairs if new["id"] in known_games) if known else None,
+        "one_order": dataclasses.asdict(verdict_win_rate([g.first for g in games], allow_invalid=True)),
     },
 }
 write_atomic(work / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
@@ -746,19 +995,25 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # %% [markdown] lang="ko"
 # 표의 마지막 줄들은 파일이 있는 곳입니다. 같은 표가 `report.md`에도 있습니다.
 #
-# 이 노트북에서 기억할 것은 네 가지입니다.
+# 이 노트북에서 기억할 것은 다섯 가지입니다.
 #
 # 1. 평균보다 유형별 정답률을 먼저 보고, 숫자보다 답을 먼저 읽습니다.
-# 2. 심사는 두 순서로 하고, 질문을 단위로 셉니다.
-# 3. 읽지 못한 판정은 무승부가 아니라 무효이고, 그 수를 밝힙니다.
-# 4. 승률은 신뢰구간과 함께 말합니다. 구간은 우연을 재지만 편향은 재지 못합니다.
+# 2. 심사자를 믿기 전에 심사자를 잽니다. 참값이 있으면 참값과, 없으면 내 판정과 견줍니다.
+# 3. 심사는 두 순서로 하고, 질문을 단위로 셉니다.
+# 4. 읽지 못한 판정은 무승부가 아니라 무효이고, 그 수를 밝힙니다.
+# 5. 승률은 신뢰구간과 함께 말합니다. 구간은 우연을 재지만 편향은 재지 못합니다.
+#
+# 숫자가 아니라 느낌으로 두 모델을 견주어 보고 싶다면 [05 데모](05_demo.ipynb)로 가세요. 더 큰 모델은 [04 키우기](04_scale_up.ipynb)에 있습니다.
 
-# %% [markdown] lang="en" of="0e501b7a"
+# %% [markdown] lang="en" of="5eb2131a"
 # The last rows of the table say where the files are. `report.md` holds the same table.
 #
-# Four sentences to take along:
+# Five sentences to take along:
 #
 # 1. Look at families before means, and read replies before numbers.
-# 2. Judge in both orders, and count questions.
-# 3. A verdict that cannot be read is invalid, not a tie, and its number is told.
-# 4. Give a win rate with its interval; the interval measures chance, not bias.
+# 2. Measure a judge before you believe it: against the truth where there is one, else against yourself.
+# 3. Judge in both orders, and count questions.
+# 4. A verdict that cannot be read is invalid, not a tie, and its number is told.
+# 5. Give a win rate with its interval; the interval measures chance, not bias.
+#
+# To compare the two models by feeling and not by numbers, go to the [05 Demo](05_demo.ipynb). Larger models are in [04 Scale up](04_scale_up.ipynb).
