@@ -1,0 +1,54 @@
+"""The pictures in assets/figures show what the code computes now, in letters without a font."""
+
+import importlib.util
+import re
+
+import pytest
+
+from course_utils import REPO
+from course_utils.stats import summarize_battle
+
+spec = importlib.util.spec_from_file_location("figures", REPO / "assets" / "figures.py")
+figures = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(figures)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return figures.pruned_pairs()
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_the_committed_picture_shows_what_is_computed_now(name, counts, monkeypatch):
+    monkeypatch.setattr(figures, "pruned_pairs", lambda: counts)
+    path = REPO / "assets" / "figures" / f"{name}.svg"
+    now = figures.shown(figures.FIGURES[name]())
+    assert figures.description(path) == now, "out of date: run python assets/figures.py"
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_letters_are_outlines_on_an_opaque_card(name):
+    svg = (REPO / "assets" / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert "<text" not in svg and "href=\"http" not in svg and len(svg) < 400_000
+    background = re.search(r'<g id="patch_1">.*?style="fill: (#\w+)', svg, re.DOTALL)
+    assert background[1] == "#ffffff"
+
+
+def test_each_bound_leaves_fewer_pairs_than_the_one_before(counts):
+    left = list(counts.values())
+    assert left == sorted(left, reverse=True) and left[-1] > 0
+    assert left[0] > 100 * left[3]  # nearly all pairs are never scored
+
+
+def test_the_masked_tokens_are_those_before_the_response():
+    labels = [text for text in figures.shown(figures.masking()) if re.fullmatch(r"-?\d+", text)]
+    trained = [label != "-100" for label in labels]
+    assert trained == sorted(trained) and 1 < sum(trained) < len(trained)
+
+
+def test_the_battle_picture_has_all_nine_pairs_of_verdicts():
+    texts = figures.shown(figures.battle())
+    assert [texts.count(score) for score in ("1", "0", "1/2")] == [1, 1, 7]
+    games = [figures.Game("q", a, b, 0, 0) for a in "ab" for b in "ab"]
+    assert (summary := summarize_battle(games)).wins == summary.losses == 1
+    assert summary.contradictions == 2
