@@ -93,7 +93,7 @@ def judging(tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS if FULL else ["brackets"])
-def test_a_judge_killed_again_and_again(judging, form):
+def test_a_judge_killed_again_and_again(judging, form, record_fault):
     whole = judging("whole", FORMS[form])
     assert whole.start().wait(PATIENCE) == 0
     assert max(Counter(whole.asked()).values()) == 1
@@ -122,3 +122,4 @@ def test_a_judge_killed_again_and_again(judging, form):
     assert twice <= KILLS * WORKERS, f"{twice} requests repeated after {KILLS} kills"
     assert killed.results.read_bytes() == whole.results.read_bytes()
     assert killed.kept() == whole.kept()
+    record_fault("SIGKILL while judging", injected=KILLS)
