@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from course_utils import REPO, CourseError
+from course_utils.judge import Item, Judge
 from course_utils.llm import LLM, Request
 
 MODEL = "assets/tiny-gemma-ko"
+NAMES = ("no verdict", "several verdicts", "not offered", "not on the last line", "truncated")
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("torch")
@@ -89,3 +91,28 @@ def test_a_parameter_it_does_not_know_is_left_out(client, capsys):
 def test_it_has_no_batches_and_the_client_says_what_to_do(client):
     with pytest.raises(CourseError, match=r"has no Batch API: use complete\(\)"):
         client().submit_batch([ask("안녕?")])
+
+
+def test_a_judge_without_schemas_judges_by_name_or_not_at_all(url, tmp_path, capsys):
+    """The tiny model knows nothing of judging: each verdict is one, or it is a named failure."""
+    items = [Item(f"q{i}", f"{i}에 1을 더하면?", answer=str(i + 1), a=str(i + 1), b="모르겠어요.")
+             for i in range(2)]
+    results = []
+    for _ in range(2):
+        llm = LLM(MODEL, base_url=url, journal=tmp_path / "judge.jsonl", workers=2, timeout=300)
+        # Without the stop words it babbles to the limit, and that says nothing about schemas.
+        judge = Judge(llm, progress=False, max_tokens=24, stop=[" ", "\n"])
+        calls = len(llm.journal)
+        games, judgments = judge.battle(items), judge.judgments
+        results.append((games, judgments, judge.grade(items), judge.judgments))
+    assert results[0] == results[1] and len(llm.journal) == calls  # the second run asked nothing
+    assert llm.plan([*judge.battle_requests(items), *judge.grade_requests(items)]).calls == 0
+    games, battled, grades, graded = results[0]
+    assert len(games) == len(grades) == 2 and len(battled) == 4
+    for judgment in [*battled, *graded]:
+        assert (judgment.verdict is None) == (judgment.invalid in NAMES)
+        assert judgment.key and judgment.model.startswith(MODEL)
+    # It ignores response_format: the first reply shows that, and nothing else is asked for as JSON.
+    forms = ["response_format" in r["request"]["params"] for r in llm.journal.records()]
+    assert forms[0] and not any(forms[1:])
+    assert "does not keep to a JSON schema" in capsys.readouterr().out
