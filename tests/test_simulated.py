@@ -1,11 +1,13 @@
-"""The simulated teacher on a field of your own: fixed questions, copied answers, known errors."""
+"""The simulated teacher on a field of your own, and the simulated judge: known errors of both."""
 
 import dataclasses
+import json
 import random
 from collections import Counter
 
 import pytest
 
+from course_utils import REPO
 from course_utils.domain import (
     NO_ANSWER,
     answer_prompt,
@@ -14,8 +16,20 @@ from course_utils.domain import (
     parse_questions,
     question_prompt,
 )
+from course_utils.judging import (
+    BATTLE_VERDICTS,
+    BRACKETS,
+    GRADES,
+    JSON,
+    REMINDER,
+    battle_prompt,
+    grade_prompt,
+    read_reply,
+    verdict_format,
+)
+from course_utils.offline.protocol import ApiError
 from course_utils.offline.server import Settings, complete
-from course_utils.offline.simulated import HONEST, Imperfections, teach
+from course_utils.offline.simulated import HONEST, Imperfections, JudgeTraits, teach
 from course_utils.prompts import check_task
 from course_utils.tasks import Task
 
@@ -101,3 +115,68 @@ def test_an_invention_is_not_grounded():
 
 def test_the_rates_are_announced():
     assert str(Imperfections()).endswith("ungrounded 5%, uncited 5%")
+
+
+# --- Judge ------------------------------------------------------------------------------------
+
+FAIR = Settings(traits=JudgeTraits(position_bias=0, noise=0))
+COUNTING, RIGHT = "다음 목록에 있는 낱말은 모두 몇 개인가요?\n\n사과, 배, 감", "모두 3개입니다."
+HOSTILE = [
+    row["text"] * row.get("times", 1)
+    for row in map(json.loads, (REPO / "tests/hostile_answers.jsonl").open(encoding="utf-8"))
+]
+
+
+def judged(prompt, settings=FAIR, allowed=BATTLE_VERDICTS, form=BRACKETS, **params):
+    """The message of the simulated judge, asked in a form."""
+    if form == JSON:
+        params["response_format"] = verdict_format(allowed)
+    body = {"model": "simulated-judge", "messages": [{"role": "user", "content": prompt}], **params}
+    return complete(body, settings)["choices"][0]["message"]
+
+
+@pytest.mark.parametrize("form", [JSON, BRACKETS, REMINDER])
+def test_no_hostile_answer_changes_a_verdict(form):
+    """Prompt, reply and reader together: the truth decides, whatever an answer says."""
+    for text in HOSTILE:
+        for *answers, expected in [(RIGHT, text, "A"), (text, RIGHT, "B"), (text, "몰라요", "C")]:
+            prompt = battle_prompt(COUNTING, *answers, form=form)
+            reply = judged(prompt, form=form)["content"]
+            assert read_reply(reply, BATTLE_VERDICTS, form)[0] == expected
+        reply = judged(grade_prompt(COUNTING, text, form=form), allowed=GRADES, form=form)
+        assert int(read_reply(reply["content"], GRADES, form)[0]) <= 5
+
+
+def test_held_to_a_schema_the_judge_fills_it_in_or_refuses():
+    won, blind = battle_prompt(COUNTING, RIGHT, "몰라요"), grade_prompt("고래는 어떤가요?", "네.")
+    said = judged(won, form=JSON)
+    assert list(json.loads(said["content"])) == ["reason", "verdict"] and said["refusal"] is None
+    said = judged(blind, form=JSON, allowed=GRADES)
+    assert said["content"] is None and "알 수 없는" in said["refusal"]
+    silent = Settings(traits=JudgeTraits(invalid=1))
+    assert judged(won, silent, form=JSON)["refusal"]
+    assert judged(won, silent)["refusal"] is None and "[[" not in judged(won, silent)["content"]
+
+
+def test_a_server_may_refuse_schemas():
+    settings = Settings(refuse_json_schema=True)
+    with pytest.raises(ApiError, match="response_format"):
+        judged(battle_prompt(COUNTING, "1", "2"), settings, form=JSON)
+    assert judged(battle_prompt(COUNTING, "1", "2"), settings)["content"]
+
+
+def test_traits_travel_with_a_request():
+    tie = battle_prompt(COUNTING, "하나", "둘입니다")
+
+    def share(verdict, **traits):
+        said = [judged(tie, traits=traits, seed=seed)["content"] for seed in range(300)]
+        return sum(text.endswith(f"[[{verdict}]]") for text in said) / len(said)
+
+    # Another seed is another draw, and the same one the same.
+    assert share("A", position_bias=0.5) == pytest.approx(0.5, abs=0.1)
+    assert share("C", position_bias=0) == share("B", length_bias=1) == 1
+    assert share("B", length_bias=0.5, position_bias=0.5) == pytest.approx(0.25, abs=0.1)
+    assert judged(tie, traits={"position_bias": 1}) == judged(tie, traits={"position_bias": 1})
+    for wrong in ({"bias": 1}, {"noise": 2}, {"noise": "0.1"}, {"noise": True, "x": 0}, [0.1]):
+        with pytest.raises(ApiError, match="'traits' are shares from 0 to 1"):
+            judged(tie, traits=wrong)
