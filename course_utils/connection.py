@@ -189,7 +189,10 @@ class Connection:
 def _said(error: Exception) -> str:
     body = getattr(error, "body", None)
     said = isinstance(body, dict) and (body.get("message") or body.get("detail"))
-    said = " ".join(scrub(str(said or error)).split())[:500]  # an HTML page is long, and no reason
+    said = scrub(str(said or error))
+    if "<html" in said.lower():  # a page for people, from a server on the way
+        said = re.sub(r"<[^>]*>", " ", said)
+    said = " ".join(said.split())[:300]
     return said.rstrip(".") or type(error).__name__
 
 
