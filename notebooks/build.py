@@ -25,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from cards import Meter, with_card
 from checks import link_problems, machine_names, output_problems, pages
 from kernel import (
     REPO,
@@ -60,6 +61,8 @@ def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
         if cell.cell_type == "markdown" and cell.metadata.get("lang") != language:
             continue
         cell = copy.deepcopy(cell)
+        if not cells:
+            cell.source = with_card(cell.source, name, language)
         cell.metadata = {key: v for key, v in cell.metadata.items() if key == "tags"}
         cell.id = f"cell-{number:03d}"
         cells.append(cell)
@@ -158,7 +161,10 @@ def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
         for path in paths:
             print(f"{path.stem} ...", end=" ", flush=True)
             notebook = read_source(path)
-            execute(notebook, environment)
+            meter = Meter()
+            execute(notebook, environment, on_start=meter.watch)
+            if folder == REPO / "notebooks":
+                meter.write(path.stem)
             tidy_outputs(notebook, machine_folders(runs=runs))
             if stray := output_problems(notebook, path.name, machine_names()):
                 raise SystemExit("not written\n" + "\n".join(stray))

@@ -942,11 +942,10 @@ with model.disable_adapter():
 after = generate(model, tokenizer, prompts, max_new_tokens=limit)
 
 for question, old, new in zip(questions, before, after, strict=True):
-    print(f"[{question.meta['family']}] {question.instruction} {question.input}"[:140])
-    print(f"   reference  {question.output[:100]}")
-    print(f"   before     {old.text[:100]!r}")
-    verdict = "right" if exact_match(new.text, question.output) else "wrong"
-    print(f"   after      {new.text[:100]!r}  {verdict}\n")
+    print(f"[{question.meta['family']}] {question.instruction} {question.input}"[:120])
+    print(f"   before  {old.text[:100]!r}")
+    verdict = "right" if exact_match(new.text, question.output) else f"wrong: {question.output}"
+    print(f"   after   {new.text[:100]!r}  {verdict[:100]}")
 
 # %% [markdown] lang="ko"
 # 맞은 것만 보지 말고 틀린 것을 읽어 보세요. 형식부터 틀렸나요, 아니면 형식은 맞고 내용만 틀렸나요?

@@ -762,13 +762,13 @@ print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} na
 # 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
 #
 # 어느 쪽이 맞을까요? 이 시뮬레이션 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
-# 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 다만 95% 구간이므로, 바르게 물어도 스무 번에 한 번쯤은 우연히 어긋납니다.
+# 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 95% 구간이란, 질문을 새로 뽑아 가며 되풀이하면 스무 번에 한 번쯤은 바르게 물어도 참값을 놓친다는 뜻입니다. 여기서는 참값도 같은 질문에서 셌으니 그보다 드물게 놓칩니다.
 
-# %% [markdown] lang="en" of="393ab1ab"
+# %% [markdown] lang="en" of="3f54a9d4"
 # The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
 #
 # Which one is right? In this simulated world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
-# The cell below looks whether each of the three intervals covers the truth: see that both orders together do and that one order alone does not. As these are 95% intervals, even the right way of asking misses about one time in twenty.
+# The cell below looks whether each of the three intervals covers the truth: see that both orders together do and that one order alone does not. A 95% interval means that with questions drawn anew again and again even the right way of asking misses about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
 
 # %%
 judged = {game.id for game in games if game.score is not None}

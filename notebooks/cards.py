@@ -1,0 +1,123 @@
+"""The card at the top of every notebook: where to open it, what it needs and makes, what it takes.
+
+Its words are in cards.yaml. Minutes and memory are those of the last `make notebooks`, kept in
+measured.json; whatever was not measured is said to be so.
+"""
+
+import json
+import os
+import re
+import threading
+import time
+from datetime import date
+
+import psutil
+import yaml
+from checks import repository
+from kernel import REPO
+
+CARDS = yaml.safe_load((REPO / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
+MEASURED = REPO / "notebooks" / "measured.json"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+WORDS = {
+    "ko": {
+        "other": "English", "needs": "필요한 것", "makes": "만드는 것", "where": "어디서",
+        "time": "시간", "memory": "가장 많이 쓴 메모리", "cost": "API 비용",
+        "offline": "CPU {cores}코어, 모의 교사와 심사자 ({date})", "minutes": "{}분",
+        "short": "1분쯤", "free": "없음", "not measured": "재지 않음",
+    },
+    "en": {
+        "other": "한국어", "needs": "Needs", "makes": "Makes", "where": "Where",
+        "time": "Time", "memory": "Peak memory", "cost": "API cost",
+        "offline": "CPU, {cores} cores, simulated teacher and judge ({date})",
+        "minutes": "{} minutes", "short": "about a minute", "free": "none",
+        "not measured": "not measured",
+    },
+}  # fmt: skip
+
+
+def links(name: str, language: str) -> str:
+    """Return the line below the title: Colab badge, the other language, neighbours."""
+    say, other = WORDS[language], {"ko": "en", "en": "ko"}[language]
+    address = f"https://colab.research.google.com/github/{repository()}/blob/{_tag()}"
+    parts = [f"[![Open in Colab]({BADGE})]({address}/notebooks/{language}/{name}.ipynb)"]
+    parts += [f"[{say['other']}](../{other}/{name}.ipynb)"]
+    names = list(CARDS)
+    place = names.index(name)
+    if place:
+        before = names[place - 1]
+        parts.append(f"← [{_title(before, language)}]({before}.ipynb)")
+    if place + 1 < len(names):
+        after = names[place + 1]
+        parts.append(f"[{_title(after, language)}]({after}.ipynb) →")
+    return " · ".join(parts)
+
+
+def card(name: str, language: str) -> str:
+    """Return the card of a notebook as Markdown."""
+    say, facts = WORDS[language], CARDS[name]
+    measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+    offline, unknown = measured.get(name), say["not measured"]
+    rows = []
+    if offline:
+        minutes = round(offline["seconds"] / 60)
+        where = say["offline"].format(cores=offline["cores"], date=offline["date"])
+        took = say["minutes"].format(minutes) if minutes > 1 else say["short"]
+        rows.append([where, took, f"{offline['memory_gib']:.1f} GiB", say["free"]])
+    cost = unknown if facts["api"] else say["free"]
+    rows.append(["Colab L4", unknown, unknown, cost])
+    head = [say[key] for key in ("where", "time", "memory", "cost")]
+    lines = [f"**{say['needs']}** {facts['needs'][language]}  ",
+             f"**{say['makes']}** {facts['makes'][language]}", ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * 4, *rows)]
+    return "\n".join(lines)
+
+
+def with_card(source: str, name: str, language: str) -> str:
+    """Return a notebook's first text with the links below its title and the card at its end."""
+    if name not in CARDS:
+        return source
+    title, _, rest = source.partition("\n")
+    return f"{title}\n\n{links(name, language)}\n{rest}\n\n{card(name, language)}"
+
+
+class Meter:
+    """What an execution takes: seconds and the kernel's largest resident memory, children too."""
+
+    def __init__(self):
+        self.peak, self._start, self._over = 0, time.perf_counter(), threading.Event()
+
+    def watch(self, pid: int) -> None:
+        """Begin to look at a kernel's memory, four times a second."""
+        threading.Thread(target=self._look, args=(pid,), daemon=True).start()
+
+    def _look(self, pid: int) -> None:
+        while not self._over.wait(0.25):
+            try:
+                kernel = psutil.Process(pid)
+                family = [kernel, *kernel.children(recursive=True)]
+                self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
+            except psutil.Error:
+                continue  # a child has just ended, or all is over
+
+    def write(self, name: str) -> None:
+        """Put what was measured into measured.json."""
+        self._over.set()
+        known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+        known[name] = {
+            "seconds": round(time.perf_counter() - self._start),
+            "memory_gib": round(self.peak / 2**30, 1),
+            "cores": os.cpu_count(), "date": date.today().isoformat(),
+        }  # fmt: skip
+        text = json.dumps(dict(sorted(known.items())), indent=1)
+        MEASURED.write_text(text + "\n", encoding="utf-8")
+
+
+def _title(name: str, language: str) -> str:
+    return f"{name[:2]} {CARDS[name]['title'][language]}"
+
+
+def _tag() -> str:
+    init = (REPO / "course_utils" / "__init__.py").read_text(encoding="utf-8")
+    return "v" + re.search(r'^__version__ = "([^"]+)"', init, re.MULTILINE)[1]
