@@ -99,7 +99,8 @@ def load_base(
     tokenizer = load_tokenizer(base)
     with quiet(), _explained(base) as (found, options):
         model = AutoModelForCausalLM.from_pretrained(
-            found, dtype=getattr(torch, dtype), attn_implementation=attention, **options
+            found, dtype=getattr(torch, dtype), attn_implementation=attention,
+            use_safetensors=True, **options,  # other formats of weights are pickles
         )
     return model, tokenizer
 
