@@ -159,7 +159,7 @@ class Judge:
                 self._settle(some, send=True, done=bar.update)
         except CourseError as error:
             self._settle(cases, send=False)  # what was on its way has reached the journal
-            missing = [case.name for case in cases if case.judgment is None]
+            missing = [_name(case) for case in cases if case.judgment is None]
             error.args = (f"{error} {len(cases) - len(missing)} of {len(cases)} judgments are "
                           f"made, not yet: {_some(missing)}.",)
             raise
@@ -236,21 +236,17 @@ class Judge:
                       "asked for in double brackets.")
 
     def _read(self, case: "_Case", reply: Reply) -> Judgment:
-        text, why = reply.text or "", reply.finish_reason
-        record = self.llm.journal.get(reply.key) or {}
+        why = reply.finish_reason
         if reply.text is None:
             name = "refused request" if why == "refused" else "no reply"
             return case.failed(name, reply.error or "The judge did not reply.", reply)
-        if record.get("refusal"):
+        if self.llm.journal.get(reply.key).get("refusal"):
             return case.failed("refusal", "The judge refused to judge.", reply)
-        if why == "length":
-            return case.failed("truncated", "The judge's reply is cut (finish_reason length).",
-                               reply)
-        if why == "content_filter":
-            return case.failed("content filter", "The judge's reply is cut (finish_reason "
-                               "content_filter).", reply)
+        if why in _CUT:  # whatever it holds: nobody knows what was to follow
+            error = f"The judge's reply is cut (finish_reason {why})."
+            return case.failed(_CUT[why], error, reply)
         try:
-            verdict, reason = read_reply(text, case.allowed, case.form)
+            verdict, reason = read_reply(reply.text, case.allowed, case.form)
         except VerdictError as error:
             return case.failed(error.name, str(error), reply)
         if case.kind == "battle":
@@ -258,6 +254,7 @@ class Judge:
         return case.judged(verdict, reason=reason, key=reply.key, model=reply.model)
 
 
+_CUT = {"length": "truncated", "content_filter": "content filter"}
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not on the last line")
 
 
@@ -279,6 +276,10 @@ class _Case:
             self.judgment = self.judged("tie")
 
     @property
+    def id(self) -> str:
+        return self.item.id
+
+    @property
     def identical(self) -> bool:
         return self.kind == "battle" and self.item.a == self.item.b
 
@@ -286,13 +287,9 @@ class _Case:
     def allowed(self) -> tuple[str, ...]:
         return GRADES if self.kind == "grade" else BATTLE_VERDICTS
 
-    @property
-    def name(self) -> str:
-        return _name(self, self.item.id)
-
     def judged(self, verdict: str | None, *, reason: str = "", invalid: str | None = None,
                error: str = "", key: str = "", model: str = "") -> Judgment:
-        return Judgment(self.item.id, self.kind, self.order, self.repeat, verdict, reason, invalid,
+        return Judgment(self.id, self.kind, self.order, self.repeat, verdict, reason, invalid,
                         error, key, model, self.cost)
 
     def failed(self, name: str, error: str, reply: Reply) -> Judgment:
@@ -331,11 +328,11 @@ def repeat_rows(judgments: Iterable[Judgment]) -> list[list[str | int | None]]:
     return list(rows.values())
 
 
-def _name(judged: Judgment | _Case, id: str | None = None) -> str:
+def _name(judged: Judgment | _Case) -> str:
     """How messages call a judgment: "q1", "q1 (ab order)", "q1 (ab order, repeat 2)"."""
     about = [f"{judged.order} order"] * bool(judged.order)
     about += [f"repeat {judged.repeat + 1}"] * bool(judged.repeat)
-    return f"{judged.id if id is None else id}" + (f" ({', '.join(about)})" if about else "")
+    return f"{judged.id} ({', '.join(about)})" if about else f"{judged.id}"
 
 
 def _checked(items: Iterable[Item], *fields: str) -> list[Item]:

@@ -142,6 +142,23 @@ def test_a_server_without_schemas_is_found_out_with_one_question(server, capsys,
     assert len(judge.llm.asked) == 7 and capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("reply", "form"), [({"verdict": "7"}, "JSON"), ("낫다.\n[[7]]", "[[")])
+def test_a_client_that_learns_to_leave_the_schema_out(reply, form, capsys):
+    """The client drops a parameter that is refused by its name; the prompt alone asks for JSON."""
+
+    class Unsupported(Exception):
+        status_code, code, param = 400, "unsupported_parameter", "response_format"
+
+    judge = judge_of(lambda p, params: Unsupported() if "response_format" in params else reply)
+    items = [Item(str(n), "q", f"답 {n}") for n in range(4)]
+    assert [grade.score for grade in judge.grade(items)] == [7] * 4
+    said = capsys.readouterr().out
+    assert 'does not accept "response_format"' in said
+    assert ("double brackets" in said) == (form == "[[")
+    assert [form in asked.prompt for asked in judge.llm.asked[-4:]] == [True] * 4
+    assert len(judge.llm.asked) == (5 if form == "JSON" else 6)  # one reply was in the wrong form
+
+
 def test_replies_of_either_form_are_never_paid_for_twice(tmp_path):
     """Half judged by a server with schemas, then the server lost them: both halves stay."""
     journal = tmp_path / "journal.jsonl"
