@@ -10,7 +10,7 @@ from course_utils.recipe import PRESETS
 from course_utils.runtime import setup
 from course_utils.tasks import Task
 
-NOTEBOOKS = ["01_preprocess"]
+NOTEBOOKS = ["01_preprocess", "03_evaluate"]
 
 
 def live_cells(name: str) -> list[str]:
