@@ -36,9 +36,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 BASE, TUNED = "__base__", "default"
 """The names under which PEFT knows "no adapter" and the one that was loaded."""
 
-# PEFT hooks the adapters of a batch into the layers for one forward pass; two passes at a time
-# would meet each other's hooks.
-_FORWARD = threading.Lock()
+# Visitors take turns, token by token. PEFT hooks the adapters of a batch into the layers for one
+# forward pass, and two passes at a time would meet each other's hooks; a tokenizer that two threads
+# use at once may refuse with "Already borrowed".
+_TURN = threading.Lock()
 
 SIMULATED = (
     "**모의 모델입니다.** 파라미터가 몇백만 개뿐인 이 모델은 강의가 지어낸 작은 세계만 압니다. "
@@ -112,28 +113,27 @@ def stream_both(
     import torch
 
     stops = stop_ids(duo.tokenizer)
-    new = torch.tensor(encode_prompts(duo.tokenizer, [prompt]) * 2, device=duo.model.device)
+    with _TURN:
+        new = torch.tensor(encode_prompts(duo.tokenizer, [prompt]) * 2, device=duo.model.device)
     written: list[list[int]] = [[], []]
     stopped, cache = [False, False], None
     while not all(stopped) and max(map(len, written)) < max_new_tokens:
-        with _FORWARD, torch.inference_mode():
+        with _TURN, torch.inference_mode():
             output = duo.model(
                 input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1,
                 adapter_names=[BASE, TUNED],
             )  # fmt: skip
-        cache = output.past_key_values
-        tokens = draw(output.logits[:, -1].float(), temperature)
-        new = torch.tensor(tokens, device=duo.model.device)[:, None]
-        for row, token in enumerate(tokens):
-            stopped[row] |= token in stops
-            if not stopped[row]:
-                written[row].append(token)
+            cache = output.past_key_values
+            tokens = draw(output.logits[:, -1].float(), temperature)
+            new = torch.tensor(tokens, device=duo.model.device)[:, None]
+            for row, token in enumerate(tokens):
+                stopped[row] |= token in stops
+                if not stopped[row]:
+                    written[row].append(token)
+            texts = [duo.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
         # Half a letter of Hangul, as byte tokens write it, is not shown until it is whole.
-        texts = [duo.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
-        yield tuple(
-            Generated(text.rstrip("\ufffd").strip(), len(ids), done)
-            for text, ids, done in zip(texts, written, stopped, strict=True)
-        )
+        texts = [text.rstrip("\ufffd").strip() for text in texts]
+        yield tuple(map(Generated, texts, map(len, written), stopped))
 
 
 def respond(
@@ -147,7 +147,9 @@ def respond(
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
     prompt = duo.template.render(Task(instruction, input or ""))
-    tokens, room = len(encode_prompts(duo.tokenizer, [prompt])[0]), duo.window - int(length)
+    with _TURN:
+        tokens = len(encode_prompts(duo.tokenizer, [prompt])[0])
+    room = duo.window - int(length)
     if tokens > room:
         yield "", "", (
             f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {int(length):,}토큰으로 "

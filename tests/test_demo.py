@@ -123,8 +123,8 @@ def test_two_visitors_at_once_get_what_each_would_get_alone(duo, course):
         return last(stream_both(duo, prompt, max_new_tokens=12))
 
     alone = [answer(prompt) for prompt in prompts]
-    with ThreadPoolExecutor(4) as together:
-        assert list(together.map(answer, prompts)) == alone
+    with ThreadPoolExecutor(8) as together:  # tokenizers 0.22: "Already borrowed" without turns
+        assert list(together.map(answer, prompts * 4)) == alone * 4
 
 
 # --- what a click does -------------------------------------------------------------------------

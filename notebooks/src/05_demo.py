@@ -1,0 +1,234 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] lang="ko"
+# # 05 데모: 두 모델을 나란히 놓고 말 걸어 보기
+#
+# 숫자는 03에서 다 냈습니다. 이제 직접 말을 걸어 볼 차례입니다. 같은 지시문을 베이스 모델과 미세조정한 모델에 동시에 보내고,
+# 두 답이 한 토큰씩 자라는 것을 나란히 지켜보는 페이지를 띄웁니다. Alpaca가 세상에 처음 모습을 보인 것도 이런 데모였습니다.
+#
+# 끝까지 가면 이런 것이 손에 남습니다.
+#
+# - 브라우저에서 여는 데모 페이지. 네트워크가 없어도 되고, Colab에서는 공유 링크로 엽니다.
+# - 온도(temperature)가 무엇을 바꾸는지 눈으로 본 기억
+# - 모델 하나를 메모리에 올려 두 모델처럼 쓰는 방법
+#
+# 02를 실행하지 않았다면 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다.
+
+# %% [markdown] lang="en" of="c4b3eb22"
+# # 05 Demo: talk to both models, side by side
+#
+# The numbers were 03's business. Now talk to the models yourself: a page sends one instruction to the base model and to the
+# tuned one, and you watch both replies grow token by token. A demo like this is how Alpaca first met the world.
+#
+# At the end you will have
+#
+# - a demo page in your browser, without any network; on Colab it opens through a share link
+# - seen for yourself what the temperature changes
+# - a way to hold one model in memory and use it as two
+#
+# If you have not run 02, a sample adapter that comes with the course stands in; the cell says which one it is.
+
+# %%
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once and installed
+    home = "/content/instruction-tuning-course"
+    source = "https://github.com/ORG/instruction-tuning-course"
+    clone = f"git clone -q --depth 1 --branch v0.1.0 {source} {home}"
+    install = f"{sys.executable} -m pip install -q -e '{home}[colab]'"
+    subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
+    sys.path[:0] = [home] if home not in sys.path else []
+
+from course_utils.runtime import setup
+
+course = setup()
+
+# %% [markdown] lang="ko"
+# ## 1. 같은 것을 둘에게 묻기
+#
+# 베이스 모델은 메모리에 한 번만 올립니다. 질문을 두 줄짜리 배치로 만들고, 첫째 줄은 어댑터 없이, 둘째 줄은 어댑터를 얹어 계산합니다.
+# 그래서 메모리는 모델 하나만큼만 들고 두 답이 동시에 자랍니다.
+
+# %% [markdown] lang="en" of="65230535"
+# ## 1. Ask both the same thing
+#
+# The base model is in memory once. A question becomes a batch of two rows: the first is computed without the adapter, the second with it.
+# So it takes the memory of one model, and both replies grow at the same time.
+
+# %%
+from course_utils.demo import example_tasks, load_duo, stream_both
+
+duo = load_duo(course)
+tasks = example_tasks(course)
+for task in tasks[:3]:
+    *_, (base, tuned) = stream_both(duo, duo.template.render(task), max_new_tokens=48)
+    print(f"{task.instruction}\n{task.input}".strip())
+    print(f"  base   {base.text!r}\n  tuned  {tuned.text!r}\n")
+
+# %% [markdown] lang="ko"
+# 작은 모의 모델(tiny-gemma-ko)로 돌렸다면, 이 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
+#
+# 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 언제 멈춰야 하는지도 배운 적이 없습니다.
+# 미세조정한 모델의 답은 그럴듯합니다. 그럴듯해도 틀릴 수 있으니 입력과 하나하나 맞춰 보세요.
+# 이제 한 답이 자라는 모습을 봅니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
+
+# %% [markdown] lang="en" of="f30d8998"
+# If you ran this with the tiny simulated model (tiny-gemma-ko): it knows only the small world that the course invented. It answers questions about that world; what it says to any other means nothing.
+#
+# The base model does not follow the instruction, it continues with texts like those it has read. Nor was it ever taught when to stop.
+# The tuned model's replies sound right. They may still be wrong: compare each with its input.
+# Now watch one reply grow. These intermediate results are exactly what the page shows.
+
+# %%
+for step, (base, tuned) in enumerate(stream_both(duo, duo.template.render(tasks[0]))):
+    if step % 3 == 0 and step < 24:
+        print(f"{step:3}  {base.text[-22:]!r:28} {tuned.text}{' (stopped)' * tuned.stopped}")
+
+# %% [markdown] lang="ko"
+# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 줄마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다.
+
+# %% [markdown] lang="en" of="752feabf"
+# Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache saves computing again what was read already.
+
+# %%
+import inspect
+
+print(inspect.getsource(stream_both))
+
+# %% [markdown] lang="ko"
+# ## 2. 온도
+#
+# 모델이 내놓는 것은 답이 아니라 다음 토큰의 점수(logit)입니다. 그 점수에서 토큰 하나를 고르는 일은 아래 함수가 합니다.
+
+# %% [markdown] lang="en" of="3c813f01"
+# ## 2. Temperature
+#
+# What a model gives is no reply but a score (logit) for every next token. Choosing one token from those scores is what this function does.
+
+# %%
+from course_utils.demo import draw
+
+print(inspect.getsource(draw))
+
+# %%
+import torch
+
+prompt = duo.template.render(tasks[1])
+print(f"{tasks[1].instruction} {tasks[1].input}\n")
+different = {}
+for temperature in (0.0, 0.7, 1.5):
+    torch.manual_seed(0)
+    replies = []
+    for _ in range(4):
+        *_, (_, tuned) = stream_both(duo, prompt, max_new_tokens=32, temperature=temperature)
+        replies.append(tuned.text)
+    different[temperature] = len(set(replies))
+    print(f"temperature {temperature}: {different[temperature]} different", *replies, sep="\n  ")
+assert different[0.0] == 1
+
+# %% [markdown] lang="ko"
+# 온도 0에서는 네 번 모두 같은 답이 나옵니다. 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
+# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03의 평가는 늘 온도 0에서 했습니다. 그래야 다시 해도 같은 값이 나오니까요.
+
+# %% [markdown] lang="en" of="3b2f4635"
+# At temperature 0 all four replies are the same. The higher it is, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
+# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. The evaluation of 03 was always at 0, so that running it again gives the same.
+
+# %% [markdown] lang="ko"
+# ## 3. 거절하는 법
+#
+# 남에게 여는 페이지는 어떤 글을 받아도 무너지지 않아야 합니다. 빈 지시문과 너무 긴 글은 모델까지 가지 않고, 왜 안 되는지 한 문장으로 돌아옵니다.
+# 얼마나 길면 안 되는지는 글자 수가 아니라 토큰 수로 셉니다. 한도는 레시피의 `max_length`입니다. 학습할 때 그보다 긴 것은 본 적이 없기 때문입니다.
+
+# %% [markdown] lang="en" of="8378d578"
+# ## 3. Saying no
+#
+# A page that others may open must not fall over, whatever it is sent. An empty instruction or too long a text never reaches the model; it comes back with one sentence that says why (in Korean, as the page is).
+# Too long is counted in tokens, not in letters, and the limit is the recipe's `max_length`: in training the model never saw anything longer.
+
+# %%
+from course_utils.demo import respond
+
+for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
+    for *_, notice in respond(duo, instruction, "", temperature=0, length=64):
+        print(notice)
+
+# %% [markdown] lang="ko"
+# ## 4. 페이지 띄우기
+#
+# 이제 Gradio로 페이지를 만들어 띄웁니다. 출력된 주소를 브라우저에서 여세요. 내 컴퓨터 밖으로는 아무것도 나가지 않습니다.
+#
+# Colab에서는 내 브라우저가 Colab 컴퓨터에 곧바로 닿지 못하므로 공유 링크(`share=True`)를 만듭니다. **공유 링크는 공개됩니다.**
+# 주소를 아는 사람은 누구나 이 모델을 쓸 수 있으니, 볼일이 끝나면 닫으세요.
+
+# %% [markdown] lang="en" of="74b835f6"
+# ## 4. Start the page
+#
+# Now build the page with Gradio and start it. Open the printed address in your browser; nothing leaves your computer.
+#
+# On Colab your browser cannot reach the machine directly, so a share link is made (`share=True`). **A share link is public**:
+# whoever knows the address can use this model, so close it when you are done.
+
+# %%
+from course_utils.demo import build_page, launch
+from course_utils.runtime import on_colab
+
+page = build_page(duo, course)
+address = launch(page, share=on_colab(), inline=False)
+print("open", address)
+
+# %% [markdown] lang="ko"
+# 페이지가 정말 대답하는지, 브라우저 대신 프로그램으로 물어봅니다. 같은 단추를 누르는 것과 같습니다.
+
+# %% [markdown] lang="en" of="49a22587"
+# Does the page really answer? Ask it from a program instead of a browser: it is the same as pressing its button.
+
+# %%
+from gradio_client import Client
+
+visitor = Client(address, verbose=False, analytics_enabled=False)
+base, tuned, notice = visitor.predict(tasks[0].instruction, tasks[0].input, 0, 48, api_name="/ask")
+print(f"base   {base!r}\ntuned  {tuned!r}\n{notice}")
+
+# %% [markdown] lang="ko"
+# 충분히 놀았다면 닫습니다. `KEEP_OPEN = True`로 바꾸면 "모두 실행"을 해도 페이지가 열린 채로 남습니다.
+
+# %% [markdown] lang="en" of="888c5daa"
+# When you have played enough, close it. With `KEEP_OPEN = True` the page stays open even after "run all".
+
+# %%
+KEEP_OPEN = False
+
+if not KEEP_OPEN:
+    page.close(verbose=False)
+
+# %% [markdown] lang="ko"
+# 터미널에서는 명령 하나로 같은 페이지를 띄웁니다.
+#
+# ```bash
+# .venv/bin/python -m course_utils.demo            # --adapter 폴더, --share
+# ```
+#
+# 데모가 보여 주지 못하는 것도 있습니다. 잘된 답 몇 개는 모델이 좋다는 증거가 아니고, 우리는 잘된 것을 더 오래 기억합니다.
+# **얼마나 나아졌는지는 03에서 잰 값으로 말하세요.** 데모의 몫은 그 숫자가 어떤 답들로 이루어졌는지 느끼게 해 주는 데까지입니다.
+
+# %% [markdown] lang="en" of="9895507e"
+# In a terminal one command starts the same page.
+#
+# ```bash
+# .venv/bin/python -m course_utils.demo            # --adapter FOLDER, --share
+# ```
+#
+# There is something a demo cannot show. A few good replies are no proof of a good model, and we remember the good ones longer.
+# **How much better it became is for the numbers of 03 to say.** A demo lets you feel what kind of replies those numbers are made of, and no more.
