@@ -13,8 +13,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,13 +43,15 @@ from course_utils.parts import (
     write,
     write_manifest,
 )
+from course_utils.sealing import MINUTES, Sealing, SealingCallback
 from course_utils.secrets import scrub
 
-__all__ = ["MANIFEST", "CheckpointError", "CheckpointStore", "Sealed", "SealingCallback", "digest"]
+__all__ = [
+    "MANIFEST", "MINUTES", "CheckpointError", "CheckpointStore", "Sealed", "SealingCallback",
+    "digest",
+]  # fmt: skip
 
 KEEP = 2
-MINUTES = 10.0
-"""Work is sealed at least this often: an L4 session may die at any moment of its hours."""
 CHECKED = 256 << 20
 """Bytes that `check` reads; of what is beyond them it looks at manifests and sizes."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers",
@@ -182,7 +182,7 @@ class CheckpointStore:
             for name in filter(slices.is_journal, sorted(_names(work))):
                 slices.add(work / name, self._home(step), name)
 
-    def sealing(self, step: str, minutes: float = MINUTES) -> "Sealing":
+    def sealing(self, step: str, minutes: float = MINUTES) -> Sealing:
         """Return what a loop tells of each reply, so that none stays unsealed for longer.
 
         `llm.journal.watch = store.sealing(step)` is all it takes; `Course.teacher` does it.
@@ -383,73 +383,6 @@ class CheckpointStore:
             print(f"The adapter of '{step}' is on the Hub as well: {upload(self.mirror, files)}")
         except Exception as error:  # the seal is done, whatever the Hub says
             print(f"The adapter is sealed, but not copied to the Hub: {scrub(str(error))}")
-
-
-class Sealing:
-    """Seals the journals of a step soon after they have grown; called after each reply.
-
-    The first call sets a timer, so nothing waits for a slow Drive, and a reply is sealed in time
-    even if none follows it. A Drive that fails is reported once and tried again.
-    """
-
-    def __init__(self, store: CheckpointStore, step: str, minutes: float):
-        self._store, self._step, self._seconds = store, step, 60 * minutes
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._failing = False
-
-    def __call__(self) -> None:
-        with self._lock:
-            if self._timer is None:
-                self._timer = threading.Timer(self._seconds, self.seal)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def seal(self) -> None:
-        """Seal now; a failure is printed, and set right by a later call."""
-        with self._lock:
-            self._timer = None
-        try:
-            self._store.seal_journals(self._step)
-            self._failing = False
-        except CheckpointError as error:
-            if not self._failing:
-                print(f"{error} Until then it is tried again now and then; work goes on.")
-            self._failing = True
-            self()
-
-
-def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES) -> Any:  # noqa: N802
-    """Return a TrainerCallback that seals `step` each time the Trainer has saved a checkpoint.
-
-    Where the recipe's save_steps are farther apart, it has the Trainer save after `minutes`. The
-    Trainer's `output_dir` must lie inside `store.local(step)`. A seal that fails is reported and
-    training goes on: the next save tries again.
-    """
-    from transformers import TrainerCallback
-
-    from course_utils import parallel
-
-    class _SealingCallback(TrainerCallback):
-        saved = time.monotonic()
-
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.saved = time.monotonic()
-
-        def on_step_end(self, args, state, control, **kwargs):
-            # One process decides for all: each has a part of the checkpoint to write.
-            if parallel.from_main(lambda: time.monotonic() - self.saved >= 60 * minutes):
-                control.should_save = True
-
-        def on_save(self, args, state, control, **kwargs):
-            self.saved = time.monotonic()
-            if state.is_world_process_zero:
-                try:
-                    store.seal(step, {"step": state.global_step})
-                except CheckpointError as error:
-                    print(error, file=sys.stderr)
-
-    return _SealingCallback()
 
 
 def _check_name(kind: str, name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, checkpoint, parts, slices
+from course_utils import REPO, checkpoint, parts, sealing, slices
 from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore, SealingCallback
 
 
@@ -389,7 +389,7 @@ def test_the_callback_has_the_trainer_save_when_its_steps_take_long(store, monke
 
     callback = SealingCallback(store, "train", minutes=10)
     now = [0.0]
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sealing.time, "monotonic", lambda: now[0])
     callback.on_train_begin(None, None, None)
     asked = []
     for minute in range(1, 26):
@@ -555,12 +555,12 @@ def test_sealing_what_is_sealed_makes_no_new_part(drive):
 
 def test_a_loop_seals_soon_after_each_reply(drive, monkeypatch, capsys):
     journal = drive.local("train") / "journal.jsonl"
-    sealing = drive.sealing("train", minutes=0.002)
+    reply_arrived = drive.sealing("train", minutes=0.002)
 
     def arrives(number):
         with open(journal, "ab") as file:
             file.write(lines(number))
-        sealing()
+        reply_arrived()
 
     def wait_for(condition):
         deadline = time.monotonic() + 20
