@@ -18,7 +18,6 @@ import argparse
 import copy
 import hashlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -157,7 +156,8 @@ def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
     """Execute the sources in order, in one fresh run, and write both editions of each."""
     with tempfile.TemporaryDirectory(prefix="course-") as temporary:
         runs = Path(temporary) / "runs"
-        environment = {"RUNS": str(runs), "DATA": "", "RECIPE": os.environ.get("RECIPE", "offline")}
+        # Whatever the builder's own shell has set, what is published is the full course.
+        environment = {"RUNS": str(runs), "DATA": "", "PRESET": "full", "RECIPE": "offline"}
         for path in paths:
             print(f"{path.stem} ...", end=" ", flush=True)
             notebook = read_source(path)

@@ -164,12 +164,9 @@ print(request.messages[0]["content"])
 # Before sending it, **plan**. A plan asks nobody and spends nothing.
 
 # %%
-import shutil
 from itertools import islice
 
-work, saved = course.store.local("preprocess"), course.store.latest("preprocess")
-if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
-    shutil.copytree(saved, work, dirs_exist_ok=True)
+work = course.store.restore("preprocess")  # a new session takes back what the last one sealed
 
 teacher = course.teacher(journal=work / "journal.jsonl")
 spec = course.recipe.data
@@ -1043,14 +1040,11 @@ assert len(documents) == 6 and max(len(piece.text.split()) for piece in pieces) 
 # For your own field, change nothing but the folder above and the words below. First stage, the questions: **plan**.
 
 # %%
-import shutil
 from itertools import islice
 
 from course_utils.domain import question_requests
 
-work, saved = course.store.local("domain"), course.store.latest("domain")
-if saved and not any(work.iterdir()):  # a new session takes back what the last one sealed
-    shutil.copytree(saved, work, dirs_exist_ok=True)
+work = course.store.restore("domain")  # a new session takes back what the last one sealed
 
 words = "전세 월세 보증금 등기부 계약금 특약 전입신고 확정일자 관리비 수선 원상복구".split()
 teacher = course.teacher(journal=work / "journal.jsonl")
