@@ -48,14 +48,13 @@ SIMULATED = (
 )
 INTRO = (
     "# 미세조정 전과 후\n"
-    "같은 지시문을 두 모델에 동시에 보냅니다. 왼쪽은 베이스 모델, 오른쪽은 그 위에 어댑터를 얹은 "
-    "모델입니다. *The same instruction to the base model and to the tuned one.*"
+    "같은 지시문을 두 모델에 동시에 보냅니다. '베이스'는 원래 모델, '미세조정'은 그 위에 어댑터를 "
+    "얹은 모델입니다. *The same instruction to the base model and to the tuned one.*"
 )
 CSS = """
 .gradio-container {max-width: 1080px !important; margin: 0 auto !important}
-.gradio-container * {word-break: keep-all; overflow-wrap: anywhere}
+.gradio-container {word-break: keep-all}
 .block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
-:root:root, .dark.dark {--block-info-text-color: var(--body-text-color-subdued)}
 """
 FONTS = ("system-ui", "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", "NanumGothic",
          "sans-serif")  # fmt: skip
@@ -232,11 +231,11 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
         )  # fmt: skip
         with gr.Row():
             temperature = gr.Slider(
-                0, 1.5, 0, step=0.1, label="온도 Temperature",
+                0, 1.5, 0, step=0.1, label="온도 Temperature", min_width=260,
                 info="높을수록 뜻밖의 말을 합니다.",
             )  # fmt: skip
             length = gr.Slider(
-                8, longest, usual, step=8, label="답변 길이 Length",
+                8, longest, usual, step=8, label="답변 길이 Length", min_width=260,
                 info="답변마다 최대 토큰 수입니다.",
             )  # fmt: skip
         with gr.Row():
@@ -245,7 +244,10 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
         notice = gr.Markdown(" ", elem_id="notice")
         with gr.Row():
             replies = [
-                gr.Textbox(label=label, lines=6, max_lines=20, elem_id=name, interactive=False)
+                gr.Textbox(
+                    label=label, lines=4, max_lines=20, elem_id=name, interactive=False,
+                    min_width=260,
+                )  # fmt: skip
                 for name, label in {"base": "베이스 Base", "tuned": "미세조정 Tuned"}.items()
             ]
         # A second click while a reply grows is ignored; other visitors wait for their turn.
@@ -279,7 +281,7 @@ def launch(page: "gr.Blocks", *, share: bool = False, block: bool = False, **opt
     look = {
         "theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
         "css": CSS,
-        "js": "() => {document.documentElement.lang = 'ko'}",
+        "head": "<script>document.documentElement.lang = 'ko'</script>",
         "footer_links": [],
     }
     with warnings.catch_warnings():
