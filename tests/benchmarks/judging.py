@@ -32,7 +32,8 @@ def items(n: int, seed: int) -> list[Item]:
     """Questions whose two answers differ: one right in three of four, the other in one of four."""
     return [
         Item(f"q{i}", task.instruction + (task.input and "\n\n" + task.input),
-             a=task.output if i % 4 else "모르겠습니다.", b="그리고" if i % 4 else task.output)
+             a=task.output if i % 4 else f"{i}번은 모릅니다.",
+             b=f"{i}번은 모릅니다." if i % 4 else task.output)
         for i, task in enumerate(world.sample_tasks(n, split="heldout", seed=seed))
     ]  # fmt: skip
 
