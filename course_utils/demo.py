@@ -300,7 +300,10 @@ def launch(page: "gr.Blocks", *, share: bool = False, block: bool = False, **opt
         print(f"There is no share link (is the network up?); on this machine it is {address}")
     if block:
         print(f"The demo is at {address}  (Ctrl-C stops it)")
-        page.block_thread()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
     return address
 
 
