@@ -1,4 +1,6 @@
-"""Draw the four pictures of the course: python assets/figures.py writes assets/figures/*.svg.
+"""Draw the four pictures of the course: python assets/figures.py writes assets/figures/.
+
+As SVG for pages; as PNG for notebooks, which show them in an output, where Colab sees them too.
 
 What a picture shows is computed, not typed: tokens by the collator, counts by the filter, scores by
 the statistics. Letters are outlines, so Hangul needs no font where the picture is seen, and every
@@ -92,7 +94,7 @@ def pipeline():
     for x in (center[1], center[5]):
         arrow(ax, (x, 1.22), (x, y), ORANGE, dashed=True)
     arrow(ax, (center[3], 3.12), (center[3], y + h), ORANGE, dashed=True)
-    box(ax, 0.3, 3.12, 1.95, 0.6, "04 규모 키우기\nscale up", BLUE, bold=True)
+    box(ax, 0.3, 3.12, 1.95, 0.6, "04 키우기\nscale up", BLUE, bold=True)
     box(ax, center[5] - 0.71 + 0.45, 3.12, 1.42, 0.6, "05 데모\ndemo", BLUE, bold=True)
     arrow(ax, (center[4], y + h), (center[5] - 0.26, 3.28))
     arrow(ax, (2.25, 3.2), (edges[3][0] + 0.1, y + h))
@@ -254,7 +256,8 @@ def main():
             texts = json.dumps(shown(fig), ensure_ascii=False)
             about = {"Date": None, "Creator": None, "Description": texts, "Title": name}
             fig.savefig(FOLDER / f"{name}.svg", metadata=about)
-            print(f"assets/figures/{name}.svg")
+            fig.savefig(FOLDER / f"{name}.png", dpi=120, metadata={"Software": None})
+            print(f"assets/figures/{name}.svg and .png")
 
 
 if __name__ == "__main__":

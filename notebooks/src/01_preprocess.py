@@ -591,6 +591,19 @@ print(f"{len(texts)} texts, {len(kept)} kept by scoring every pair")
 assert filter_similar(texts, threshold).kept == kept
 
 # %% [markdown] lang="ko"
+# 판정이 같습니다. 견본 데이터의 모든 쌍 가운데 실제로 채점한 쌍이 얼마나 적은지 그림으로 봅니다. 길이와 겹치는 토큰의 수만 세어도 거의 모든 쌍이 떨어져 나갑니다.
+
+# %% [markdown] lang="en" of="742f7220"
+# The same decisions. How few pairs of the sample data had to be scored at all? Lengths and counts of shared tokens alone rule out nearly every pair.
+
+# %%
+from IPython.display import Image
+
+from course_utils import REPO
+
+Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
+
+# %% [markdown] lang="ko"
 # ## 5. 반복: 씨앗에서 데이터까지
 #
 # 이제 모든 조각을 잇습니다. 씨앗 셋을 골라 묻고, 응답을 과제로 바꾸고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다.

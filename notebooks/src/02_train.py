@@ -254,13 +254,26 @@ print(f"\n{len(text)} characters of Korean are {count} tokens: {len(text) / coun
 # ## 3. 무엇을 가르칠 것인가: 마스킹
 #
 # 언어 모델은 토큰마다 **다음 토큰**을 맞히며 배웁니다. 정답은 `labels`에 적습니다. 이 절에서는 한 행의 정답을 초안부터 고쳐 가며 써 봅니다.
-# 가장 단순한 방법은 입력을 그대로 정답으로 쓰는 것입니다.
+# 끝에 가면 아래 그림처럼 됩니다. 프롬프트는 읽기만 하고, 응답과 차례의 끝만 배웁니다.
 
-# %% [markdown] lang="en" of="437d6219"
+# %% [markdown] lang="en" of="eff048ac"
 # ## 3. What to teach: masking
 #
 # A language model learns by predicting the **next token** at every position. The right answers are its `labels`. In this section
-# you write the labels of one row, draft by draft. The simplest way is to use the input itself.
+# you write the labels of one row, draft by draft. At its end they look like this: the prompt is only read; the response and the end of the turn are learned.
+
+# %%
+from IPython.display import Image
+
+from course_utils import REPO
+
+Image(filename=REPO / "assets" / "figures" / "masking.png", width=820)
+
+# %% [markdown] lang="ko"
+# 처음부터 가 봅시다. 가장 단순한 방법은 입력을 그대로 정답으로 쓰는 것입니다.
+
+# %% [markdown] lang="en" of="e85973ed"
+# Begin at the beginning. The simplest way is to use the input itself as labels.
 
 # %%
 from course_utils.collator import IGNORE_INDEX, show_mask

@@ -637,12 +637,23 @@ else:
 #
 # 손으로 한 일을 떼어 둔 질문 전체에 되풀이합니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
 # 판정은 도착하는 대로 일지(journal)에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
+#
+# 규칙은 그림 한 장이 전부입니다. 두 순서가 모두 같은 모델을 가리켜야 이기거나 진 것이고, 나머지는 모두 1/2입니다.
 
-# %% [markdown] lang="en" of="c43a598a"
+# %% [markdown] lang="en" of="6cabbdc0"
 # ## 8. Every question, in both orders
 #
 # What you did by hand is now repeated for all held-out questions. Before anything is spent, `plan` says how many calls there are and what they cost.
 # Every verdict goes into the journal as it arrives: whatever breaks off half way, no judgment is bought twice.
+#
+# One picture is the whole rule: a question is won or lost only if both orders name the same model; everything else counts 1/2.
+
+# %%
+from IPython.display import Image
+
+from course_utils import REPO
+
+Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 
 # %%
 from course_utils.judge import Judge
