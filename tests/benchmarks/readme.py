@@ -119,6 +119,21 @@ def engine(say: Say) -> str:
                     f"{run['times_one_at_a_time']:.1f} times one at a time",
                     f"동시 요청/지연의 {percent(run['share'])}, "
                     f"하나씩 물을 때의 {run['times_one_at_a_time']:.1f}배")])
+    found = result("sealing")
+    if found:
+        real, often = found["journal"]
+        rows += [
+            [say(f"sealing {real['replies']:,} replies, every {real['minutes']:g} min and at the "
+                 "end", f"응답 {real['replies']:,}개 봉인, {real['minutes']:g}분마다와 끝에"),
+             say(f"{real['share']:.2%} of the run", f"실행 시간의 {real['share']:.2%}")],
+            [say(f"... every {60 * often['minutes']:.0f} s ({often['seals']} times)",
+                 f"... {60 * often['minutes']:.0f}초마다({often['seals']}번)"),
+             say(f"{often['share']:.2%} of the run", f"실행 시간의 {often['share']:.2%}")],
+            [say(f"sealing an adapter of {found['adapter']['megabytes']} MB, fsync included",
+                 f"{found['adapter']['megabytes']} MB 어댑터 봉인, fsync까지"),
+             say(f"{percent(found['adapter']['speed_against_cp'])} of the speed of cp + sha256sum",
+                 f"cp + sha256sum 속도의 {percent(found['adapter']['speed_against_cp'])}")],
+        ]
     return table(say("The data engine|measured", "데이터 엔진|잰 값").split("|"), rows)
 
 
@@ -161,7 +176,37 @@ def training(say: Say) -> str:
     return table(say("The trainer|measured", "학습|잰 값").split("|"), rows)
 
 
-PARTS = [families, variants, engine, training]
+def judging(say: Say) -> str:
+    """The judge's speed and what sealing costs."""
+    rows, found = [], result("judging")
+    for run in found.get("runs", []):
+        if run["workers"] > 1:
+            rows.append([
+                say(f"{run['battles']} battles, {run['workers']} workers, "
+                    f"{found['latency']} s a reply",
+                    f"{run['battles']}판, 동시 요청 {run['workers']}개, 응답마다 "
+                    f"{found['latency']} s"),
+                say(f"{percent(run['share'])} of workers/latency, "
+                    f"{run['times_one_at_a_time']:.1f} times one at a time; "
+                    f"rerun: {run['rerun_calls']} calls",
+                    f"동시 요청/지연의 {percent(run['share'])}, 하나씩 물을 때의 "
+                    f"{run['times_one_at_a_time']:.1f}배. 다시 하면 요청 "
+                    f"{run['rerun_calls']}번")])
+    found = result("sealing")
+    if found:
+        rows += [
+            [say("sealing 1,000 journal lines, share of the run's time",
+                 "일지 1,000줄 봉인, 전체 시간에서의 몫"),
+             f"{found['journal']['share']:.2%}"],
+            [say("sealing a 200 MB adapter, speed against cp + sha256sum",
+                 "200MB 어댑터 봉인, cp + sha256sum과 견준 속도"),
+             say(f"{found['adapter']['speed']:.2f} times",
+                 f"{found['adapter']['speed']:.2f}배")],
+        ]
+    return table(say("Judging and sealing|measured", "심사와 봉인|잰 값").split("|"), rows)
+
+
+PARTS = [families, variants, engine, training, judging]
 
 
 def block(language: str) -> str:
