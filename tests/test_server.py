@@ -497,8 +497,8 @@ def test_both_orders_recover_the_true_win_rate_and_one_order_does_not():
             verdicts.append({"A": names[0], "B": names[1], "C": "tie"}[letter])
         games.append(Game(str(number), *verdicts, len(a), len(b)))
     true_rate = sum(points) / len(points)
-    low, high = summarize_battle(games).wilson
+    low, high = summarize_battle(games).interval
     assert low < true_rate < high
-    assert verdict_win_rate(game.first for game in games).wilson[0] > true_rate
-    assert verdict_win_rate(game.second for game in games).wilson[1] < true_rate
+    assert verdict_win_rate(game.first for game in games).interval[0] > true_rate
+    assert verdict_win_rate(game.second for game in games).interval[1] < true_rate
     assert summarize_battle(games).first_position_rate > 0.55
