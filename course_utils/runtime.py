@@ -185,8 +185,10 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
 
     "auto" takes the recipe of the environment variable RECIPE if there is one, else the GPU recipe
     where there is a large enough GPU and a key, else the offline one. PRESET=quick makes it small
-    enough for a lesson; DATA names a file of your own tasks; RUNS another folder for the runs.
-    Raises RestartNeeded, RecipeError, TaskFileError.
+    enough for a lesson; DATA names a file of your own tasks; RUNS another folder for the runs;
+    HUB_MIRROR a repository on the Hub for copies of adapters. What earlier sessions sealed is
+    checked, with a line for each part that is broken. Raises RestartNeeded, RecipeError,
+    TaskFileError.
     """
     scrub_notebook_errors()
     _refuse_replaced_packages()
