@@ -120,19 +120,79 @@ def engine(say: Say) -> str:
                     f"동시 요청/지연의 {percent(run['share'])}, "
                     f"하나씩 물을 때의 {run['times_one_at_a_time']:.1f}배")])
     found = result("sealing")
-    for run in found.get("journal", [])[:1]:  # at the real cadence
-        rows.append([
-            say(f"sealing {run['replies']:,} journal lines while they come",
-                f"일지 {run['replies']:,}줄을 받으면서 봉인하기"),
-            say(f"{run['share']:.2%} of the run's time", f"전체 시간의 {run['share']:.2%}")])
     if found:
-        adapter = found["adapter"]
+        real, often = found["journal"]
+        rows += [
+            [say(f"sealing {real['replies']:,} replies, every {real['minutes']:g} min and at the "
+                 "end", f"응답 {real['replies']:,}개 봉인, {real['minutes']:g}분마다와 끝에"),
+             say(f"{real['share']:.2%} of the run", f"실행 시간의 {real['share']:.2%}")],
+            [say(f"... every {60 * often['minutes']:.0f} s ({often['seals']} times)",
+                 f"... {60 * often['minutes']:.0f}초마다({often['seals']}번)"),
+             say(f"{often['share']:.2%} of the run", f"실행 시간의 {often['share']:.2%}")],
+            [say(f"sealing an adapter of {found['adapter']['megabytes']} MB, fsync included",
+                 f"{found['adapter']['megabytes']} MB 어댑터 봉인, fsync까지"),
+             say(f"{percent(found['adapter']['speed_against_cp'])} of the speed of cp + sha256sum",
+                 f"cp + sha256sum 속도의 {percent(found['adapter']['speed_against_cp'])}")],
+        ]
+    return table(say("The data engine|measured", "데이터 엔진|잰 값").split("|"), rows)
+
+
+def training(say: Say) -> str:
+    """Encoding, batches, the trainer and the memory estimate."""
+    rows, found = [], result("encode")
+    if found:
         rows.append([
-            say(f"sealing an adapter folder of {adapter['megabytes']} MB, against cp + sha256sum",
-                f"{adapter['megabytes']}MB 어댑터 폴더 봉인, cp + sha256sum과 견주어"),
-            say(f"{adapter['speed_against_cp']:.2f} times as fast",
-                f"{adapter['speed_against_cp']:.2f}배 빠르기")])
-    return table(say("Judging and sealing|measured", "심사와 봉인|잰 값").split("|"), rows)
+            say(f"encode and mask {found['examples']:,} examples",
+                f"예시 {found['examples']:,}개를 토큰으로 바꾸고 마스킹하기"),
+            say(f"{found['times_faster']['ours']:.1f} times Alpaca's double tokenisation",
+                f"두 번 토큰화하는 Alpaca 방식의 {found['times_faster']['ours']:.1f}배 속도")])
+    found = result("training")
+    for body, title in (("offline", ("the offline data", "오프라인 데이터")),
+                        ("wide", ("answers of 8 to 2,048 tokens", "8~2,048토큰 응답"))):
+        share = {row["way"]: row["padding"] for row in found.get("padding", {}).get("rows", [])
+                 if row["data"] == body and row["batch"] == 4}
+        if share:
+            rows.append([
+                say(f"padding in batches of 4, {title[0]}: random, by length, padding-free",
+                    f"4개 묶음 속의 패딩, {title[1]}: 무작위, 길이별, 패딩 없이"),
+                ", ".join(f"{share[way]:.1%}"
+                          for way in ("random", "length, on a GPU", "padding-free"))])
+    for row in found.get("speed", {}).get("summary", []):
+        if row["way"] == "length":
+            rows.append([
+                say("training on one thread, batches by length", "스레드 하나로 학습, 길이별 묶음"),
+                say(f"{row['tokens_per_second']:,.0f} tokens/s, "
+                    f"{row['tokens_per_second_ratio']:.2f} times a plain SFTTrainer",
+                    f"초당 {row['tokens_per_second']:,.0f}토큰, 그냥 쓴 SFTTrainer의 "
+                    f"{row['tokens_per_second_ratio']:.2f}배")])
+    found = result("memory")
+    if found:
+        ratios = [row["ratio"] for row in found["rows"]]
+        rows.append([
+            say(f"memory, estimated / measured on a CPU, {len(ratios)} cases",
+                f"메모리, 어림값 / CPU에서 잰 값, {len(ratios)}가지"),
+            say(f"{min(ratios):.2f} to {max(ratios):.2f}",
+                f"{min(ratios):.2f}~{max(ratios):.2f}")])
+    return table(say("The trainer|measured", "학습|잰 값").split("|"), rows)
+
+
+def judging(say: Say) -> str:
+    """The judge's speed."""
+    rows, found = [], result("judging")
+    for run in found.get("runs", []):
+        if run["workers"] > 1:
+            rows.append([
+                say(f"{run['battles']} battles, {run['workers']} workers, "
+                    f"{found['latency']} s a reply",
+                    f"{run['battles']}판, 동시 요청 {run['workers']}개, 응답마다 "
+                    f"{found['latency']} s"),
+                say(f"{percent(run['share'])} of workers/latency, "
+                    f"{run['times_one_at_a_time']:.1f} times one at a time; "
+                    f"rerun: {run['rerun_calls']} calls",
+                    f"동시 요청/지연의 {percent(run['share'])}, 하나씩 물을 때의 "
+                    f"{run['times_one_at_a_time']:.1f}배. 다시 하면 요청 "
+                    f"{run['rerun_calls']}번")])
+    return table(say("The judge|measured", "심사|잰 값").split("|"), rows)
 
 
 PARTS = [families, variants, engine, training, judging]
