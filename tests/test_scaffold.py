@@ -1,6 +1,7 @@
 """The project itself: light imports, honest extras, targets that exist, a setup that explains."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import course_utils
 from course_utils import REPO, __version__
 
 # DESIGN's order: everything here is light, torch and transformers begin with `train`.
@@ -16,7 +18,8 @@ LIGHT = (
     "tasks", "korean", "prompts", "rules", "similarity", "collator", "intervals",
     "agreement", "ranking", "replies", "stats", "recipe", "journal",
     "llm", "connection", "batch", "checkpoint", "runtime", "generate", "retrieval", "domain",
-    "judge", "judged", "judgment_report", "markdown", "report", "offline.world", "offline.start",
+    "judge", "judging", "labelling", "practice", "exercises", "secrets", "doctor", "judged",
+    "judgment_report", "markdown", "report", "offline.world", "offline.start",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}
 
@@ -27,6 +30,13 @@ def python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_map_names_modules_that_are_there():
+    rows = re.findall(r"^    \d\d [a-z ]+?   +(.+)$", course_utils.__doc__, re.MULTILINE)
+    named = " ".join(rows).split()
+    assert len(rows) == 5 and len(named) > 20
+    assert {path.stem for path in (REPO / "course_utils").glob("*.py")} >= set(named)
 
 
 def test_similarity_imports_in_a_moment():
