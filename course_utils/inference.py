@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
+from course_utils.share import upload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -254,12 +255,9 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
     """Upload an adapter or a whole model to the Hub with a model card, and return its address.
 
     The card records what `train` wrote beside it: recipe, data hash, versions, losses, and whether
-    the teacher was simulated. The token is the one that huggingface_hub finds (HF_TOKEN, or `hf
-    auth login`). Raises ModelFolderError for a missing file, CourseError when the Hub refuses.
+    the teacher was simulated. Raises ModelFolderError for a missing file, and whatever
+    `share.upload` raises.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import LocalTokenNotFoundError
-
     folder = Path(folder)
     if (folder / "config.json").is_file():
         _check_folder(folder)
@@ -268,24 +266,10 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
             f"{folder} holds neither adapter_model.safetensors nor config.json with a model's "
             "weights; give the folder of an adapter or of a model."
         )
-    api = HfApi()
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        # README.md is left out: a library's template, full of "more information needed".
-        api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=["README.md"])
-        api.upload_file(
-            path_or_fileobj=model_card(folder).encode(), path_in_repo="README.md", repo_id=repo_id
-        )
-    except LocalTokenNotFoundError as error:
-        raise CourseError(
-            f"The upload to {repo_id} needs a token that may write there: set HF_TOKEN to one from "
-            "https://huggingface.co/settings/tokens."
-        ) from error
-    except Exception as error:  # of several libraries, with and without a network
-        raise CourseError(
-            f"The Hub refused the upload to {repo_id} {hub_problem(error, repo_id)}."
-        ) from error
-    return f"https://huggingface.co/{repo_id}"
+    # A README.md in the folder is a library's template, full of "more information needed".
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    card = {"README.md": model_card(folder).encode()}
+    return upload(repo_id, files | card, private=private)
 
 
 def model_card(folder: str | Path) -> str:

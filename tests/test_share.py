@@ -277,3 +277,20 @@ def test_files_of_a_folder_go_up_as_a_model(hub, tmp_path):
     address = upload("me/ko", {"deep/a.txt": tmp_path / "a.txt", "b": b"2"}, token="t")
     assert address == "https://huggingface.co/me/ko"
     assert files_of(hub.commits[0]) == {"deep/a.txt": "속".encode(), "b": b"2"}
+
+
+def test_without_a_token_it_says_which_one_to_make(monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    class Api:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, *args, **options):
+            raise LocalTokenNotFoundError("Token is required\nlong story")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    with pytest.raises(CourseError, match="upload to me/x .* set HF_TOKEN") as caught:
+        share.upload("me/x", {"README.md": b"x"})
+    assert "\n" not in str(caught.value)
