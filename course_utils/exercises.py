@@ -312,6 +312,160 @@ def lora_size() -> Cases:
     yield case((2304, 9216, 26, 8, 4, 256), 16, *count)
 
 
+# ---------------------------------------------------------------- 03 evaluate
+
+
+@exercise("03.1")
+def question_score() -> Cases:
+    from course_utils.stats import Game
+
+    def case(one: str | None, two: str | None, ko: str, en: str) -> Case:
+        first = {"A": "a", "B": "b", "C": "tie"}.get(one)
+        second = {"A": "b", "B": "a", "C": "tie"}.get(two)
+        return Case((one, two), Game("q", first, second, 0, 0).score, Hint(ko, en))
+
+    places = ("둘째 판정에서는 b가 앞에 있었습니다. 거기서 'A'는 b를, 'B'는 a를 고른 것입니다.",
+              "In the second verdict b stood first: there 'A' names b, and 'B' names a.")
+    for one, two in (("A", "B"), ("B", "A"), ("C", "C"), ("A", "A"), ("B", "B")):
+        yield case(one, two, *places)
+    for one, two in (("A", "C"), ("C", "B"), ("B", "C"), ("C", "A")):
+        yield case(one, two, "한 번은 골랐고 한 번은 비겼다면, 두 번 모두 고른 것이 아닙니다. 0.5입니다.",
+                   "Named once and tied once is not named twice: 0.5.")
+    valid = ("A", "B", "C")
+    for one, two in (*((v, None) for v in valid), *((None, v) for v in valid), (None, None)):
+        yield case(one, two, "무효는 무승부가 아닙니다. 하나라도 무효이면 점수가 없습니다.",
+                   "Invalid is not a tie: with an invalid verdict there is no score.")
+
+
+@exercise("03.2")
+def read_verdict() -> Cases:
+    from course_utils.judging import BATTLE_VERDICTS, GRADES, VerdictError, parse_verdict
+
+    def case(text: str, allowed: tuple[str, ...], ko: str, en: str) -> Case:
+        try:
+            verdict = parse_verdict(text, allowed)
+        except VerdictError:
+            verdict = None
+        return Case((text, list(allowed)), verdict, Hint(ko, en))
+
+    plain = ("세 가지를 모두 지켜야 합니다. 한 가지 판정, 허락된 판정, 마지막 줄.",
+             "All three must hold: one verdict, an allowed one, on the last line.")
+    for text in ("B만 맞습니다.\n[[B]]", "둘 다 맞습니다.\n[[C]]\n\n", "**[[A]]**"):
+        yield case(text, BATTLE_VERDICTS, *plain)
+    for text in ("", "B가 더 낫습니다.", "B가 더 낫습니다.\n[B]"):
+        yield case(text, BATTLE_VERDICTS, "이중 대괄호가 없으면 판정도 없습니다. 짐작하지 않습니다.",
+                   "Without double brackets there is no verdict: do not guess.")
+    yield case("[[A]]도 [[B]]도 좋습니다.\n[[B]]", BATTLE_VERDICTS,
+               "서로 다른 판정이 둘이면 어느 쪽이 진심인지 알 수 없습니다.",
+               "With two different verdicts nobody knows which one is meant.")
+    yield case("[[A]]\n덧붙이면 B도 좋습니다.", BATTLE_VERDICTS, "판정은 마지막 줄에 있어야 합니다.",
+               "The verdict has to stand on the last line.")
+    yield case("[[A]]로 하겠습니다.\n[[A]]", BATTLE_VERDICTS, "같은 판정을 두 번 쓴 것은 한 가지 판정입니다.",
+               "The same verdict twice is one verdict.")
+    for text in ("둘 다 틀렸습니다.\n[[D]]", "[[a]]", "[[ A ]]"):
+        yield case(text, BATTLE_VERDICTS, "허락된 판정과 글자까지 같아야 합니다.",
+                   "It has to equal an allowed verdict to the letter.")
+    for text in ("정확합니다.\n[[10]]", "[[11]]", "[[7.5]]", "[[1]]은 지나칩니다.\n[[10]]"):
+        yield case(text, GRADES, "판정은 한 글자가 아닐 수도 있습니다. 괄호 안을 통째로 읽으세요.",
+                   "A verdict may have several letters: read all that is within the brackets.")
+    draw = random.Random(9)
+    for length in range(1, 16):
+        lines = draw.choices(["[[A]]", "[[B]]", "A가 낫습니다.", "판정: [[A]]", ""], k=1 + length % 3)
+        yield case("\n".join(lines), BATTLE_VERDICTS, *plain)
+
+
+@exercise("03.3")
+def kappa() -> Cases:
+    from course_utils.stats import agreement
+
+    def case(a: list[str | None], b: list[str | None], ko: str, en: str) -> Case:
+        some = any(None not in pair for pair in zip(a, b, strict=True))
+        found = agreement(a, b, allow_invalid=True).kappa if some else None
+        return Case((a, b), found, Hint(ko, en))
+
+    chance = ("우연히 같을 확률은 판정마다 두 사람이 그것을 쓴 비율의 곱이고, 그것을 모두 더합니다.",
+              "Chance is, for every verdict, the product of both shares, all added up.")
+    yield case(["a", "a", "b", "b"], ["a", "b", "b", "b"], *chance)
+    yield case(["a", "b", "tie"], ["a", "b", "tie"], *chance)
+    yield case(["a", "b"], ["b", "a"], "우연보다 못하면 카파는 음수입니다. 0으로 올리지 마세요.",
+               "Worse than chance is a negative kappa: do not lift it to 0.")
+    yield case(["a"] * 4 + ["a", "b"], ["a"] * 4 + ["b", "a"],
+               "한 판정이 흔하면 우연도 큽니다. 판정의 가짓수로 나눈 값이 우연은 아닙니다.",
+               "Where one verdict is common, chance is large: it is not 1 by the number of verdicts.")
+    yield case(["a", "a"], ["b", "b"], "한 사람만 쓴 판정은 우연히도 같아지지 않습니다.",
+               "A verdict that only one of the two uses is never equal by chance.")
+    yield case(["a", None, "b", "b", None], ["a", "a", "b", "a", None],
+               "None은 판정이 아닙니다. 한쪽이라도 None인 쌍은 먼저 빼고 셉니다.",
+               "None is no verdict: leave out each pair that has one before you count.")
+    for a, b in ((["a", "a"], ["a", "a"]), ([], []), ([None, "a"], ["a", None])):
+        yield case(a, b, "남은 쌍이 없거나 둘 다 한 가지 판정만 썼다면 카파는 없습니다. 1도 0도 아닙니다.",
+                   "With no pair left, or one and the same verdict throughout, there is no kappa.")
+    draw = random.Random(10)
+    for length in range(3, 15):
+        a, b = (draw.choices(["a", "a", "b", "tie", None], k=length) for _ in "ab")
+        yield case(a, b, *chance)
+
+
+@exercise("03.4")
+def wilson() -> Cases:
+    from statistics import NormalDist
+
+    from course_utils.stats import wilson_interval
+
+    def case(k: int, n: int, z: float, ko: str, en: str) -> Case:
+        level = 2 * NormalDist().cdf(z) - 1
+        return Case((k, n, z), wilson_interval(k, n, level) if n else None, Hint(ko, en))
+
+    roots = ("오른쪽의 p는 k/n이 아니라 구하려는 값입니다. 제곱해 이차식으로 만든 뒤 두 근을 구하세요.",
+             "The p on the right is what you look for, not k/n: square it, then find both roots.")
+    yield case(5, 10, 1.96, *roots)
+    yield case(8, 10, 1.96, *roots)
+    for k, n in ((3, 3), (0, 20), (1, 1)):
+        yield case(k, n, 1.96, "다 맞히거나 다 틀려도 폭은 0이 아닙니다. 끝은 0과 1을 넘지 않습니다.",
+                   "All right or all wrong still leaves a width; no end lies beyond 0 or 1.")
+    yield case(0, 0, 1.96, "질문이 없으면 구간도 없습니다.", "Without a question there is no interval.")
+    yield case(8, 10, 1.0, "z는 1.96으로 정해진 것이 아니라 받은 값입니다.", "z is given; it is not always 1.96.")
+    yield case(40, 60, 2.576, "z는 1.96으로 정해진 것이 아니라 받은 값입니다.", "z is given; it is not always 1.96.")
+    draw = random.Random(11)
+    for n in (4, 15, 60, 240):
+        yield case(draw.randint(0, n), n, 1.96, *roots)
+
+
+@exercise("03.5")
+def win_rates() -> Cases:
+    from course_utils.stats import Game, StatsError, summarize_battle, verdict_win_rate
+
+    def rate(summarize: Callable, judged: list) -> float | None:
+        try:
+            return summarize(judged, allow_invalid=True).win_rate
+        except StatsError:  # nothing valid is left
+            return None
+
+    def case(games: list[tuple[str | None, str | None]], ko: str, en: str) -> Case:
+        both = [Game(f"q{i}", first, second, 0, 0) for i, (first, second) in enumerate(games)]
+        one = rate(verdict_win_rate, [first for first, _ in games])
+        return Case((games,), (one, rate(summarize_battle, both)), Hint(ko, en))
+
+    unit = ("both에서는 질문 하나가 1, 1/2, 0 가운데 하나입니다. 판정을 따로따로 세지 않습니다.",
+            "For both, a question is worth 1, 1/2 or 0: verdicts are not counted one by one.")
+    yield case([("a", "a"), ("b", "b"), ("a", "a")], *unit)
+    yield case([("a", "a"), ("a", "b")], "두 순서가 다른 모델을 가리키면 심사자는 자리를 고른 것입니다. 1/2입니다.",
+               "Where the orders name different models, the judge chose a position: 1/2.")
+    yield case([("a", "tie"), ("tie", "a")], *unit)
+    yield case([("a", "a"), ("b", None)], "첫 순서만 물은 사람은 둘째 판정이 무효인지 모릅니다. one에서는 셉니다.",
+               "Who asked in the first order does not know that the second is invalid: one counts it.")
+    invalid = ("무효는 무승부도 패배도 아닙니다. 빼고 셉니다.",
+               "Invalid is neither a tie nor a loss: it is left out.")
+    yield case([(None, "a"), ("b", "b")], *invalid)
+    for games in ([("a", None)], [(None, "a")], []):
+        yield case(games, "셀 것이 없는 쪽은 0도 0.5도 아니라 None입니다.",
+                   "Where there is nothing to count it is None, not 0 and not 0.5.")
+    draw = random.Random(12)
+    for length in range(2, 14):
+        verdicts = (draw.choices(["a", "a", "b", "tie", None], k=length) for _ in range(2))
+        yield case(list(zip(*verdicts, strict=True)), *unit)
+
+
 # ---------------------------------------------------------------- 04 scale up
 
 
@@ -427,3 +581,89 @@ def own_rows() -> Cases:
     for rank in range(4):
         yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 끝이 줄의 수를 넘지 않게 하세요.",
                    "With the size rounded up, the last may get nothing: no end beyond the last row.")
+
+
+# ---------------------------------------------------------------- 05 demo
+
+
+@exercise("05.1")
+def softmax() -> Cases:
+    def case(logits: list[float], temperature: float, ko: str, en: str) -> Case:
+        highest = max(logits)
+        if temperature == 0:
+            shares = [float(i == logits.index(highest)) for i in range(len(logits))]
+        else:
+            weights = [math.exp((logit - highest) / temperature) for logit in logits]
+            shares = [weight / sum(weights) for weight in weights]
+        return Case((logits, temperature), shares, Hint(ko, en))
+
+    divide = ("점수를 온도로 나눈 다음 지수를 취하고, 합이 1이 되도록 나눕니다.",
+              "Divide the scores by the temperature, exponentiate, then divide so that they add up to 1.")
+    for temperature in (1.0, 0.5, 2.0):
+        yield case([2.0, 1.0], temperature, *divide)
+    yield case([1.0, 3.0, 2.0], 0.0, "온도 0에서는 나누지 않습니다. 점수가 가장 높은 것이 1입니다.",
+               "At temperature 0 nothing is divided: the highest score has 1.")
+    yield case([1.0, 3.0, 3.0], 0.0, "가장 높은 것이 여럿이면 앞의 하나만 1입니다.",
+               "Of several that are highest, only the first has 1.")
+    large = ("지수가 너무 크면 넘치고, 너무 작으면 모두 0이 됩니다. 먼저 가장 높은 점수를 빼세요.",
+             "Too large an exponent overflows, too small ones are all 0: take off the highest first.")
+    for logits, temperature in (([1000.0, 999.0], 1.0), ([-1000.0, -1001.0], 1.0), ([30.0, 20.0], 0.01)):
+        yield case(logits, temperature, *large)
+    draw = random.Random(13)
+    for length in range(1, 9):
+        logits = [draw.randint(-50, 50) / 10 for _ in range(length)]
+        yield case(logits, draw.choice([0.3, 0.7, 1.5]), *divide)
+
+
+@exercise("05.2")
+def refuse() -> Cases:
+    def case(instruction: str | None, tokens: int, length: int, window: int, ko, en) -> Case:
+        over = tokens + length - window
+        said = f"{over:,}토큰만큼 줄여 주세요." if over > 0 else None
+        if not (instruction or "").strip():
+            said = "지시문이 비어 있습니다."
+        return Case((instruction, tokens, length, window), said, Hint(ko, en))
+
+    text = "요약해 주세요."
+    room = ("프롬프트와 답변이 window를 함께 씁니다. 꼭 맞으면 넘은 것이 아닙니다.",
+            "Prompt and reply share the window; to fill it exactly is not too much.")
+    for tokens in (400, 500, 600, 448, 449):
+        yield case(text, tokens, 64, 512, *room)
+    yield case(text, 4000, 64, 512, "천 단위에는 쉼표를 넣습니다. f-문자열에서는 {n:,}입니다.",
+               "A comma at thousands: in an f-string it is {n:,}.")
+    blank = ("공백뿐이거나 None인 지시문도 비어 있는 것입니다. 길이보다 먼저 봅니다.",
+             "Nothing but space, or None, is empty as well, and is looked at before the length.")
+    for instruction, tokens in (("", 10), (" \n", 10), (None, 10), ("", 600)):
+        yield case(instruction, tokens, 64, 512, *blank)
+    draw = random.Random(14)
+    for _ in range(6):
+        yield case(text, draw.randint(100, 300), 8 * draw.randint(1, 16), 256, *room)
+
+
+@exercise("05.3")
+def last_turns() -> Cases:
+    def case(turns: list[tuple[str, list[int]]], room: int, ko: str, en: str) -> Case:
+        ends = [turns[i:] for i, (role, _) in enumerate(turns) if role == "user"]
+        fitting = (end for end in ends if sum(len(ids) for _, ids in end) <= room)
+        return Case((turns, room), next(fitting, None), Hint(ko, en))
+
+    talk = [("user", [5, 6]), ("model", [7, 1]), ("user", [8])]
+    yield case(talk, 10, "다 들어가면 그대로 돌려줍니다.", "What fits is returned as it is.")
+    yield case(talk, 5, "한도와 꼭 같으면 들어간 것입니다.", "To fill the room exactly is to fit.")
+    yield case(talk, 4, "답으로 시작하는 대화는 안 됩니다. 그 답까지 빼세요.",
+               "No conversation begins with a reply: leave that out, too.")
+    yield case(talk, 1, "빼는 것은 가장 오래된 것부터입니다. 마지막 질문은 남아야 합니다.",
+               "The oldest go first; the last question has to stay.")
+    nothing = ("마지막 질문조차 들어가지 않으면 빈 목록이 아니라 None으로 알립니다.",
+               "Where not even the last question fits, say so with None, not with an empty list.")
+    yield case(talk, 0, *nothing)
+    yield case([], 10, *nothing)
+    yield case([("user", [1]), ("model", [2]), ("user", [3, 4, 5, 6]), ("model", [7]), ("user", [8])], 5,
+               "긴 차례 하나를 건너뛰고 그 앞의 것을 넣으면 대화에 구멍이 납니다.",
+               "To skip a long turn and keep what came before it leaves a hole in the conversation.")
+    draw = random.Random(15)
+    for length in range(1, 13):
+        roles = [("user", "model")[i % 2] for i in range(2 * (length % 4) + 1)]
+        turns = [(role, draw.choices(range(9), k=draw.randint(1, 4))) for role in roles]
+        yield case(turns, draw.randint(1, 14), "뒤에서부터 쌓되, 남기는 것은 질문으로 시작해야 합니다.",
+                   "Build it up from the end; what stays has to begin with a question.")

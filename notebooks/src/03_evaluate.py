@@ -1028,3 +1028,379 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # 5. Give a win rate with its interval; the interval measures chance, not bias.
 #
 # To compare the two models by feeling and not by numbers, go to the [05 Demo](05_demo.ipynb). Larger models are in [04 Scale up](04_scale_up.ipynb).
+
+# %% [markdown] lang="ko"
+# ## 연습
+#
+# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+#
+# 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
+# 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
+
+# %% [markdown] lang="en" of="80cef5b1"
+# ## Exercises
+#
+# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+#
+# Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
+# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+
+# %% [markdown] lang="ko"
+# ### 연습 1. 두 판정을 한 점수로
+#
+# ★ · 약 5분 · 5절
+#
+# 심사자는 모델이 아니라 **자리**를 말합니다. `A`는 먼저 보여 준 답변, `B`는 나중에 보여 준 답변, `C`는 무승부이고, `None`은 무효입니다.
+# 첫 판정 `one`에서는 모델 a가 먼저, 둘째 판정 `two`에서는 모델 b가 먼저였습니다. 이 질문에서 모델 a의 점수를 돌려주세요.
+#
+# 두 번 모두 a를 골랐으면 1, 두 번 모두 b를 골랐으면 0, 하나라도 무효이면 `None`, 나머지는 모두 0.5입니다.
+#
+# 보기: `question_score("A", "B")`는 1.0이고, `question_score("A", "A")`는 0.5입니다.
+
+# %% [markdown] lang="en" of="f6a121fc"
+# ### Exercise 1. Two verdicts, one score
+#
+# ★ · about 5 minutes · section 5
+#
+# A judge names **positions**, not models: `A` is the answer shown first, `B` the one shown second, `C` a tie; `None` is invalid.
+# In the first verdict, `one`, model a was shown first; in the second, `two`, model b was. Return what the question is worth to model a.
+#
+# It is 1 if both chose a, 0 if both chose b, `None` if either is invalid, and 0.5 in every other case.
+#
+# Example: `question_score("A", "B")` is 1.0, and `question_score("A", "A")` is 0.5.
+
+# %%
+def question_score(one, two):
+    """What a question is worth to model a: 1, 0.5 or 0; None where a judgment is invalid."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("03.1", question_score)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def question_score(one, two):
+#     if one is None or two is None:
+#         return None
+#     return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((one, two), 0.5)
+# ```
+#
+# `A`가 두 번 나온 것은 a가 두 번 이긴 것이 아니라 **앞자리**가 두 번 이긴 것입니다. 무승부 하나가 섞여도 심사자는 우열을 가리지 못한 것이니 0.5입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="067fa7d8"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def question_score(one, two):
+#     if one is None or two is None:
+#         return None
+#     return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((one, two), 0.5)
+# ```
+#
+# Two `A`s are not two wins of a but two wins of the **first position**. With a tie among the two, the judge could not tell either: 0.5.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 2. 짐작하지 않고 읽기
+#
+# ★★ · 약 10분 · 5절
+#
+# 심사자의 글 `text`와 허락된 판정의 목록 `allowed`를 받아 판정을 돌려주세요. 다음을 모두 지킨 글만 읽고, 나머지는 모두 `None`입니다.
+#
+# - 이중 대괄호 안의 판정이 글 전체에서 **한 가지**입니다. 같은 판정을 두 번 쓴 것은 괜찮습니다.
+# - 그 판정이 `allowed`의 하나와 글자까지 같습니다.
+# - 그 판정이 **비어 있지 않은 마지막 줄**에 있습니다.
+#
+# 보기: `read_verdict("B만 맞습니다.\n[[B]]", ["A", "B", "C"])`는 `'B'`이고, `read_verdict("[[B]]입니다.\n아니, [[A]]", ["A", "B", "C"])`는 `None`입니다.
+
+# %% [markdown] lang="en" of="8df288a5"
+# ### Exercise 2. Read without guessing
+#
+# ★★ · about 10 minutes · section 5
+#
+# Take a judge's reply `text` and the list `allowed` of verdicts, and return the verdict. Read only a reply that keeps to all of this; any other is `None`.
+#
+# - The verdicts in double brackets, anywhere in the reply, are all **the same**. Saying one twice is fine.
+# - It equals one of `allowed` to the letter.
+# - It stands on the **last line that is not empty**.
+#
+# Example: `read_verdict("B만 맞습니다.\n[[B]]", ["A", "B", "C"])` is `'B'`, and `read_verdict("[[B]]입니다.\n아니, [[A]]", ["A", "B", "C"])` is `None`.
+
+# %%
+def read_verdict(text, allowed):
+    """The one allowed verdict on the last line of a judge's reply; None rather than a guess."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("03.2", read_verdict)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# import re
+#
+# def read_verdict(text, allowed):
+#     pattern = r"\[\[([^\[\]]*)\]\]"
+#     found = set(re.findall(pattern, text))
+#     if len(found) != 1 or not found <= set(allowed):
+#         return None
+#     last = text.strip().split("\n")[-1]
+#     return found.pop() if re.search(pattern, last) else None
+# ```
+#
+# 마지막 것을 골라 읽으면 대개는 맞습니다. 그러나 '대개'가 어긋나는 곳은 답변 속에 판정을 심어 놓은 글이고, 바로 그런 글에서 속으면 안 됩니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="00e58acb"
+# <details><summary>Solution</summary>
+#
+# ```python
+# import re
+#
+# def read_verdict(text, allowed):
+#     pattern = r"\[\[([^\[\]]*)\]\]"
+#     found = set(re.findall(pattern, text))
+#     if len(found) != 1 or not found <= set(allowed):
+#         return None
+#     last = text.strip().split("\n")[-1]
+#     return found.pop() if re.search(pattern, last) else None
+# ```
+#
+# Taking the last one is right most of the time. Where it is wrong, somebody has planted a verdict in an answer, and that is just where a reader must not be fooled.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 3. 우연을 뺀 일치
+#
+# ★★ · 약 10분 · 7절
+#
+# 두 사람이 같은 질문들에 매긴 판정 `a`와 `b`를 받아 코언의 카파(Cohen's kappa)를 돌려주세요.
+#
+# $$\kappa = \frac{p_o - p_e}{1 - p_e}$$
+#
+# $p_o$는 판정이 같은 비율입니다. $p_e$는 우연히 같을 확률로, 판정마다 **두 사람이 그 판정을 쓴 비율을 곱해서** 모두 더한 것입니다.
+# 한쪽이라도 `None`인 쌍은 먼저 뺍니다. 남은 쌍이 없거나 $p_e$가 1이면 카파는 없으니 `None`입니다.
+#
+# 보기: `kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"])`는 0.5입니다.
+
+# %% [markdown] lang="en" of="c01401e5"
+# ### Exercise 3. Agreement beyond chance
+#
+# ★★ · about 10 minutes · section 7
+#
+# Take the verdicts `a` and `b` that two people gave on the same questions and return Cohen's kappa:
+#
+# $$\kappa = \frac{p_o - p_e}{1 - p_e}$$
+#
+# $p_o$ is the share of equal verdicts. $p_e$ is what chance gives: for every verdict **the share in which one used it times the share in which the other did**, all added up.
+# Leave out every pair with a `None` first. If no pair is left, or $p_e$ is 1, there is no kappa: return `None`.
+#
+# Example: `kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"])` is 0.5.
+
+# %%
+def kappa(a, b):
+    """Cohen's kappa of two raters over the pairs without None; None where there is no kappa."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("03.3", kappa)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def kappa(a, b):
+#     pairs = [(x, y) for x, y in zip(a, b) if x is not None and y is not None]
+#     if not pairs:
+#         return None
+#     n = len(pairs)
+#     observed = sum(x == y for x, y in pairs) / n
+#     left, right = [x for x, _ in pairs], [y for _, y in pairs]
+#     chance = sum(left.count(label) * right.count(label) for label in set(left)) / (n * n)
+#     return None if chance == 1 else (observed - chance) / (1 - chance)
+# ```
+#
+# 열에 아홉이 같은 판정인 데이터에서는 아무것도 읽지 않고 그 판정만 외쳐도 일치율이 90%입니다. 카파는 그것을 0으로 봅니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="7ff4ff54"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def kappa(a, b):
+#     pairs = [(x, y) for x, y in zip(a, b) if x is not None and y is not None]
+#     if not pairs:
+#         return None
+#     n = len(pairs)
+#     observed = sum(x == y for x, y in pairs) / n
+#     left, right = [x for x, _ in pairs], [y for _, y in pairs]
+#     chance = sum(left.count(label) * right.count(label) for label in set(left)) / (n * n)
+#     return None if chance == 1 else (observed - chance) / (1 - chance)
+# ```
+#
+# Where nine in ten verdicts are the same, calling that one out without reading agrees 90% of the time. To kappa that is 0.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 4. 윌슨 구간을 손으로
+#
+# ★★★ · 약 15분 · 8절
+#
+# 3절과 8절에 나온 윌슨 구간을 직접 구해 봅니다. 질문 $n$개 가운데 $k$개를 맞혔다면, 참 정답률이 $p$라고 해도 이상하지 않은 $p$를 모두 모은 것이 윌슨 구간입니다.
+#
+# $$\left|\frac{k}{n} - p\right| \le z\sqrt{\frac{p(1-p)}{n}}$$
+#
+# 양쪽을 제곱하면 $p$의 이차부등식이 됩니다. 그 두 근이 구간의 두 끝입니다. $z$는 95%일 때 1.96입니다. 질문이 하나도 없으면(`n = 0`) `None`을 돌려주세요.
+#
+# 보기: `wilson(8, 10, 1.96)`은 약 (0.49, 0.943)입니다. 가운데가 0.8이 아닙니다.
+
+# %% [markdown] lang="en" of="4aca1e0d"
+# ### Exercise 4. Wilson's interval by hand
+#
+# ★★★ · about 15 minutes · section 8
+#
+# Work out the Wilson interval of sections 3 and 8 yourself. With $k$ of $n$ questions right, Wilson's interval holds every $p$ that would be no surprise as the true share:
+#
+# $$\left|\frac{k}{n} - p\right| \le z\sqrt{\frac{p(1-p)}{n}}$$
+#
+# Squared, this is a quadratic inequality in $p$, and its two roots are the ends of the interval. For 95%, $z$ is 1.96. Without a single question (`n = 0`) return `None`.
+#
+# Example: `wilson(8, 10, 1.96)` is about (0.49, 0.943), and its middle is not 0.8.
+
+# %%
+def wilson(k, n, z):
+    """Wilson's interval for k right answers out of n, as (low, high); None without a question."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("03.4", wilson)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# from math import sqrt
+#
+# def wilson(k, n, z):
+#     if n == 0:
+#         return None
+#     # (n + z²)p² - (2k + z²)p + k²/n = 0
+#     middle, wide = 2 * k + z * z, z * sqrt(z * z + 4 * k * (n - k) / n)
+#     return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
+# ```
+#
+# 흔히 쓰는 $k/n \pm z\sqrt{\ldots}$은 오른쪽의 $p$에 $k/n$을 넣은 것입니다. 그러면 다 맞혔을 때 폭이 0이 되어, 세 문제를 맞힌 모델이 백 퍼센트 확실하다고 말하게 됩니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="4281a5d7"
+# <details><summary>Solution</summary>
+#
+# ```python
+# from math import sqrt
+#
+# def wilson(k, n, z):
+#     if n == 0:
+#         return None
+#     # (n + z²)p² - (2k + z²)p + k²/n = 0
+#     middle, wide = 2 * k + z * z, z * sqrt(z * z + 4 * k * (n - k) / n)
+#     return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
+# ```
+#
+# The common $k/n \pm z\sqrt{\ldots}$ puts $k/n$ for the $p$ on the right. Where all are right its width is 0: three right answers, and it claims to be certain.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 5. 한 순서와 두 순서
+#
+# ★★ · 약 10분 · 9절
+#
+# 질문마다 두 판정 `(첫 순서, 둘째 순서)`가 들어 있는 목록 `games`를 받습니다. 판정은 모델의 말로 `"a"`, `"b"`, `"tie"`이고 무효는 `None`입니다. 모델 a의 승률 둘을 `(one, both)`로 돌려주세요.
+#
+# - `one`: **첫 순서만** 물은 사람이 보고할 승률입니다. 그 사람은 둘째 판정을 모릅니다. 무승부는 1/2, 무효는 뺍니다.
+# - `both`: 질문을 단위로 한 승률입니다. 두 판정이 모두 a이면 1, 모두 b이면 0, 나머지는 1/2이고, 하나라도 무효인 질문은 뺍니다.
+#
+# 셀 것이 없는 쪽은 `None`입니다.
+#
+# 보기: `win_rates([("a", "a"), ("a", "b")])`는 `(1.0, 0.75)`입니다.
+
+# %% [markdown] lang="en" of="474e668a"
+# ### Exercise 5. One order and both
+#
+# ★★ · about 10 minutes · section 9
+#
+# Take `games`, a list with the two verdicts `(first order, second order)` of each question. They name models, `"a"`, `"b"` or `"tie"`; `None` is invalid. Return two win rates of model a, as `(one, both)`.
+#
+# - `one`: what somebody who asked **in the first order only** would report, without any knowledge of the second verdicts. A tie is 1/2; the invalid are left out.
+# - `both`: the question is the unit. It is worth 1 if both verdicts are a, 0 if both are b, else 1/2; a question with an invalid verdict is left out.
+#
+# Where there is nothing to count, that rate is `None`.
+#
+# Example: `win_rates([("a", "a"), ("a", "b")])` is `(1.0, 0.75)`.
+
+# %%
+def win_rates(games):
+    """The win rate of a from the first order alone and from both orders, as (one, both)."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("03.5", win_rates)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def win_rates(games):
+#     worth = {"a": 1, "tie": 1 / 2, "b": 0}
+#     one = [worth[first] for first, _ in games if first]
+#     both = [
+#         worth[first] if first == second else 1 / 2
+#         for first, second in games
+#         if first and second
+#     ]
+#     return tuple(sum(scores) / len(scores) if scores else None for scores in (one, both))
+# ```
+#
+# 판정을 모두 모아 평균을 내면 a와 무승부가 엇갈린 질문이 3/4이 됩니다. 심사자가 가리지 못한 질문에 승리의 반을 더 얹어 주는 셈입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="e077f63a"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def win_rates(games):
+#     worth = {"a": 1, "tie": 1 / 2, "b": 0}
+#     one = [worth[first] for first, _ in games if first]
+#     both = [
+#         worth[first] if first == second else 1 / 2
+#         for first, second in games
+#         if first and second
+#     ]
+#     return tuple(sum(scores) / len(scores) if scores else None for scores in (one, both))
+# ```
+#
+# A mean over all verdicts makes 3/4 of a question with a and a tie: half a verdict's credit for something the judge could not tell.
+#
+# </details>

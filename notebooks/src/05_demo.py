@@ -232,3 +232,229 @@ if not KEEP_OPEN:
 #
 # There is something a demo cannot show. A few good replies are no proof of a good model, and we remember the good ones longer.
 # **How much better it became is for the numbers of 03 to say.** A demo lets you feel what kind of replies those numbers are made of, and no more.
+
+# %% [markdown] lang="ko"
+# ## 연습
+#
+# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 세 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+#
+# 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
+# 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
+
+# %% [markdown] lang="en" of="a4592752"
+# ## Exercises
+#
+# So that they do not interrupt whoever only reads, all exercises are here: three of them. The more stars, the harder; minutes are a guess.
+#
+# Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
+# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+
+# %% [markdown] lang="ko"
+# ### 연습 1. 온도가 있는 소프트맥스
+#
+# ★★ · 약 10분 · 2절
+#
+# 2절의 `draw`가 `torch.softmax`에 맡긴 일을 직접 합니다. 점수의 목록 `logits`와 온도를 받아 확률의 목록을 돌려주세요. 점수 $x_i$인 토큰의 확률은 다음과 같습니다.
+#
+# $$p_i = \frac{e^{x_i/T}}{\sum_j e^{x_j/T}}$$
+#
+# 온도 $T$가 0이면 나눌 수 없습니다. 그때는 점수가 가장 높은 토큰 하나가 1, 나머지는 0입니다. 가장 높은 것이 여럿이면 앞의 것입니다.
+# 점수가 1,000이어도 넘치지(overflow) 않아야 합니다. 모든 점수에서 같은 수를 빼도 확률은 그대로입니다.
+#
+# 보기: `softmax([2.0, 1.0], 0.5)`는 약 [0.881, 0.119]입니다.
+
+# %% [markdown] lang="en" of="b930ae3b"
+# ### Exercise 1. Softmax with a temperature
+#
+# ★★ · about 10 minutes · section 2
+#
+# Do yourself what `draw` of section 2 leaves to `torch.softmax`: take a list of scores, `logits`, and a temperature, and return the list of probabilities. A token with the score $x_i$ has
+#
+# $$p_i = \frac{e^{x_i/T}}{\sum_j e^{x_j/T}}$$
+#
+# At a temperature $T$ of 0 there is no dividing: the token with the highest score has 1 and all others 0; if there are several, it is the first of them.
+# Nothing may overflow, not even with a score of 1,000. Taking the same number off all scores leaves the probabilities as they are.
+#
+# Example: `softmax([2.0, 1.0], 0.5)` is about [0.881, 0.119].
+
+# %%
+def softmax(logits, temperature):
+    """The probability of each token; at temperature 0 the first of the likeliest has all of it."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("05.1", softmax)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# from math import exp
+#
+# def softmax(logits, temperature):
+#     highest = max(logits)
+#     if temperature == 0:
+#         return [float(i == logits.index(highest)) for i in range(len(logits))]
+#     weights = [exp((logit - highest) / temperature) for logit in logits]
+#     return [weight / sum(weights) for weight in weights]
+# ```
+#
+# 가장 높은 점수를 빼면 지수는 모두 0 이하가 됩니다. 가장 큰 항이 1이니 넘칠 일도, 0으로 나눌 일도 없습니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="8f84b84a"
+# <details><summary>Solution</summary>
+#
+# ```python
+# from math import exp
+#
+# def softmax(logits, temperature):
+#     highest = max(logits)
+#     if temperature == 0:
+#         return [float(i == logits.index(highest)) for i in range(len(logits))]
+#     weights = [exp((logit - highest) / temperature) for logit in logits]
+#     return [weight / sum(weights) for weight in weights]
+# ```
+#
+# With the highest score taken off, every exponent is 0 or less. The largest term is 1: nothing overflows, and nothing is divided by 0.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 2. 공손하게 거절하기
+#
+# ★ · 약 5분 · 3절
+#
+# 3절의 거절을 직접 씁니다. 지시문 `instruction`, 프롬프트의 토큰 수 `tokens`, 답변에 줄 토큰 수 `length`, 둘을 합한 한도 `window`를 받습니다.
+#
+# - 지시문이 `None`이거나 비었거나 공백뿐이면 `"지시문이 비어 있습니다."`
+# - 프롬프트와 답변이 함께 `window`를 **넘으면**, 얼마나 줄여야 하는지 `"52토큰만큼 줄여 주세요."`처럼 알립니다. 천 단위에는 쉼표를 넣습니다.
+# - 괜찮으면 `None`입니다.
+#
+# 둘 다 걸리면 빈 지시문을 먼저 알립니다.
+#
+# 보기: `refuse("요약해 주세요.", 500, 64, 512)`는 `'52토큰만큼 줄여 주세요.'`이고, `refuse("요약해 주세요.", 400, 64, 512)`는 `None`입니다.
+
+# %% [markdown] lang="en" of="e8bd1254"
+# ### Exercise 2. Refuse politely
+#
+# ★ · about 5 minutes · section 3
+#
+# Write the refusal of section 3 yourself. Take the `instruction`, the number of `tokens` in the prompt, the `length` granted to the reply, in tokens, and the `window` for both together.
+#
+# - If the instruction is `None`, empty, or nothing but space: `"지시문이 비어 있습니다."` ("The instruction is empty.")
+# - If prompt and reply together are **more than** `window`, say by how much to shorten it, as in `"52토큰만큼 줄여 주세요."` ("Please make it 52 tokens shorter."), with a comma at thousands.
+# - If all is well: `None`.
+#
+# Where both are wrong, the empty instruction is told first.
+#
+# Example: `refuse("요약해 주세요.", 500, 64, 512)` is `'52토큰만큼 줄여 주세요.'`, and `refuse("요약해 주세요.", 400, 64, 512)` is `None`.
+
+# %%
+def refuse(instruction, tokens, length, window):
+    """A sentence for a request that the model must not see; None for one that it may."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("05.2", refuse)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def refuse(instruction, tokens, length, window):
+#     if not (instruction or "").strip():
+#         return "지시문이 비어 있습니다."
+#     over = tokens + length - window
+#     return f"{over:,}토큰만큼 줄여 주세요." if over > 0 else None
+# ```
+#
+# "너무 깁니다"라고만 하면 얼마나 지워야 하는지 몰라 여러 번 다시 누르게 됩니다. 다음에 할 일을 알려 주는 것이 공손한 거절입니다.
+#
+# </details>
+
+# %% [markdown] lang="en" of="449b1af9"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def refuse(instruction, tokens, length, window):
+#     if not (instruction or "").strip():
+#         return "지시문이 비어 있습니다."
+#     over = tokens + length - window
+#     return f"{over:,}토큰만큼 줄여 주세요." if over > 0 else None
+# ```
+#
+# After a mere "too long" people try again and again, not knowing how much to delete. A polite refusal says what to do next.
+#
+# </details>
+
+# %% [markdown] lang="ko"
+# ### 연습 3. 대화를 한도에 맞추기
+#
+# ★★ · 약 10분 · 3절
+#
+# 데모를 여러 번 주고받는 대화로 바꾼다면, 길어진 대화를 한도에 맞추어 잘라야 합니다. `(역할, 토큰 번호)`의 목록 `turns`와 토큰 수의 한도 `room`을 받아, 모델에 보낼 **뒷부분**을 돌려주세요.
+#
+# - 가장 오래된 것부터 통째로 뺍니다. 가운데를 빼거나 차례 하나를 쪼개지 않습니다.
+# - 남은 부분은 `user`로 시작해야 합니다. 질문 없이 답부터 나오는 대화는 학습 때 본 적이 없습니다.
+# - 토큰의 합은 `room`을 넘지 않습니다. 그 안에서 가장 긴 것을 고릅니다. 남길 것이 없으면 `None`입니다.
+#
+# 보기: `last_turns([("user", [5, 6]), ("model", [7, 1]), ("user", [8])], 4)`는 `[('user', [8])]`입니다. `model`의 차례까지는 들어가지만, 답으로 시작할 수는 없습니다.
+
+# %% [markdown] lang="en" of="3c623f2a"
+# ### Exercise 3. Make a conversation fit
+#
+# ★★ · about 10 minutes · section 3
+#
+# To turn the demo into a conversation, one that has grown too long has to be cut. Take `turns`, a list of `(role, token ids)`, and `room`, the most tokens there may be, and return the **end** of it that is sent to the model.
+#
+# - The oldest turns go first, and as a whole: nothing is taken out of the middle, and no turn is split.
+# - What is left has to begin with `user`: in training the model never saw a conversation that begins with a reply.
+# - There are no more than `room` tokens in all. Of what qualifies, take the longest; if nothing does, return `None`.
+#
+# Example: `last_turns([("user", [5, 6]), ("model", [7, 1]), ("user", [8])], 4)` is `[('user', [8])]`: the turn of `model` would fit, but no conversation begins with a reply.
+
+# %%
+def last_turns(turns, room):
+    """The longest end of a conversation that fits and begins with the user; None if nothing fits."""
+    ...
+
+# %%
+from course_utils.practice import check
+
+check("05.3", last_turns)
+
+# %% [markdown] lang="ko"
+# <details><summary>풀이</summary>
+#
+# ```python
+# def last_turns(turns, room):
+#     for start, (role, _) in enumerate(turns):
+#         if role == "user" and sum(len(ids) for _, ids in turns[start:]) <= room:
+#             return turns[start:]
+#     return None
+# ```
+#
+# 앞에서부터 잘라 보며 처음으로 맞는 것이 가장 긴 것입니다. 마지막 질문조차 들어가지 않으면 몰래 자르지 말고, 앞의 연습처럼 알려 주세요.
+#
+# </details>
+
+# %% [markdown] lang="en" of="8875335d"
+# <details><summary>Solution</summary>
+#
+# ```python
+# def last_turns(turns, room):
+#     for start, (role, _) in enumerate(turns):
+#         if role == "user" and sum(len(ids) for _, ids in turns[start:]) <= room:
+#             return turns[start:]
+#     return None
+# ```
+#
+# Cutting further and further from the front, the first that fits is the longest. Where not even the last question fits, do not trim it in secret: say so, as in the exercise before.
+#
+# </details>

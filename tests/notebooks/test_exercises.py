@@ -1,5 +1,6 @@
 """Every exercise of every notebook: its solution passes, its stub waits, and mistakes are named."""
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import kernel
 import pytest
 
 from course_utils.exercises import EXERCISES
-from course_utils.practice import examine, show
+from course_utils.practice import examine, same, show
 
 FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 CHECK = re.compile(r'check\("(\d\d\.\d)", (\w+)\)\Z')
@@ -54,7 +55,7 @@ def run(code: str, name: str):
     return space[name]
 
 
-@pytest.mark.parametrize("notebook", ["01", "02", "04"])
+@pytest.mark.parametrize("notebook", ["01", "02", "03", "04", "05"])
 def test_a_notebook_has_three_to_five_exercises(notebook):
     assert 3 <= sum(number.startswith(notebook) for number in WRITTEN) <= 5
 
@@ -104,7 +105,10 @@ def test_the_results_that_a_task_shows_are_right(number, language):
     calls = re.findall(rf"`({exercise.name}\(.+?\))`", text)
     for call in calls:
         result = eval(call, {exercise.name: function})
-        for value in result.values() if isinstance(result, dict) else [result]:
+        parts = result.values() if isinstance(result, dict) else [result]
+        if isinstance(result, list | tuple) and any(isinstance(v, float) for v in result):
+            parts = result
+        for value in parts:
             written = [repr(value)]
             written += [f"{value:.3g}"] if isinstance(value, float) else []
             assert any(form in text for form in written), f"{call} is {result!r}"
@@ -250,6 +254,92 @@ def as_many_keys_as_heads(config, r):
     return config["num_hidden_layers"] * r * (4 * (hidden + query) + 3 * (hidden + inner))
 
 
+def positions_as_models(one, two):
+    verdicts = {"A": "a", "B": "b", "C": "tie"}
+    if one is None or two is None:
+        return None
+    return {"a": 1.0, "b": 0.0, "tie": 0.5}[verdicts[one]] if one == two else 0.5
+
+
+def mean_of_two_verdicts(one, two):
+    if one is None or two is None:
+        return None
+    return ({"A": 1, "B": 0, "C": 0.5}[one] + {"A": 0, "B": 1, "C": 0.5}[two]) / 2
+
+
+def invalid_is_a_tie(one, two):
+    return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((one, two), 0.5)
+
+
+def the_last_one(text, allowed):
+    found = re.findall(r"\[\[(.*?)\]\]", text.strip().split("\n")[-1])
+    return found[-1] if found and found[-1] in allowed else None
+
+
+def anywhere(text, allowed):
+    found = set(re.findall(r"\[\[(.*?)\]\]", text))
+    return found.pop() if len(found) == 1 and found <= set(allowed) else None
+
+
+def whatever_it_says(text, allowed):
+    last = re.findall(r"\[\[(.*?)\]\]", text.strip().split("\n")[-1])
+    return last[0] if last and len(set(re.findall(r"\[\[(.*?)\]\]", text))) == 1 else None
+
+
+def plain_agreement(a, b):
+    return sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def kappa_with(pairs, chance):
+    observed = sum(x == y for x, y in pairs) / len(pairs)
+    return (observed - chance) / (1 - chance) if chance < 1 else None
+
+
+def chance_is_even(a, b):
+    pairs = list(zip(a, b, strict=True))
+    return kappa_with(pairs, 1 / len({*a, *b}))
+
+
+def none_is_a_label(a, b):
+    pairs = list(zip(a, b, strict=True))
+    return kappa_with(pairs, sum(a.count(x) * b.count(x) for x in set(a)) / len(a) ** 2)
+
+
+def wald(k, n, z):
+    margin = z * (k / n * (1 - k / n) / n) ** 0.5
+    return k / n - margin, k / n + margin
+
+
+def no_questions(k, n, z):
+    middle, wide = 2 * k + z * z, z * (z * z + 4 * k * (n - k) / n) ** 0.5
+    return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
+
+
+def always_95(k, n, z):
+    return no_questions(k, n, 1.96) if n else None
+
+
+def rates(one, both):
+    worth = {"a": 1, "tie": 0.5, "b": 0}
+    scores = ([worth.get(verdict, 0.5) for verdict in verdicts] for verdicts in (one, both))
+    return tuple(sum(values) / len(values) if values else None for values in scores)
+
+
+def verdict_by_verdict(games):
+    whole = [game for game in games if None not in game]
+    return rates([one for one, _ in games if one], [v for game in whole for v in game])
+
+
+def only_whole_questions(games):
+    whole = [game for game in games if None not in game]
+    return rates([one for one, _ in whole], [x if x == y else "tie" for x, y in whole])
+
+
+def invalid_is_half(games):
+    both = [x if x == y else "tie" for x, y in games]
+    return rates([one for one, _ in games], both)
+
+
 def all_are_trained(parameters, trained):
     return 16 * parameters / 2**30
 
@@ -291,6 +381,67 @@ def parts_rounded_down(rows, gpus, rank):
     return rank * size, (rank + 1) * size if rank < gpus - 1 else rows
 
 
+def multiplies(logits, temperature):
+    weights = [math.exp(logit * temperature) for logit in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def as_in_the_formula(logits, temperature):
+    weights = [math.exp(logit / temperature) for logit in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def every_highest(logits, temperature):
+    if temperature == 0:
+        return [float(logit == max(logits)) for logit in logits]
+    return as_in_the_formula(logits, temperature)
+
+
+def overflows(logits, temperature):
+    if temperature == 0:
+        return [float(i == logits.index(max(logits))) for i in range(len(logits))]
+    return as_in_the_formula(logits, temperature)
+
+
+def forgets_the_reply(instruction, tokens, length, window):
+    if not (instruction or "").strip():
+        return "지시문이 비어 있습니다."
+    return f"{tokens - window:,}토큰만큼 줄여 주세요." if tokens > window else None
+
+
+def refuses_a_full_window(instruction, tokens, length, window):
+    over = tokens + length - window
+    return f"{over:,}토큰만큼 줄여 주세요." if over >= 0 else None
+
+
+def blank_is_not_empty(instruction, tokens, length, window):
+    over = tokens + length - window
+    if not instruction:
+        return "지시문이 비어 있습니다."
+    return f"{over:,}토큰만큼 줄여 주세요." if over > 0 else None
+
+
+def begins_with_a_reply(turns, room):
+    ends = (turns[i:] for i in range(len(turns)))
+    return next((end for end in ends if sum(len(ids) for _, ids in end) <= room), None)
+
+
+def leaves_a_hole(turns, room):
+    kept = []
+    for role, ids in reversed(turns):
+        if len(ids) <= room:
+            kept, room = [(role, ids), *kept], room - len(ids)
+    while kept and kept[0][0] != "user":
+        kept = kept[1:]
+    return kept or None
+
+
+def empty_instead_of_none(turns, room):
+    while turns and (turns[0][0] != "user" or sum(len(ids) for _, ids in turns) > room):
+        turns = turns[1:]
+    return turns
+
+
 MISTAKES = [
     ("01.1", blind_to_missing, "<noinput>"),
     ("01.1", any_number, "1. 입력: 자료를 모읍니다."),
@@ -312,6 +463,21 @@ MISTAKES = [
     ("02.4", mean_of_means, "[[4.0], [1.0, 1.0, 1.0]]"),
     ("02.4", nothing_is_zero, "[[], []]"),
     ("02.5", as_many_keys_as_heads, "'num_key_value_heads': 1"),
+    ("03.1", positions_as_models, "('A', 'B')"),
+    ("03.1", mean_of_two_verdicts, "('A', 'C')"),
+    ("03.1", invalid_is_a_tie, "('A', None)"),
+    ("03.2", the_last_one, "[[A]]도 [[B]]도 좋습니다."),
+    ("03.2", anywhere, "덧붙이면"),
+    ("03.2", whatever_it_says, "[[D]]"),
+    ("03.3", plain_agreement, "['a', 'a', 'b', 'b'], ['a', 'b', 'b', 'b']"),
+    ("03.3", chance_is_even, "'a', 'a', 'a', 'a', 'a', 'b']"),
+    ("03.3", none_is_a_label, "['a', None, 'b', 'b', None]"),
+    ("03.4", wald, "(5, 10, 1.96)"),
+    ("03.4", no_questions, "(0, 0, 1.96)"),
+    ("03.4", always_95, "(8, 10, 1.0)"),
+    ("03.5", verdict_by_verdict, "[('a', 'tie'), ('tie', 'a')]"),
+    ("03.5", only_whole_questions, "[('a', 'a'), ('b', None)]"),
+    ("03.5", invalid_is_half, "[('a', 'a'), ('b', None)]"),
     ("04.1", all_are_trained, "2506172416, "),
     ("04.2", the_share_of_one_gpu, "(22, True)"),
     ("04.2", without_the_card, "(15, False)"),
@@ -319,6 +485,16 @@ MISTAKES = [
     ("04.3", halves_to_nothing, "(10.0, 2.0, 12, 2, 13)"),
     ("04.4", rounds_down, "(128, 64, 4)"),
     ("04.5", parts_rounded_down, "(7, 3, 0)"),
+    ("05.1", multiplies, "([2.0, 1.0], 0.5)"),
+    ("05.1", as_in_the_formula, "([1.0, 3.0, 2.0], 0.0)"),
+    ("05.1", every_highest, "([1.0, 3.0, 3.0], 0.0)"),
+    ("05.1", overflows, "([1000.0, 999.0], 1.0)"),
+    ("05.2", forgets_the_reply, "500, 64, 512"),
+    ("05.2", refuses_a_full_window, "448, 64, 512"),
+    ("05.2", blank_is_not_empty, "' \\n'"),
+    ("05.3", begins_with_a_reply, "('user', [8])], 4)"),
+    ("05.3", leaves_a_hole, "[3, 4, 5, 6]"),
+    ("05.3", empty_instead_of_none, "('user', [8])], 0)"),
 ]
 
 
@@ -344,6 +520,17 @@ def test_the_reference_of_own_rows_is_how_torch_cuts():
         parts = torch.arange(rows).chunk(gpus)
         mine = parts[rank].tolist() if rank < len(parts) else []
         assert list(range(*case.expected)) == mine, show(case.args)
+
+
+def test_the_reference_of_softmax_is_torchs():
+    torch = pytest.importorskip("torch")
+    for case in EXERCISES["05.1"]():
+        logits, temperature = case.args
+        if temperature:
+            scores = torch.tensor(logits, dtype=torch.float64) / temperature
+            assert same(scores.softmax(-1).tolist(), case.expected), show(case.args)
+        else:
+            assert case.expected[torch.tensor(logits).argmax()] == sum(case.expected) == 1
 
 
 def test_a_bound_never_rules_out_what_the_score_would_drop():

@@ -12,7 +12,13 @@ import kernel
 import pytest
 
 # How many cells of section 1 have to be run first; None is all of them.
-NOTEBOOKS = {"01_preprocess": None, "02_train": None, "04_scale_up": 1}
+NOTEBOOKS = {
+    "01_preprocess": None,
+    "02_train": None,
+    "03_evaluate": None,
+    "04_scale_up": 1,
+    "05_demo": None,
+}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
 SCOPES = (*COMPREHENSIONS, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 KNOWN = {*dir(builtins), "__name__", "get_ipython", "display"}
