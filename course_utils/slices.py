@@ -6,7 +6,8 @@
 A journal only grows, so a seal adds one slice with the lines since the last. A slice is believed
 when its bytes have the checksum in its name: it needs no manifest, and one that is broken takes
 nothing from the others, for every line of a journal stands alone. Put together in order they are
-the journal again.
+the journal again. As of parts there are two, each slice has a copy in `copy/` beside it: what is in
+it was paid for.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from course_utils.parts import (
     write,
 )
 
-FOLDER = "journals"
+FOLDER, COPY = "journals", "copy"
 
 _JOURNAL = re.compile(r"(?:.*/)?[^/]*(?:journal|batch)[^/]*\.jsonl")
 _NAME = re.compile(r"(\d{4,})-(\d+)-([0-9a-f]{64})")
@@ -51,21 +52,26 @@ class Slice:
         return cls(int(match[1]), int(match[2]), match[3], path) if match else None
 
     def read(self) -> bytes | None:
-        """Its content, or None unless it is what the name says."""
-        try:
-            if self.path.is_symlink() or self.path.stat().st_size != self.bytes:
-                return None
-            data = self.path.read_bytes()
-        except OSError:
-            return None
-        return data if hashlib.sha256(data).hexdigest() == self.sha256 else None
+        """Its content, from whichever copy is what the name says; None if neither is."""
+        for path in self._both():
+            try:
+                if not path.is_symlink() and path.stat().st_size == self.bytes:
+                    data = path.read_bytes()
+                    if _sha256(data) == self.sha256:
+                        return data
+            except OSError:
+                continue
+        return None
 
     def looks_whole(self) -> bool:
-        """Whether it is there with its size; reads nothing."""
+        """Whether both copies are there with their size; reads nothing."""
         try:
-            return self.path.stat().st_size == self.bytes
+            return all(path.stat().st_size == self.bytes for path in self._both())
         except OSError:
             return False
+
+    def _both(self) -> tuple[Path, Path]:
+        return self.path, self.path.parent / COPY / self.path.name
 
 
 def is_journal(name: str) -> bool:
@@ -76,19 +82,19 @@ def is_journal(name: str) -> bool:
 def journals(home: Path) -> Iterator[str]:
     """The names of the journals that have slices in a step's folder."""
     top = home / FOLDER
-    for folder, _, names in os.walk(top):
+    for folder, _, _ in os.walk(top):
         name = Path(folder).relative_to(top).as_posix()
-        if is_journal(name) and is_safe(name) and any(map(_NAME.fullmatch, names)):
+        if is_journal(name) and is_safe(name) and slices(home, name):
             yield name
 
 
 def slices(home: Path, name: str) -> list[Slice]:
     """The slices of a journal, in order; not one is read."""
-    try:
-        found = map(Slice.of, (home / FOLDER / name).iterdir())
-        return sorted(filter(None, found))
-    except FileNotFoundError:
-        return []
+    folder, names = home / FOLDER / name, set()
+    for place in (folder, folder / COPY):
+        with contextlib.suppress(FileNotFoundError):
+            names |= {path.name for path in place.iterdir()}
+    return sorted(filter(None, (Slice.of(folder / name) for name in names)))
 
 
 def add(journal: Path, home: Path, name: str) -> list[str]:
@@ -156,17 +162,18 @@ def remove(home: Path, name: str, names: set[str]) -> None:
     """Remove slices that nothing needs any more."""
     for slice_name in names:
         if _NAME.fullmatch(slice_name) and is_safe(name):
-            with contextlib.suppress(OSError):
-                (home / FOLDER / name / slice_name).unlink()
+            for folder in (home / FOLDER / name, home / FOLDER / name / COPY):
+                with contextlib.suppress(OSError):
+                    (folder / slice_name).unlink()
 
 
 def _write(home: Path, name: str, slice_name: str, data: bytes) -> None:
-    folder = home / FOLDER / name
-    private_folder(folder)
-    with temporary_folder(home) as temporary:
-        write(temporary / slice_name, data)
-        os.replace(temporary / slice_name, folder / slice_name)
-    sync_folder(folder)
+    for folder in (home / FOLDER / name, home / FOLDER / name / COPY):
+        private_folder(folder)
+        with temporary_folder(home) as temporary:
+            write(temporary / slice_name, data)
+            os.replace(temporary / slice_name, folder / slice_name)
+        sync_folder(folder)
 
 
 def _sha256(data: bytes) -> str:

@@ -506,8 +506,13 @@ def test_a_broken_slice_takes_nothing_from_the_others(drive, capsys):
     for upto in (2, 4, 6):
         journal.write_bytes(lines(*range(upto)))
         drive.seal_journals("train")
-    middle = drive.root / "run/train/journals/journal.jsonl" / pieces(drive)[1]
-    _zeros(middle)
+    folder, name = drive.root / "run/train/journals/journal.jsonl", pieces(drive)[1]
+    for piece in pieces(drive):
+        (folder / piece).unlink()
+    shutil.rmtree(drive.local_root)
+    assert drive.check() == []  # the copies are whole
+    assert (drive.restore("train") / "journal.jsonl").read_bytes() == lines(*range(6))
+    _cut(folder / "copy" / name)
     assert drive.check() == ["train/journal.jsonl lacks slice 2: it is not what was written; "
                              "Drive may still deliver it."]  # fmt: skip
     shutil.rmtree(drive.local_root)
