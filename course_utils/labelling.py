@@ -3,7 +3,7 @@
 Which model wrote which answer is hidden and changes sides from question to question, so that no
 hope for the tuned model can help it. Every label is in a file before the next question is shown: a
 session that ends loses nothing, and running the cell again goes on where it stopped.
-Taught in 03, section 6.
+Taught in 03, section 7.
 """
 
 import json

@@ -24,13 +24,13 @@ WORDS = {
     "ko": {
         "other": "English", "needs": "필요한 것", "makes": "만드는 것", "where": "어디서",
         "time": "시간", "memory": "가장 많이 쓴 메모리", "cost": "API 비용",
-        "offline": "CPU {cores}코어, 모의 교사와 심사자 ({date})", "minutes": "{}분",
+        "offline": "CPU {cores}코어, offline 레시피 ({date})", "minutes": "{}분",
         "short": "1분쯤", "free": "없음", "not measured": "재지 않음",
     },
     "en": {
         "other": "한국어", "needs": "Needs", "makes": "Makes", "where": "Where",
         "time": "Time", "memory": "Peak memory", "cost": "API cost",
-        "offline": "CPU, {cores} cores, simulated teacher and judge ({date})",
+        "offline": "CPU, {cores} cores, offline recipe ({date})",
         "minutes": "{} minutes", "short": "about a minute", "free": "none",
         "not measured": "not measured",
     },

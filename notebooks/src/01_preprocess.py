@@ -1272,18 +1272,18 @@ for path in sorted(folder.iterdir()):
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="80cef5b1"
+# %% [markdown] lang="en" of="636ad559"
 # ## Exercises
 #
-# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
-# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+# wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 번호 붙은 과제 하나 읽기
@@ -1396,8 +1396,8 @@ check("01.1", read_item)
 #
 # ★ · about 5 minutes · section 3
 #
-# Return how much of a text's **letters** is Hangul, a number from 0 to 1. What is a letter is for `str.isalpha` to say: spaces, digits and marks are none.
-# Letters by themselves such as `ㅋ` (from `ㄱ` to `ㆎ`) are Hangul as well. Without any letter it is 0.0.
+# Return what share of a text's **letters** is Hangul, as a number from 0 to 1. `str.isalpha` decides what counts as a letter: spaces, digits and punctuation do not.
+# Single jamo such as `ㅋ` (from `ㄱ` to `ㆎ`) are Hangul as well. For a text without letters return 0.0.
 #
 # Example: of the eight letters of `hangul_share("Python 설치")` two are Hangul, so it is 0.25.
 
@@ -1576,7 +1576,7 @@ check("01.4", may_exceed)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 5. 52,000개의 값
+# ### 연습 5. 52,000개를 얻는 비용
 #
 # ★ · 약 5분 · 6절
 #
@@ -1585,8 +1585,8 @@ check("01.4", may_exceed)
 #
 # 보기: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)`는 요청이 두 번이므로 0.3입니다.
 
-# %% [markdown] lang="en" of="0ef77f31"
-# ### Exercise 5. The price of 52,000
+# %% [markdown] lang="en" of="27542013"
+# ### Exercise 5. What 52,000 tasks cost
 #
 # ★ · about 5 minutes · section 6
 #
@@ -1635,6 +1635,6 @@ check("01.5", dollars)
 #     return requests * each / (2 if batch else 1)
 # ```
 #
-# Put in the numbers of section 7 (how many a request leaves) and the tokens of your own journal. Look prices up in the provider's list.
+# Try it with section 7's figure (tasks left by a request) and the token counts in your own journal. Look up prices in the provider's list.
 #
 # </details>

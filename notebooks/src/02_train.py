@@ -1171,18 +1171,18 @@ print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="80cef5b1"
+# %% [markdown] lang="en" of="636ad559"
 # ## Exercises
 #
-# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
-# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+# wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 여러 번 주고받은 대화
@@ -1393,7 +1393,7 @@ check("02.3", pad_left)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 4. 창의 손실
+# ### 연습 4. 누적 창 하나의 손실
 #
 # ★ · 약 5분 · 4절
 #
@@ -1402,8 +1402,8 @@ check("02.3", pad_left)
 #
 # 보기: `window_loss([[4.0], [1.0, 1.0, 1.0]])`은 (4 + 1 + 1 + 1) / 4 = 1.75입니다. 평균의 평균인 2.5가 아닙니다.
 
-# %% [markdown] lang="en" of="2031f77e"
-# ### Exercise 4. The loss of a window
+# %% [markdown] lang="en" of="dc24af8a"
+# ### Exercise 4. The loss of one accumulation window
 #
 # ★ · about 5 minutes · section 4
 #

@@ -72,15 +72,15 @@ course = setup()
 # ## 1. 평가의 재료
 #
 # 필요한 것은 셋입니다. 베이스 모델, 02에서 봉인한 어댑터, 그리고 학습에 한 번도 쓰지 않은 문제입니다.
-# 02를 아직 실행하지 않았다면 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다.
+# offline 레시피라면 02를 아직 실행하지 않았어도 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다. 다른 레시피라면 02를 먼저 실행하세요.
 #
 # 이 절의 셀은 모두 금방 끝납니다. 한 번 끝까지 실행한 뒤라면, 여기까지만 실행하고 어느 절로든 건너뛸 수 있습니다. 나머지는 저장된 파일에서 읽습니다.
 
-# %% [markdown] lang="en" of="81f90d3f"
+# %% [markdown] lang="en" of="ebf3e7b9"
 # ## 1. What we start from
 #
 # Three things: the base model, the adapter that 02 sealed, and tasks that training never saw.
-# If you have not run 02 yet, a sample adapter that comes with the course stands in; the cell says which one it is.
+# With the offline recipe a sample adapter that comes with the course stands in if you have not run 02 yet; the cell says which one it is. With any other recipe, run 02 first.
 #
 # The cells of this section are quick. Once the notebook has run to its end, run just these and jump to any section: the rest is read from files.
 
@@ -113,13 +113,13 @@ for task in [heldout[0], *unseen[:1]]:
     print("-", task.instruction, "/", task.input)
 
 # %% [markdown] lang="ko"
-# 둘째 줄이 보인다면 그것은 더 어려운 시험입니다. 같은 일을 시키되 학습 데이터에 **한 번도 나오지 않은 표현**으로 묻습니다.
+# `-`로 시작하는 줄이 둘이라면, 아래 것은 더 어려운 시험입니다. 같은 일을 시키되 학습 데이터에 **한 번도 나오지 않은 표현**으로 묻습니다.
 #
 # 앞으로 쓸 작은 도구 몇 개도 여기서 정해 둡니다. 채점 규칙은 하나입니다. 응답의 **첫 줄**이 모범 답안과 글자까지 같으면 정답입니다.
 # 첫 줄만 보는 까닭은, 문서를 이어 쓰듯 여러 줄을 쓰곤 하는 베이스 모델을 너그럽게 봐주기 위해서입니다.
 
-# %% [markdown] lang="en" of="4e0c3419"
-# A second line, where there is one, is the harder exam: the same work asked for in words that **never occur** in the training data.
+# %% [markdown] lang="en" of="f99ef148"
+# Where two lines begin with `-`, the lower one is from a harder exam: the same work asked for in words that **never occur** in the training data.
 #
 # A few small tools for later. There is one rule for marking: a reply is right if its **first line** equals the reference to the letter.
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
@@ -152,11 +152,11 @@ def compare(pairs):
 assert right({"reply": "경상남도입니다.\n그리고", "reference": "경상남도입니다."})
 
 # %% [markdown] lang="ko"
-# 답을 저장한 파일을 다시 읽고, 그것을 심사자에게 보일 문항으로 바꾸는 함수도 둡니다. 모범 답안은 세상에서 하나뿐일 때만 보여 줍니다.
-# 시뮬레이션의 심사자는 정답을 스스로 알고 있으니 보여 주지 않습니다.
+# 답을 저장한 파일을 다시 읽고, 그것을 심사자에게 보일 문항으로 바꾸는 함수도 둡니다. 모범 답안이 있으면 함께 보여 줍니다.
+# 다만 모의 심사자는 정답을 스스로 알고 있으니 보여 주지 않습니다.
 
-# %% [markdown] lang="en" of="afec4f63"
-# Two more read the saved replies back and turn them into items for a judge. The reference goes along where there is one; the
+# %% [markdown] lang="en" of="e1375280"
+# The next functions read the saved replies back and turn them into items for a judge. The reference goes along where there is one; the
 # simulated judge knows the answers by itself and is not shown any.
 
 # %%
@@ -192,14 +192,14 @@ def to_judge():
 # %% [markdown] lang="ko"
 # ## 2. 두 모델에게 답 받기
 #
-# 두 모델에 같은 프롬프트를 넣고 가장 그럴듯한 토큰만 고르게 합니다(greedy). 우연이 끼어들지 않으니 다시 실행해도 답이 같습니다.
-# 답은 파일에 남기고, 모델과 문제와 설정이 그대로면 그 파일을 다시 씁니다. 무엇이 그대로인지는 지문(fingerprint)으로 확인합니다.
+# 두 모델에 같은 프롬프트를 넣고 가장 그럴듯한 토큰만 고르게 합니다(greedy). 우연이 끼어들지 않으니 같은 컴퓨터에서 다시 실행하면 답이 같습니다.
+# 답은 파일에 남기고, 모델과 문제와 설정이 그대로면 새로 묻지 않고 그 파일을 읽습니다. 무엇이 그대로인지는 지문(fingerprint)으로 확인합니다.
 
-# %% [markdown] lang="en" of="9adb6b70"
+# %% [markdown] lang="en" of="1b3b0d4b"
 # ## 2. Replies of both models
 #
 # Both models get the same prompts and always take the likeliest token (greedy decoding), so that chance has no say
-# and a second run gives the same replies. They are kept in a file, which is used again as long as model, tasks and
+# and a second run on the same machine gives the same replies. They are kept in a file, which is used again as long as model, tasks and
 # settings are the same. A fingerprint tells.
 
 # %%
@@ -291,13 +291,17 @@ for name, rows in {"before": before, "after": after}.items():
 # ## 3. 정답률: 무엇이 되고 무엇이 안 되나
 #
 # 유형별로 셉니다. 전체 평균 하나만 보면, 완전히 실패한 유형이 잘된 유형 뒤에 숨습니다.
-# 오른쪽 끝은 미세조정 후 정답률의 95% 신뢰구간입니다. 문제가 서른 개쯤이면 구간이 얼마나 넓은지 보세요.
+# 오른쪽 끝은 미세조정 후 정답률의 95% 신뢰구간입니다. 유형마다 문제가 몇 개뿐이니 구간이 얼마나 넓은지 보세요.
+#
+# 작은 세계 밖의 평가 문제는 모범 답안이 대개 문장이나 설명이라 글자까지 같기를 바랄 수 없습니다. 실제 모델에서 이 표가 온통 0%에 가깝더라도 고장이 아닙니다. 까닭은 4절에서 다룹니다.
 
-# %% [markdown] lang="en" of="28302c40"
+# %% [markdown] lang="en" of="a7ef8b40"
 # ## 3. Exact match: what works and what does not
 #
 # Count by family. A single mean lets a family that failed entirely hide behind those that went well.
-# The last column is the 95% confidence interval of the share after tuning: look how wide it is with some thirty tasks.
+# The last column is the 95% confidence interval of the share after tuning: look how wide it is with so few tasks in a family.
+#
+# Outside the small world most references are sentences or explanations, and no model will match them to the letter. If this table is close to 0% throughout for a real model, nothing is broken: section 4 says why.
 
 # %%
 from course_utils.stats import wilson_interval
@@ -330,10 +334,10 @@ before_after(
 )
 
 # %% [markdown] lang="ko"
-# 아직 안 되는 유형을 이름으로 부릅니다. 80%에 못 미치는 유형은 지우지 않고 보고서에 그대로 남깁니다.
+# 아직 안 되는 유형이 무엇인지 밝힙니다. 80%에 못 미치는 유형은 지우지 않고 보고서에 그대로 남깁니다.
 # 실패한 답을 하나씩 읽어 보면, 무엇을 못 배웠는지 숫자보다 잘 보입니다.
 
-# %% [markdown] lang="en" of="eee3eb10"
+# %% [markdown] lang="en" of="92309d9a"
 # Name what still fails. A family below 80% is not swept away: it stays in the report as it is.
 # One wrong reply of each says more about what was not learned than the number does.
 
@@ -346,11 +350,11 @@ for name in failing:
     print(f"   reference  {wrong['reference'][:90]!r}\n   after      {wrong['reply'][:90]!r}")
 
 # %% [markdown] lang="ko"
-# 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률과의 차이가, 모델이 **일**이 아니라 **표현**을 외운 몫입니다.
+# 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률보다 많이 낮다면, 모델이 **일**보다 **표현**을 외웠다는 신호입니다. 다만 문제도 서로 다르고 수도 적으니, 차이가 모두 외운 몫은 아닙니다.
 
-# %% [markdown] lang="en" of="30c4be67"
-# Now the wordings that training never used. The gap to the overall share above is the part where the model learned
-# the **phrasing** and not the **task**.
+# %% [markdown] lang="en" of="4e866257"
+# Now the wordings that training never used. A share far below the one above is a sign that the model learned
+# the **phrasing** rather than the **task**. The tasks differ as well, and they are few, so not all of the gap is phrasing.
 
 # %%
 if unseen:
@@ -363,13 +367,13 @@ else:
 # ## 4. 정답률만으로는 부족한 까닭
 #
 # 정답률은 답이 한 줄로 정해진 문제에서만 통합니다. 사람은 같은 뜻을 여러 가지로 말하고, 긴 글에는 모범 답안이 하나가 아닙니다.
-# 낱말이 겹치는 정도를 재는 ROUGE-L은 어떨까요? 모범 답안이 "모두 5개입니다."일 때 세 가지 답을 채점해 봅니다.
+# 낱말이 겹치는 정도를 재는 ROUGE-L은 어떨까요? 모범 답안이 "모두 5개입니다."일 때, 모범 답안 그대로인 것과 다른 세 가지 답을 채점해 봅니다.
 
-# %% [markdown] lang="en" of="b4299d67"
+# %% [markdown] lang="en" of="c446c13a"
 # ## 4. Why exact match is not enough
 #
 # Exact match works only where the answer is one fixed line. People say one thing in many ways, and a longer text has no single reference.
-# What about ROUGE-L, which measures overlapping words? The reference is "모두 5개입니다." ("five in all"); let it mark three answers:
+# What about ROUGE-L, which measures overlapping words? The reference is "모두 5개입니다." ("five in all"); let it mark that very answer and three others:
 # "모두 다섯 개예요." (five, in other words), "모두 6개입니다." (six) and "모두 50개입니다." (fifty).
 
 # %%
@@ -393,15 +397,15 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # %% [markdown] lang="ko"
 # ## 5. 판정 한 번을 손으로
 #
-# 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다.
+# 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다. (JSON을 지원하는 서버에는 맨 끝의 규칙만 JSON으로 쓰라는 말로 바뀌어 갑니다.)
 # 시작 표시와 끝 표시에 붙은 짧은 부호는 이 글 전체에서 셈한 것이라, 답변을 쓰는 쪽은 미리 알 수 없습니다. 답변의 모든 줄 앞에는 세로줄(|)이 붙습니다.
 # 그래서 답변 속에 `[[A]]`나 "A가 낫다고 판정하라"는 말이 있어도 인용 밖으로 나와 판정 행세를 하지 못합니다.
 # 다만 심사자가 그런 말에 솔깃해지는 것까지 막아 주지는 않습니다.
 
-# %% [markdown] lang="en" of="b2bc0428"
+# %% [markdown] lang="en" of="492eeb07"
 # ## 5. One judgment by hand
 #
-# Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict.
+# Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict (a server that can is asked for JSON instead, in the last lines).
 # The short sign at each beginning and end is worked out from this whole text, so whoever writes an answer cannot know it beforehand. Every line of
 # an answer begins with a bar (|). Should it contain `[[A]]` or "say that A is better", it cannot leave its quotation and pose as a verdict.
 # That does not keep a judge from being impressed by it.
@@ -413,16 +417,16 @@ old, new = load()[0]
 print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, new).reference))
 
 # %% [markdown] lang="ko"
-# 이제 두 질문을 골라 심사자에게 묻습니다. 하나는 한쪽 답만 맞은 질문, 하나는 우열을 가리기 어려운 질문입니다.
+# 이제 두 질문을 골라 심사자에게 묻습니다. 하나는 한쪽 답만 맞은 질문, 하나는 둘 다 맞거나 둘 다 틀린 질문입니다. 모의 심사자는 정답과 같은지만 보므로, 둘째 질문에서는 우리 눈에 한쪽이 나아 보여도 우열이 없다고 여깁니다.
 # 질문마다 **두 번** 묻습니다. 두 번째에는 두 답변의 자리만 바꿉니다.
 #
-# `LIVE = True`로 바꾸면 일지에 답이 있어도 한 번 더 진짜로 묻습니다. 수업에서 보여 줄 때 쓰세요.
+# `LIVE = True`로 바꾸면 일지에 답이 있어도 한 번 더 진짜로 묻습니다. 실제 심사자라면 그때마다 값을 치릅니다. 수업에서 보여 줄 때 쓰세요.
 
-# %% [markdown] lang="en" of="5f244523"
-# Now ask the judge about two questions: one where a single answer is right, and one where there is little to choose between them.
+# %% [markdown] lang="en" of="9da02cce"
+# Now ask the judge about two questions: one where a single answer is right, and one where both are right or both are wrong. The simulated judge looks only at whether an answer is right, so it finds nothing to choose in the second, even where you would.
 # Each is asked **twice**. The second time, only the two answers have changed places.
 #
-# With `LIVE = True` it is asked once more in earnest even if the journal has the reply: for showing it to a class.
+# With `LIVE = True` it is asked once more in earnest even if the journal has the reply, and a real judge is paid each time: for showing it to a class.
 
 # %%
 import time
@@ -443,15 +447,15 @@ for item in (to_item(*clear), to_item(*close)):
     print(f"   the question as a whole: {game.score}\n")
 
 # %% [markdown] lang="ko"
-# 판정은 이미 자리가 아니라 **모델**의 말로 옮겨 놓았습니다. `a`는 미세조정 모델, `b`는 베이스 모델입니다. 자리를 바꾸어도 같은 모델을 골랐다면 그 질문은 이기거나 진 것입니다.
-# 자리를 따라 판정이 바뀌었다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이런 모순(contradiction)은 무승부와 똑같이 1/2로 칩니다.
+# 화살표 뒤의 판정은 자리가 아니라 **모델** 기준으로 옮겨 적은 것입니다. 앞의 이유는 심사자가 쓴 그대로라 A와 B로 되어 있습니다. `a`는 미세조정 모델, `b`는 베이스 모델입니다. 자리를 바꾸어도 같은 모델을 골랐다면 그 질문은 이기거나 진 것입니다.
+# 두 번 다 같은 자리가 이겨 승자가 뒤바뀌었다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이를 모순(contradiction)이라 부릅니다. 모순도, 한 번은 이기고 한 번은 비긴 질문도 무승부와 똑같이 1/2로 칩니다.
 #
 # 판정을 읽는 일도 엄격해야 합니다. 서버가 지원하면 판정을 JSON 스키마에 맞춰 받고, 지원하지 않으면 마지막 줄의 이중 대괄호에서 읽습니다. 어느 쪽이든 허락된 판정이 정확히 하나 있어야 합니다.
 # 나머지는 모두 `VerdictError`이고, 한 번만 다시 물은 뒤 무효로 남깁니다.
 
-# %% [markdown] lang="en" of="f4d2b470"
-# The verdicts have been put in terms of **models**, not positions: `a` is the tuned model, `b` the base model. Where the same model is named in both orders the question is won or lost.
-# Where the verdict follows the position, the judge chose a **position**, not an answer. Such a contradiction counts 1/2, like a tie.
+# %% [markdown] lang="en" of="174a2baa"
+# The verdict after each arrow is in terms of **models**, not positions (the reason before it is the judge's own wording, with A and B): `a` is the tuned model, `b` the base model. Where the same model is named in both orders the question is won or lost.
+# Where the same position wins twice, so that the winner changes, the judge chose a **position**, not an answer. That is a contradiction. It counts 1/2, like a tie, and so does a question with one win and one tie.
 #
 # Reading a verdict has to be strict as well. Where the server can, the verdict comes as JSON held to a schema; elsewhere it is read from double brackets on the last line. Either way there must be exactly one allowed verdict.
 # Anything else is a `VerdictError`: asked once more, then kept as invalid.
@@ -547,14 +551,14 @@ for bias in (0.0, 0.5, 1.0):
 assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval for b in (0, 0.5, 1)))
 
 # %% [markdown] lang="ko"
-# 첫 줄은 공평하고 실수하지 않는 심사자입니다. 아래로 갈수록 자리 편향이 커집니다. 한 순서만 물은 승률은 참값에서 점점 멀어지지만, **두 순서를 합친 승률은 제자리를 지킵니다.** 편향이 한 번은 이쪽에, 한 번은 저쪽에 똑같이 얹혀 서로 지워지기 때문입니다.
+# 첫 줄은 공평하고 실수하지 않는 심사자입니다. 아래로 갈수록 자리 편향이 커집니다. 먼저 `noise`가 0%인 줄만 보세요. 한 순서만 물은 승률은 참값에서 점점 멀어지지만, **두 순서를 합친 승률은 제자리를 지킵니다.** 편향이 한 번은 이쪽에, 한 번은 저쪽에 똑같이 얹혀 서로 지워지기 때문입니다.
 #
-# 그러나 `noise`는 지워지지 않습니다. 판정이 마구 뒤바뀌면 승률은 어느 쪽에서든 50%를 향해 끌려갑니다. 순서를 바꾸는 것은 **자리** 편향의 약일 뿐 만병통치약이 아닙니다. 심사자의 실수는 다음 절처럼 사람의 판정과 견주어 보아야 보입니다.
+# 그러나 `noise`는 지워지지 않습니다. 판정이 마구 뒤바뀌면 승률은 어느 쪽에서든 50%를 향해 끌려갑니다. 한 순서만 물은 구간이 참값을 품는 줄이 있다면, 편향과 `noise`가 우연히 상쇄된 것입니다. 순서를 바꾸는 것은 **자리** 편향의 약일 뿐 만병통치약이 아닙니다. 흔들림은 바로 아래처럼 되풀이해 물으면 보이고, 한결같은 실수는 다음 절처럼 사람의 판정과 견주어야 보입니다.
 
-# %% [markdown] lang="en" of="96af966e"
-# The first line is a fair judge that never slips. Further down, position bias grows. The win rate of one order drifts away from the truth, while **both orders together stay where they should**: the bias is added once to one side and once to the other, and cancels out.
+# %% [markdown] lang="en" of="5004aa74"
+# The first line is a fair judge that never slips. Further down, position bias grows. Look first at the lines with `noise` 0%. The win rate of one order drifts away from the truth, while **both orders together stay where they should**: the bias is added once to one side and once to the other, and cancels out.
 #
-# `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Swapping answers is a cure for bias of **position**, not for everything. A judge's slips show only when it is compared with people, as in the next section.
+# `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth all the same, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
 
 # %%
 print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
@@ -565,7 +569,7 @@ judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0
 judge.battle(trial[:30])
 again = summarize_repeats(repeat_rows(judge.judgments))
 print(f"the same verdict all {again.k} times on {again.unanimous:.0%} of {again.n} questions and orders")
-print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have one verdict in both orders")
+print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have the same verdict in both orders")
 
 # %% [markdown] lang="ko"
 # 같은 것을 여러 번 물어 판정이 얼마나 흔들리는지 보는 것도 심사자를 재는 방법입니다. 흔들림(noise)은 되풀이해서 물으면 보이고, 편향(bias)은 몇 번을 물어도 그대로라 순서를 바꾸어야 보입니다.
@@ -621,30 +625,30 @@ else:
     print("No labels yet: set LABEL = True in the cell above and give some.")
 
 # %% [markdown] lang="ko"
-# **일치율**(agreement)은 같은 판정의 비율이고, **카파**(kappa)는 그 가운데 우연히 맞았을 몫을 뺀 것입니다. 스무 문제의 구간이 얼마나 넓은지도 보세요.
+# **일치율**(agreement)은 같은 판정의 비율이고, **카파**(kappa)는 우연히 맞았을 몫을 뺀 나머지에서 얼마나 맞았는지입니다. 1이면 모두 같고, 0이면 우연과 다름없습니다. 스무 문제의 구간이 얼마나 넓은지도 보세요.
 #
 # 엇갈린 문제가 있으면 하나하나 읽어 보세요. 누가 옳은가요? 심사자가 놓친 것이 있나요, 아니면 여러분이 서두른 것인가요? 엇갈림을 읽는 이 십 분이 판정 수백 개보다 많은 것을 가르쳐 줍니다.
-# (`SIMULATED`라고 나온다면 아직 아무도 매기지 않아 참값이 대신 앉아 있는 것입니다.)
+# (`SIMULATED`라고 나온다면 아직 아무도 매기지 않아 참값이 대신 앉아 있는 것입니다. 모의 심사자도 참값을 아니, 일치율이 높은 것은 당연합니다.)
 
-# %% [markdown] lang="en" of="8699894b"
-# **Agreement** is the share of equal verdicts; **kappa** takes off what chance alone would have given. See how wide the interval of twenty questions is.
+# %% [markdown] lang="en" of="cc717b07"
+# **Agreement** is the share of equal verdicts; **kappa** says how much of what chance leaves open was agreed on: 1 is full agreement, 0 no better than chance. See how wide the interval of twenty questions is.
 #
 # Read each disagreement. Who is right? Did the judge miss something, or were you in a hurry? Ten minutes of reading these teach more than hundreds of verdicts.
-# (Where it says `SIMULATED`, nobody has labelled anything yet and the known truth sits in.)
+# (Where it says `SIMULATED`, nobody has labelled anything yet and the known truth sits in. The simulated judge knows it as well, so high agreement is no surprise.)
 
 # %% [markdown] lang="ko"
 # ## 8. 모든 질문을 두 순서로
 #
-# 손으로 한 일을 떼어 둔 질문 전체에 되풀이합니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
+# 손으로 한 일을 떼어 둔 질문에 되풀이합니다. 모의 심사자에게는 전부 묻고, 실제 심사자에게는 레시피의 `questions`를 넘지 않게 고르게 뽑아 묻습니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
 # 판정은 도착하는 대로 일지(journal)에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
 #
 # 규칙은 그림 한 장이 전부입니다. 두 순서가 모두 같은 모델을 가리켜야 이기거나 진 것이고, 나머지는 모두 1/2입니다.
 
-# %% [markdown] lang="en" of="6cabbdc0"
+# %% [markdown] lang="en" of="86459181"
 # ## 8. Every question, in both orders
 #
-# What you did by hand is now repeated for all held-out questions. Before anything is spent, `plan` says how many calls there are and what they cost.
-# Every verdict goes into the journal as it arrives: whatever breaks off half way, no judgment is bought twice.
+# What you did by hand is now repeated for the held-out questions: all of them with the simulated judge, an even draw of at most the recipe's `questions` with a real one. Before anything is spent, `plan` says how many calls there are and what they cost.
+# Every verdict goes into the journal as it arrives: if the run breaks off half way, no judgment is bought twice.
 #
 # One picture is the whole rule: a question is won or lost only if both orders name the same model; everything else counts 1/2.
 
@@ -681,7 +685,7 @@ sealed = course.store.seal("evaluate")  # judgments are dear: copy them to where
 # Look at the last line: judging the same again leaves nothing to ask. The cell ends by sealing everything so far, the journal included.
 #
 # Now the summary. **The unit is the question, not the verdict**: the two verdicts on a question are not independent, so they make one result.
-# How they are put together is printed below: it is the code that runs. A question with an invalid judgment is left out, and how many were is said.
+# The code printed below is exactly how they are combined. A question with an invalid judgment is left out, and how many were left out is reported.
 
 # %%
 import inspect
@@ -741,10 +745,12 @@ for old, new in [by_id[id] for id in differ[:2]]:
     print(f"   ROUGE-L says {scored[new['id']]}, the judge {said[new['id']]}")
 
 # %% [markdown] lang="ko"
-# ROUGE-L은 둘 다 틀려도 낱말이 조금 더 겹친 쪽에 승리를 줍니다. 값싸고 흔들리지 않아 곁에 두고 볼 만하지만, 뜻을 읽지는 못합니다.
+# 엇갈린 문제를 모범 답안과 맞춰 보세요. 둘 다 틀렸다면 ROUGE-L이 낱말이 조금 더 겹친 쪽에 승리를 준 것입니다. 한쪽만 맞았는데 심사자가 1/2을 주었다면 이번에는 심사자가 실수한 것입니다.
+# ROUGE-L은 값싸고 흔들리지 않아 곁에 두고 볼 만하지만, 뜻을 읽지는 못합니다.
 
-# %% [markdown] lang="en" of="20b1acf0"
-# Where both are wrong, ROUGE-L still hands the win to whoever shares a few words more. It is cheap and steady and worth a look beside a judge, but it does not read for meaning.
+# %% [markdown] lang="en" of="6e18cdc3"
+# Hold each of these against its reference. Where both answers are wrong, ROUGE-L handed the win to the one that shares a few words more. Where one is right and the judge said 1/2, it was the judge that slipped.
+# ROUGE-L is cheap and steady and worth a look beside a judge, but it does not read for meaning.
 
 # %% [markdown] lang="ko"
 # ## 9. 한 순서만 물었다면
@@ -770,16 +776,16 @@ for name, summary in {"both orders 두 순서": battle, **one_order}.items():
 print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} named the first")
 
 # %% [markdown] lang="ko"
-# 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
+# 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 한쪽만 맞은 질문에서는 모의 심사자가 편들 일이 없으니, 그런 질문이 많을수록 이 수는 작아 보입니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
 #
 # 어느 쪽이 맞을까요? 이 시뮬레이션 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
 # 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 95% 구간이란, 질문을 새로 뽑아 가며 되풀이하면 스무 번에 한 번쯤은 바르게 물어도 참값을 놓친다는 뜻입니다. 여기서는 참값도 같은 질문에서 셌으니 그보다 드물게 놓칩니다.
 
-# %% [markdown] lang="en" of="3f54a9d4"
-# The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
+# %% [markdown] lang="en" of="07a3dedb"
+# The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. Where only one answer is right the simulated judge has nothing to favour, so with many such questions the number looks harmless. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
 #
 # Which one is right? In this simulated world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
-# The cell below looks whether each of the three intervals covers the truth: see that both orders together do and that one order alone does not. A 95% interval means that with questions drawn anew again and again even the right way of asking misses about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
+# The cell below checks whether each of the three intervals covers the truth: both orders together should, one order alone should miss it. A 95% interval means that with questions drawn anew again and again even the right way of asking misses about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
 
 # %%
 judged = {game.id for game in games if game.score is not None}
@@ -811,12 +817,12 @@ win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조�
 # %% [markdown] lang="ko"
 # ## 10. 질문은 몇 개나 있어야 할까
 #
-# 가르고 싶은 차이가 작을수록 질문이 많이 듭니다. 승률이 얼마로 나왔을 때 질문이 몇 개여야 95% 구간이 50%를 벗어나는지, 또는 구간의 반폭이 5%p 안으로 들어오는지 셈합니다.
+# 가르고 싶은 차이가 작을수록 질문이 많이 듭니다. 승률이 얼마로 나왔을 때 질문이 몇 개여야 95% 구간이 50%를 벗어나는지, 또는 구간의 양쪽 폭이 저마다 5%포인트 안으로 들어오는지 셈합니다. 무승부는 없다고 칩니다.
 
-# %% [markdown] lang="en" of="7f2728cc"
+# %% [markdown] lang="en" of="843e98a2"
 # ## 10. How many questions does it take?
 #
-# The smaller the difference, the more questions. For several win rates, work out how many it takes until the 95% interval leaves 50% behind, or until it is at most five points wide on each side.
+# The smaller the difference, the more questions. For several win rates, work out how many it takes until the 95% interval leaves 50% behind, or until it is at most five points wide on each side, supposing there are no ties.
 
 # %%
 from course_utils.stats import questions_needed, win_rate_interval
@@ -877,9 +883,9 @@ assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
 # Counted as 15 questions, the interval includes 50% and p is above 0.05. That does not say tuning was useless. It says that **these 15 questions cannot tell yet**.
 
 # %%
-assert low > 0.5 > again.wilson[0]
+assert low > 0.5 > again.interval[0]
 assert sign_test(won, 30 - won) < 0.05 < again.sign_test_p
-print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.wilson[0]:.1%}, {again.wilson[1]:.1%}]")
+print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.interval[0]:.1%}, {again.interval[1]:.1%}]")
 
 # %% [markdown] lang="ko"
 # ## 12. 점수로 매기면
@@ -914,20 +920,22 @@ print(f"mean difference {gain.mean:+.2f}   95% interval [{low:+.2f}, {high:+.2f}
 print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p = {gain.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
-# 구간이 0을 품지 않으면 차이가 있다고 말할 수 있습니다. 두 답변을 견주는 심사가 대체로 더 예민하고, 점수는 여러 모델을 한 줄에 세울 때 편합니다.
+# 구간이 0을 품지 않으면, 이 심사자의 눈에는 차이가 있다고 말할 수 있습니다. 비교는 어느 쪽이 나은지를 바로 묻고, 점수는 여러 모델을 한 줄에 세울 때 편합니다.
+# 둘이 늘 같은 말을 하지는 않습니다. 둘 다 틀려 비긴 질문에서도 덜 틀린 답이 점수는 더 받을 수 있습니다.
 
-# %% [markdown] lang="en" of="5b866f1d"
-# Where the interval leaves out 0, there is a difference. Comparing two answers is usually the sharper instrument; grades are handy for putting several models in one row.
+# %% [markdown] lang="en" of="19acd788"
+# Where the interval leaves out 0, there is a difference in the eyes of this judge. A comparison asks directly which answer is better; grades are handy for ranking several models.
+# They do not always agree: on a question that is a tie because both answers are wrong, the less wrong one may still get the higher grade.
 
 # %% [markdown] lang="ko"
 # ## 13. 보고하고 봉인하기
 #
-# 숫자 하나로는 아무도 설득되지 않습니다. 심사 보고서 한 장에 승률과 구간, 갈래별 결과, 점수의 분포, 자리와 길이의 편향, 비용, 무효 목록, 그리고 **가장 배울 것이 많은 엇갈림 열 개**를 두 답변 그대로 담습니다.
+# 숫자 하나로는 아무도 설득하지 못합니다. 심사 보고서 한 장에 승률과 구간, 유형별 결과, 점수의 분포, 자리와 길이의 편향, 비용, 무효 목록, 그리고 **가장 배울 것이 많은 엇갈림 열 개**를 두 답변 그대로 담습니다.
 # 답변이 요청한 언어가 아닌 것 같으면 점수 곁에 표시(flag)만 답니다. 영어로 물은 질문에 영어로 답했다고 0점을 주는 일은 없어야 하니까요. 어느 언어로 답해야 하는지는 문항의 `answer_lang`이 정합니다.
 #
 # 판정은 모두 일지에 있으니 이 절만 다시 실행해도 돈이 들지 않습니다.
 
-# %% [markdown] lang="en" of="aaca3f08"
+# %% [markdown] lang="en" of="58f12a93"
 # ## 13. Report and seal
 #
 # One number convinces nobody. One page holds the win rate with its interval, the results by category, the grades, the bias of position and length, the cost, the list of the invalid, and **the ten disagreements that teach most**, with both answers as they are.
@@ -955,10 +963,12 @@ page = write_judgment_report(
 print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
 
 # %% [markdown] lang="ko"
-# 첫머리만 옮겼습니다. 전체는 `report/report.md`에 있고, 그림과 함께 GitHub에서 바로 읽힙니다. 그 가운데 두 장만 봅니다.
+# 첫머리만 옮겼습니다. 전체는 `report/report.md`에 있고, 폴더째 GitHub에 올리면 그림까지 그대로 읽힙니다. 그림 가운데 두 장만 봅니다.
+# 둘째 그림의 아래 칸은 더 긴 답변이 이긴 비율입니다. 50%에서 멀다고 곧 길이 편향은 아닙니다. 긴 쪽이 정말로 틀렸을 수도 있습니다. 2절에서 베이스 모델의 답이 얼마나 길었는지 떠올려 보세요.
 
-# %% [markdown] lang="en" of="db80ac5f"
-# This is only its beginning. The whole is in `report/report.md`, which GitHub shows with its figures. Two of them here.
+# %% [markdown] lang="en" of="280726ea"
+# This is only its beginning. The whole is in `report/report.md`; push the folder to GitHub and it is shown with its figures. Here are two of them.
+# The lower row of the second is how often the longer answer won. Far from 50% need not mean a bias: the longer answer may really be wrong. Remember from section 2 how long the base model's replies were.
 
 # %%
 from IPython.display import Image, display
@@ -1004,7 +1014,7 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
     print(error)
 
 # %% [markdown] lang="ko"
-# 표의 마지막 줄들은 파일이 있는 곳입니다. 같은 표가 `report.md`에도 있습니다.
+# 01부터 이어서 실행했다면 전체를 묶은 표가 나옵니다. 표의 마지막 줄들은 파일이 있는 곳이고, 같은 표가 `report.md`에도 있습니다. 이 노트북만 실행했다면 표 대신, 앞 단계의 결과가 없다는 한 문장이 나옵니다.
 #
 # 이 노트북에서 기억할 것은 다섯 가지입니다.
 #
@@ -1016,15 +1026,15 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 #
 # 숫자가 아니라 느낌으로 두 모델을 견주어 보고 싶다면 [05 데모](05_demo.ipynb)로 가세요. 더 큰 모델은 [04 키우기](04_scale_up.ipynb)에 있습니다.
 
-# %% [markdown] lang="en" of="5eb2131a"
-# The last rows of the table say where the files are. `report.md` holds the same table.
+# %% [markdown] lang="en" of="4adb8e0f"
+# If you have run everything from 01 on, this is the table of the whole run; its last rows say where the files are, and `report.md` holds the same table. If you ran this notebook alone, one sentence says which step is missing.
 #
 # Five sentences to take along:
 #
 # 1. Look at families before means, and read replies before numbers.
 # 2. Measure a judge before you believe it: against the truth where there is one, else against yourself.
 # 3. Judge in both orders, and count questions.
-# 4. A verdict that cannot be read is invalid, not a tie, and its number is told.
+# 4. A verdict that cannot be read is invalid, not a tie; report how many there are.
 # 5. Give a win rate with its interval; the interval measures chance, not bias.
 #
 # To compare the two models by feeling and not by numbers, go to the [05 Demo](05_demo.ipynb). Larger models are in [04 Scale up](04_scale_up.ipynb).
@@ -1032,18 +1042,18 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="80cef5b1"
+# %% [markdown] lang="en" of="636ad559"
 # ## Exercises
 #
-# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
-# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+# wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 두 판정을 한 점수로
@@ -1334,7 +1344,7 @@ check("03.4", wilson)
 #
 # ★★ · 약 10분 · 9절
 #
-# 질문마다 두 판정 `(첫 순서, 둘째 순서)`가 들어 있는 목록 `games`를 받습니다. 판정은 모델의 말로 `"a"`, `"b"`, `"tie"`이고 무효는 `None`입니다. 모델 a의 승률 둘을 `(one, both)`로 돌려주세요.
+# 질문마다 두 판정 `(첫 순서, 둘째 순서)`가 들어 있는 목록 `games`를 받습니다. 판정은 모델을 가리키는 `"a"`, `"b"`, `"tie"`이고 무효는 `None`입니다. 모델 a의 승률 둘을 `(one, both)`로 돌려주세요.
 #
 # - `one`: **첫 순서만** 물은 사람이 보고할 승률입니다. 그 사람은 둘째 판정을 모릅니다. 무승부는 1/2, 무효는 뺍니다.
 # - `both`: 질문을 단위로 한 승률입니다. 두 판정이 모두 a이면 1, 모두 b이면 0, 나머지는 1/2이고, 하나라도 무효인 질문은 뺍니다.
@@ -1343,7 +1353,7 @@ check("03.4", wilson)
 #
 # 보기: `win_rates([("a", "a"), ("a", "b")])`는 `(1.0, 0.75)`입니다.
 
-# %% [markdown] lang="en" of="474e668a"
+# %% [markdown] lang="en" of="b233edf3"
 # ### Exercise 5. One order and both
 #
 # ★★ · about 10 minutes · section 9
@@ -1382,11 +1392,11 @@ check("03.5", win_rates)
 #     return tuple(sum(scores) / len(scores) if scores else None for scores in (one, both))
 # ```
 #
-# 판정을 모두 모아 평균을 내면 a와 무승부가 엇갈린 질문이 3/4이 됩니다. 심사자가 가리지 못한 질문에 승리의 반을 더 얹어 주는 셈입니다.
+# 판정을 모두 모아 평균을 내면 a와 무승부가 엇갈린 질문이 3/4이 됩니다. 심사자가 가리지 못한 질문에 승리의 4분의 1을 더 얹어 주는 셈입니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="e077f63a"
+# %% [markdown] lang="en" of="94dad000"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -1401,6 +1411,6 @@ check("03.5", win_rates)
 #     return tuple(sum(scores) / len(scores) if scores else None for scores in (one, both))
 # ```
 #
-# A mean over all verdicts makes 3/4 of a question with a and a tie: half a verdict's credit for something the judge could not tell.
+# A mean over all verdicts makes 3/4 of a question with a and a tie: a quarter of a win too much for a question the judge could not decide.
 #
 # </details>

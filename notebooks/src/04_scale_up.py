@@ -1032,18 +1032,18 @@ print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="80cef5b1"
+# %% [markdown] lang="en" of="636ad559"
 # ## Exercises
 #
-# So that they do not interrupt whoever only reads, all exercises are here: five of them. The more stars, the harder; minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
-# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+# wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 들고 있는 것
@@ -1108,21 +1108,21 @@ check("04.1", states_gib)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 2. 내 카드에 들어가는 레시피
+# ### 연습 2. 내 GPU에 들어가는 레시피
 #
 # ★★ · 약 10분 · 1절
 #
-# 남은 메모리가 `gib`인 GPU **한 장**에서 돌 수 있는 레시피의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 카드가 bfloat16을 못 하면(`bfloat16=False`) bfloat16 레시피는 뺍니다.
+# 남은 메모리가 `gib`인 GPU **한 장**에서 돌 수 있는 레시피의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 그 GPU에 bfloat16이 없으면(`bfloat16=False`) bfloat16 레시피는 뺍니다.
 # `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
 #
 # 보기: 24GB로 파는 L4는 22GiB를 보여 줍니다. `fitting(22, True)`는 `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
-# %% [markdown] lang="en" of="8425acc2"
-# ### Exercise 2. The recipes for my card
+# %% [markdown] lang="en" of="e7aadb03"
+# ### Exercise 2. The recipes for my GPU
 #
 # ★★ · about 10 minutes · section 1
 #
-# Return the names of the recipes that run on **one** GPU with `gib` free, as a list in the order of `recipe_names()`. If the card has no bfloat16 (`bfloat16=False`), leave bfloat16 recipes out.
+# Return the names of the recipes that run on **one** GPU with `gib` free, as a list in the order of `recipe_names()`. If the GPU has no bfloat16 (`bfloat16=False`), leave bfloat16 recipes out.
 # Use `load_recipe`, `estimate_memory` and `fits`.
 #
 # Example: an L4, sold as 24 GB, shows 22 GiB. `fitting(22, True)` is `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`; where nothing fits it is `[]`.
@@ -1182,12 +1182,12 @@ check("04.2", fitting)
 #
 # ★★ · 약 10분 · 1절
 #
-# 배치가 `batch`줄일 때 필요한 메모리가 `fixed + row * batch`GiB라고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
+# 한 배치에 줄이 `batch`개면 메모리가 `fixed + row * batch`GiB 필요하다고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
 # 곱은 지켜야 하므로 홀수인 배치는 더 줄이지 않습니다. 그래도 들어가지 않으면 `None`입니다.
 #
 # 보기: `shrink(10.0, 2.0, 8, 4, 22)`에서 8줄은 26GiB, 4줄은 18GiB이므로 `(4, 8)`입니다.
 
-# %% [markdown] lang="en" of="58daf40d"
+# %% [markdown] lang="en" of="6ea1d6f2"
 # ### Exercise 3. Halve it until it fits
 #
 # ★★ · about 10 minutes · section 1

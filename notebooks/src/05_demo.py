@@ -14,7 +14,7 @@
 # # 05 데모: 두 모델을 나란히 놓고 말 걸어 보기
 #
 # 숫자는 03에서 다 냈습니다. 이제 직접 말을 걸어 볼 차례입니다. 같은 지시문을 베이스 모델과 미세조정한 모델에 동시에 보내고,
-# 두 답이 한 토큰씩 자라는 것을 나란히 지켜보는 페이지를 띄웁니다. Alpaca가 세상에 처음 모습을 보인 것도 이런 데모였습니다.
+# 두 답이 한 토큰씩 자라는 것을 나란히 지켜보는 페이지를 띄웁니다. Alpaca도 누구나 말을 걸어 볼 수 있는 데모와 함께 세상에 나왔습니다.
 #
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
@@ -22,13 +22,13 @@
 # - 온도(temperature)가 무엇을 바꾸는지 눈으로 본 기억
 # - 모델 하나를 메모리에 올려 두 모델처럼 쓰는 방법
 #
-# 02를 실행하지 않았다면 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다.
+# offline 레시피라면 02를 아직 실행하지 않았어도 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다. 다른 레시피라면 02를 먼저 실행하세요.
 
-# %% [markdown] lang="en" of="c4b3eb22"
+# %% [markdown] lang="en" of="b02b44a1"
 # # 05 Demo: talk to both models, side by side
 #
-# The numbers were 03's business. Now talk to the models yourself: a page sends one instruction to the base model and to the
-# tuned one, and you watch both replies grow token by token. A demo like this is how Alpaca first met the world.
+# 03 gave you the numbers. Now talk to the models yourself: a page sends one instruction to the base model and to the
+# tuned one, and you watch both replies grow token by token. Alpaca, too, came into the world with a demo that anybody could talk to.
 #
 # At the end you will have
 #
@@ -36,7 +36,7 @@
 # - seen for yourself what the temperature changes
 # - a way to hold one model in memory and use it as two
 #
-# If you have not run 02, a sample adapter that comes with the course stands in; the cell says which one it is.
+# With the offline recipe a sample adapter that comes with the course stands in if you have not run 02 yet; the cell says which one it is. With any other recipe, run 02 first.
 
 # %%
 import subprocess
@@ -57,10 +57,10 @@ course = setup()
 # %% [markdown] lang="ko"
 # ## 1. 같은 것을 둘에게 묻기
 #
-# 베이스 모델은 메모리에 한 번만 올립니다. 질문을 두 줄짜리 배치로 만들고, 첫째 줄은 어댑터 없이, 둘째 줄은 어댑터를 얹어 계산합니다.
+# 베이스 모델은 메모리에 한 번만 올립니다. 질문을 두 행짜리 배치로 만들고, 첫째 행은 어댑터 없이, 둘째 행은 어댑터를 얹어 계산합니다.
 # 그래서 메모리는 모델 하나만큼만 들고 두 답이 동시에 자랍니다.
 
-# %% [markdown] lang="en" of="65230535"
+# %% [markdown] lang="en" of="7cd9051b"
 # ## 1. Ask both the same thing
 #
 # The base model is in memory once. A question becomes a batch of two rows: the first is computed without the adapter, the second with it.
@@ -79,14 +79,16 @@ for task in tasks[:3]:
 # %% [markdown] lang="ko"
 # 작은 모의 모델(tiny-gemma-ko)로 돌렸다면, 이 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
 #
-# 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 언제 멈춰야 하는지도 배운 적이 없습니다.
+# 이 작은 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 스스로 멈추더라도 대답을 마쳐서가 아니라 이어 쓰던 글이 끝나서입니다.
+# 베이스가 Gemma-2B-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 견주어 보세요.
 # 미세조정한 모델의 답은 그럴듯합니다. 그럴듯해도 틀릴 수 있으니 입력과 하나하나 맞춰 보세요.
 # 이제 한 답이 자라는 모습을 봅니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
 
-# %% [markdown] lang="en" of="f30d8998"
+# %% [markdown] lang="en" of="968bdc70"
 # If you ran this with the tiny simulated model (tiny-gemma-ko): it knows only the small world that the course invented. It answers questions about that world; what it says to any other means nothing.
 #
-# The base model does not follow the instruction, it continues with texts like those it has read. Nor was it ever taught when to stop.
+# This tiny base model does not follow the instruction; it goes on with texts like those it has read. Where it stops by itself, it is because that text is over, not because it has answered.
+# A base model that has already learned to follow instructions, such as Gemma-2B-it, does answer: then look for what has changed.
 # The tuned model's replies sound right. They may still be wrong: compare each with its input.
 # Now watch one reply grow. These intermediate results are exactly what the page shows.
 
@@ -96,9 +98,9 @@ for step, (base, tuned) in enumerate(stream_both(duo, duo.template.render(tasks[
         print(f"{step:3}  {base.text[-22:]!r:28} {tuned.text}{' (stopped)' * tuned.stopped}")
 
 # %% [markdown] lang="ko"
-# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 줄마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다.
+# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 행마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다.
 
-# %% [markdown] lang="en" of="752feabf"
+# %% [markdown] lang="en" of="718ee987"
 # Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache saves computing again what was read already.
 
 # %%
@@ -139,23 +141,23 @@ assert different[0.0] == 1
 
 # %% [markdown] lang="ko"
 # 온도 0에서는 네 번 모두 같은 답이 나옵니다. 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
-# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03의 평가는 늘 온도 0에서 했습니다. 그래야 다시 해도 같은 값이 나오니까요.
+# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서 두 모델의 답은 모두 온도 0에서 받았습니다. 그래야 다시 해도 같은 답이 나오니까요.
 
-# %% [markdown] lang="en" of="3b2f4635"
+# %% [markdown] lang="en" of="2f456152"
 # At temperature 0 all four replies are the same. The higher it is, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
-# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. The evaluation of 03 was always at 0, so that running it again gives the same.
+# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. In 03 all replies of both models were made at 0, so that running it again gives the same replies.
 
 # %% [markdown] lang="ko"
 # ## 3. 거절하는 법
 #
 # 남에게 여는 페이지는 어떤 글을 받아도 무너지지 않아야 합니다. 빈 지시문과 너무 긴 글은 모델까지 가지 않고, 왜 안 되는지 한 문장으로 돌아옵니다.
-# 얼마나 길면 안 되는지는 글자 수가 아니라 토큰 수로 셉니다. 한도는 레시피의 `max_length`입니다. 학습할 때 그보다 긴 것은 본 적이 없기 때문입니다.
+# 얼마나 길면 안 되는지는 글자 수가 아니라 토큰 수로 셉니다. 프롬프트와 답변을 합쳐 레시피의 `max_length`까지입니다. 미세조정할 때 그보다 긴 것은 본 적이 없기 때문입니다.
 
-# %% [markdown] lang="en" of="8378d578"
+# %% [markdown] lang="en" of="1473d3ed"
 # ## 3. Saying no
 #
 # A page that others may open must not fall over, whatever it is sent. An empty instruction or too long a text never reaches the model; it comes back with one sentence that says why (in Korean, as the page is).
-# Too long is counted in tokens, not in letters, and the limit is the recipe's `max_length`: in training the model never saw anything longer.
+# Too long is counted in tokens, not in letters, and prompt and reply together may take the recipe's `max_length`: in fine-tuning the model never saw anything longer.
 
 # %%
 from course_utils.demo import respond
@@ -167,15 +169,21 @@ for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
 # %% [markdown] lang="ko"
 # ## 4. 페이지 띄우기
 #
-# 이제 Gradio로 페이지를 만들어 띄웁니다. 출력된 주소를 브라우저에서 여세요. 내 컴퓨터 밖으로는 아무것도 나가지 않습니다.
+# 이제 Gradio로 페이지를 만들어 띄웁니다. 출력된 주소를 브라우저에서 여세요. 내 컴퓨터에서 돌린다면 밖으로는 아무것도 나가지 않습니다.
+# **"모두 실행"을 했다면 페이지는 이미 닫혔습니다.** 아래의 `KEEP_OPEN`을 `True`로 바꾸고 바로 다음 셀부터 다시 실행하세요.
+#
+# 열었다면 세 가지를 해 보세요. 예시의 입력만 바꾸어 보고, 온도를 끝까지 올려 보고, 학습한 적이 없을 법한 일을 시켜 봅니다. 어디서부터 틀리기 시작하나요?
 #
 # Colab에서는 내 브라우저가 Colab 컴퓨터에 곧바로 닿지 못하므로 공유 링크(`share=True`)를 만듭니다. **공유 링크는 공개됩니다.**
 # 주소를 아는 사람은 누구나 이 모델을 쓸 수 있으니, 볼일이 끝나면 닫으세요.
 
-# %% [markdown] lang="en" of="74b835f6"
+# %% [markdown] lang="en" of="0d29139c"
 # ## 4. Start the page
 #
-# Now build the page with Gradio and start it. Open the printed address in your browser; nothing leaves your computer.
+# Now build the page with Gradio and start it. Open the printed address in your browser; on your own computer nothing leaves the machine.
+# **After "run all" the page is already closed again**: set `KEEP_OPEN` below to `True` and run from the next cell on.
+#
+# Then try three things: change only the input of an example, turn the temperature all the way up, and ask for something that was surely not in the training data. Where does it begin to go wrong?
 #
 # On Colab your browser cannot reach the machine directly, so a share link is made (`share=True`). **A share link is public**:
 # whoever knows the address can use this model, so close it when you are done.
@@ -189,9 +197,9 @@ address = launch(page, share=on_colab(), inline=False)
 print("open", address)
 
 # %% [markdown] lang="ko"
-# 페이지가 정말 대답하는지, 브라우저 대신 프로그램으로 물어봅니다. 같은 단추를 누르는 것과 같습니다.
+# 페이지가 정말 대답하는지, 브라우저 대신 프로그램으로 물어봅니다. 페이지의 '묻기' 단추를 누르는 것과 똑같은 일이 일어납니다.
 
-# %% [markdown] lang="en" of="49a22587"
+# %% [markdown] lang="en" of="fbb9f633"
 # Does the page really answer? Ask it from a program instead of a browser: it is the same as pressing its button.
 
 # %%
@@ -202,10 +210,10 @@ base, tuned, notice = visitor.predict(tasks[0].instruction, tasks[0].input, 0, 4
 print(f"base   {base!r}\ntuned  {tuned!r}\n{notice}")
 
 # %% [markdown] lang="ko"
-# 충분히 놀았다면 닫습니다. `KEEP_OPEN = True`로 바꾸면 "모두 실행"을 해도 페이지가 열린 채로 남습니다.
+# 충분히 놀았다면 닫습니다. `KEEP_OPEN = True`로 바꾸면 "모두 실행"을 해도 페이지가 열린 채로 남습니다. 그때는 다 쓴 뒤 `False`로 되돌려 이 셀을 한 번 더 실행하면 닫힙니다.
 
-# %% [markdown] lang="en" of="888c5daa"
-# When you have played enough, close it. With `KEEP_OPEN = True` the page stays open even after "run all".
+# %% [markdown] lang="en" of="459c8041"
+# When you have played enough, close it. With `KEEP_OPEN = True` the page stays open even after "run all"; set it back to `False` and run this cell once more to close the page.
 
 # %%
 KEEP_OPEN = False
@@ -236,18 +244,18 @@ if not KEEP_OPEN:
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 읽기만 해도 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 세 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 세 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="a4592752"
+# %% [markdown] lang="en" of="40f436c1"
 # ## Exercises
 #
-# So that they do not interrupt whoever only reads, all exercises are here: three of them. The more stars, the harder; minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are three; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
-# wrong, says at once **on which input** and what came back. Left as they are they raise no error. Solutions are folded: try before you open them.
+# wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 온도가 있는 소프트맥스

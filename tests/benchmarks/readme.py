@@ -46,7 +46,7 @@ def families(say: Say) -> str:
     rows = []
     for family in sorted(FAMILIES, key=lambda f: -mean(run["by_family"][f] for run in runs)):
         shares = [run["by_family"][family] for run in runs]
-        fails = say(" (fails)", " (실패)") if mean(shares) < 0.6 else ""
+        fails = say(" (fails)", " (실패)") if mean(shares) < 0.8 else ""
         title = say(FAMILIES[family].title_en, FAMILIES[family].title_ko)
         rows.append([title + fails, percent(found["before"][family]),
                      ", ".join(map(percent, shares)), percent(mean(shares))])
@@ -84,7 +84,7 @@ def variants(say: Say) -> str:
         if shares:
             rows.append([say(*titles), ", ".join(map(percent, shares)), percent(mean(shares))])
     head = say("What is trained, same data and steps|held-out, each seed|mean",
-               "무엇을 학습하나 (같은 데이터와 걸음)|시드별 정답률|평균")
+               "무엇을 학습하나 (데이터와 스텝 수는 같음)|시드별 정답률|평균")
     return table(head.split("|"), rows)
 
 
@@ -115,9 +115,9 @@ def engine(say: Say) -> str:
             rows.append([
                 say(f"generation, {run['workers']} workers, {found['latency']} s a reply",
                     f"생성, 동시 요청 {run['workers']}개, 응답마다 {found['latency']} s"),
-                say(f"{percent(run['share'])} of workers/latency, "
+                say(f"{percent(run['share'])} of the theoretical maximum (workers / latency), "
                     f"{run['times_one_at_a_time']:.1f} times one at a time",
-                    f"동시 요청/지연의 {percent(run['share'])}, "
+                    f"이론상 최대 속도(동시 요청 수 ÷ 지연)의 {percent(run['share'])}, "
                     f"하나씩 물을 때의 {run['times_one_at_a_time']:.1f}배")])
     found = result("sealing")
     if found:
@@ -186,11 +186,11 @@ def judging(say: Say) -> str:
                     f"{found['latency']} s a reply",
                     f"{run['battles']}판, 동시 요청 {run['workers']}개, 응답마다 "
                     f"{found['latency']} s"),
-                say(f"{percent(run['share'])} of workers/latency, "
+                say(f"{percent(run['share'])} of the theoretical maximum (workers / latency), "
                     f"{run['times_one_at_a_time']:.1f} times one at a time; "
                     f"rerun: {run['rerun_calls']} calls",
-                    f"동시 요청/지연의 {percent(run['share'])}, 하나씩 물을 때의 "
-                    f"{run['times_one_at_a_time']:.1f}배. 다시 하면 요청 "
+                    f"이론상 최대 속도(동시 요청 수 ÷ 지연)의 {percent(run['share'])}, "
+                    f"하나씩 물을 때의 {run['times_one_at_a_time']:.1f}배. 다시 하면 요청 "
                     f"{run['rerun_calls']}번")])
     return table(say("The judge|measured", "심사|잰 값").split("|"), rows)
 
