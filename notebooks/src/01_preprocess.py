@@ -735,6 +735,7 @@ if course.recipe.teacher.base_url == "offline":
     print("after ", teacher.plan(eight))
     teacher.submit_batch(eight)  # nothing is left to send
     assert teacher.plan(eight).calls == 0 and all(r.cached for r in teacher.complete(eight))
+    course.store.seal("preprocess")  # the batch's journal, too, goes where it survives
 
 # %% [markdown] lang="ko"
 # 여덟 개 가운데 하나는 배치보다 먼저 바로 물어봅니다. 키나 모델 이름이 틀렸다면 내일이 아니라 지금 알아야 하기 때문입니다.
