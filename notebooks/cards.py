@@ -25,13 +25,13 @@ WORDS = {
         "other": "English", "needs": "필요한 것", "makes": "만드는 것", "where": "어디서",
         "time": "시간", "memory": "가장 많이 쓴 메모리", "cost": "API 비용",
         "offline": "CPU {cores}코어, offline 레시피 ({date})", "minutes": "{}분",
-        "short": "1분쯤", "free": "없음", "not measured": "재지 않음",
+        "seconds": "{}초", "free": "없음", "not measured": "재지 않음",
     },
     "en": {
         "other": "한국어", "needs": "Needs", "makes": "Makes", "where": "Where",
         "time": "Time", "memory": "Peak memory", "cost": "API cost",
         "offline": "CPU, {cores} cores, offline recipe ({date})",
-        "minutes": "{} minutes", "short": "about a minute", "free": "none",
+        "minutes": "{} minutes", "seconds": "{} seconds", "free": "none",
         "not measured": "not measured",
     },
 }  # fmt: skip
@@ -61,9 +61,9 @@ def card(name: str, language: str) -> str:
     offline, unknown = measured.get(name), say["not measured"]
     rows = []
     if offline:
-        minutes = round(offline["seconds"] / 60)
+        seconds, minutes = offline["seconds"], round(offline["seconds"] / 60)
         where = say["offline"].format(cores=offline["cores"], date=offline["date"])
-        took = say["minutes"].format(minutes) if minutes > 1 else say["short"]
+        took = say["seconds"].format(seconds) if minutes < 2 else say["minutes"].format(minutes)
         rows.append([where, took, f"{offline['memory_gib']:.1f} GiB", say["free"]])
     cost = unknown if facts["api"] else say["free"]
     rows.append(["Colab L4", unknown, unknown, cost])
