@@ -10,6 +10,7 @@ during the work and not only at its end. Taught in 02, section 7.
 import contextlib
 import errno
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -153,7 +154,7 @@ class CheckpointStore:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": _versions(),
             "about": dict(self.about),
-            "note": note or {},
+            "note": json.loads(json.dumps(note or {}, default=str)),
         }
         with self._refusals(step):
             private_folder(self.root / self.run)
@@ -308,7 +309,9 @@ class CheckpointStore:
                 "then run it again."
             ) from error
 
-    def _put_together(self, step: str, name: str, target: Path, names: Sequence[str] = ()) -> None:
+    def _put_together(
+        self, step: str, name: str, target: Path, names: Sequence[str] | None = None
+    ) -> None:
         """Write a journal from its slices, and name those that are broken."""
         for broken in slices.put_together(self._home(step), name, target, names):
             print(f"Skipping {self.run}/{step}/{slices.FOLDER}/{name}/{broken[:40]}: it is not "
@@ -335,7 +338,7 @@ class CheckpointStore:
             others = [read_manifest(part) for part in parts(home) if part != going]
             for name, named in read_manifest(going).get("journals", {}).items():
                 kept = {s for other in others for s in other.get("journals", {}).get(name, ())}
-                slices.remove(home, name, set(named) - kept)
+                slices.remove(home, name, slices.superseded(home, name, set(named) - kept, kept))
 
     def _bring(self, part: Path) -> Path:
         """Return a verified local copy of a part, or the part itself where it is local already."""

@@ -141,6 +141,11 @@ class MaskingCollator:
     pad_token_id: int
     pad_to_multiple_of: int = 8
 
+    def __post_init__(self):
+        if self.pad_token_id is None:
+            raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead, for "
+                              "no mask depends on it.")
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         import torch
 

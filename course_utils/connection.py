@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
-from course_utils.secrets import scrub
+from course_utils.secrets import remember, scrub
 
 
 class Missing(CourseError):
@@ -47,6 +47,7 @@ class Connection:
             raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
                               "which would be shown and stored: put it into LLM_API_KEY instead.")
         self._api_key = api_key
+        remember(api_key)
         self._client = None
         self._lock = threading.Lock()
         self._reached = False  # whether the server has ever answered

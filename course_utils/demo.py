@@ -145,13 +145,16 @@ def respond(
     if not (instruction or "").strip():
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
-    prompt = duo.template.render(Task(instruction, input or ""))
+    # A slider cannot ask for these, but whoever calls the page's API can.
+    length, temperature = max(1, int(length or 1)), max(0.0, float(temperature or 0))
+    texts = (text.encode("utf-8", "replace").decode() for text in (instruction, input or ""))
+    prompt = duo.template.render(Task(*texts))
     with _TURN:
         tokens = len(encode_prompts(duo.tokenizer, [prompt])[0])
-    room = duo.window - int(length)
+    room = duo.window - length
     if tokens > room:
         yield "", "", (
-            f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {int(length):,}토큰으로 "
+            f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {length:,}토큰으로 "
             f"두면 {room:,}토큰까지 들어갑니다. 글을 {tokens - room:,}토큰만큼 줄이거나 "
             "답변 길이를 낮춰 주세요."
         )
@@ -159,7 +162,7 @@ def respond(
     replies = ()
     try:
         for replies in stream_both(
-            duo, prompt, max_new_tokens=int(length), temperature=temperature
+            duo, prompt, max_new_tokens=length, temperature=temperature
         ):
             yield *(reply.text for reply in replies), "쓰는 중입니다 ..."
     except Exception as error:  # a visitor can do nothing with a stack trace

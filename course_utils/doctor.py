@@ -72,10 +72,10 @@ def _preprocess(course: "Course") -> str:
 def _train(course: "Course") -> str:
     if _newest(course, "train", "result.json"):
         return "returns the sealed adapter if recipe and data are the same; no calls, $0.00."
-    found = [path for base in _places(course, "train-progress")
+    found = [path.name.rpartition("-")[2] for base in _places(course, "train-progress")
              for path in (base / "checkpoints").glob("checkpoint-*")]  # fmt: skip
-    if found:
-        newest = max(int(path.name.rpartition("-")[2]) for path in found)
+    if steps := [int(step) for step in found if step.isdigit()]:
+        newest = max(steps)
         return f"goes on from step {newest}; no calls, $0.00."
     return "trains from the start; no calls, $0.00."
 
@@ -104,7 +104,8 @@ def _reader(course: "Course", step: str, endpoint):
     for line in b"\n".join(found).split(b"\n"):
         try:
             record = json.loads(line)
-            if record["model"] == endpoint.model and "usage" in record:
+            used = record["usage"]["prompt_tokens"] + record["usage"]["completion_tokens"]
+            if record["model"] == endpoint.model and used >= 0:
                 memory.add(record)
         except (ValueError, KeyError, TypeError):
             continue  # a torn line, or a record about batches
@@ -116,9 +117,11 @@ def _newest(course: "Course", step: str, name: str) -> dict:
     """The content of a file of the step's newest whole part, or {}."""
     for base in _places(course, step)[1:]:
         try:
-            return json.loads((base / name).read_text(encoding="utf-8"))
+            found = json.loads((base / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
+        if isinstance(found, dict):
+            return found
     return {}
 
 

@@ -134,12 +134,17 @@ def load_model(
         _check_adapter(adapter, base)
     model, tokenizer = load_base(base, dtype=dtype, attention=attention)
     if adapter is not None:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
+        from safetensors import SafetensorError, safe_open
 
         try:
             with quiet():
                 model = PeftModel.from_pretrained(model, str(adapter))
-        except (RuntimeError, ValueError) as error:
+            # PEFT leaves out what it does not find, and an adapter of zeros changes nothing.
+            with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+                if set(file.keys()) != set(get_peft_model_state_dict(model)):
+                    raise ValueError("its tensors belong to other layers")
+        except (RuntimeError, ValueError, TypeError, SafetensorError) as error:
             raise ModelFolderError(
                 f"The adapter {adapter} does not fit '{base}' "
                 f"({_first_line(error)}); train it again on this base model."
@@ -172,7 +177,8 @@ def generate(
     """Return a Generated a prompt, in order: like `reply`, and tells which replies ended."""
     import torch
 
-    encoded = encode_prompts(tokenizer, prompts)
+    # A model without a BOS needs something to begin from where the prompt is empty.
+    encoded = [ids or [tokenizer.eos_token_id] for ids in encode_prompts(tokenizer, prompts)]
     config = _greedy(tokenizer, max_new_tokens)
     # Alike lengths side by side: less padding, and short batches are done early.
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
@@ -211,7 +217,8 @@ def stream_reply(
     from transformers import TextIteratorStreamer
 
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    ids = torch.tensor(encode_prompts(tokenizer, [prompt]), device=model.device)
+    [encoded] = encode_prompts(tokenizer, [prompt])
+    ids = torch.tensor([encoded or [tokenizer.eos_token_id]], device=model.device)
     failed: list[Exception] = []
 
     def work() -> None:
@@ -240,8 +247,10 @@ def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Pat
     Weights are merged and kept in float32: rounding them again would change replies. What `train`
     recorded goes along, for the model card.
     """
-    model, tokenizer = load_model(base, adapter, dtype="float32", device="cpu")
     out = Path(out)
+    if out.is_file():
+        raise ModelFolderError(f"{out} is a file: name a folder for the merged model.")
+    model, tokenizer = load_model(base, adapter, dtype="float32", device="cpu")
     with quiet():
         model.merge_and_unload().save_pretrained(out)
         tokenizer.save_pretrained(out)
@@ -302,8 +311,12 @@ def model_card(folder: str | Path) -> str:
 def _result_of(folder: Path) -> dict[str, Any]:
     """Return what `train` wrote beside an adapter or a model, or `merge_adapter` into one."""
     for path in (folder / "result.json", folder.parent / "result.json"):
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
+            return found
     return {}
 
 
@@ -405,7 +418,10 @@ def _check_folder(folder: Path) -> None:
     needed = ["config.json"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        needed += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            needed += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelFolderError(f"{index} is damaged; download or make it again.") from None
     else:
         needed.append("model.safetensors")
     needed.append("tokenizer.json")
@@ -421,8 +437,13 @@ def _check_adapter(adapter: Path, base: str | Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
             raise ModelFolderError(f"The adapter folder {adapter} has no {name}; train it again.")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    trained_on = config["base_model_name_or_path"]
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        trained_on = config["base_model_name_or_path"] or ""
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelFolderError(
+            f"{adapter / 'adapter_config.json'} is damaged; train the adapter again."
+        ) from None
     try:
         same = find_base(trained_on) == find_base(base)
     except ModelFolderError:
@@ -435,7 +456,7 @@ def _check_adapter(adapter: Path, base: str | Path) -> None:
     try:  # what `train` left beside the adapter knows the very weights it belongs to
         result = json.loads((adapter.parent / "result.json").read_text(encoding="utf-8"))
         weights = result["identity"]["base"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return
     if weights != base_hash(base):
         raise ModelFolderError(

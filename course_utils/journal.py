@@ -105,7 +105,7 @@ class Journal:
                 except (OSError, ValueError) as error:
                     raise JournalError(f"The journal {self.path} cannot be written ({error}): make "
                                        "room or remount its disk, then run again.") from None
-            self._records[record["key"]] = record
+            self._records[record["key"]] = json.loads(line)  # as it is on disk
         if self.watch is not None:
             self.watch()
 

@@ -111,7 +111,11 @@ class LLM:
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
         for record in own:
-            self._count(record)
+            try:
+                self._count(record)
+            except (KeyError, TypeError):
+                raise CourseError(f"A record of {model} in the journal has no usage (its key "
+                                  f"begins with {record['key'][:12]}): delete that line.") from None
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""

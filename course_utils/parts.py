@@ -156,7 +156,7 @@ def read_manifest(part: Path) -> dict[str, Any]:
                 raise ValueError
     except FileNotFoundError:
         raise BrokenPart(f"{MANIFEST} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenPart(f"{MANIFEST} is damaged") from None
     return manifest
 

@@ -50,9 +50,9 @@ class DataSpec:
     """The instruction data: tasks to keep, similarity threshold, seed, held-out tasks a family."""
 
     n: int = _at_least(1, 2300)
-    threshold: float = 0.7
+    threshold: float = _at_least(0, 0.7, below=1.0001)
     seed: int = 0
-    heldout: int = 30
+    heldout: int = _at_least(1, 30)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TrainSpec:
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
-    epochs: float = _at_least(0, 1.0)
+    epochs: float = _at_least(0.001, 1.0)
     batch_size: int = _at_least(1, 4)
     gradient_accumulation: int = _at_least(1, 1)
     gpus: int = _at_least(1, 1)
@@ -120,9 +120,9 @@ class TrainSpec:
 class EvaluateSpec:
     """How to evaluate: questions to judge, the longest reply in tokens, prompts a batch."""
 
-    questions: int = 60
-    max_new_tokens: int = 64
-    batch_size: int = 64
+    questions: int = _at_least(1, 60)
+    max_new_tokens: int = _at_least(1, 64)
+    batch_size: int = _at_least(1, 64)
     seed: int = 0
 
 
@@ -222,6 +222,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         )
     recipe = _build(Recipe, {"name": path.stem, **settings}, str(path))
     # Not in _build: `replace` changes one setting at a time.
+    if not recipe.train.full and not recipe.train.target_modules:
+        raise RecipeError(
+            f"{path}: target_modules is empty, so LoRA has nothing to train; name layers, or set "
+            "lora_r to 0 to train every weight."
+        )
     if (recipe.train.gpus > 1) != (recipe.train.parallel != "none"):
         raise RecipeError(
             f"{path}: 'train.gpus' is {recipe.train.gpus} but 'train.parallel' is "

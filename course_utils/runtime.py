@@ -379,6 +379,9 @@ def _base_model(recipe: Recipe) -> str:
 
 def _set_environment(recipe: Recipe, device: Device) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "HF_TOKEN" not in os.environ and not on_colab() and has_secret("HF_TOKEN"):
+        # From .env: huggingface_hub knows the environment only (and Colab's secrets by itself).
+        os.environ["HF_TOKEN"] = secret("HF_TOKEN", ask=False)
     if (REPO / recipe.base_model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to fetch, so nothing waits for it
     if device.kind == "cpu" and recipe.train.threads:

@@ -6,6 +6,7 @@ Taught in 01, section 1.
 """
 
 import getpass
+import json
 import os
 import re
 import sys
@@ -14,12 +15,17 @@ from pathlib import Path
 from course_utils import REPO, CourseError
 from course_utils.colab import colab_secret, on_colab
 
-_NAMES = re.compile(r"(?i)(?:\w*_)?(?:KEY|TOKEN|SECRET|PASSWORD)|NAVER_CLIENT_\w+")
+_NAMES = re.compile(
+    r"(?i)(?:\w*_)?(?:API)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)(?:_ID|_\d+)?|NAVER_CLIENT_\w+"
+)
 _SHORTEST = 8  # a shorter value, such as "none", is no key and would be found in any text
 _PATTERNS = (
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+@"), "[secret]@"),  # http://user:password@proxy
-    (re.compile(r"\bsk-[\w*-]{8,}|\bhf_[A-Za-z0-9*]{16,}"), "[secret]"),
-    (re.compile(r"(?i)(?<=\bbearer )[\w*.~+/=-]{6,}"), "[secret]"),
+    (re.compile(r"(?<=://)[^/\s:@]{16,}@"), "[secret]@"),  # a token as the user's name
+    (re.compile(r"\bsk-[\w*-]{8,}|\bhf_[A-Za-z0-9*]{16,}|\bgh[pousr]_\w{20,}"), "[secret]"),
+    # With a digit or a sign in it: "bearer authentication" is no key.
+    (re.compile(r"(?i)(?<=\bbearer )(?=\S*[\d*_.~+/=-])[\w*.~+/=-]{6,}"), "[secret]"),
+    (re.compile(r"(?i)(?<=\bbasic )[\w+/]{12,}=*"), "[secret]"),
 )
 _found: dict[str, str] = {}  # keys that did not come from the environment: their values and names
 
@@ -54,6 +60,12 @@ def secret(name: str, *, ask: bool = True) -> str:
     return value
 
 
+def remember(value: str | None, name: str = "API key") -> None:
+    """Have `scrub` take a key out that came as an argument."""
+    if value and value not in ("none", "offline"):
+        _found.setdefault(value, name)
+
+
 def has_secret(name: str) -> bool:
     """Return whether a key can be found without asking for it."""
     try:
@@ -77,10 +89,11 @@ def scrub(text: str) -> str:
 def scrub_known(text: str) -> str:
     """Return a text without the keys of the environment and those that `secret` has returned."""
     environment = {value: name for name, value in os.environ.items() if _NAMES.fullmatch(name)}
-    known = environment | _found
+    known = _found | environment  # the environment knows what a key is called
     for value in sorted(known, key=len, reverse=True):  # one may be the beginning of another
-        if len(value) >= _SHORTEST and value in text:
-            text = text.replace(value, f"[{known[value]}]")
+        if len(value) >= _SHORTEST:
+            for written in {value, json.dumps(value, ensure_ascii=False)[1:-1]}:  # in JSON, too
+                text = text.replace(written, f"[{known[value]}]")
     return text
 
 

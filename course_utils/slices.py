@@ -12,6 +12,7 @@ it was paid for.
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import threading
@@ -105,7 +106,9 @@ def add(journal: Path, home: Path, name: str) -> list[str]:
     """
     with _adding:
         data = journal.read_bytes()
-        data = data[: data.rfind(b"\n") + 1]
+        whole = data.rfind(b"\n") + 1
+        if not _is_line(data[whole:]):  # torn, or still on its way
+            data = data[:whole]
         there = slices(home, name)
         used, start = [], 0
         for piece in there:
@@ -122,18 +125,20 @@ def add(journal: Path, home: Path, name: str) -> list[str]:
         return used
 
 
-def put_together(home: Path, name: str, target: Path, names: Sequence[str] = ()) -> list[str]:
+def put_together(
+    home: Path, name: str, target: Path, names: Sequence[str] | None = None
+) -> list[str]:
     """Write a journal from its whole slices, and return the names of those that are broken.
 
     With `names`, of these slices alone.
     """
     folder = home / FOLDER / name
-    wanted = [Slice.of(folder / slice_name) for slice_name in names] or slices(home, name)
+    wanted = slices(home, name) if names is None else [Slice.of(folder / n) for n in names]
     broken, content = [], []
     for piece in filter(None, wanted):
         data = piece.read()
         broken.append(piece.path.name) if data is None else content.append(data)
-    if content:
+    if content or names is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
@@ -158,6 +163,18 @@ def holds(path: Path, names: Sequence[str]) -> bool:
         return False
 
 
+def superseded(home: Path, name: str, going: set[str], kept: set[str]) -> set[str]:
+    """Those of the slices that go whose every line is in one that is kept."""
+    there = {piece.path.name: piece for piece in slices(home, name)}
+
+    def lines(names: set[str]) -> set[bytes]:
+        contents = [there[n].read() or b"" for n in names if n in there]
+        return {line for content in contents for line in content.split(b"\n")}
+
+    have = lines(kept) if going else set()
+    return {slice_name for slice_name in going if lines({slice_name}) <= have}
+
+
 def remove(home: Path, name: str, names: set[str]) -> None:
     """Remove slices that nothing needs any more."""
     for slice_name in names:
@@ -165,6 +182,13 @@ def remove(home: Path, name: str, names: set[str]) -> None:
             for folder in (home / FOLDER / name, home / FOLDER / name / COPY):
                 with contextlib.suppress(OSError):
                     (folder / slice_name).unlink()
+
+
+def _is_line(tail: bytes) -> bool:
+    try:
+        return isinstance(json.loads(tail), dict)
+    except ValueError:
+        return False
 
 
 def _write(home: Path, name: str, slice_name: str, data: bytes) -> None:

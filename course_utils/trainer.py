@@ -24,7 +24,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from course_utils import parallel
+from course_utils import CourseError, parallel
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, Row
 from course_utils.inference import load_base
 from course_utils.parallel import TrainError, batch_shape, is_sharded
@@ -71,39 +71,45 @@ def make_trainer(
     sharded = is_sharded(spec)
     steps = math.ceil(len(rows) / spec.effective_batch) * spec.epochs
     batch, accumulated = batch_shape(spec, parallel.processes())
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        num_train_epochs=spec.epochs,
-        per_device_train_batch_size=batch,
-        per_device_eval_batch_size=batch,
-        gradient_accumulation_steps=accumulated,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.scheduler,
-        warmup_steps=spec.warmup,
-        weight_decay=spec.weight_decay,
-        optim=spec.optim,
-        max_grad_norm=spec.max_grad_norm,
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        use_cpu=not gpu,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        logging_steps=max(1, int(steps) // 40),
-        eval_strategy="steps" if heldout else "no",
-        eval_steps=max(1, int(steps) // 10),
-        # The loss before the first step; a resumed run has it in its log already.
-        eval_on_start=bool(heldout) and not resumed,
-        save_strategy="steps",
-        save_steps=spec.save_steps,
-        report_to="wandb" if spec.report_to == "wandb" else "none",
-        run_name=name,
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-        # The rows are ready: nothing is tokenised, cut or dropped behind our back.
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        **_checkpointing(spec, gpu, sharded),
-    )
+    try:
+        arguments = SFTConfig(
+            output_dir=str(folder),
+            num_train_epochs=spec.epochs,
+            per_device_train_batch_size=batch,
+            per_device_eval_batch_size=batch,
+            gradient_accumulation_steps=accumulated,
+            learning_rate=spec.learning_rate,
+            lr_scheduler_type=spec.scheduler,
+            warmup_steps=spec.warmup,
+            weight_decay=spec.weight_decay,
+            optim=spec.optim,
+            max_grad_norm=spec.max_grad_norm,
+            bf16=dtype == "bfloat16",
+            fp16=dtype == "float16",
+            use_cpu=not gpu,
+            seed=spec.seed,
+            data_seed=spec.seed,
+            logging_steps=max(1, int(steps) // 40),
+            eval_strategy="steps" if heldout else "no",
+            eval_steps=max(1, int(steps) // 10),
+            # The loss before the first step; a resumed run has it in its log already.
+            eval_on_start=bool(heldout) and not resumed,
+            save_strategy="steps",
+            save_steps=spec.save_steps,
+            report_to="wandb" if spec.report_to == "wandb" else "none",
+            run_name=name,
+            disable_tqdm=True,
+            dataloader_pin_memory=gpu,
+            # The rows are ready: nothing is tokenised, cut or dropped behind our back.
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **_checkpointing(spec, gpu, sharded),
+        )
+    except ValueError as error:  # of an optimiser or a schedule that transformers lacks
+        raise CourseError(
+            f"The recipe's training settings are refused ({' '.join(str(error).split())}): correct "
+            "them in the recipe."
+        ) from None
     # Updates are too small for 16 bits, so weights that are trained are held in float32; mixed
     # precision rounds them for each step. LoRA's own are float32 by PEFT.
     held = spec.held_dtype if gpu else "float32"

@@ -537,13 +537,39 @@ def test_a_slice_that_drive_lost_is_written_again(drive):
         assert piece.read_bytes() == lines(1)
 
 
-def test_slices_go_with_the_last_part_that_names_them(drive):
+def test_a_slice_goes_only_when_others_hold_all_of_it(drive):
     work = fill(drive, "train", a="0")
-    for number in range(4):
-        (work / "journal.jsonl").write_bytes(lines(number))  # begun anew each time
+    for number, content in enumerate([lines(1), lines(2, 1), lines(3), lines(4), lines(5)]):
+        (work / "journal.jsonl").write_bytes(content)  # begun anew each time
         (work / "a").write_text(str(number))
         drive.seal("train")
-    assert [name[:4] for name in pieces(drive)] == ["0003", "0004"]
+    # All of the first slice was in the second one when its part went; the rest was paid for once.
+    assert [name[:4] for name in pieces(drive)] == ["0002", "0003", "0004", "0005"]
+    shutil.rmtree(drive.local_root)
+    restored = (drive.restore("train") / "journal.jsonl").read_bytes().splitlines()
+    assert {*restored} == {*lines(1, 2, 3, 4, 5).splitlines()}
+
+
+def test_two_machines_on_one_drive_keep_each_others_replies(tmp_path):
+    one, two = (CheckpointStore("run", tmp_path / "drive", tmp_path / name) for name in "ab")
+    for number in range(6):
+        for store, start in ((one, 0), (two, 100)):
+            with open(store.local("evaluate") / "journal.jsonl", "ab") as file:
+                file.write(lines(start + number))
+            store.seal("evaluate")
+    new = CheckpointStore("run", tmp_path / "drive", tmp_path / "c")
+    restored = (new.restore("evaluate") / "journal.jsonl").read_bytes().splitlines()
+    assert {*restored} == {*lines(*range(6), *range(100, 106)).splitlines()}
+
+
+@pytest.mark.parametrize("tail", [b'{"key": "9", "text": "x"}', b'{"key": "9", "te'])
+def test_a_last_line_without_its_end_is_sealed_if_it_is_whole(drive, tail):
+    work = fill(drive, "train", a="0")
+    (work / "journal.jsonl").write_bytes(lines(1) + tail)
+    drive.seal("train")
+    shutil.rmtree(drive.local_root)
+    restored = (drive.restore("train") / "journal.jsonl").read_bytes()
+    assert restored == lines(1) + (tail if tail.endswith(b"}") else b"")
 
 
 def test_sealing_what_is_sealed_makes_no_new_part(drive):

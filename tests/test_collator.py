@@ -179,3 +179,8 @@ def test_show_mask(tokenizer):
     assert len(show_mask(tokenizer, row, each_token=True).splitlines()) == len(row["labels"])
     shifted = {**row, "labels": row["labels"][1:] + [IGNORE_INDEX]}
     assert "wrong" in show_mask(tokenizer, shifted)
+
+
+def test_a_collator_without_a_pad_token_says_what_to_pass():
+    with pytest.raises(EncodeError, match="pass its eos_token_id"):
+        MaskingCollator(None)

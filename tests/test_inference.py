@@ -380,3 +380,25 @@ def test_a_model_in_several_files_is_pushed_whole_or_not_at_all(loaded, tiny_bas
     with pytest.raises(ModelFolderError, match=f"has no {shards[0].name}"):
         push(tmp_path / "model", "me/whole")
     assert len(hub) == 1
+
+
+def test_an_adapter_of_other_layers_or_a_damaged_one_is_refused(tiny_base, adapter, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    other = shutil.copytree(adapter, tmp_path / "other")
+    renamed = {name.replace("layers.", "layers.9"): value for name, value in tensors.items()}
+    save_file(renamed, other / "adapter_model.safetensors")
+    with pytest.raises(ModelFolderError, match="belong to other layers"):
+        load_model(tiny_base, other, dtype="float32", device="cpu")
+    data = (adapter / "adapter_model.safetensors").read_bytes()
+    (other / "adapter_model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ModelFolderError, match="does not fit"):
+        load_model(tiny_base, other, dtype="float32", device="cpu")
+    (other / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelFolderError, match="adapter_config.json is damaged"):
+        load_model(tiny_base, other, dtype="float32", device="cpu")
+
+
+def test_an_empty_prompt_is_answered(loaded):
+    assert len(reply(*loaded, ["", PROMPTS[0]], max_new_tokens=4)) == 2

@@ -569,3 +569,20 @@ def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
 def test_a_budget_needs_a_price():
     with pytest.raises(CourseError, match="A budget needs a price"):
         LLM("m", budget=1)
+
+
+def test_a_key_given_as_an_argument_is_stored_and_shown_nowhere(tmp_path):
+    key = 'pa"ss word-987654321'
+    journal = Journal.open(tmp_path / "journal.jsonl")
+    LLM("m", base_url="http://127.0.0.1:9/v1", api_key=key, journal=journal)
+    record = {"key": "k", "model": "m", "text": f"your key is {key}",
+              "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    journal.add(record)
+    assert "987654321" not in (tmp_path / "journal.jsonl").read_text()
+    assert "987654321" not in journal.get("k")["text"] and "987654321" not in str(CourseError(key))
+
+
+def test_a_record_without_usage_is_named(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"key": "abc", "model": "m"}\n')
+    with pytest.raises(CourseError, match="has no usage .*abc.*delete that line"):
+        LLM("m", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "journal.jsonl")

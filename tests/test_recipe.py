@@ -118,7 +118,7 @@ def test_defaults_and_numbers(tmp_path):
         (MINIMAL + "train: {lora_r: -1}", "'train.lora_r' must be at least 0, not -1"),
         (MINIMAL + "train: {batch_size: 0}", "'train.batch_size' must be at least 1, not 0"),
         (MINIMAL + "train: {heldout: 1}", "'train.heldout' must be at least 0 and below 1, not 1"),
-        (MINIMAL + "train: {epochs: .nan}", "'train.epochs' must be at least 0, not nan"),
+        (MINIMAL + "train: {epochs: .nan}", "'train.epochs' must be at least 0.001, not nan"),
         (MINIMAL + "train: {paralel: ddp}", "unknown key 'train.paralel'.*'train.parallel'"),
         (MINIMAL + "train: {parallel: dp}", "'train.parallel' must be none or ddp or fsdp"),
         (MINIMAL + "train: {report_to: wb}", "'train.report_to' must be none or tensorboard or"),
