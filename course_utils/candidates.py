@@ -36,10 +36,12 @@ class Parsed:
 FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
           r"|(?P<output>출력|output)|(?P<answer>응답|답변|response)")
-_DECORATION = r"[ \t>#*_•-]*"
+_BLANK = r"[^\S\n]"  # any but a line break: a no-break space or a wide one, too
+_DECORATION = rf"(?:{_BLANK}|[>#*_•\ufeff-])*"
 _LABEL = re.compile(
-    rf"^{_DECORATION}(?:(?P<number>\d{{1,6}})[ \t]*[.．):：]?{_DECORATION})?"
-    rf"(?:{_NAMES})[ \t]*[*_]*[ \t]*[:：][*_]*[ \t]*", re.IGNORECASE | re.MULTILINE)
+    rf"^{_DECORATION}(?:(?:(?:과제|task){_BLANK}*)?[(（\[]?(?P<number>\d{{1,6}})번?{_BLANK}*"
+    rf"[.．)）\]:：]?{_DECORATION})?(?:{_NAMES}){_BLANK}*[*_]*{_BLANK}*[:：][*_]*{_BLANK}*",
+    re.IGNORECASE | re.MULTILINE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5." or "**과제 5**" above an item whose labels have no numbers.
 _HEADING = re.compile(rf"^{_DECORATION}\[?(?:과제|task)?[ \t]*\d+[ \t]*번?[ \t]*[.):：\]*]*\s*\Z",
@@ -82,6 +84,7 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     already opened item `first_number`, so a reply may begin in the middle of it; other text before
     the first label is the model talking, not a candidate.
     """
+    text = text.encode("utf-8", "replace").decode()  # half a character cannot be written to a file
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     first_object = _OBJECT.search(text)
     if first_object and not _LABEL.search(text[:first_object.start()]):

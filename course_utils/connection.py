@@ -114,6 +114,8 @@ class Connection:
                 raise CourseError(f"Cannot reach {self.base_url}: is the server running, and is "
                                   "the address right?") from None
             said = f"no answer from {self.base_url}: {said}"
+        elif isinstance(error, UnicodeEncodeError):
+            raise NoAnswer("refused", f"the request holds half of a character ({error})")
         elif not isinstance(error, openai.APIError | ValueError):
             raise error  # a ValueError is a broken body: no JSON, no choices, an HTML page
         wait = _retry_after(error)

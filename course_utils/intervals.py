@@ -89,8 +89,11 @@ def bootstrap_interval(
     Resamples whole values, so give one value a question; their order does not matter. Raises
     StatsError without values. Efron and Tibshirani, An Introduction to the Bootstrap (1993).
     """
+    values = list(values)
     if not values:
         raise StatsError("A bootstrap needs at least one value.")
+    if not all(value is not None and math.isfinite(value) for value in values):
+        raise StatsError("A bootstrap needs numbers: leave out what failed and count it.")
     rng, n = random.Random(seed), len(values)
     counts = sorted(Counter(values).items())
     if len(counts) <= 3:  # wins, ties, losses: draw how many of each instead of each question

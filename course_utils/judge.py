@@ -305,8 +305,8 @@ def pair_items(a: Iterable[Item], b: Iterable[Item]) -> list[Item]:
     """
     a, b = _checked(a, "answer"), {item.id: item for item in _checked(b, "answer")}
     if alone := [item.id for item in a if item.id not in b] + [*b.keys() - {i.id for i in a}]:
-        raise CourseError(f"Answered by one of the models only: {_some(sorted(alone))}. Judge both "
-                          "on the same questions.")
+        raise CourseError("Answered by one of the models only: "
+                          f"{_some(sorted(alone, key=str))}. Judge both on the same questions.")
     pairs = [(item, b[item.id]) for item in a]
     if unlike := [x.id for x, y in pairs
                   if (x.question, x.reference) != (y.question, y.reference)]:

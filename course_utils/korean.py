@@ -22,13 +22,19 @@ _kiwi = None
 def tokens(text: str) -> list[tuple[str, str]]:
     """Morphemes of a text as (form, part of speech), in Kiwi's tag set: NNG a common noun, ..."""
     with _lock:
-        return [(token.form, token.tag) for token in _analyser().tokenize(text)]
+        return [(token.form, token.tag) for token in _analyser().tokenize(_whole(text))]
 
 
 def forms(texts: Iterable[str]) -> list[list[str]]:
     """The morphemes of many texts, without tags; one call is much faster than one call a text."""
+    texts = [_whole(text) for text in texts]
     with _lock:
-        return [[token.form for token in row] for row in _analyser().tokenize(list(texts))]
+        return [[token.form for token in row] for row in _analyser().tokenize(texts)]
+
+
+def _whole(text: str) -> str:
+    """The text with "?" for each half of a character (a lone surrogate), which Kiwi cannot read."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def hangul_share(text: str) -> float:

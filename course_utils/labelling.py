@@ -65,11 +65,12 @@ def label_items(
 def read_labels(path: str | Path) -> dict[str, Verdict]:
     """Return the labels of a file by id, the last one of each; {} if there is no file yet."""
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return {}
     labels = {}
     for number, row in enumerate(read_jsonl(path), 1):
-        if not isinstance(row, dict) or row.get("verdict") not in ("a", "b", "tie"):
+        whole = isinstance(row, dict) and "id" in row
+        if not whole or row.get("verdict") not in ("a", "b", "tie"):
             raise CourseError(f"{path}:{number} is no label: remove that line, or name another "
                               "file for your labels.")
         labels[row["id"]] = row["verdict"]
@@ -102,7 +103,10 @@ def _key(ask: Callable[[str], str]) -> str:
 def _keep(path: str | Path, row: dict) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    with open(path, "a+b") as file:
+        if file.tell() and path.read_bytes()[-1:] != b"\n":
+            line = b"\n" + line
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -349,7 +349,8 @@ def paired_difference(
     """
     of_a, of_b = _by_id(a, "a"), _by_id(b, "b")
     if alone := of_a.keys() ^ of_b.keys():
-        raise StatsError(f"Graded for one model only: {_some(sorted(alone))}. Grade both on these.")
+        names = _some(sorted(alone, key=str))
+        raise StatsError(f"Graded for one model only: {names}. Grade both on these.")
     pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
     gains = [x - y for x, y in pairs if x is not None and y is not None]
     invalid = count_invalid(pairs, gains, "questions", allow_invalid)

@@ -314,3 +314,22 @@ def test_what_is_written_in_the_format_is_read_back(tasks, examples):
     text = generation_prompt([*SEEDS[:examples], *tasks])
     reply = text.split(f"\n{examples + 1}. 지시문:", 1)[1].rsplit("###", 1)[0]
     assert parse_generation(reply, first_number=examples + 1).tasks == tasks
+
+
+@pytest.mark.parametrize("four, five", [
+    ("과제 4: 지시문", "과제 5: 지시문"), ("(4) 지시문", "(5) 지시문"),
+    ("4번. 지시문", "5번. 지시문"),
+    ("4.\u00a0지시문", "5.\u3000지시문"), ("**과제 4. 지시문", "**과제 5. 지시문"),
+])
+def test_other_ways_to_number(four, five):
+    text = (f"{four}: 봄을 주제로 시를 한 편 써 주세요.\n입력: <noinput>\n출력: 꽃이 핀다.\n"
+            f"{five}: 여름이 무엇인지 설명해 주세요.\n입력: <noinput>\n출력: 더운 철입니다.")
+    parsed = parse_generation(text, first_number=4)
+    assert [task.output for task in parsed.tasks] == ["꽃이 핀다.", "더운 철입니다."]
+    assert parsed.tasks[0].instruction == "봄을 주제로 시를 한 편 써 주세요."
+
+
+def test_half_a_character_is_no_reason_to_raise(tmp_path):
+    text = "4. 지시문: \ud800 서울 지도를 말해 주세요\n4. 입력: <noinput>\n4. 출력: 네, 그러지요."
+    parsed = parse_generation(text, first_number=4)
+    assert len(parsed.tasks) + len(parsed.rejected) == 1
