@@ -27,7 +27,7 @@ from course_utils.judging import (
     verdict_format,
 )
 from course_utils.llm import LLM, Reply, Request
-from course_utils.stats import Game, Grade
+from course_utils.stats import Game, Grade, some_of
 
 __all__ = [
     "BATTLE_VERDICTS", "GRADES", "PROMPT_VERSION", "Game", "Grade", "Item", "Judge", "Judgment",
@@ -161,7 +161,7 @@ class Judge:
             self._settle(cases, send=False)  # what was on its way has reached the journal
             missing = [_name(case) for case in cases if case.judgment is None]
             error.args = (f"{error} {len(cases) - len(missing)} of {len(cases)} judgments are "
-                          f"made, not yet: {_some(missing)}.",)
+                          f"made, not yet: {some_of(missing)}.",)
             raise
         finally:
             bar.close()
@@ -306,12 +306,12 @@ def pair_items(a: Iterable[Item], b: Iterable[Item]) -> list[Item]:
     a, b = _checked(a, "answer"), {item.id: item for item in _checked(b, "answer")}
     if alone := [item.id for item in a if item.id not in b] + [*b.keys() - {i.id for i in a}]:
         raise CourseError("Answered by one of the models only: "
-                          f"{_some(sorted(alone, key=str))}. Judge both on the same questions.")
+                          f"{some_of(sorted(alone, key=str))}. Judge both on the same questions.")
     pairs = [(item, b[item.id]) for item in a]
     if unlike := [x.id for x, y in pairs
                   if (x.question, x.reference) != (y.question, y.reference)]:
         raise CourseError("The models were not asked the same question, or have another reference: "
-                          f"{_some(unlike)}.")
+                          f"{some_of(unlike)}.")
     return [Item(x.id, x.question, a=x.answer, b=y.answer, reference=x.reference,
                  category=x.category, answer_lang=x.answer_lang) for x, y in pairs]
 
@@ -340,9 +340,9 @@ def _checked(items: Iterable[Item], *fields: str) -> list[Item]:
     items = list(items)
     for name in ("question", *fields):
         if lacking := [item.id for item in items if not isinstance(getattr(item, name), str)]:
-            raise CourseError(f"Nothing was judged: no '{name}' in the items {_some(lacking)}.")
+            raise CourseError(f"Nothing was judged: no '{name}' in the items {some_of(lacking)}.")
     if twice := [id for id, count in Counter(item.id for item in items).items() if count > 1]:
-        raise CourseError(f"Nothing was judged: several items have the id {_some(twice)}.")
+        raise CourseError(f"Nothing was judged: several items have the id {some_of(twice)}.")
     return items
 
 
@@ -356,11 +356,6 @@ def _say_what_is_odd(cases: Iterable[_Case]) -> None:
         if case.identical:
             identical[case.item.id] = None
     if empty:
-        print(f"Empty answers, judged as they are: {_some(list(empty))}.")
+        print(f"Empty answers, judged as they are: {some_of(list(empty))}.")
     if identical:
-        print(f"Identical answers, a tie without asking the judge: {_some(list(identical))}.")
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return ", ".join(map(str, ids[:5])) + more
+        print(f"Identical answers, a tie without asking the judge: {some_of(list(identical))}.")

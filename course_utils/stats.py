@@ -349,7 +349,7 @@ def paired_difference(
     """
     of_a, of_b = _by_id(a, "a"), _by_id(b, "b")
     if alone := of_a.keys() ^ of_b.keys():
-        names = _some(sorted(alone, key=str))
+        names = some_of(sorted(alone, key=str))
         raise StatsError(f"Graded for one model only: {names}. Grade both on these.")
     pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
     gains = [x - y for x, y in pairs if x is not None and y is not None]
@@ -379,10 +379,11 @@ def _by_id(grades: Iterable[Grade], model: str) -> dict[str, Grade]:
     grades = list(grades)
     twice = [id for id, count in Counter(grade.id for grade in grades).items() if count > 1]
     if twice:
-        raise StatsError(f"Model {model} has several grades for one question: {_some(twice)}.")
+        raise StatsError(f"Model {model} has several grades for one question: {some_of(twice)}.")
     return {grade.id: grade for grade in grades}
 
 
-def _some(ids: Sequence[str]) -> str:
+def some_of(ids: Sequence[str]) -> str:
+    """The first five ids for a message, and how many more there are."""
     more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
     return ", ".join(map(str, ids[:5])) + more

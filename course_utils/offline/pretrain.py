@@ -26,6 +26,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from course_utils import REPO
 from course_utils.offline.documents import documents
+from course_utils.tiny import GEMMA_CHAT
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,6 @@ PHASES = (Phase(30_000_000, 3e-3, exercises=False), Phase(18_000_000, 2e-3, exer
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 VOCABULARY = 2048
 CONTEXT = 256
-
-CHAT_TEMPLATE = """\
-{{ bos_token }}{% for message in messages %}\
-{% if message['role'] == 'assistant' %}\
-{{ '<start_of_turn>model\n' }}{% generation %}\
-{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{% endgeneration %}\
-{% else %}\
-{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] | trim + '<end_of_turn>\n' }}\
-{% endif %}{% endfor %}\
-{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
 
 
 def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizerFast:
@@ -80,7 +71,7 @@ def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizer
         additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
         clean_up_tokenization_spaces=False, padding_side="left", model_max_length=CONTEXT * 4,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = GEMMA_CHAT
     return tokenizer
 
 
