@@ -5,7 +5,7 @@
 #   RECIPE=offline      a recipe's name or file                (course)
 #   DATA=my.json        your own instruction data              (course)
 #   REPO=owner/name     the repository it is published as      (release)
-#   TAG=v1              and the version                        (release)
+#   TAG=vX.Y.Z              and the version                        (release)
 
 PYTHON ?= python3
 STACK ?= newest
@@ -29,7 +29,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test faults notebooks base-model bench release site site-test clean
+.PHONY: help setup course test faults lab notebooks base-model bench release site site-test jupyter-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -41,7 +41,11 @@ setup: ## install everything into .venv
 course: setup ## run the whole course: data -> model -> judgment, then print the report
 	@$(RUN) notebooks/run.py --recipe "$(RECIPE)" $(DATA_OPTION)
 
-test: setup ## run the tests, two files at a time
+lab: setup ## open the notebooks in JupyterLab, Korean first
+	@$(RUN) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/ko/01_preprocess.ipynb \
+	$(if $(filter 0,$(shell id -u)),--allow-root)
+
+test: setup .venv-site/ready ## run the tests, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
@@ -58,7 +62,7 @@ bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
 	do echo "== $$script"; $(RUN) "$$script"; done
 
-release: setup ## set every badge, install line and link: make release REPO=owner/name TAG=v1
+release: setup ## set every badge, install line and link: make release REPO=owner/name TAG=vX.Y.Z
 	@$(RUN) notebooks/release.py "$(REPO)" "$(TAG)"
 
 # The site has an environment of its own: the tools that render it disturb no stack.
@@ -74,6 +78,9 @@ site: .venv-site/ready ## render notebooks, README and guide, both languages, in
 
 site-test: setup site ## look at every page of the site in a headless Chromium
 	@SITE=all $(RUN) -m pytest tests/test_site.py
+
+jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both languages (20 minutes)
+	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py
 
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
 	rm -rf .venv .venv-colab .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -13,12 +13,16 @@ What those stand on: batch and connection under llm; slices, parts and sealing u
 intervals, agreement, ranking and replies under stats; offline/ is the simulated world.
 """
 
+import warnings
 from pathlib import Path
 
 __version__ = "0.1.0"
 
 REPO = Path(__file__).resolve().parent.parent
 """The checkout this package runs from; `data/` and `assets/` are found here."""
+
+# tqdm's advice to install widgets, at the top of every notebook: plain text bars will do.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 class CourseError(Exception):

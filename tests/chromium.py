@@ -5,6 +5,7 @@
         page.wait("document.title")
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -106,7 +107,7 @@ class Page:
         self.errors: list[str] = []
         self._loaded = 0
 
-    def go(self, address: str, seconds: float = 30) -> None:
+    def go(self, address: str, seconds: float = 60) -> None:
         """Go to an address and return when the page and all it needs are there."""
         before, end = self._loaded, time.monotonic() + seconds
         self.call("Page.navigate", url=address)
@@ -136,13 +137,30 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 30):
+    def wait(self, script: str, seconds: float = 60):
         """Return the value of an expression as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(script)):
             assert time.monotonic() < end, f"never became true in {seconds} s: {script}"
             time.sleep(0.05)
         return value
+
+    def click(self, selector: str, seconds: float = 60) -> None:
+        """Click with the mouse in the middle of an element, once it is there."""
+        place = self.wait(
+            "(element => { if (!element) return null; element.scrollIntoView({block: 'nearest'});"
+            " const box = element.getBoundingClientRect();"
+            " return box.width ? {x: box.x + box.width / 2, y: box.y + box.height / 2} : null"
+            f"}})(document.querySelector({json.dumps(selector)}))", seconds
+        )  # fmt: skip
+        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call(
+                "Input.dispatchMouseEvent", type=event, **place, button="left", clickCount=1
+            )
+
+    def picture(self) -> bytes:
+        """Return what the page shows as a PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def _hear(self, event: str, details: dict) -> None:
         if event == "Page.loadEventFired":

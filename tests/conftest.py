@@ -1,8 +1,9 @@
-"""Fixtures that several tests share: a Gemma and a tokenizer, both made here, in seconds."""
+"""Fixtures that several tests share: a Gemma and a tokenizer made here in seconds, a browser."""
 
 import json
 import os
 
+import chromium
 import pytest
 
 # One thread: the machines that run these tests have few cores, and the models are tiny.
@@ -96,3 +97,12 @@ def tiny_base(tmp_path_factory, tokenizer):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; tests that ask for it are skipped where the machine has none."""
+    if not chromium.find():
+        pytest.skip("no Chromium on this machine: install chromium, or name one in CHROMIUM")
+    with chromium.Chromium() as browser:
+        yield browser

@@ -3,7 +3,6 @@
 The page is driven in a headless Chromium where the machine has one; everything else always runs.
 """
 
-import importlib.util
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,10 +25,6 @@ from course_utils.demo import (
 from course_utils.inference import generate, load_model
 from course_utils.runtime import setup
 from course_utils.tasks import Task
-
-spec = importlib.util.spec_from_file_location("chromium", REPO / "tests" / "chromium.py")
-chromium = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chromium)
 
 ADAPTER = REPO / "assets" / "sample" / "train" / "adapter"
 LONG = "전주의 특산물을 알려 주세요. " * 200
@@ -99,8 +94,9 @@ def test_both_grow_a_token_at_a_time_and_stop_by_themselves(duo, task):
 
 
 def test_a_letter_is_shown_when_it_is_whole(duo, course):
-    for task in example_tasks(course):
-        for pair in stream_both(duo, duo.template.render(task), temperature=1.5):
+    for task in example_tasks(course, 3):
+        prompt = duo.template.render(task)
+        for pair in stream_both(duo, prompt, max_new_tokens=24, temperature=1.5):
             assert not any(reply.text.endswith("\ufffd") for reply in pair)
 
 
@@ -124,7 +120,7 @@ def test_two_visitors_at_once_get_what_each_would_get_alone(duo, course):
 
     alone = [answer(prompt) for prompt in prompts]
     with ThreadPoolExecutor(8) as together:  # tokenizers 0.22: "Already borrowed" without turns
-        assert list(together.map(answer, prompts * 4)) == alone * 4
+        assert list(together.map(answer, prompts * 2)) == alone * 2
 
 
 # --- what a click does -------------------------------------------------------------------------
@@ -213,33 +209,31 @@ def shown(page, element):
     return page.evaluate(f"document.querySelector('#{element} textarea').value")
 
 
-@pytest.mark.skipif(not chromium.find(), reason="no Chromium on this machine: install chromium")
 @pytest.mark.parametrize("width", [1280, 400])
-def test_in_a_browser(address, course, task, width):
-    with chromium.Chromium() as browser:
-        page = browser.open(address, width=width)
-        page.wait("!!document.querySelector('#ask') && document.documentElement.lang == 'ko'")
-        assert "모의 모델입니다" in page.evaluate("document.body.innerText")
+def test_in_a_browser(browser, address, course, task, width):
+    page = browser.open(address, width=width)
+    page.wait("!!document.querySelector('#ask') && document.documentElement.lang == 'ko'")
+    assert "모의 모델입니다" in page.evaluate("document.body.innerText")
 
-        ask(page, until="비어 있습니다")
+    ask(page, until="비어 있습니다")
 
-        label = demo_module._label(task)
-        page.evaluate(
-            "[...document.querySelectorAll('button')]"
-            f".find(button => button.textContent.includes({label!r})).click()"
-        )
-        page.wait(f"document.querySelector('#instruction textarea').value == {task.instruction!r}")
-        page.wait(f"document.querySelector('#input textarea').value == {task.input!r}")
-        ask(page, until="멈춤")
-        assert shown(page, "tuned") == task.output and shown(page, "base")
+    label = demo_module._label(task)
+    page.evaluate(
+        "[...document.querySelectorAll('button')]"
+        f".find(button => button.textContent.includes({label!r})).click()"
+    )
+    page.wait(f"document.querySelector('#instruction textarea').value == {task.instruction!r}")
+    page.wait(f"document.querySelector('#input textarea').value == {task.input!r}")
+    ask(page, until="멈춤")
+    assert shown(page, "tuned") == task.output and shown(page, "base")
 
-        write(page, LONG)
-        ask(page, until="너무 깁니다")
-        assert shown(page, "tuned") == shown(page, "base") == ""
+    write(page, LONG)
+    ask(page, until="너무 깁니다")
+    assert shown(page, "tuned") == shown(page, "base") == ""
 
-        assert page.errors == []
-        assert [r for r in page.requests if not r.startswith((address, "data:", "blob:"))] == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.errors == []
+    assert [r for r in page.requests if not r.startswith((address, "data:", "blob:"))] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_share_link_is_made_only_when_asked_for_and_with_a_warning(monkeypatch, capsys):

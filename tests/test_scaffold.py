@@ -65,9 +65,9 @@ def name_of(requirement: str) -> str:
 
 def test_torch_and_numpy_are_asked_for_in_train_only():
     extras = project()["optional-dependencies"]
-    assert set(extras) == {"train", "colab", "demo", "dev"}
+    assert set(extras) == {"train", "colab", "demo", "lab", "dev"}
     assert "torch" in map(name_of, extras["train"])
-    for group in (project()["dependencies"], *(extras[e] for e in ("colab", "demo", "dev"))):
+    for group in (project()["dependencies"], *(extras[e] for e in ("colab", "demo", "lab", "dev"))):
         assert not {"torch", "numpy", "matplotlib", "torchvision"} & set(map(name_of, group))
 
 

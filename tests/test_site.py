@@ -14,9 +14,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from kernel import REPO
 
-spec = importlib.util.spec_from_file_location("chromium", REPO / "tests" / "chromium.py")
-chromium = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chromium)
 spec = importlib.util.spec_from_file_location("render", REPO / "site" / "render.py")
 render = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(render)
@@ -114,14 +111,6 @@ def address(site):
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser(site):
-    if not chromium.find():
-        pytest.skip("no Chromium on this machine: install chromium, or name one in CHROMIUM")
-    with chromium.Chromium() as browser:
-        yield browser
 
 
 def names(site, language):

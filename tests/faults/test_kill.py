@@ -53,7 +53,7 @@ class Run:
                 "RUNS": str(self.root / "runs"),
                 "OMP_NUM_THREADS": "1",
                 # Slow enough to be caught in the middle of it.
-                "OFFLINE_OPTIONS": f"--latency 0.1 --log {self.log}",
+                "OFFLINE_OPTIONS": f"--latency 0.05 --log {self.log}",
             },
         )  # fmt: skip
 

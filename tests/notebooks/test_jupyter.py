@@ -1,0 +1,142 @@
+"""The committed notebooks as a student has them: opened in JupyterLab, "Restart and run all".
+
+A real browser clicks; the files are copies, so what is committed stays as it is. JUPYTER=all runs
+every notebook in both languages, in order, as one student would (`make jupyter-test`, about fifteen
+minutes); else 05 in Korean alone. Without a Chromium the tests are skipped.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from urllib.request import Request, urlopen
+
+import nbformat
+import pytest
+from kernel import REPO, sources
+
+ALL = os.environ.get("JUPYTER") == "all"
+NOTEBOOKS = [path.stem for path in sources()] if ALL else ["05_demo"]
+LANGUAGES = ("ko", "en") if ALL else ("ko",)
+RUN_ALL = 'jp-button[data-command="notebook:restart-run-all"]'
+TOKEN = "student"
+SAVE = 'jp-button[data-command="docmanager:save"]'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The notebooks and their figures, free to be run and saved; no cell counts as run yet."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    shutil.copytree(REPO / "assets" / "figures", folder / "assets" / "figures")
+    for language in ("ko", "en"):
+        (folder / "notebooks" / language).mkdir(parents=True)
+        for path in (REPO / "notebooks" / language).glob("*.ipynb"):
+            notebook = nbformat.read(path, as_version=4)
+            for cell in code(notebook):
+                cell.execution_count = None
+            nbformat.write(notebook, folder / "notebooks" / language / path.name)
+    return folder
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def lab(request, folder, tmp_path_factory):
+    """One student's JupyterLab, with runs of its own: its address and the language."""
+    home = tmp_path_factory.mktemp(f"home-{request.param}")
+    environment = {
+        **os.environ, "HOME": str(home), "RUNS": str(home / "runs"), "RECIPE": "offline",
+        "JUPYTER_CONFIG_DIR": str(home), "JUPYTER_DATA_DIR": str(home), "PRESET": "full",
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "IPYTHONDIR": str(home),
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0",
+        "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+    ]  # fmt: skip
+    log = (home / "log.txt").open("w")
+    server = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield started(home / "runtime", server, log.name), request.param
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+        log.close()
+
+
+def started(runtime, server, log, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := list(runtime.glob("jpserver-*.json"))):
+        assert server.poll() is None and time.monotonic() < end, open(log).read()[-2000:]
+        time.sleep(0.1)
+    return json.loads(found[0].read_text())["url"]
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_restart_and_run_all(browser, lab, name):
+    root, language = lab
+    address = f"{root}lab/tree/notebooks/{language}/{name}.ipynb?token={TOKEN}"
+    page = browser.open(address, height=1000)
+    while not page.evaluate("!!document.querySelector('.jp-Dialog .jp-mod-accept')"):
+        page.click(RUN_ALL, 60)  # does nothing until the kernel is there
+        time.sleep(1)
+    page.click(".jp-Dialog .jp-mod-accept")
+    notebook = finished(page, root, f"notebooks/{language}/{name}.ipynb")
+    shot = REPO / "build" / "screenshots" / f"jupyter-{name}-{language}.png"  # to be looked at
+    shot.parent.mkdir(parents=True, exist_ok=True)
+    shot.write_bytes(page.picture())
+    close(page, root)
+
+    committed = nbformat.read(REPO / "notebooks" / language / f"{name}.ipynb", as_version=4)
+    ran, kept = code(notebook), code(committed)
+    assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
+    problems = [error for cell in ran for error in complaints(cell)]
+    assert problems == []
+    silent = [new.source for new, old in zip(ran, kept, strict=True)
+              if old.outputs and not new.outputs]  # fmt: skip
+    assert silent == [], "these cells show nothing, and do so in the committed notebook"
+
+
+def finished(page, root, path, seconds=900):
+    """The saved notebook once every cell has run, or one has failed."""
+    end = time.monotonic() + seconds
+    while True:
+        time.sleep(1)
+        page.click(SAVE)
+        idle = all(kernel["execution_state"] == "idle" for kernel in api(f"{root}api/kernels"))
+        notebook = nbformat.from_dict(api(f"{root}api/contents/{path}")["content"])
+        ran = [cell.execution_count for cell in code(notebook)]
+        failed = any(o.output_type == "error" for cell in code(notebook) for o in cell.outputs)
+        if idle and (all(ran) or failed):
+            return notebook
+        assert time.monotonic() < end, f"{path}: {sum(map(bool, ran))} of {len(ran)} cells ran"
+
+
+def complaints(cell):
+    """Errors and warnings that a cell shows."""
+    where = cell.source.split("\n")[0]
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield f"{where}: {output.ename}: {output.evalue}"
+        elif output.get("name") == "stderr" and "Warning" in output.text:
+            yield f"{where}: {output.text[:300]}"
+
+
+def close(page, root):
+    """Close the tab and end its kernel: the next notebook has the machine to itself."""
+    page.close()
+    for session in api(f"{root}api/sessions"):
+        api(f"{root}api/sessions/{session['id']}", method="DELETE")
+
+
+def api(address, method="GET"):
+    """Ask the Jupyter server itself."""
+    request = Request(address, method=method, headers={"Authorization": f"token {TOKEN}"})
+    with urlopen(request) as answer:
+        return json.loads(answer.read() or "null")
