@@ -1,4 +1,4 @@
-"""What Google Colab does its own way: its Drive, and its Secrets. Taught in 01, section 1."""
+"""What Google Colab does its own way: its Drive, and its Secrets. Taught at the beginning of 01."""
 
 import errno
 import os

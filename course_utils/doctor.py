@@ -1,7 +1,7 @@
 """What is there of each step of a run, whether it is whole, and what running it again would cost.
 
 It looks and reads, and changes nothing: no part is copied, no journal opened for writing.
-Taught in 01, section 1.
+Taught at the beginning of 01.
 """
 
 import json

@@ -140,9 +140,10 @@ def load_model(
         try:
             with quiet():
                 model = PeftModel.from_pretrained(model, str(adapter))
+                wanted = set(get_peft_model_state_dict(model))
             # PEFT leaves out what it does not find, and an adapter of zeros changes nothing.
             with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
-                if set(file.keys()) != set(get_peft_model_state_dict(model)):
+                if set(file.keys()) != wanted:
                     raise ValueError("its tensors belong to other layers")
         except (RuntimeError, ValueError, TypeError, SafetensorError) as error:
             raise ModelFolderError(

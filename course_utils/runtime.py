@@ -1,6 +1,6 @@
 """Where am I: Colab or not, which GPU, which secrets, which attention.
 
-`setup()` is the first cell of every notebook. Taught in 01, section 1.
+`setup()` is the first cell of every notebook. Taught at the beginning of 01.
 """
 
 import hashlib
@@ -153,14 +153,17 @@ class Course:
     def sample(self, step: str) -> Path:
         """Return the shipped artefacts of a step, so that a notebook opens without the one before.
 
-        Raises CourseError where they would not fit: they are those of the offline recipe.
+        Raises CourseError where they would not fit: they are those of the offline recipe, and no
+        real model is to learn a simulated teacher's data unasked.
         """
         folder = REPO / "assets" / "sample" / step
-        own = self.data is None and (step == "preprocess" or self.recipe.base_model == BASE_MODEL)
-        if not own or not folder.is_dir():
+        fits = self._in_world if step == "preprocess" else self.recipe.base_model == BASE_MODEL
+        if self.data is not None or not fits or not folder.is_dir():
             raise CourseError(
-                f"The run '{self.store.run}' has no finished step '{step}' and there is no sample "
-                f"of it that fits: run the notebook that makes it first."
+                f"The run '{self.store.run}' has no finished step '{step}' in "
+                f"{shown(self.store.root)}, and there is no sample of it that fits: run the "
+                f"notebook that makes it first, or, if you did, look whether this one's card names "
+                f"the same recipe, data and folder."
             )
         return folder
 
@@ -293,7 +296,7 @@ def shown(path: str | Path) -> str:
     >>> shown(REPO / "assets" / "tiny-gemma-ko")
     'assets/tiny-gemma-ko'
     """
-    path = Path(path).absolute()
+    path = Path(os.path.abspath(path))  # without its ".."
     for base in (REPO, Path.cwd()):
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
@@ -377,13 +380,34 @@ def _base_model(recipe: Recipe) -> str:
     return name
 
 
+_exported: dict[str, str] = {}  # what `setup` itself put into the environment
+
+
+def _export(name: str, value: str | None) -> None:
+    """Set a variable of the environment, or with None take it back; one set by others stays."""
+    if os.environ.get(name) != _exported.get(name):
+        return
+    if value is not None:
+        os.environ[name] = _exported[name] = value
+    elif name in _exported:
+        del os.environ[name], _exported[name]
+
+
 def _set_environment(recipe: Recipe, device: Device) -> None:
+    """Tell the libraries what they read from the environment; raises RestartNeeded."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "HF_TOKEN" not in os.environ and not on_colab() and has_secret("HF_TOKEN"):
-        # From .env: huggingface_hub knows the environment only (and Colab's secrets by itself).
-        os.environ["HF_TOKEN"] = secret("HF_TOKEN", ask=False)
-    if (REPO / recipe.base_model).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing to fetch, so nothing waits for it
+    local = (REPO / recipe.base_model).is_dir()
+    if not local:
+        # huggingface_hub knows no .env, and asks Colab once: here each setup looks anew.
+        token = _exported.get("HF_TOKEN")
+        _export("HF_TOKEN", None)
+        _export("HF_TOKEN", secret("HF_TOKEN", ask=False) if has_secret("HF_TOKEN") else token)
+        if "HF_HUB_OFFLINE" in _exported and "huggingface_hub" in sys.modules:
+            raise RestartNeeded(
+                "This session began offline, and what reaches the Hub is loaded that way: restart "
+                "the session (Runtime > Restart session) and run the cells again; nothing is lost."
+            )
+    _export("HF_HUB_OFFLINE", "1" if local else None)  # nothing to fetch, so nothing waits for it
     if device.kind == "cpu" and recipe.train.threads:
         # Two torch jobs that each take every core are many times slower than one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
@@ -403,7 +427,7 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         "Recipe": f"{recipe.name} ({why})",
         "Device": course.hardware.name,
         "Wrong GPU": _wrong_gpu(course),
-        "Base model": base,
+        "Base model": shown(base) if os.path.isdir(base) else base,
         "Teacher": _address(recipe.teacher),
         "Judge": _address(recipe.judge),
         "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,

@@ -2,7 +2,7 @@
 
 `secret` is the one way to a key. `scrub` takes keys out of a text; every CourseError passes through
 it, and so does every line of a journal, because a server may send back the very key it refuses.
-Taught in 01, section 1.
+Taught at the beginning of 01.
 """
 
 import getpass

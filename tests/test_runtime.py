@@ -34,6 +34,7 @@ def bare_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "_found", {})
+    monkeypatch.setattr(runtime, "_exported", {})
     monkeypatch.setattr(runtime, "find_device", lambda: CPU)
     # Packages that other tests have loaded are not this machine's concern.
     monkeypatch.setattr(runtime, "PACKAGES", ("torch",))
@@ -202,12 +203,27 @@ def test_a_sample_adapter_is_not_handed_to_another_base_model(monkeypatch, tmp_p
         setup("gemma-2b-l4").sample("train")
 
 
+def test_simulated_data_is_not_handed_to_a_real_run(tmp_path):
+    (tmp_path / "assets" / "sample" / "preprocess").mkdir(parents=True)
+    assert setup("offline").sample("preprocess").is_dir()
+    with pytest.raises(CourseError, match="'gemma-2b-l4' has no finished step 'preprocess' in"):
+        setup("gemma-2b-l4").training_tasks()
+
+
 def test_a_missing_base_folder_is_one_sentence(tmp_path):
     course = setup("offline")
     with pytest.raises(CourseError, match="tiny-gemma-ko does not exist: make base-model"):
         _ = course.base_model
     (tmp_path / "assets" / "tiny-gemma-ko").mkdir(parents=True)
     assert course.base_model == os.path.join("assets", "tiny-gemma-ko")
+
+
+def test_the_card_names_the_base_model_as_seen_from_the_checkout(tmp_path, monkeypatch, capsys):
+    for folder in ("assets/tiny-gemma-ko", "notebooks/ko"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks" / "ko")  # where Jupyter starts a notebook
+    assert setup("offline").base_model == os.path.join("..", "..", "assets", "tiny-gemma-ko")
+    assert "Base model  assets/tiny-gemma-ko\n" in capsys.readouterr().out
     assert setup("gemma-2b-l4").base_model == "google/gemma-2b-it"
 
 
@@ -216,6 +232,36 @@ def test_shown_hides_the_machine(monkeypatch, tmp_path):
     assert shown(tmp_path / "checkout" / "runs" / "offline") == "runs/offline"
     assert shown(tmp_path / "elsewhere") == "elsewhere"  # from the working folder
     assert shown("/somewhere/else") == "/somewhere/else"
+
+
+# --- the environment of the libraries ---------------------------------------------------------
+
+
+def test_a_changed_hub_token_is_seen_by_the_next_setup(monkeypatch):
+    tokens = ["hf_read", "hf_write"]
+    colab(monkeypatch, get=lambda name: tokens[0] if name == "HF_TOKEN" else None)
+    setup("gemma-2b-l4")
+    assert os.environ["HF_TOKEN"] == "hf_read"
+    tokens.pop(0)
+    setup("gemma-2b-l4")
+    assert os.environ["HF_TOKEN"] == "hf_write"
+    os.environ["HF_TOKEN"] = "hf_by_hand"  # what somebody set themselves stays
+    setup("gemma-2b-l4")
+    assert os.environ["HF_TOKEN"] == "hf_by_hand"
+
+
+def test_offline_is_taken_back_while_the_hub_library_is_not_loaded(monkeypatch, tmp_path):
+    (tmp_path / "assets" / "tiny-gemma-ko").mkdir(parents=True)
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    monkeypatch.delitem(sys.modules, "huggingface_hub", raising=False)
+    setup("offline")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    setup("gemma-2b-l4")
+    assert "HF_HUB_OFFLINE" not in os.environ
+    setup("offline")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.ModuleType("huggingface_hub"))
+    with pytest.raises(RestartNeeded, match="began offline.*restart the session"):
+        setup("gemma-2b-l4")
 
 
 # --- clients ----------------------------------------------------------------------------------
