@@ -5,7 +5,7 @@ As SVG for pages; as PNG for notebooks, which show them in an output, where Cola
 What a picture shows is computed, not typed: tokens by the collator, counts by the filter, scores by
 the statistics. Letters are outlines, so Hangul needs no font where the picture is seen, and every
 text is also in the file's description: that is what the test compares. On a white card, for GitHub
-in the dark. Taught in README, 01 section 4, 02 section 4 and 03 section 6.
+in the dark. Shown in README, 01 section 4, 02 section 3 and 03 section 8.
 """
 
 import json
@@ -69,10 +69,10 @@ def arrow(ax, start, end, color=INK, dashed=False):
 
 def pipeline():
     """Seeds to report, with the two addresses that are either real or simulated."""
-    fig, ax = card(10, 4.1, "과정 전체  The whole course")
+    fig, ax = card(10, 4.1, "강의 전체  The whole course")
     y, h, middle = 1.72, 0.72, 2.08
     chain = [
-        ("씨앗 과제\nseeds", GREY), ("01 데이터 만들기\npreprocess", BLUE),
+        ("씨앗 과제\nseeds", GREY), ("01 전처리\npreprocess", BLUE),
         ("지시 데이터\ninstructions", GREY), ("02 학습\ntrain", BLUE),
         ("어댑터\nadapter", GREY), ("03 평가\nevaluate", BLUE), ("보고서\nreport", GREY),
     ]  # fmt: skip
@@ -108,7 +108,7 @@ def masking():
     tasks = read_tasks(SAMPLE)
     task = min(tasks, key=lambda t: len(tokenizer(template.render(t) + t.output)["input_ids"]))
     row = encode(tokenizer, template.render(task), task.output, 256, end=template.end)
-    title = "마스킹: 프롬프트는 읽기만, 답변만 배운다  Masking: only the response is trained"
+    title = "마스킹: 프롬프트는 읽기만, 응답만 배운다  Masking: only the response is trained"
     fig, ax = card(10, 2.7, title)
     pieces = [tokenizer.decode([i]).replace("\n", "↵").replace(" ", "␣") for i in row["input_ids"]]
     ems = [sum(1.75 if ord(c) > 0x2FF else 1 for c in piece) for piece in pieces]
@@ -128,9 +128,9 @@ def masking():
     trained = sum(label != IGNORE_INDEX for label in row["labels"])
     masked = len(row["labels"]) - trained
     box(ax, 0.25, 2.22, 0.3, 0.22, "", GREY)
-    words(ax, 0.65, 2.33, f"라벨 −100, 손실에 안 들어감  masked ({masked})", 9, ha="left")
+    words(ax, 0.65, 2.33, f"정답 −100, 손실에 들어가지 않음  masked ({masked})", 9, ha="left")
     box(ax, 4.4, 2.22, 0.3, 0.22, "", GREEN)
-    learned = f"배우는 토큰, 턴의 끝까지  trained, end of turn too ({trained})"
+    learned = f"배우는 토큰, 끝 표시까지  trained, end of turn too ({trained})"
     words(ax, 4.8, 2.33, learned, 9, ha="left")
     return fig
 
@@ -196,22 +196,22 @@ def battle():
     """One question in two orders: which two verdicts make which result."""
     fig, ax = card(10, 4.2, "두 순서로 겨루기: 두 번 다 이겨야 이긴 것  Both orders must agree")
     box(ax, 0.3, 1.9, 1.5, 0.8, "질문 하나\none question", bold=True)
-    orders = [("1차  A를 먼저\nA shown first", 1.1), ("2차  B를 먼저\nB shown first", 2.75)]
+    orders = [("1차  a를 먼저\na shown first", 1.1), ("2차  b를 먼저\nb shown first", 2.75)]
     for text, y in orders:
         box(ax, 2.35, y, 1.6, 0.75, text, BLUE)
         arrow(ax, (1.8, 2.3), (2.35, y + 0.375))
     columns = [4.95, 5.95, 7.0, 8.65]
-    heads = ["1차  1st", "2차  2nd", "A의 점수\nscore", "결과\nresult"]
+    heads = ["1차  1st", "2차  2nd", "a의 점수\nscore", "결과\nresult"]
     for x, head in zip(columns, heads, strict=True):
         words(ax, x, 0.82, head, 9, bold=True)
-    names = {"a": "A", "b": "B", "tie": "="}
+    names = {"a": "a", "b": "b", "tie": "="}
     grouped = {
-        ("A 승  win", GREEN): [], ("무승부  tie", GREY): [],
-        ("한 번만 무승부  one tie only", GREY): [], ("엇갈림  contradiction", GREY): [],
-        ("A 패  loss", ORANGE): [],
+        ("a 승  win", GREEN): [], ("무승부  tie", GREY): [],
+        ("한 번만 무승부  one tie only", GREY): [], ("모순  contradiction", GREY): [],
+        ("a 패  loss", ORANGE): [],
     }  # fmt: skip
     win, tie, half, contradiction, loss = grouped.values()
-    for first, second in product(names, names):
+    for first, second in product(names, repeat=2):
         game = Game("q", first, second, 0, 0)
         place = contradiction if game.contradicts else tie if first == second == "tie" else half
         place = {1: win, 0: loss}.get(game.score, place)

@@ -245,7 +245,7 @@ def pad_left() -> Cases:
         }
         return Case((prompts, pad), batch, Hint(ko, en))
 
-    side = ("채움은 왼쪽에 놓입니다. 그래야 모든 프롬프트의 끝이 응답의 시작과 맞닿습니다.",
+    side = ("패딩은 왼쪽에 놓입니다. 그래야 모든 프롬프트의 끝이 응답의 시작과 맞닿습니다.",
             "Padding goes to the left, so that every prompt ends where its reply begins.")
     yield case([[5, 6]], 0, *side)
     yield case([[5, 6, 7], [8]], 0, *side)
@@ -253,7 +253,7 @@ def pad_left() -> Cases:
                "The id of pad occurs within a prompt, too: mask by length, not by id.")
     yield case([[1, 5], [1, 6, 7]], 1, "BOS와 EOS와 pad가 한 번호인 모델도 있습니다. 맨 앞의 1은 진짜 토큰입니다.",
                "In some models BOS, EOS and pad are one id: the 1 in front is a real token.")
-    yield case([[2, 3, 4, 5], [6], [7, 8]], 0, "위치는 진짜 첫 토큰에서 0으로 시작합니다. 채움 자리는 0으로 둡니다.",
+    yield case([[2, 3, 4, 5], [6], [7, 8]], 0, "위치는 진짜 첫 토큰에서 0으로 시작합니다. 패딩 자리는 0으로 둡니다.",
                "Positions begin with 0 at the first real token; where there is padding, put 0.")
     draw = random.Random(7)
     for rows in range(2, 8):
@@ -304,10 +304,10 @@ def lora_size() -> Cases:
     yield case((8, 32, 1, 2, 2, 4), 1, *count)
     yield case((8, 32, 3, 2, 2, 4), 4, *count)
     yield case((2048, 16384, 18, 8, 1, 256), 4,
-               "k와 v의 출력은 num_key_value_heads × head_dim입니다. 머리가 하나뿐인 모델에서는 훨씬 작습니다.",
+               "k와 v의 출력은 num_key_value_heads × head_dim입니다. 헤드가 하나뿐인 모델에서는 훨씬 작습니다.",
                "k and v have num_key_value_heads x head_dim outputs: far fewer with a single head.")
     yield case((3072, 24576, 28, 16, 16, 256), 8,
-               "머리의 수 × head_dim이 hidden_size와 같다는 법은 없습니다. q의 출력과 o의 입력을 다시 보세요.",
+               "헤드 수 × head_dim이 hidden_size와 같다는 법은 없습니다. q의 출력과 o의 입력을 다시 보세요.",
                "Heads x head_dim need not be hidden_size: look again at q's outputs and o's inputs.")
     yield case((2304, 9216, 26, 8, 4, 256), 16, *count)
 
@@ -363,7 +363,7 @@ def read_verdict() -> Cases:
     yield case("[[A]]로 하겠습니다.\n[[A]]", BATTLE_VERDICTS, "같은 판정을 두 번 쓴 것은 한 가지 판정입니다.",
                "The same verdict twice is one verdict.")
     for text in ("둘 다 틀렸습니다.\n[[D]]", "[[a]]", "[[ A ]]"):
-        yield case(text, BATTLE_VERDICTS, "허락된 판정과 글자까지 같아야 합니다.",
+        yield case(text, BATTLE_VERDICTS, "허락된 판정과 글자 하나까지 같아야 합니다.",
                    "It has to equal an allowed verdict to the letter.")
     for text in ("정확합니다.\n[[10]]", "[[11]]", "[[7.5]]", "[[1]]은 지나칩니다.\n[[10]]"):
         yield case(text, GRADES, "판정은 한 글자가 아닐 수도 있습니다. 괄호 안을 통째로 읽으세요.",
@@ -529,7 +529,7 @@ def shrink() -> Cases:
     yield case(10.0, 1.0, 8, 4, 22, "이미 들어가면 아무것도 바꾸지 않습니다.", "What fits already is not changed.")
     yield case(10.0, 2.0, 8, 4, 22, *keep)
     yield case(10.0, 4.0, 8, 16, 20, *keep)
-    yield case(26.0, 1.0, 8, 4, 22, "한 줄도 들어가지 않으면 None입니다. 배치 0은 학습이 아닙니다.",
+    yield case(26.0, 1.0, 8, 4, 22, "한 행도 들어가지 않으면 None입니다. 배치 0은 학습이 아닙니다.",
                "Where not a single row fits, return None: a batch of 0 trains nothing.")
     yield case(10.0, 2.0, 12, 2, 13, "홀수인 배치는 반으로 나눌 수 없습니다. 곱을 지키려면 거기서 멈춥니다.",
                "An odd batch cannot be halved: stop there, or the product is lost.")
@@ -549,16 +549,16 @@ def share_rows() -> Cases:
             shape = None
         return Case((effective, gpus, most), shape, Hint(ko, en))
 
-    product = ("줄 × 누적 × GPU가 꼭 effective와 같아야 합니다. 한 번에 읽는 줄은 most를 넘지 못합니다.",
+    product = ("행 × 누적 × GPU가 꼭 effective와 같아야 합니다. 한 번에 읽는 행은 most를 넘지 못합니다.",
                "Rows x accumulation x GPUs is exactly effective, and rows are at most `most`.")
     yield case(128, 1, 4, *product)
     yield case(128, 8, 4, *product)
     yield case(128, 4, 4, *product)
     yield case(128, 64, 4, "most보다 적게 읽어도 됩니다. GPU가 많으면 한 장의 몫이 그만큼뿐입니다.",
                "Fewer rows than `most` are fine: with many GPUs there is no more for each.")
-    yield case(128, 3, 4, "128줄을 세 장이 똑같이 나눌 수 없습니다. 몇 줄을 버리지 말고 None을 돌려주세요.",
+    yield case(128, 3, 4, "128행을 세 장이 똑같이 나눌 수 없습니다. 몇 행을 버리지 말고 None을 돌려주세요.",
                "Three GPUs cannot share 128 rows evenly: lose no rows, return None.")
-    yield case(120, 8, 8, "한 장의 몫은 15줄인데 8줄씩은 나누어떨어지지 않습니다. 딱 떨어지는 가장 큰 배치를 찾으세요.",
+    yield case(120, 8, 8, "한 장의 몫은 15행인데 8행씩은 나누어떨어지지 않습니다. 딱 떨어지는 가장 큰 배치를 찾으세요.",
                "Each has 15 rows, which 8 does not divide: find the largest batch that does.")
     for gpus in (2, 3, 4, 6, 12):
         yield case(96, gpus, 32, *product)
@@ -576,10 +576,10 @@ def own_rows() -> Cases:
     yield case(8, 2, 0, *plain)
     yield case(8, 2, 1, *plain)
     for rank in range(3):
-        yield case(7, 3, rank, "7줄을 셋이 나누면 3, 3, 1입니다. 크기를 올림으로 구하면 빠지는 줄이 없습니다.",
+        yield case(7, 3, rank, "7행을 셋이 나누면 3, 3, 1입니다. 크기를 올림으로 구하면 빠지는 행이 없습니다.",
                    "Seven rows among three are 3, 3 and 1: round the size up, and no row is lost.")
     for rank in range(4):
-        yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 끝이 줄의 수를 넘지 않게 하세요.",
+        yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 끝이 행의 수를 넘지 않게 하세요.",
                    "With the size rounded up, the last may get nothing: no end beyond the last row.")
 
 

@@ -162,7 +162,7 @@ def _win_rate(report: _Report) -> Iterator[str]:
 def _categories(report: _Report) -> Iterator[str]:
     if len({item.category for item in report.items}) < 2:
         return
-    yield "## By category 범주별"
+    yield "## By category 유형별"
     if games := _by_category(report.battle.items.values(), report.battle.games):
         rows, summaries = [], {}
         for name, some in games.items():
@@ -177,7 +177,7 @@ def _categories(report: _Report) -> Iterator[str]:
                 found.wins, ties, found.contradictions, found.losses, found.invalid,
             ])  # fmt: skip
         yield table(
-            ["category 범주", "n", "win rate 승률", "95% interval 구간", "wins 승", "ties 무",
+            ["category 유형", "n", "win rate 승률", "95% interval 구간", "wins 승", "ties 무",
              "contradictions 모순", "losses 패", "invalid 무효"], rows,
         )  # fmt: skip
         if summaries:
@@ -193,7 +193,7 @@ def _categories(report: _Report) -> Iterator[str]:
             for name in dict.fromkeys(name for one in graded for name in one)
         ]
         heads = [(f"{plain(name)} mean 평균", "95%", "n") for name in report.grades]
-        yield table(["category 범주", *(cell for head in heads for cell in head)], rows)
+        yield table(["category 유형", *(cell for head in heads for cell in head)], rows)
 
 
 def _by_category(items: "Iterable[Item]", results: Iterable) -> dict[str, list]:
@@ -370,7 +370,7 @@ def _disagreements(report: _Report) -> Iterator[str]:
     battle = report.battle
     if not battle.items:
         return
-    yield "## Disagreements worth reading 읽어 볼 불일치"
+    yield "## Disagreements worth reading 읽어 볼 엇갈림"
     yield (
         "Chosen by rule, in this order: the two orders name different winners; the grades prefer "
         "the other model; one order names a winner, the other a tie; both orders name the longer "

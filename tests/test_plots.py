@@ -63,7 +63,7 @@ FIGURES = {
     ),
     "win_rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
     "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
-    "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="범주별 승률"),
+    "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="유형별 승률"),
     "category_win_rates: of nothing": lambda: plots.category_win_rates({}),
     "judge_bias": lambda: plots.judge_bias(judge_bias(GAMES), title="자리와 길이"),
     "judge_bias: of ties": lambda: plots.judge_bias(judge_bias([])),

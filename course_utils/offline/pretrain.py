@@ -225,6 +225,9 @@ micro-world. It stands in for `google/gemma-2b-it` where there is no GPU, so tha
 tuning can be watched on a laptop. **It is a simulation: it knows nothing outside that world, and
 no number measured with it says anything about a real model.** Do not use it for anything else.
 
+**모의 모델입니다.** 강의가 지어낸 작은 세계밖에 모르며, 이 모델로 잰 숫자는 실제 모델에 관해
+아무것도 말해 주지 않습니다. GPU가 없는 노트북 컴퓨터에서 `google/gemma-2b-it`의 대역을 합니다.
+
 - Architecture: `GemmaForCausalLM`, 256 wide, 4 layers, MLP 768, 4 heads sharing 1 key-value head,
   tied embeddings, bfloat16.
 - Tokenizer: byte-fallback BPE of {vocabulary:,} tokens in Gemma's conventions (single digits, the
