@@ -156,8 +156,11 @@ def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
     """Execute the sources in order, in one fresh run, and write both editions of each."""
     with tempfile.TemporaryDirectory(prefix="course-") as temporary:
         runs = Path(temporary) / "runs"
-        # Whatever the builder's own shell has set, what is published is the full course.
-        environment = {"RUNS": str(runs), "DATA": "", "PRESET": "full", "RECIPE": "offline"}
+        # Whatever the builder's machine has, what is published is the full course, offline.
+        environment = {
+            "RUNS": str(runs), "DATA": "", "PRESET": "full", "RECIPE": "auto",
+            "OPENAI_API_KEY": "", "CUDA_VISIBLE_DEVICES": "",
+        }  # fmt: skip
         for path in paths:
             print(f"{path.stem} ...", end=" ", flush=True)
             notebook = read_source(path)

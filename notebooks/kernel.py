@@ -29,9 +29,7 @@ PIP_LOG = re.compile(
     r"(?:Downloading|Using cached) \S+\.(?:whl|tar\.gz)|\[notice\] ).*$\n?",
     re.MULTILINE,
 )
-MOST_LINES = 40  # about a screen; a longer output keeps its beginning and its end
-# tqdm's advice to install widgets: two lines, the second is its own source.
-WIDGET_ADVICE = re.compile(r"^.*TqdmWarning: IProgress not found.*\n(?:  .*\n?)?", re.MULTILINE)
+MOST_LINES = 32  # about a screen; a longer output keeps its beginning and its end
 
 
 class NotebookFailed(Exception):
@@ -117,7 +115,7 @@ def tidy(text: str, folders: dict[str, str]) -> str:
     >>> tidy("50%|#  | 1/2\\r100%|##| 2/2\\nin /work/x/runs", {"/work/x/": ""})
     'in runs'
     """
-    text = WIDGET_ADVICE.sub("", ANSI.sub("", text).replace("\r\n", "\n"))
+    text = ANSI.sub("", text).replace("\r\n", "\n")
     text = "\n".join(
         next((part for part in reversed(line.split("\r")) if part.strip()), "")
         for line in text.split("\n")
@@ -176,7 +174,7 @@ def machine_folders(**shown: str | Path) -> dict[str, str]:
 
 
 def shorten(text: str) -> str:
-    """Return a text of at most 40 lines; the middle of a longer one is left out, and said so."""
+    """Return a text of at most 32 lines; the middle of a longer one is left out, and said so."""
     lines = text.rstrip("\n").split("\n")
     if len(lines) <= MOST_LINES:
         return text

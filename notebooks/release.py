@@ -1,6 +1,6 @@
 """Set the published repository and tag everywhere at once: badges, install lines, links, version.
 
-    make release REPO=owner/name TAG=v1
+    make release REPO=owner/name TAG=vX.Y.Z
 
 What stands there now is read from pyproject.toml (the repository) and course_utils (the version).
 No notebook is executed: a new name changes no output. The changelog's tags are history and stay.
@@ -50,7 +50,7 @@ def refusal(repo: str, tag: str) -> str:
     if not OWNER_AND_NAME.fullmatch(repo) or repo.endswith((".git", "/.", "/..")):
         return f"REPO={repo!r} is not a GitHub repository: write REPO=owner/name."
     if not TAG.fullmatch(tag):
-        return f"TAG={tag!r} is not a version: write TAG=v1 or TAG=v1.2.0."
+        return f"TAG={tag!r} is not a version: write TAG=vX.Y.Z."
     stale = [p for path in sources() for p in (*source_problems(path), *built_problems(path))]
     if stale:
         return f"Mend the notebooks first ({len(stale)} problems; build.py --check): {stale[0]}."
@@ -89,7 +89,7 @@ def release(repo: str, tag: str) -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or not all(arguments):
-        print("Say both names: make release REPO=owner/name TAG=v1", file=sys.stderr)
+        print("Say both names: make release REPO=owner/name TAG=vX.Y.Z", file=sys.stderr)
         return 1
     if reason := refusal(*arguments):
         print(reason, file=sys.stderr)

@@ -106,8 +106,8 @@ def test_stale_notebooks_are_not_released(copy):
 @pytest.mark.parametrize(
     ("repo", "tag", "words"),
     [
-        ("", "v1", "REPO=owner/name TAG=v1"),
-        ("kim/course", "", "REPO=owner/name TAG=v1"),
+        ("", "v1", "REPO=owner/name TAG=vX.Y.Z"),
+        ("kim/course", "", "REPO=owner/name TAG=vX.Y.Z"),
         ("course", "v1", "REPO='course' is not"),
         ("https://github.com/kim/course", "v1", "write REPO=owner/name"),
         ("kim/course.git", "v1", "write REPO=owner/name"),

@@ -13,8 +13,8 @@
 # %% [markdown] lang="ko"
 # # 01 전처리: 씨앗 과제에서 지시 데이터까지
 #
-# 언어 모델이 지시를 따르게 하려면 **지시문, 입력, 응답**으로 된 예가 수천 개 있어야 합니다. 사람이 모두 쓰기에는 많습니다.
-# 그래서 사람은 씨앗(seed)만 쓰고, 나머지는 더 큰 모델에게 씨앗을 보여 주며 새로 쓰게 합니다. 이 방법이 Self-Instruct이고,
+# 언어 모델이 지시를 따르게 하려면 **지시문, 입력, 응답**으로 된 예가 수천 개 있어야 합니다. 사람이 모두 쓰기에는 너무 많습니다.
+# 그래서 사람은 씨앗(seed)만 쓰고, 나머지는 더 큰 모델, 곧 **교사**(teacher)에게 씨앗을 보여 주며 새로 쓰게 합니다. 이 방법이 Self-Instruct이고,
 # Stanford Alpaca는 씨앗 175개로 52,002개를 얻었습니다. 이 노트북은 그 길을 한국어로 다시 걷습니다.
 #
 # 끝까지 가면 이런 것이 손에 남습니다.
@@ -29,15 +29,15 @@
 # 씨앗 과제 ──▶ [01 전처리] ──▶ 지시 데이터 ──▶ [02 학습] ──▶ LoRA 어댑터 ──▶ [03 평가] ──▶ 보고서
 # ```
 #
-# 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 교사가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
+# 아래 셀을 실행하면 카드가 나옵니다. 어디서 실행되는지, 교사가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
 
-# %% [markdown] lang="en" of="1806aac1"
+# %% [markdown] lang="en" of="2ecb3bb9"
 # # 01 Preprocess: from seed tasks to instruction data
 #
 # To teach a language model to follow instructions you need thousands of examples, each an **instruction, an input and a
-# response**. That is too many to write by hand. So people write a few seeds, and a larger model, shown some of them,
-# writes the rest. The method is called Self-Instruct; Stanford Alpaca turned 175 seeds into 52,002 examples with it.
-# This notebook takes the same road in Korean.
+# response**. That is too many to write by hand. So people write a few seeds, and a larger model, the **teacher**, is shown
+# some of them and writes the rest. The method is called Self-Instruct; Stanford Alpaca turned 175 seeds into 52,002
+# examples with it. This notebook takes the same road in Korean.
 #
 # At the end you will have
 #
@@ -70,19 +70,23 @@ from course_utils.runtime import setup
 course = setup()
 
 # %% [markdown] lang="ko"
-# 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다. 열두 가지 유형의 과제를 쓰면서
-# 진짜 교사에게 있을 법한 실수도 정해진 비율로 섞습니다. 절차를 익히고 결과를 검산하기에는 좋지만, 그 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
-# API 키와 GPU가 있으면 같은 셀이 진짜 모델로 돕니다. 바뀌는 것은 레시피뿐입니다.
+# 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다.
+# 지명과 특산물, 낱말의 뜻처럼 강의가 정해 둔 **작은 세계**만 알고, 열두 가지 유형의 과제를 쓰면서 진짜 교사에게 있을 법한 실수도 정해진 비율로 섞습니다.
+# 절차를 익히고 결과를 검산하기에는 좋지만, 그 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# API 키와 GPU가 있으면 같은 셀이 진짜 모델로 돌아갑니다. 바뀌는 것은 **레시피**(recipe), 곧 어떤 모델을 어떤 값으로 쓸지 적어 둔 설정 파일뿐입니다.
 #
-# 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다.
+# 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다. `candidates`는 교사가 쓴 후보, `kept`는 그 가운데 남긴 과제, `calls`는 물은 횟수입니다.
+# `tokens`는 모델이 글을 세는 단위인 토큰의 수이고, 요금도 이것으로 매깁니다.
 
-# %% [markdown] lang="en" of="017d163e"
+# %% [markdown] lang="en" of="337f1575"
 # If the card's Teacher line says `SIMULATED`, the teacher is no language model but **a small program that knows the
-# answers**. It writes tasks of twelve kinds and, at fixed rates, makes the mistakes that a real one might make. That is good
-# for learning the procedure and for checking results; its quality says nothing about real models. With an API key and a GPU
-# the same cells run with a real one. Only the recipe changes.
+# answers**. All it knows is a **small world** of places and their specialities, meanings of words and the like. It writes
+# tasks of twelve kinds and, at fixed rates, makes the mistakes that a real teacher might make. That is good for learning the
+# procedure and for checking results; its quality says nothing about real models. With an API key and a GPU the same cells
+# run with a real one. Only the **recipe** changes, the file that says which models to use and with what settings.
 #
-# Before anything is spent: what did the last run take?
+# Before anything is spent: what did the last run take? `candidates` are the tasks that the teacher wrote, `kept` those that
+# were kept, and `calls` how often it was asked. `tokens` are the units in which a model counts text, and in which you pay.
 
 # %%
 import json
@@ -99,15 +103,15 @@ except CourseError as problem:
 # %% [markdown] lang="ko"
 # ## 1. 씨앗 과제
 #
-# 과제(task) 하나는 세 칸입니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없을 수도 있습니다), `output`은 바른 응답입니다.
-# 씨앗은 사람이 손으로 씁니다. 실제 교사는 씨앗의 말투와 범위를 흉내 내므로(모의 교사는 씨앗을 읽지 않습니다), 데이터의 품질은 여기서 이미 절반이 정해집니다.
+# 과제(task) 하나는 세 칸으로 되어 있습니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없을 수도 있습니다), `output`은 바른 응답입니다.
+# 씨앗은 사람이 손으로 씁니다. 실제 교사는 씨앗의 말투와 범위를 흉내 내므로, 데이터 품질의 절반은 여기서 이미 정해집니다. (모의 교사는 씨앗을 읽지 않습니다.)
 
-# %% [markdown] lang="en" of="1e6e0ff6"
+# %% [markdown] lang="en" of="28315cf6"
 # ## 1. Seed tasks
 #
 # A task has three fields: `instruction` says what to do, `input` is the text to do it with (there may be none), and
-# `output` is a correct response. Seeds are written by hand. A real teacher imitates their tone and their range (the simulated one does not read them), so half of
-# your data's quality is decided here.
+# `output` is a correct response. Seeds are written by hand. A real teacher imitates their tone and their range, so half of
+# your data's quality is decided here. (The simulated one does not read them.)
 
 # %%
 from course_utils import REPO
@@ -123,23 +127,23 @@ for task in seeds[:3]:
 
 # %% [markdown] lang="ko"
 # 입력이 있는 과제와 없는 과제가 섞여 있습니다. Alpaca의 데이터는 약 40%에 입력이 있었습니다.
-# `read_tasks`는 파일을 통째로 읽거나 아예 읽지 않습니다. 17번째 줄이 깨졌다면 그 줄 번호를 말하고 멈춥니다.
+# `read_tasks`는 파일을 통째로 읽거나 아예 읽지 않습니다. 17번째 줄이 깨졌다면 그 줄 번호를 알려 주고 멈춥니다.
 
-# %% [markdown] lang="en" of="9ea31ec2"
+# %% [markdown] lang="en" of="3be67d80"
 # Some tasks have an input, some have none; in Alpaca's data about 40% have one.
 # `read_tasks` reads a file whole or not at all: if line 17 is broken, it names that line and stops.
 
 # %% [markdown] lang="ko"
 # ## 2. 교사에게 묻고 답을 읽기
 #
-# Alpaca는 교사에게 씨앗 세 개를 보여 주고, 이어서 새 과제를 줄줄이 써 달라고 합니다. 우리는 새 과제 스무 개를 부탁합니다. 그 부탁을 적은 글이 생성 프롬프트입니다.
-# 첫 요청이 실제로 무엇을 보내는지 끝까지 읽어 보세요.
+# Alpaca는 교사에게 씨앗 세 개를 보여 주고, 이어서 새 과제를 줄줄이 써 달라고 합니다. 우리는 새 과제 스무 개를 부탁합니다. 그 부탁을 적은 글이 생성 프롬프트(prompt)입니다.
+# 첫 요청에 실제로 무엇을 적어 보내는지 끝까지 읽어 보세요. 앞부분은 교사가 지켜야 할 것입니다.
 
-# %% [markdown] lang="en" of="5d3f8a45"
+# %% [markdown] lang="en" of="4812f6fe"
 # ## 2. Ask the teacher and read the reply
 #
 # Alpaca shows its teacher three seeds and asks it to go on with new ones. We ask for twenty. The text that asks is the generation
-# prompt. Read what the first request really sends, to the end.
+# prompt. Read what the first request really sends, to the end. It begins with the rules that the teacher is to follow.
 
 # %%
 from course_utils import REPO
@@ -148,18 +152,28 @@ from course_utils.tasks import read_tasks
 
 seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
 request = next(generation_requests(seeds, seed=course.recipe.data.seed))
-print(request.messages[0]["content"])
+orders, heading, examples = request.messages[0]["content"].partition("과제 목록:")  # list of tasks
+print(orders.strip())
+
+# %% [markdown] lang="ko"
+# 같은 프롬프트가 씨앗 세 개로 이어지고, 새 과제가 시작될 자리에서 끝납니다.
+
+# %% [markdown] lang="en" of="1be9f20a"
+# The same prompt goes on with three seeds, and ends where the new tasks are to begin.
+
+# %%
+print(heading + examples)
 
 # %% [markdown] lang="ko"
 # 맨 끝을 보세요. 프롬프트가 `4. 지시문:`에서 멈춥니다. 모델은 이어 쓰는 기계이므로, 문을 열어 두면 4번부터 쓰기 시작합니다.
-# 어떤 씨앗을 보여 줄지는 요청 번호로 정해지는 난수가 고릅니다. 그래서 n번째 요청은 언제 다시 해도 글자까지 같습니다.
+# 어떤 씨앗을 보여 줄지는 난수로 고르되, 난수는 요청 번호로 정해집니다. 그래서 n번째 요청은 언제 다시 만들어도 글자 하나까지 같습니다.
 #
-# 보내기 전에 **계획**부터 세웁니다. 계획은 아무에게도 묻지 않고 아무것도 쓰지 않습니다.
+# 보내기 전에 **계획**부터 세웁니다. 계획은 아무에게도 묻지 않으니 돈도 들지 않습니다.
 
-# %% [markdown] lang="en" of="9fd230f2"
+# %% [markdown] lang="en" of="e2f864e3"
 # Look at the very end: the prompt stops at `4. 지시문:` ("4. Instruction:"). A language model continues text, so a door
-# left open there makes it begin with item 4. Which seeds are shown is drawn with the number of the request as the seed, so
-# request n is the same to the letter whenever it is made.
+# left open there makes it begin with item 4. Which seeds are shown is drawn at random, but the draw depends on the number of
+# the request alone, so request n is the same to the letter whenever it is made.
 #
 # Before sending it, **plan**. A plan asks nobody and spends nothing.
 
@@ -200,20 +214,27 @@ print("cached", reply.cached, " finish_reason", reply.finish_reason, " usage", r
 print(*reply.text.splitlines()[:15], "...", sep="\n")
 
 # %% [markdown] lang="ko"
-# 이것이 날것 그대로의 응답입니다. 첫 과제에는 번호가 없기 쉽습니다. 우리가 `4. 지시문:`까지 이미 써 주었기 때문입니다.
-# 이 셀을 한 번 더 실행해 보세요. `cached`가 `True`로 바뀝니다. 응답은 화면에 보이기 전에 일지에 먼저 적히고, 같은 질문에는 일지가 답합니다.
-# `LIVE = True`로 바꾸면 실행할 때마다 **새 표본**(sample)으로 한 번씩 진짜로 묻습니다. 수업에서 보여 줄 때 쓰고, 나머지 셀은 그대로 일지에서 답을 얻습니다. (모의 교사는 다시 물어도 같은 글을 씁니다.)
+# 이것이 날것 그대로의 응답입니다. 첫 과제에는 흔히 번호가 없습니다. 우리가 `4. 지시문:`까지 이미 써 주었기 때문입니다.
+# `finish_reason`은 응답이 왜 끝났는지입니다. `stop`은 스스로 마친 것, `length`는 길이 제한에 잘린 것입니다.
 #
-# 글을 과제로 바꿉니다. 규칙은 하나입니다. **후보 하나하나는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다.
+# 위의 셀을 한 번 더 실행해 보세요. `cached`가 `True`로 바뀝니다. 응답은 화면에 보이기 전에 일지에 먼저 적히고, 같은 질문에는 일지가 답합니다.
+# `LIVE = True`로 바꾸면 실행할 때마다 교사에게 실제로 한 번 더 물어 **새 표본**(sample)을 받습니다. 수업에서 시연할 때 쓰세요.
+# 나머지 셀은 그대로 일지에서 답을 얻습니다. (모의 교사는 다시 물어도 같은 글을 씁니다.)
+#
+# 이제 글을 과제로 바꿉니다. 응답에 적힌 과제는 아직 **후보**(candidate)입니다. 규칙은 하나입니다.
+# **모든 후보는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다.
 
-# %% [markdown] lang="en" of="85360ff9"
+# %% [markdown] lang="en" of="ec9d25ad"
 # This is the reply as it came. Its first item often has no number: we had already written `4. 지시문:` for it.
-# Run the cell again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the same
-# question is answered from there. With `LIVE = True` each run asks for **another sample** in earnest, for showing it to a class; all
-# other cells are still answered from the journal. (The simulated teacher writes the same text when asked again.)
+# `finish_reason` says why a reply ended: `stop` by itself, `length` because the length limit cut it off.
 #
-# Now turn text into tasks. There is one rule: **every candidate becomes a task or is rejected for one named reason.**
-# Nothing disappears silently.
+# Run the cell above again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the
+# same question is answered from there. With `LIVE = True` each run really asks again and gets **another sample**, which is
+# useful in front of a class; all other cells are still answered from the journal. (The simulated teacher writes the same
+# text when asked again.)
+#
+# Now turn text into tasks. What a reply holds are **candidates** as yet, and there is one rule: **every candidate becomes a
+# task or is rejected for one named reason.** Nothing disappears silently.
 
 # %%
 from course_utils.prompts import parse_generation, split_candidates
@@ -226,13 +247,17 @@ for reason, text in parsed.rejected:
 assert len(parsed.tasks) + len(parsed.rejected) == len(candidates)
 
 # %% [markdown] lang="ko"
-# 등식이 맞아떨어집니다. 같은 교사라도 응답의 모양은 매번 조금씩 다릅니다. 아래는 흔한 버릇을 모아 손으로 쓴 응답입니다.
+# 등식이 맞아떨어집니다. 대괄호 안이 거절한 이유입니다. 이를테면 `needs another medium`은 글만으로는 할 수 없는 과제라는 뜻입니다(규칙은 3절에서 봅니다).
+#
+# 같은 교사라도 응답의 모양은 매번 조금씩 다릅니다. 아래는 흔한 버릇을 모아 손으로 쓴 응답입니다.
 # 인사말, 굵은 글씨, 전각 숫자와 쌍점, 빠진 칸, 길이 제한에 잘린 끝이 다 들어 있습니다.
 
-# %% [markdown] lang="en" of="7fed2885"
-# The sum is right. But the same teacher writes a little differently every time. Here is a reply put together by hand from
-# common habits: a greeting, bold labels, full-width digits and colons, a missing field, and an end cut off by the length
-# limit.
+# %% [markdown] lang="en" of="7132a25b"
+# The sum is right. The brackets hold the reason of a rejection: `needs another medium`, for one, is a task that cannot be
+# done with text alone (section 3 has the rules).
+#
+# The same teacher writes a little differently every time. Here is a reply put together by hand from common habits: a
+# greeting, bold labels, full-width digits and colons, a missing field, and an end cut off by the length limit.
 
 # %%
 untidy = """네, 이어서 쓰겠습니다.
@@ -263,11 +288,11 @@ assert [reason for reason, _ in parsed.rejected] == ["missing field", "truncated
 # signal.
 
 # %% [markdown] lang="ko"
-# 번호를 붙인 글 대신 **JSON**으로 받을 수도 있습니다. 요청에 `response_format`으로 틀(schema)을 함께 보내면, 틀을 지키는 서버는 꼭 그 모양으로만 답합니다.
-# 부탁하는 글과 틀만 다를 뿐, 답을 읽는 함수는 같습니다.
+# 번호를 붙인 글 대신 **JSON**으로 받을 수도 있습니다. 요청에 `response_format`으로 스키마(schema)를 함께 보내면, 스키마를 지원하는 서버는 꼭 그 모양으로만 답합니다.
+# 부탁하는 글과 스키마가 다를 뿐, 답을 읽는 함수는 같습니다.
 
-# %% [markdown] lang="en" of="70974467"
-# Instead of numbered text you can ask for **JSON**. Send a schema along as `response_format`, and a server that keeps to
+# %% [markdown] lang="en" of="4e8037c9"
+# Instead of numbered text you can ask for **JSON**. Send a schema along as `response_format`, and a server that supports
 # schemas answers in that form and no other. The prompt and the schema differ; the function that reads the reply is the same.
 
 # %%
@@ -286,15 +311,18 @@ print(f"cut:   {len(cut.tasks)} tasks, rejected {[reason for reason, _ in cut.re
 assert cut.rejected[-1].reason == "truncated" and cut.tasks == whole.tasks[: len(cut.tasks)]
 
 # %% [markdown] lang="ko"
-# 반으로 잘린 JSON은 `json.loads`로는 한 글자도 읽지 못합니다. 그래도 온전한 과제는 모두 건졌고, 잘린 하나만 `truncated`로 거절했습니다.
-# JSON이라고 검사를 줄이지는 않습니다. 모의 교사는 틀을 받고도 가끔 칸을 빠뜨리고, 실제 서버 가운데에도 틀을 모르는 것이 있습니다.
+# 반으로 잘린 JSON은 `json.loads`로는 한 글자도 읽지 못합니다. 그래도 잘리기 전에 끝난 과제는 모두 건졌고, 잘린 마지막 하나를 `truncated`로 거절했습니다.
+# 함께 나온 `missing field`는 잘려서 생긴 것이 아닙니다. 모의 교사는 스키마를 받고도 가끔 칸을 빠뜨리고, 실제 서버 가운데에도 스키마를 모르는 것이 있습니다. JSON이라고 검사를 줄이지는 않습니다.
+#
 # 이 뒤로는 글로 받은 응답을 씁니다. `generate_tasks(..., as_json=True)`라고 쓰면 JSON으로 받습니다.
 
-# %% [markdown] lang="en" of="194647c7"
-# `json.loads` cannot read a single letter of a JSON text that was cut in half. Here every complete task is saved, and only
-# the one that was cut is rejected as `truncated`. JSON is no reason to check less: the simulated teacher leaves a field out
-# now and then although it was sent the schema, and some real servers know no schemas at all. From here on we use text;
-# `generate_tasks(..., as_json=True)` asks for JSON.
+# %% [markdown] lang="en" of="f78df19b"
+# `json.loads` cannot read a single letter of a JSON text that was cut in half. Here every task that was finished before the
+# cut is saved, and the last one is rejected as `truncated`. The `missing field` beside it does not come from the cut: the
+# simulated teacher leaves a field out now and then although it was sent the schema, and some real servers know no schemas
+# at all. JSON is no reason to check less.
+#
+# From here on we use text; `generate_tasks(..., as_json=True)` asks for JSON.
 
 # %% [markdown] lang="ko"
 # ## 3. 한국어를 위한 규칙
@@ -333,9 +361,9 @@ def alpaca_says(instruction):
     return "kept" if instruction[0].isascii() else "starts with a non-English character"
 
 # %% [markdown] lang="ko"
-# 함수를 씨앗 모두에 대고, 무엇 때문에 떨어지는지 셉니다.
+# 이 함수를 모든 씨앗에 적용해, 무엇 때문에 떨어지는지 셉니다.
 
-# %% [markdown] lang="en" of="b3c6b890"
+# %% [markdown] lang="en" of="440bec88"
 # Apply it to all seeds and count what they fail for.
 
 # %%
@@ -349,14 +377,16 @@ assert not any(alpaca_says(task.instruction) == "kept" for task in korean)
 # %% [markdown] lang="ko"
 # 한글로 시작하는 지시문은 **하나도 남지 않습니다**. 남은 것은 우연히 숫자나 영문자로 시작한 몇 개뿐입니다. 오류도 나지 않으니, 모르고 돌리면 빈 데이터만 남습니다.
 #
-# 비슷한 과제를 거르는 쪽은 반대입니다. Alpaca가 쓰는 rouge-score의 기본 토크나이저는 영문자와 숫자만 남깁니다.
+# 비슷한 과제를 거르는 필터는 거꾸로 틀립니다. Alpaca는 두 글을 토큰(token)이라는 조각으로 잘라 얼마나 겹치는지 잽니다(4절).
+# 이렇게 자르는 것이 토크나이저(tokenizer)인데, Alpaca가 쓰는 rouge-score의 토크나이저는 영문자와 숫자만 남깁니다. (글을 견주려고 자른 토큰이라, 요금을 매기던 모델의 토큰과는 다릅니다.)
 
-# %% [markdown] lang="en" of="63f3c160"
+# %% [markdown] lang="en" of="b9d660a5"
 # Of the instructions that begin in Hangul **not one is left**; what remains happens to begin with a digit or a Latin letter.
 # Nothing raises an error: whoever does not look ends up with empty data.
 #
-# The filter for near-duplicates fails the other way round. Alpaca uses rouge-score, whose own tokenizer keeps nothing but
-# ASCII letters and digits.
+# The filter for near-duplicates fails the other way round. Alpaca cuts two texts into pieces, tokens, and measures how many
+# they share (section 4). What cuts them is a tokenizer, and that of rouge-score, which Alpaca uses, keeps nothing but ASCII
+# letters and digits. (These tokens are for comparing texts; they are not the model's, in which you pay.)
 
 # %%
 def stock_tokens(text):
@@ -370,17 +400,18 @@ blind = sum(not stock_tokens(task.instruction) for task in seeds)
 print(f"{blind} of {len(seeds)} seed instructions have no token at all")
 
 # %% [markdown] lang="ko"
-# 토큰이 없으면 겹치는 토큰도 없으니 유사도는 늘 0입니다. 앞의 규칙은 **모두 버리고**, 이 필터는 **모두 통과**시킵니다. 둘 다 한국어를 보지 못합니다.
+# 토큰이 없으면 겹치는 토큰도 없으니 유사도는 늘 0입니다. 한국어로만 쓴 지시문이라면 앞의 규칙은 **모두 버리고**, 이 필터는 **모두 통과**시킵니다. 둘 다 한국어를 보지 못합니다.
 #
-# 한국어에는 띄어쓰기보다 작은 단위가 필요합니다. `지도를`, `지도는`, `지도에서`는 명사 하나에 조사가 붙은 것이고, `지도자`는 아예 다른 낱말입니다.
-# 형태소(morpheme) 분석기가 이것을 가려 줍니다.
+# 한국어에는 어절(띄어 쓴 한 덩이)보다 작은 단위가 필요합니다. `지도를`, `지도는`, `지도에서`는 명사 하나에 조사가 붙은 것이고, `지도자`는 아예 다른 낱말입니다.
+# 글을 뜻이 있는 가장 작은 조각으로 나누는 형태소(morpheme) 분석기가 이것을 가려 줍니다.
 
-# %% [markdown] lang="en" of="33ffa146"
-# Without tokens nothing overlaps, so every similarity is 0. The rule before **rejects everything**, this filter **admits
-# everything**. Neither can see Korean.
+# %% [markdown] lang="en" of="6354d26a"
+# Without tokens nothing overlaps, so every similarity is 0. Of instructions in Korean alone, the rules above **reject
+# everything** and this filter **admits everything**. Neither can see Korean.
 #
-# Korean needs a unit smaller than what stands between spaces. `지도를`, `지도는` and `지도에서` are one noun (a map) with
-# three particles, while `지도자` (a leader) is another word altogether. A morphological analyser tells them apart.
+# Korean needs a unit smaller than what stands between spaces (어절, eojeol). `지도를`, `지도는` and `지도에서` are one noun (a
+# map) with three particles, while `지도자` (a leader) is another word altogether. A morphological analyser, which cuts text
+# into its smallest meaningful pieces, tells them apart.
 
 # %%
 from course_utils import korean
@@ -389,12 +420,12 @@ for text in ["서울 지도를 그려 주세요.", "좋은 지도자의 자질�
     print(" / ".join(f"{form}({tag})" for form, tag in korean.tokens(text)))
 
 # %% [markdown] lang="ko"
-# `지도`와 `지도자`가 서로 다른 명사(NNG)로 나왔습니다. 이 단위로 규칙을 쓰면, 글만 다루는 모델이 할 수 없는 일(그림, 지도, 음악 틀기)을
-# 정확히 집어냅니다. 낱말이 들어 있는지만 보는 검사와 나란히 놓아 봅니다.
+# `지도`와 `지도자`가 서로 다른 명사(NNG)로 나왔습니다. 이 단위로 규칙을 쓰면, 글만 다루는 모델이 할 수 없는 일(그림이나 지도 그리기, 음악 틀기)만
+# 집어낼 수 있습니다. 낱말이 들어 있는지만 보는 검사와 나란히 놓아 봅니다.
 
-# %% [markdown] lang="en" of="04c9b776"
-# `지도` and `지도자` come out as two different nouns (NNG). Rules made of these units pick out exactly what a text model
-# cannot do: drawing, maps, playing music. Here they are beside a test that only looks for the words.
+# %% [markdown] lang="en" of="cd75ebb1"
+# `지도` and `지도자` come out as two different nouns (NNG). Rules made of these units can pick out what a text model cannot
+# do (drawing pictures or maps, playing music) and nothing else. Here they are beside a test that only looks for the words.
 
 # %%
 from course_utils.rules import check_task
@@ -416,8 +447,10 @@ for instruction, impossible in cases.items():
 
 # %% [markdown] lang="ko"
 # 낱말만 보면 여섯 문장이 모두 걸립니다. 형태소를 보면 정말 못 하는 둘만 걸립니다. 규칙은 모두 여덟 개이고, 먼저 걸린 하나가 거절 이유가 됩니다.
+# 순서대로, 지시문이나 출력이 빈 것, 너무 짧은 것(2어절 미만), 너무 긴 것(100어절 초과), 한글이 글자의 20%도 안 되는 것, 글 밖의 매체가 필요한 것,
+# 따옴표도 괄호도 아닌 부호로 시작하는 것, 출력이 지시문을 되풀이하는 것, 입력이 자리표시뿐인 것을 거릅니다.
 
-# %% [markdown] lang="en" of="d9ea8797"
+# %% [markdown] lang="en" of="7fafa227"
 # By word all six are caught; by morpheme only the two that are really impossible. There are eight rules in all, and the
 # first one that fires is the reason.
 
@@ -434,18 +467,22 @@ print("\n" + inspect.getsource(check_task))
 # %% [markdown] lang="ko"
 # ## 4. 비슷한 과제 걸러 내기
 #
-# 교사는 같은 과제를 말끝만 바꿔 되풀이합니다. 그런 과제가 쌓이면 데이터는 커지는데 배울 것은 늘지 않습니다.
+# 교사는 같은 과제를 말끝만 바꿔 되풀이하곤 합니다. 그런 과제가 쌓이면 데이터는 커지는데 배울 것은 늘지 않습니다.
 # Alpaca는 새 과제를 지금까지 남긴 것 전부와 견주어, ROUGE-L이 0.7을 넘는 것이 하나라도 있으면 버립니다.
 #
-# ROUGE-L은 두 글에 **같은 순서로** 들어 있는 토큰을 가장 길게 골라낸 열(최장 공통 부분 수열, LCS)의 길이를 셉니다. 토큰이 붙어 있지 않아도 됩니다. 손으로 한번 구해 봅니다.
+# ROUGE-L은 두 글에 **같은 순서로** 들어 있는 토큰을 가장 길게 골라낸 것(최장 공통 부분 수열, LCS)으로 셈합니다. 토큰이 붙어 있지 않아도 됩니다.
+# LCS의 길이를 한 글의 토큰 수로 나누면 정밀도(precision), 다른 글의 토큰 수로 나누면 재현율(recall)이고, 둘의 조화 평균 F1이 점수입니다.
+# 0이면 겹치는 것이 없고 1이면 똑같습니다. 손으로 한번 구해 봅니다.
 
-# %% [markdown] lang="en" of="49757e45"
+# %% [markdown] lang="en" of="c4be238f"
 # ## 4. Leaving out near-duplicates
 #
-# A teacher repeats itself with new endings. Such tasks make the data larger and teach nothing. Alpaca compares a new task
-# with everything kept so far and drops it if any ROUGE-L is above 0.7.
+# A teacher likes to repeat itself with new endings. Such tasks make the data larger and teach nothing. Alpaca compares a new
+# task with everything kept so far and drops it if any ROUGE-L is above 0.7.
 #
-# ROUGE-L counts the longest series of tokens that both texts hold **in the same order**, side by side or not (the LCS). Work it out by hand once.
+# ROUGE-L starts from the longest series of tokens that both texts hold **in the same order**, side by side or not (the
+# longest common subsequence, LCS). Its length divided by the tokens of one text is the precision, by those of the other the
+# recall; their harmonic mean, F1, is the score: 0 if nothing is shared, 1 if the tokens are equal. Work it out by hand once.
 
 # %%
 from course_utils.similarity import morphemes, rouge_l
@@ -488,13 +525,13 @@ for name, tokenize in units.items():
 # %% [markdown] lang="ko"
 # 그러므로 0.7 같은 기준은 토큰의 단위와 함께 말해야 뜻이 있습니다. 단위와 기준을 바꾸면 얼마나 남는지, 그 판정이 사람의 눈과 얼마나 맞는지
 # 미리 재어 두었습니다(`tests/benchmarks/threshold.py`). 왼쪽은 모의 교사의 과제 2,000개 가운데 남는 비율이고, 오른쪽은 사람이 '같은 과제'와 '다른 과제'로
-# 나눈 120쌍과 판정이 맞은 비율입니다. 세로 막대는 95% 구간입니다.
+# 나눈 120쌍에서 필터의 판정이 사람과 일치한 비율입니다. 세로 막대는 95% 신뢰구간입니다(자세한 것은 03에서 배웁니다).
 
-# %% [markdown] lang="en" of="da6db284"
+# %% [markdown] lang="en" of="f513de8c"
 # So a threshold such as 0.7 means something only together with its unit. How much is left for each unit and threshold, and
 # how well do the decisions agree with people? Both have been measured beforehand (`tests/benchmarks/threshold.py`). On the
 # left, the share kept of 2,000 tasks by the simulated teacher; on the right, agreement with 120 pairs that people labelled
-# as the same task or different tasks. The bars are 95% intervals.
+# as the same task or different tasks. The bars are 95% confidence intervals (03 explains them).
 
 # %%
 import json
@@ -513,13 +550,13 @@ chosen = ("morphemes", 0.7)
 plots.threshold_choice(kept, agreement, chosen=chosen, title="The unit and the threshold 단위와 기준")
 
 # %% [markdown] lang="ko"
-# 왼쪽 그림에서는 선택이 중요해 보입니다. 0.7에서 낱말로 세면 더 많이 남고 형태소로 세면 더 많이 버립니다. 그런데 오른쪽 그림을 보면 **어느 것도 반반보다 뚜렷이 낫지 않습니다.**
+# 왼쪽 그림에서는 선택이 중요해 보입니다. 0.7에서 어절(words)로 세면 더 많이 남고 형태소로 세면 더 많이 버립니다. 그런데 오른쪽 그림을 보면 **어느 것도 동전 던지기(50%)보다 뚜렷이 낫지 않습니다.**
 # 기준 근처의 까다로운 쌍만 모아 놓으면, ROUGE-L은 같은 과제와 다른 과제를 거의 가르지 못합니다. 무엇을 놓치는지 변화의 종류별로 봅니다.
 
-# %% [markdown] lang="en" of="21e74fd0"
+# %% [markdown] lang="en" of="ebd491fb"
 # On the left the choice seems to matter: at 0.7, words keep more and morphemes drop more. But on the right **nothing is
-# clearly better than a coin**. Among difficult pairs near the threshold, ROUGE-L hardly tells the same task from a different
-# one. What does it miss? Look at the kinds of change.
+# clearly better than tossing a coin (50%)**. Among difficult pairs near the threshold, ROUGE-L hardly tells the same task
+# from a different one. What does it miss? Look at the kinds of change.
 
 # %%
 rows = [row for row in measured["reasons"] if (row["tokens"], row["threshold"]) == ("morphemes", 0.7)]
@@ -530,19 +567,23 @@ for same, wanted in [(True, "the same task: drop one"), (False, "different tasks
             print(f"  {row['above']:2} of {row['pairs']} above 0.7   {row['why']}")
 
 # %% [markdown] lang="ko"
-# 말끝, 어순, 비슷한말만 바꾼 되풀이는 잘 잡습니다. 반면 `높임말로` 바꾸라는 것을 `반말로` 뒤집거나 수를 바꾼 **다른** 과제도 똑같이 비슷해 보이고, 통째로 다시 쓴 **같은** 과제는 놓칩니다.
-# 이 필터는 뜻이 아니라 겉모습이 겹치는 과제를 줄이는 장치입니다. 그래서 사람의 표시가 기준을 골라 주지는 못했습니다. 이 강의는 형태소와 Alpaca의 0.7을 쓰되,
-# 가벼운 되풀이를 대부분 잡는 대신 새 과제도 적잖이 잃는 **절충**임을 알고 씁니다. 기준은 레시피의 `threshold`에 있고, 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아 조금 높여 두었습니다.
+# 말을 덧붙이거나 비슷한말로 바꾼 되풀이는 거의 다 잡고, 어순이나 말끝만 바꾼 것도 열에 일곱은 잡습니다.
+# 반면 방향이나 수를 바꾼(이를테면 `높임말로`를 `반말로`) **다른** 과제도 똑같이 비슷해 보이고, 통째로 다시 쓴 **같은** 과제는 놓칩니다.
 #
-# 2절에서 받은 응답에 필터를 대 봅니다. 견주는 글은 지시문과 입력을 이은 것입니다. 응답은 일지에서 나오므로 새로 묻지 않습니다.
+# 이 필터는 뜻이 아니라 겉모습이 겹치는 과제를 줄이는 장치입니다. 그래서 사람이 나눈 120쌍을 보고도 가장 좋은 기준을 고를 수는 없었습니다. 이 강의는 형태소와 Alpaca의 0.7을 쓰되,
+# 가벼운 되풀이를 대부분 잡는 대신 새 과제도 적잖이 잃는 **절충**임을 알고 씁니다. 기준은 레시피의 `threshold`에 있습니다. 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아, offline 레시피는 0.8로 높여 두었습니다.
+#
+# 2절에서 받은 응답을 필터로 걸러 봅니다. 견주는 글은 지시문과 입력을 이은 것입니다. 응답은 일지에서 나오므로 새로 묻지 않습니다.
 
-# %% [markdown] lang="en" of="36635044"
-# Repetitions that change an ending, the word order or a synonym are caught. But **different** tasks that ask for
-# `반말` (casual speech) instead of `높임말` (polite speech), or change a number, look just as similar, and the **same** task in new words is missed.
-# This filter thins out what looks alike, not what means the same. So the labels could not choose a threshold for us. The
-# course takes morphemes and Alpaca's 0.7, knowing the **trade-off**: most light repetitions are caught, and quite a few new
-# tasks are lost. The threshold is in the recipe; in the simulated teacher's small world tasks resemble each other more, so
-# the offline recipe sets it somewhat higher.
+# %% [markdown] lang="en" of="d35d6376"
+# Repetitions with words added or a synonym are nearly all caught, and those with another ending or word order seven times in
+# ten. But **different** tasks that turn the direction round (say, into `반말`, casual speech, instead of `높임말`, polite
+# speech) or change a number look just as similar, and the **same** task in new words is missed.
+#
+# This filter thins out what looks alike, not what means the same. So even 120 labelled pairs do not show which threshold is
+# best. The course takes morphemes and Alpaca's 0.7, knowing the **trade-off**: most light repetitions are caught, and quite
+# a few new tasks are lost. The threshold is in the recipe; in the simulated teacher's small world tasks resemble each other
+# more, so the offline recipe raises it to 0.8.
 #
 # Try the filter on the reply of section 2; what it compares is the instruction with its input. The reply comes out of the
 # journal; nobody is asked again.
@@ -567,34 +608,41 @@ for score, verdict, text, other in sorted(looked_at, reverse=True)[:3]:
     print(f"{score:.2f} {verdict}\n  new     {text!r}\n  nearest {other!r}")
 
 # %% [markdown] lang="ko"
-# 가장 가까운 세 쌍입니다. 기준을 넘은 것은 `dropped`, 나머지는 `kept`입니다. 여러분이라면 다르게 판정했을 쌍이 있나요? 유사도는 뜻을 모릅니다.
+# 가장 가까운 세 쌍입니다. 기준을 넘은 것은 `dropped`, 나머지는 `kept`입니다. 응답 하나 안에서는 버릴 것이 없을 수도 있습니다. 되풀이는 응답이 쌓일수록 늘어납니다(7절).
+# 여러분이라면 다르게 판정했을 쌍이 있나요? 유사도는 뜻을 모릅니다.
 #
 # 모든 쌍을 다 재면 과제가 수만 개일 때 몇 시간이 걸립니다. 이 필터는 기준을 넘을 수 **없는** 쌍을 미리 빼고 나머지만 잽니다.
-# 빠르기만 하고 답이 다르면 소용없으니, 전부 재는 방법과 판정이 같은지 확인합니다.
+# 빠르기만 하고 답이 다르면 소용없으니, 전부 재는 방법과 판정이 같은지 확인합니다. 버리는 것이 꼭 생기도록 훨씬 낮은 기준으로도 견줍니다.
 
-# %% [markdown] lang="en" of="1f90ef63"
-# These are the three closest pairs: `dropped` above the threshold, `kept` below it. Would you have decided one of them
-# differently? A similarity knows nothing of meaning.
+# %% [markdown] lang="en" of="a435af0a"
+# These are the three closest pairs: `dropped` if above the threshold, else `kept`. Within one reply there may be nothing to
+# drop; repetition grows as replies pile up (section 7). Would you have decided one of them differently? A similarity knows
+# nothing of meaning.
 #
 # Scoring every pair takes hours for tens of thousands of tasks. This filter rules out pairs that **cannot** pass the
-# threshold and scores only the rest. Speed is worth nothing if the answer changes, so compare with scoring them all.
+# threshold and scores only the rest. Speed is worth nothing if the answer changes, so compare with scoring them all, at a
+# much lower threshold as well, where some are sure to be dropped.
 
 # %%
 from course_utils.similarity import filter_similar
 
-texts, threshold = [question_text(task) for task in seeds + tasks], course.recipe.data.threshold
-rows, kept = [morphemes(text) for text in texts], []
-for i, row in enumerate(rows):
-    if all(rouge_l(row, rows[j]) <= threshold for j in kept):
-        kept.append(i)
-print(f"{len(texts)} texts, {len(kept)} kept by scoring every pair")
-assert filter_similar(texts, threshold).kept == kept
+texts = [question_text(task) for task in seeds + tasks]
+rows = [morphemes(text) for text in texts]
+for threshold in (course.recipe.data.threshold, 0.4):
+    kept = []
+    for i, row in enumerate(rows):
+        if all(rouge_l(row, rows[j]) <= threshold for j in kept):
+            kept.append(i)
+    assert filter_similar(texts, threshold).kept == kept
+    print(f"threshold {threshold}: {len(kept)} of {len(texts)} texts kept either way")
+assert len(kept) < len(texts)
 
 # %% [markdown] lang="ko"
-# 판정이 같습니다. 견본 데이터의 모든 쌍 가운데 실제로 채점한 쌍이 얼마나 적은지 그림으로 봅니다. 길이와 겹치는 토큰의 수만 세어도 거의 모든 쌍이 떨어져 나갑니다.
+# 판정이 같습니다. 견본 데이터의 모든 쌍 가운데 실제로 채점한 쌍이 얼마나 적은지 그림으로 봅니다(기준은 0.7입니다). 길이와 겹치는 토큰의 수만 세어도 거의 모든 쌍이 떨어져 나갑니다.
 
-# %% [markdown] lang="en" of="742f7220"
-# The same decisions. How few pairs of the sample data had to be scored at all? Lengths and counts of shared tokens alone rule out nearly every pair.
+# %% [markdown] lang="en" of="98b767d5"
+# The same decisions. How few pairs of the sample data had to be scored at all (the threshold is 0.7)? Lengths and counts of
+# shared tokens alone rule out nearly every pair.
 
 # %%
 from IPython.display import Image
@@ -609,17 +657,17 @@ Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
 # 이제 모든 조각을 잇습니다. 씨앗 셋을 골라 묻고, 응답을 과제로 바꾸고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다.
 # 여러 요청을 한꺼번에 보내지만 응답은 **요청한 순서대로** 씁니다. 그래서 네트워크가 어떤 순서로 답하든 데이터는 같습니다.
 #
-# 자기 데이터가 있다면 환경 변수 `DATA`에 파일 이름을 적으세요. 그러면 교사가 생성한 과제 대신 그 파일의 과제가 같은 규칙과 같은 필터를 거칩니다.
+# 자기 데이터가 있다면 첫 셀 위에 `%env DATA=my_tasks.json`처럼 파일 이름을 넣고 처음부터 다시 실행하세요. 그러면 교사가 생성한 과제 대신 그 파일의 과제가 같은 규칙과 같은 필터를 거칩니다.
 
-# %% [markdown] lang="en" of="5062f213"
+# %% [markdown] lang="en" of="a8933b92"
 # ## 5. The loop: from seeds to data
 #
 # Now join the pieces: draw three seeds, ask, turn the reply into tasks, apply rules and filter, and repeat until enough are
 # left. Several requests are on their way at once, but replies are used **in the order of the requests**, so the data is the
 # same whatever order the network answers in.
 #
-# If you have data of your own, put its file name into the environment variable `DATA`: its tasks pass the same rules and
-# the same filter in place of generated ones.
+# If you have data of your own, name its file above the first cell, as in `%env DATA=my_tasks.json`, and run from the top:
+# its tasks then pass the same rules and the same filter in place of generated ones.
 
 # %%
 from course_utils import REPO
@@ -646,7 +694,7 @@ def make_data(n, out, progress=True):
 # 교사에게 받는 길과 내 파일을 쓰는 길은 이 함수에서만 갈라집니다. 실행하고 결과를 셉니다.
 
 # %% [markdown] lang="en" of="fca330e0"
-# This function is the only place in this notebook where the ways part. Run it and count.
+# Generated tasks and a file of your own take different ways in this function only. Run it and count.
 
 # %%
 import time
@@ -659,12 +707,12 @@ assert report.kept, "Nothing is left: the reasons are listed above."
 
 # %% [markdown] lang="ko"
 # 후보의 수는 남긴 수와 버린 수의 합과 꼭 같습니다. 커널이 죽거나 연결이 끊겨도 다시 실행하면 이어집니다. 이미 받은 응답은 일지에 있기 때문입니다.
-# 정말 그런지 확인합니다. 처음부터 다시 시작해 앞의 십분의 일을 새 파일에 만들고, 바이트까지 같은지, 일지가 한 줄도 늘지 않았는지 봅니다.
+# 정말 그런지 확인합니다. 처음부터 다시 시작해 앞의 10분의 1을 새 파일에 만들고, 바이트 하나까지 같은지, 일지가 한 줄도 늘지 않았는지 봅니다.
 
-# %% [markdown] lang="en" of="28e7e773"
+# %% [markdown] lang="en" of="6cf32cbc"
 # Candidates equal what was kept plus what was rejected. If the kernel dies or the connection breaks, run it again and it
-# goes on, because the replies that came are in the journal. See whether that is true: begin again, make the first tenth
-# in a new file, and look whether a byte is different or the journal has grown by a line.
+# goes on, because the replies that came are in the journal. Check that: begin again, make the first tenth in a new file, and
+# see whether a byte differs or the journal has grown by a line.
 
 # %%
 import tempfile
@@ -682,13 +730,18 @@ assert len(read_jsonl(work / "journal.jsonl")) == before
 print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal before and after")
 
 # %% [markdown] lang="ko"
-# 요청은 하나도 되풀이되지 않았습니다. 진짜 교사라면 돈을 들여 얻은 것이니 바로 **봉인**(seal)합니다. 봉인은 작업 폴더를 복사하고 체크섬을 적어,
+# 요청은 하나도 되풀이되지 않았습니다. 일지의 응답이 위의 calls보다 많은 것은, 2절에서 JSON으로 받은 하나와 앞질러 보냈다가 쓰지 않은 것도 남겨 두기 때문입니다.
+#
+# 진짜 교사라면 돈을 들여 얻은 것이니 바로 **봉인**(seal)합니다. 봉인은 작업 폴더를 복사하고 체크섬(파일 내용에서 셈한 지문)을 적어,
 # 나중에 한 글자라도 달라지면 알 수 있게 하는 일입니다. Colab에서는 복사본이 Google Drive에 놓입니다. 자세한 것은 02의 7절에서 다룹니다.
 
-# %% [markdown] lang="en" of="3b4d4e9b"
-# Not one request was repeated. With a real teacher this cost money, so **seal** it right away: sealing copies the working folder and records
-# checksums, so that a single changed letter is noticed later. On Colab the copy lies on Google Drive. More about it in 02,
-# section 7.
+# %% [markdown] lang="en" of="cb628272"
+# Not one request was repeated. The journal holds more replies than the calls above because it also keeps section 2's JSON
+# reply and those that were asked for ahead of time and not needed.
+#
+# From a real teacher this data costs money, so **seal** it right away: sealing copies the working folder and records
+# checksums (fingerprints of the files), so that a single changed letter is noticed later. On Colab the copy lies on Google
+# Drive. More about it in 02, section 7.
 
 # %%
 import dataclasses
@@ -708,17 +761,18 @@ print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
 # 52,000개를 만들려면 요청이 수천 번입니다. 오늘 안에 받지 않아도 된다면 **Batch API**가 있습니다. 요청을 파일 하나로 올리면 하루 안에 절반 값으로 답이 옵니다.
 # 받은 응답은 같은 일지에 같은 이름으로 들어갑니다. 그래서 5절의 반복은 배치로 받았는지 바로 받았는지 알지 못하고, 알 필요도 없습니다.
 #
-# 모의 서버도 이 API를 흉내 냅니다. 요청 여덟 개로 해 봅니다(실제 교사라면 하루가 걸릴 수 있으므로 이 셀은 모의 교사일 때만 보냅니다).
+# 모의 서버도 이 API를 흉내 냅니다. 요청 여덟 개로 해 봅니다. 5절의 데이터와 섞이지 않도록 여기서만 일지를 `batch.jsonl`로 따로 둡니다.
+# (실제 교사라면 하루가 걸릴 수 있으므로 이 셀은 모의 교사일 때만 보냅니다.)
 
-# %% [markdown] lang="en" of="3dc85645"
+# %% [markdown] lang="en" of="c3fc45b3"
 # ## 6. Cheaper, or for free
 #
 # 52,000 examples take thousands of requests. If they need not come today, there is the **Batch API**: upload the requests
 # as one file, and the replies come within a day at half the price. They go into the same journal under the same names, so
 # the loop of section 5 does not know whether a reply came in a batch, and need not.
 #
-# The simulated server knows this API too. Try it with eight requests (with a real teacher it could take a day, so this cell
-# sends nothing to one).
+# The simulated server knows this API too. Try it with eight requests, here in a journal of their own, `batch.jsonl`, so that
+# they do not mix with section 5's data. (With a real teacher it could take a day, so this cell sends nothing to one.)
 
 # %%
 from itertools import islice
@@ -739,12 +793,12 @@ if course.recipe.teacher.base_url == "offline":
 
 # %% [markdown] lang="ko"
 # 여덟 개 가운데 하나는 배치보다 먼저 바로 물어봅니다. 키나 모델 이름이 틀렸다면 내일이 아니라 지금 알아야 하기 때문입니다.
-# 배치를 올린 뒤 커널이 죽어도 됩니다. 무엇을 보냈는지 일지 옆의 파일에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 두 번 내지 않습니다.
+# 배치를 올린 뒤에는 커널이 죽어도 괜찮습니다. 무엇을 보냈는지 일지 옆의 파일에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 돈을 두 번 내는 일은 없습니다.
 #
 # 공짜로 하려면 교사의 **주소**만 바꿉니다. L4 한 장이면 공개된 7B 모델을 vLLM이나 `transformers serve`로 띄울 수 있고, 레시피의 `base_url`과 `model`에 그 주소와 이름을 적으면
 # 이 노트북의 어느 셀도 고칠 것이 없습니다. 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 
-# %% [markdown] lang="en" of="3df5a736"
+# %% [markdown] lang="en" of="795cd360"
 # One of the eight is asked directly before the batch is sent: if the key or the model's name is wrong, you want to know now
 # and not tomorrow. The kernel may die after a batch was submitted. What was sent stands in a file beside the journal, so running again finds
 # the same batch and goes on waiting. Nothing is paid for twice.
@@ -783,7 +837,7 @@ plots.funnel(report, title="What became of the candidates 후보는 어떻게 �
 
 # %% [markdown] lang="en" of="7c05fbe8"
 # See which grey bar is the longest. The simulated teacher has twelve kinds of task and a fixed set of phrasings, so new
-# tasks soon resemble earlier ones. With a real teacher the same happens, only more slowly. The next cell compares what the
+# tasks soon resemble earlier ones. With a real teacher the same happens, to another degree. The next cell compares what the
 # first ten requests left with the average of all.
 
 # %%
@@ -798,12 +852,12 @@ else:
     print("These tasks came from a file, not from requests.")
 
 # %% [markdown] lang="ko"
-# 뒤로 갈수록 같은 값을 내고 더 적게 얻습니다. 그래서 실제 교사에게는 요청을 늘리기보다 씨앗부터 다양하게 쓰는 것이 먼저입니다.
+# 뒤로 갈수록 같은 값을 내고 더 적게 얻습니다. 그래서 실제 교사를 쓸 때는 요청을 늘리기 전에 씨앗부터 다양하게 쓰는 것이 먼저입니다.
 #
 # 필터가 무엇을 바꾸었는지 봅니다. 과제마다 자기보다 먼저 나온 과제 가운데 가장 비슷한 것과의 ROUGE-L을 재어, 거르기 전의 후보와 거른 뒤의 과제를 겹쳐 그립니다.
 # 견주는 데 시간이 걸리므로 처음 1,000개씩만 봅니다.
 
-# %% [markdown] lang="en" of="8cf1237b"
+# %% [markdown] lang="en" of="6bae4a67"
 # The longer it goes on, the less you get for the same price. So with a real teacher varied seeds come before more requests.
 #
 # What has the filter changed? For each task take the ROUGE-L with the most similar one before it, and lay the candidates
@@ -832,10 +886,11 @@ def nearest_before(tasks):
     return scores
 
 # %% [markdown] lang="ko"
-# 문턱에서 오른쪽이 잘려 나간 것이 보일 것입니다.
+# 거른 뒤(파란 선)에는 기준 오른쪽이 잘려 나갑니다. 바로 옆에 조금 남은 것이 있다면 점수가 **꼭 기준과 같은** 과제입니다. 기준을 넘은 것만 버리기 때문입니다.
 
-# %% [markdown] lang="en" of="35793e94"
-# You should see the right side cut off at the threshold.
+# %% [markdown] lang="en" of="4f2841e1"
+# After filtering (the blue line) what lies right of the threshold is cut off. Should a little be left right beside it, those
+# tasks score **exactly** the threshold: only what is above it is dropped.
 
 # %%
 before, after = nearest_before(candidates), nearest_before(kept)
@@ -845,19 +900,20 @@ title = "The most similar task before it 앞선 과제와의 유사도" + simula
 plots.similarity_histogram(before, after, threshold=threshold, title=title)
 
 # %% [markdown] lang="ko"
-# 이제 길이입니다. 한쪽이 지나치게 길거나 짧으면 모델도 그렇게 답하게 됩니다.
+# 이제 길이입니다. 특히 출력을 보세요. 학습한 모델은 데이터의 출력만큼 길게, 또는 짧게 답합니다. 모의 교사의 출력은 중앙값이 두 어절로, 아주 짧습니다.
 
-# %% [markdown] lang="en" of="c6ccf4a9"
-# Now lengths. If one field is far too long or too short, the model will answer that way.
+# %% [markdown] lang="en" of="77289c19"
+# Now lengths, and above all those of the outputs: a model answers at the length of the outputs it was trained on. The
+# simulated teacher's are very short, with a median of two words.
 
 # %%
 plots.lengths(tasks, title="How long they are 얼마나 긴가" + simulated)
 
 # %% [markdown] lang="ko"
 # Self-Instruct 논문은 지시문의 동사와 목적어를 뽑아 데이터가 얼마나 다양한지 보였습니다. 같은 그림을 한국어 형태소로 그립니다.
-# 넓은 칸일수록 그 동사로 시키는 과제가 많습니다. 먼저 손으로 쓴 씨앗, 다음이 생성한 데이터입니다.
+# 칸이 넓을수록 그 동사로 시키는 과제가 많습니다. 먼저 손으로 쓴 씨앗을, 다음으로 생성한 데이터를 봅니다.
 
-# %% [markdown] lang="en" of="c376999b"
+# %% [markdown] lang="en" of="3ad4b7dc"
 # The Self-Instruct paper showed how varied its data was by the verbs of the instructions and their objects. Here is the same
 # picture, made with Korean morphemes: the wider a field, the more tasks ask for that verb. First the seeds, written by
 # hand; then the data that was generated.
@@ -881,14 +937,14 @@ plots.verb_objects(tasks, title=f"{len(tasks):,} tasks 과제" + simulated)
 # 그림 아래의 수를 견주어 보세요. 손으로 쓴 씨앗은 175개뿐인데도 동사가 여든 가지가 넘습니다. 모의 교사는 그보다 훨씬 많이 쓰고도 동사의 가짓수는 더 적습니다. 유형이 열두 가지뿐이니 당연합니다.
 # 진짜 교사의 데이터로 그렸을 때도 이렇다면 씨앗이나 프롬프트를 바꿀 때입니다.
 #
-# 발표된 Alpaca의 수치와 나란히 놓아 봅니다. 줄표는 Alpaca가 밝히지 않은 값입니다.
+# 발표된 Alpaca의 수치와 나란히 놓아 봅니다. `-`는 Alpaca가 밝히지 않은 값입니다.
 
-# %% [markdown] lang="en" of="238c405b"
+# %% [markdown] lang="en" of="195c8afb"
 # Compare the numbers below the pictures. The seeds are only 175 and have more than eighty verbs; the simulated teacher wrote
 # many more tasks with fewer verbs, as it must with twelve kinds of task. If the picture of a real teacher's data looks like
 # that, it is time to change the seeds or the prompt.
 #
-# Beside what Stanford published about Alpaca; a dash is a number they did not give:
+# Here it is beside what Stanford published about Alpaca; `-` is a number they did not give:
 
 # %%
 from course_utils.korean import verb_object
@@ -900,10 +956,11 @@ verbs = {name: {found[0] for task in some if (found := verb_object(task.instruct
 assert len(verbs["seeds"]) > 80 and (len(verbs["tasks"]) < len(verbs["seeds"]) or not simulated)
 
 # %% [markdown] lang="ko"
-# 숫자와 그림을 보았으니 글을 **읽습니다**. 남은 과제에서 다섯을 뽑습니다.
+# 숫자와 그림을 보았으니 글을 **읽습니다**. 남긴 과제에서 다섯을 뽑습니다. `nearest`는 먼저 남긴 과제 가운데 가장 비슷한 것의 번호와 ROUGE-L입니다.
 
-# %% [markdown] lang="en" of="bc44f484"
-# You have seen numbers and pictures; now **read**. Five of the tasks that were kept:
+# %% [markdown] lang="en" of="83f2c127"
+# You have seen numbers and pictures; now **read**. Here are five of the tasks that were kept; `nearest` is the number and the
+# ROUGE-L of the most similar one kept before it.
 
 # %%
 import random
@@ -929,20 +986,24 @@ wrong = [(task, truth) for task, truth in known if task.output != truth]
 if known:
     share, strange = len(wrong) / len(known), len(tasks) - len(known)
     print(f"{len(wrong)} of {len(known):,} answers with a known truth are wrong ({share:.1%});")
-    print(f"{strange} reworded tasks are none of this world's, so it cannot answer them\n")
+    print(f"{strange} reworded tasks are not recognised and not counted\n")
     for task, truth in wrong[:2]:
         print(f"{task.instruction} {task.input}\n  kept   {task.output}\n  truth  {truth}")
 else:
     print("Nobody knows the truth about these tasks: read a sample of them yourself.")
 
 # %% [markdown] lang="ko"
-# 모의 교사는 정해진 비율로 일부러 틀린 답을 답니다. 어느 규칙도 이것을 잡지 못했습니다. 실제 교사는 그 비율조차 알려 주지 않습니다.
+# 모의 교사는 정해진 비율만큼 일부러 틀린 답을 씁니다. 어느 규칙도 이것을 잡지 못했습니다. 실제 교사는 그 비율조차 알려 주지 않습니다.
+# (되풀이를 흉내 내려고 지시문을 살짝 바꾼 몇 개는 프로그램 자신도 알아보지 못해 세지 않았습니다.)
+#
 # 진짜 데이터라면 백 개쯤 뽑아 직접 읽고 세는 수밖에 없습니다. 그 한 시간이 이 강의 전체에서 가장 값진 시간입니다.
 
-# %% [markdown] lang="en" of="6b4ea328"
+# %% [markdown] lang="en" of="6ce1f4cf"
 # The simulated teacher gives a fixed share of its tasks a wrong answer on purpose. No rule has caught them. A real teacher
-# does not even tell you the share. With real data there is only one way: draw a hundred, read them and count. That hour is the
-# most valuable one of all.
+# does not even tell you the share. (A few tasks that it reworded slightly, to imitate repetition, the program itself does
+# not recognise; they are not counted.)
+#
+# With real data there is only one way: draw a hundred, read them and count. That hour is the most valuable one of all.
 
 # %% [markdown] lang="ko"
 # ## 8. 건네주기
@@ -984,13 +1045,15 @@ assert dataset.num_rows == len(tasks) == len(read_tasks(work / "alpaca.json"))
 card = dataset_card(
     tasks, name="my-korean-tasks", license="cc-by-nc-4.0", recipe=course.recipe, report=report
 )
-print(*card.splitlines()[:34], "...", sep="\n")
+body = card.split("\n---\n")[1].strip()  # without the head, which is for the Hub to read
+print(*body.splitlines()[:20], "...", sep="\n")
 
 # %% [markdown] lang="ko"
-# 허브에 올리려면 `repo_id`에 `이름/데이터` 꼴로 적고 `HF_TOKEN`을 넣으세요. 처음에는 나만 볼 수 있게(private) 올라갑니다.
+# 허깅페이스 허브(Hub)에 올리려면 `repo_id`에 `내-아이디/데이터-이름` 꼴로 적고, `HF_TOKEN`을 Colab의 보안 비밀이나 환경 변수에 넣으세요. 처음에는 비공개(private)로 올라갑니다.
 
-# %% [markdown] lang="en" of="bc4a297a"
-# To upload, write `your-name/data-name` into `repo_id` and set `HF_TOKEN`. At first only you can see it (private).
+# %% [markdown] lang="en" of="aea5d683"
+# To upload to the Hugging Face Hub, write `your-name/data-name` into `repo_id` and put `HF_TOKEN` into Colab's secrets or the
+# environment. At first it is private.
 
 # %%
 repo_id = ""
@@ -1003,7 +1066,7 @@ else:
 # ## 9. 내 분야로
 #
 # 지금까지의 데이터는 무엇이든 조금씩 아는 모델을 위한 것이었습니다. 한 분야의 데이터가 필요하다면 씨앗 과제 대신 **그 분야의 낱말**에서 시작합니다.
-# 교사가 낱말마다 질문을 쓰고, 답은 기억이 아니라 **여러분이 준 자료**에서 찾게 합니다. 그러면 답이 자료에 있는 말인지 확인할 수 있습니다.
+# 교사에게 낱말마다 질문을 쓰게 하고, 답은 기억이 아니라 **여러분이 준 자료**에서 찾게 합니다. 그러면 답이 자료에 있는 말인지 확인할 수 있습니다.
 #
 # ```text
 # 낱말 ──▶ 질문 ──▶ 질문에 맞는 자료 찾기 ──▶ 자료로 답하기 ──▶ 근거 확인 ──▶ 지시 데이터
@@ -1012,7 +1075,7 @@ else:
 # 자료는 폴더에 넣은 글 파일(`.txt`, `.md`, UTF-8)입니다. 여기서는 이 강의를 위해 쓴, 집을 빌리는 일에 관한 짧은 글 여섯 편을 씁니다.
 # 글을 80어절을 넘지 않는 토막으로 나누고, 질문과 같은 낱말을 가진 토막을 찾습니다. 드문 낱말이 겹칠수록 점수가 높습니다. 이 셈법이 BM25입니다.
 
-# %% [markdown] lang="en" of="7a4272da"
+# %% [markdown] lang="en" of="0fc308db"
 # ## 9. Your own field
 #
 # So far the data was for a model that knows a little of everything. For data of one field, begin not with seed tasks but
@@ -1041,7 +1104,7 @@ for passage in index.search("계약금은 보증금의 몇 퍼센트쯤인가요
     print(f"{passage.name}, characters {passage.start} to {passage.end}")
     print("   ", " ".join(passage.text.split())[:60], "...")
     assert texts[passage.name][passage.start:passage.end] == passage.text
-assert len(documents) == 6 and max(len(piece.text.split()) for piece in pieces) <= 80
+assert max(len(piece.text.split()) for piece in pieces) <= 80
 
 # %% [markdown] lang="ko"
 # 토막은 어느 글의 몇째 글자부터 몇째 글자까지인지 알고 있습니다. 나중에 답의 근거를 되짚을 때 쓰는 주소입니다.
@@ -1067,11 +1130,10 @@ print(asking[0].messages[0]["content"], "\n")
 print("questions", teacher.plan(asking))
 
 # %% [markdown] lang="ko"
-# 낱말마다 한 번씩 묻습니다. 질문이 오면 둘째 단계도 계획할 수 있습니다. 질문마다 맞는 토막을 셋까지 찾아 함께 보이는 것이 답을 부탁하는 프롬프트입니다. 끝까지 읽어 보세요.
+# 낱말마다 한 번씩 묻습니다. 질문이 오면 둘째 단계인 답도 계획할 수 있습니다.
 
-# %% [markdown] lang="en" of="7ba2f566"
-# Ask once for each word. When the questions are there, the second stage can be planned as well. The prompt that asks for an answer shows
-# the question with up to three passages that fit it. Read it to the end.
+# %% [markdown] lang="en" of="fc86c8f9"
+# Ask once for each word. When the questions are there, the second stage, the answers, can be planned as well.
 
 # %%
 from course_utils.domain import answer_request, parse_questions
@@ -1083,19 +1145,27 @@ for reply in teacher.complete(asking):
 print(*questions[:5], sep="\n")
 
 answering = [answer_request(question, index.search(question)) for question in questions]
-print("\nanswers", teacher.plan(answering), "\n")
+print("\nanswers", teacher.plan(answering))
+
+# %% [markdown] lang="ko"
+# 답을 부탁하는 프롬프트에는 질문과, 그 질문에 맞는 토막을 셋까지 찾아 함께 넣습니다. 끝까지 읽어 보세요.
+
+# %% [markdown] lang="en" of="fb8c8fa3"
+# The prompt that asks for an answer holds the question and up to three passages that fit it. Read it to the end.
+
+# %%
 print(answering[0].messages[0]["content"])
 
 # %% [markdown] lang="ko"
-# 자료의 모든 줄은 세로줄로 시작합니다. 심사 프롬프트와 같은 방어입니다. 자료 속에 "앞의 지시를 잊으라"는 말이 숨어 있어도 지시가 아니라 읽을 글로 보이게 합니다.
-# 답할 수 없으면 `자료에 없습니다`라고 쓰게 하고, 답했다면 마지막 줄에 자료 번호를 적게 합니다. 둘 다 프로그램이 읽을 수 있습니다.
+# 자료의 모든 줄은 세로줄로 시작합니다. 자료 속에 "앞의 지시를 잊으라"는 말이 숨어 있어도(프롬프트 주입, prompt injection) 지시가 아니라 읽을 글로 보이게 하려는 것입니다.
+# 답할 수 없으면 `자료에 없습니다`라고 쓰게 하고, 답했다면 마지막 줄에 자료 번호를 적게 합니다. 둘 다 프로그램이 읽어 낼 수 있는 표시입니다.
 #
 # 이제 두 단계를 이어 40개가 남을 때까지 되풀이합니다. 방금 받은 질문은 일지에 있으니 다시 묻지 않습니다.
 
-# %% [markdown] lang="en" of="5dcc83f5"
-# Every line of a document begins with a bar, the same defence as in a judge's prompt: even if a document hides the words "forget your
-# instructions", they look like text to read and not like an instruction. Whoever cannot answer is to write
-# `자료에 없습니다` ("not in the documents"); whoever can is to give the passages' numbers on the last line. A program can read both.
+# %% [markdown] lang="en" of="8a3e2b29"
+# Every line of a document begins with a bar: even if a document hides the words "forget your instructions" (prompt
+# injection), they look like text to read and not like an instruction. A teacher that cannot answer is to write
+# `자료에 없습니다` ("not in the documents"); one that can gives the passages' numbers on the last line. A program can read both.
 #
 # Now join both stages and repeat until 40 are left. The questions that just came are in the journal and not asked again.
 
@@ -1115,17 +1185,17 @@ assert report.candidates == report.kept + sum(report.rejected.values())
 #
 # - `not in the documents`: 맞는 토막이 없거나, 교사가 자료에 없다고 했습니다. 좋은 교사라면 이렇게 말할 줄 알아야 합니다.
 # - `bad citation`: 자료 번호가 없거나, 보여 주지 않은 번호를 댔습니다.
-# - `not grounded`: 답에 나온 명사 가운데 **60%** 이상이 인용한 토막에 있어야 하고, **숫자는 모두** 있어야 합니다.
+# - `not grounded`: 답에 나온 명사 가운데 인용한 토막에 있는 것이 **60%**가 안 되거나, 토막에 없는 **숫자**가 하나라도 있습니다.
 # - `refused`: 서버가 그 요청을 거절했습니다.
 #
 # 남긴 것과 버린 것을 근거와 함께 읽습니다.
 
-# %% [markdown] lang="en" of="5fc14c68"
+# %% [markdown] lang="en" of="9482eed9"
 # The funnel of section 5, with four more reasons (one that did not occur is not listed).
 #
 # - `not in the documents`: no passage fits, or the teacher said so. A good teacher must be able to say it.
 # - `bad citation`: no passage is named, or one that was not shown.
-# - `not grounded`: of the nouns in an answer at least **60%** must be in the passages it cites, and **every number**.
+# - `not grounded`: fewer than **60%** of the answer's nouns are in the passages it cites, or **a number** is not.
 # - `refused`: the server refused that request.
 #
 # Read what was kept and what was not, with its grounds.
@@ -1151,19 +1221,20 @@ for row in {row["reason"]: row for row in rows}.values():
     print(f"[{row['reason']}] {row['question']}\n    {row['reply'] or '(no answer was asked for)'}")
 
 # %% [markdown] lang="ko"
-# 카드에 `SIMULATED`가 보인다면 질문은 정해진 문장 틀이고, 답은 자료의 문장을 그대로 옮긴 것입니다. 그래서 질문과 답이 어긋난 것도 남습니다.
-# 그 가운데 정해진 비율은 일부러 지어낸 답이거나 출처가 틀린 답입니다.
+# 카드에 `SIMULATED`가 보인다면 질문은 정해진 문장 틀에서 나오고, 답은 자료의 문장을 그대로 옮긴 것입니다. 그래서 질문과 답이 어긋난 것도 남습니다.
+# 그리고 정해진 비율만큼은 일부러 답을 지어내거나 출처를 틀리게 적습니다.
 #
 # 근거 확인이 무엇을 잡고 무엇을 놓치는지 손으로 쓴 답 넷으로 봅니다.
 
-# %% [markdown] lang="en" of="273f477b"
-# If the card says `SIMULATED`, questions come from fixed sentences and answers are sentences copied from the documents, so some that do not
-# fit each other are kept as well. A fixed share is invented, or cites wrongly, on purpose.
+# %% [markdown] lang="en" of="5935bca8"
+# If the card says `SIMULATED`, questions come from fixed patterns and answers are sentences copied from the documents, so
+# some answers that do not fit their question are kept as well. And a fixed share of answers is invented, or cites wrongly,
+# on purpose.
 #
 # What does the check catch, and what does it miss? Four answers written by hand:
 
 # %%
-source = [texts["the_contract.txt"]]
+source = [(REPO / "data" / "domain" / "the_contract.txt").read_text(encoding="utf-8")]
 answers = {
     "faithful": "보증금이 5,000만 원이라면 계약금은 500만 원이 됩니다.",
     "another number": "보증금이 5,000만 원이라면 계약금은 700만 원이 됩니다.",
@@ -1179,15 +1250,16 @@ assert share["faithful"] == share["the opposite"] == 1
 # %% [markdown] lang="ko"
 # 숫자를 바꾼 답과 기억에서 나온 답은 걸립니다(셋째 답은 내용이 맞더라도 이 자료에는 없습니다). 그러나 **뜻을 뒤집은 답은 그대로 통과합니다.** 이 확인은 낱말을 볼 뿐 뜻을 모릅니다. 그러니 남은 것을 사람이 읽어야 합니다.
 #
-# 데이터를 봉인합니다. 이것으로 학습하려면 `domain.jsonl`을 Drive의 원하는 곳에 복사하고, 세 노트북의 첫 셀보다 먼저 환경 변수 `DATA`에 그 이름을 적으세요.
+# 데이터를 봉인합니다. 이것으로 학습하려면 `domain.jsonl`을 원하는 곳(Colab이라면 Drive)에 복사하고, 01과 02와 03의 첫 셀 위에 각각 `%env DATA=그-파일의-경로`를 넣으세요.
 # 다만 마흔 개는 맛보기입니다. 실제로는 낱말과 자료를 늘려 수백 개 이상을 모읍니다.
 
-# %% [markdown] lang="en" of="c47eecbc"
+# %% [markdown] lang="en" of="1a37e429"
 # The changed number and the answer from memory are caught (the third may even be right, but these documents do not say it). **The answer that
 # says the opposite passes.** The check looks at words and knows nothing of meaning, so somebody has to read what is left.
 #
-# Seal the data. To train on it, copy `domain.jsonl` to a place of yours on Drive and put its name into the environment variable `DATA` before the first cell of
-# all three notebooks. But forty are a taste: for real use, take more words and more documents until there are hundreds or more.
+# Seal the data. To train on it, copy `domain.jsonl` to a place of yours (on Colab, on Drive) and put
+# `%env DATA=path-of-that-file` above the first cell of 01, 02 and 03. But forty are only a taste: for real use, add words and
+# documents until there are hundreds or more.
 
 # %%
 from course_utils.runtime import shown
@@ -1256,17 +1328,17 @@ for path in sorted(folder.iterdir()):
 # - `funnel.json`은 버린 것의 기록입니다. 03의 보고서가 이것을 읽습니다.
 # - `journal.jsonl`은 지우지 마세요. 이 파일만 있으면 데이터를 한 푼도 들이지 않고 다시 만들 수 있습니다.
 #
-# 더 해 볼 것: 씨앗 하나를 자기 분야의 과제로 바꾸고 2절부터 다시 실행해 보세요. 어떤 응답이 달라지고 어떤 응답이 일지에서 나오나요? (모의 교사의 응답은 글자는 달라져도 그 분야를 따라가지는 않습니다.)
+# 더 해 볼 것: 씨앗 하나를 자기 분야의 과제로 바꾸고 2절부터 다시 실행해 보세요. 어떤 응답이 달라지고 어떤 응답이 일지에서 나오나요? (모의 교사라면 응답은 달라져도 여러분의 분야를 따라오지는 않습니다.)
 #
 # 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다.
 
-# %% [markdown] lang="en" of="58756f75"
+# %% [markdown] lang="en" of="4a132217"
 # - `tasks.jsonl` holds one task a line. Its `meta` names the request it came from and its nearest neighbour.
 # - `funnel.json` records what was thrown away. The report of 03 reads it.
 # - Do not delete `journal.jsonl`: with it the data can be made again without spending a cent.
 #
 # To try: replace one seed by a task from your own field and run again from section 2. Which replies change, and which come
-# out of the journal? (The simulated teacher's letters change, but it does not follow you into your field.)
+# out of the journal? (The simulated teacher's replies change, but it does not follow you into your field.)
 #
 # Next is [02 Train](02_train.ipynb): these tasks become tokens, and you decide **which of the tokens to teach**.
 
@@ -1451,7 +1523,7 @@ check("01.2", hangul_share)
 # 보기: 과제가 셋이고 둘째만 `too short`에 걸리면 `([첫째, 셋째], {"too short": 1})`입니다.
 
 # %% [markdown] lang="en" of="9228dfc7"
-# ### Exercise 3. Count without a gap
+# ### Exercise 3. Count every one
 #
 # ★★ · about 10 minutes · section 3
 #
@@ -1516,13 +1588,13 @@ check("01.3", sort_out)
 # ★★★ · 약 15분 · 4절
 #
 # ROUGE-L의 F1은 $2 \cdot \mathrm{LCS} / (m + n)$입니다($m$, $n$은 두 글의 토큰 수). LCS는 두 글이 **함께 가진 토큰의 수**보다 길 수 없습니다.
-# 그러니 함께 가진 토큰이 $t(m+n)/2$를 넘지 않으면, LCS를 구하지 않고도 F1이 기준 $t$를 넘지 못한다는 것을 압니다.
+# 그러니 함께 가진 토큰의 수가 $t(m+n)/2$를 넘지 않으면, LCS를 구하지 않고도 F1이 기준 $t$를 넘지 못한다는 것을 알 수 있습니다.
 #
 # F1이 `threshold`를 **넘을 수도 있으면** `True`, 절대 넘을 수 없으면 `False`를 돌려주세요. 순서는 보지 말고, 같은 토큰이 여러 번 나오면 그만큼 셉니다.
 #
 # 보기: `may_exceed(["나", "는", "간다"], ["나", "는", "온다"], 0.5)`는 함께 가진 토큰이 둘이고 2 > 0.5 × 6 / 2이므로 `True`입니다.
 
-# %% [markdown] lang="en" of="cf21d1ba"
+# %% [markdown] lang="en" of="1dad12ea"
 # ### Exercise 4. Rule out without scoring
 #
 # ★★★ · about 15 minutes · section 4
@@ -1581,17 +1653,17 @@ check("01.4", may_exceed)
 #
 # ★ · 약 5분 · 6절
 #
-# 과제 `n`개를 남기는 데 드는 달러를 어림하세요. 요청 하나는 과제를 평균 `kept`개 남기고, 프롬프트 `asked`토큰과 응답 `answered`토큰이 듭니다.
-# `price`는 (프롬프트, 응답) **백만 토큰**의 달러 값입니다. 요청은 반 번 할 수 없으니 올림하세요. `batch`이면 절반 값입니다.
+# 과제 `n`개를 남기는 데 몇 달러가 드는지 어림하세요. 요청 하나로 과제가 평균 `kept`개 남고, 토큰은 프롬프트에 `asked`개, 응답에 `answered`개 듭니다.
+# `price`는 (프롬프트, 응답) **백만 토큰**의 값(달러)입니다. 요청은 반 번 할 수 없으니 올림하세요. `batch`가 참이면 반값입니다.
 #
 # 보기: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)`는 요청이 두 번이므로 0.3입니다.
 
-# %% [markdown] lang="en" of="27542013"
+# %% [markdown] lang="en" of="2faaaecc"
 # ### Exercise 5. What 52,000 tasks cost
 #
 # ★ · about 5 minutes · section 6
 #
-# Estimate the dollars it takes to keep `n` tasks. A request leaves `kept` of them on average and takes `asked` prompt tokens and `answered` completion tokens.
+# Estimate how many dollars it takes to end up with `n` tasks. A request yields `kept` of them on average and uses `asked` prompt tokens and `answered` completion tokens.
 # `price` is dollars for **a million** (prompt, completion) tokens. There is no half request, so round up. With `batch` it is half the price.
 #
 # Example: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)` takes two requests, so it is 0.3.

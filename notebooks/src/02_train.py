@@ -13,13 +13,13 @@
 # %% [markdown] lang="ko"
 # # 02 학습: 어느 토큰을 가르칠 것인가
 #
-# 노트북 01에서 지시 데이터를 얻었습니다. 이제 베이스 모델이 지시를 따르도록 **미세조정**(fine-tuning)합니다.
-# 학습 코드는 라이브러리가 거의 다 해 줍니다. 사람이 정해야 하는 것은 하나, **어느 토큰에서 배우게 할 것인가**입니다.
-# 이 결정을 마스킹(masking)이라 부르고, 여기서 직접 써서 맞는지 증명합니다.
+# 노트북 01에서 지시 데이터를 얻었습니다. 이제 베이스 모델, 곧 글을 이어 쓰는 법만 배운 모델이 지시를 따르도록 **미세조정**(fine-tuning)합니다.
+# 학습은 라이브러리가 거의 다 해 줍니다. 사람이 정해야 하는 것은 하나, **어느 토큰에서 배우게 할 것인가**입니다. 토큰(token)은 모델이 글을 읽고 쓰는 조각입니다.
+# 배우지 않을 토큰을 가리는 이 일을 마스킹(masking)이라 부르고, 여기서 직접 코드로 써 보고 맞는지 증명합니다.
 #
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
-# - 과제 하나가 글이 되고, 토큰이 되고, 정답(label)이 되고, 배치가 되기까지를 직접 짠 코드. TRL 라이브러리의 정답과 견주어 확인합니다
+# - 과제 하나가 글, 토큰, 정답(label), 배치로 바뀌는 과정을 직접 짠 코드(TRL 라이브러리가 만든 정답과 견주어 확인합니다)
 # - 이 데이터로 학습한 LoRA 어댑터(adapter)와 그 기록 `log.json`, `result.json`
 # - 학습 전과 후의 응답, 그리고 마스크가 얼마나 중요한지 잰 표
 #
@@ -27,14 +27,15 @@
 # 씨앗 과제 ──▶ [01 전처리] ──▶ 지시 데이터 ──▶ [02 학습] ──▶ LoRA 어댑터 ──▶ [03 평가] ──▶ 보고서
 # ```
 #
-# 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 어떤 베이스 모델을 쓰는지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
+# 아래 셀을 실행하면 카드가 나옵니다. 어디서 실행되는지, 어떤 베이스 모델을 쓰는지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
 
-# %% [markdown] lang="en" of="7f6e437c"
+# %% [markdown] lang="en" of="acf9f2e4"
 # # 02 Train: which tokens to teach
 #
-# Notebook 01 left you with instruction data. Now **fine-tune** a base model until it follows instructions.
-# Libraries do nearly all of the training. One decision is yours: **which tokens the model is to learn from**.
-# It is called masking; here you write it yourself and prove it right.
+# Notebook 01 left you with instruction data. Now **fine-tune** a base model, one that has only learned to continue text, until
+# it follows instructions. Libraries do nearly all of the training. One decision is yours: **which tokens the model is to learn
+# from**. Tokens are the pieces in which a model reads and writes. Hiding those that it should not learn is called masking;
+# here you write it yourself and prove it right.
 #
 # At the end you will have
 #
@@ -65,12 +66,12 @@ from course_utils.runtime import setup
 course = setup()
 
 # %% [markdown] lang="ko"
-# Base model 줄에 `assets/tiny-gemma-ko`가 보인다면, 이 강의가 직접 사전학습한 아주 작은 Gemma입니다. 구조는 진짜 Gemma와 같고 크기만 작아서
+# Base model 줄에 `assets/tiny-gemma-ko`가 보인다면, 이 강의가 직접 사전학습(pretraining)한 아주 작은 Gemma입니다. 구조는 진짜 Gemma와 같고 크기만 작아서
 # 노트북 컴퓨터의 CPU에서 몇 분이면 배웁니다. 아는 세계도 그만큼 작습니다. 여기서 나온 정답률을 진짜 모델의 실력으로 읽지는 마세요.
 #
 # 시작하기 전에, 앞선 학습이 얼마나 걸렸는지 봅니다.
 
-# %% [markdown] lang="en" of="16d3619c"
+# %% [markdown] lang="en" of="b2c4fbc9"
 # If the card's base model is `assets/tiny-gemma-ko`, it is a very small Gemma that this course pretrained itself. It is built
 # like the real Gemma and differs in size, so it learns in minutes on a laptop's CPU. The world it knows is just as small:
 # do not read its scores as those of a real model.
@@ -92,15 +93,15 @@ except CourseError as problem:
 # ## 1. 봉인된 데이터에서 시작하기
 #
 # 01에서 봉인한 과제를 꺼냅니다. 아직 만들지 않았다면 함께 배포한 견본을 씁니다. 셀이 어느 쪽인지 알려 줍니다.
-# 평가에 쓸 문제는 따로 떼어 두었습니다(held-out). 한 문제라도 겹치면 03의 모든 숫자가 거짓이 되므로, 믿지 않고 확인합니다.
+# 평가에 쓸 문제는 따로 떼어 두었습니다(held-out). 한 문제라도 겹치면 03의 숫자는 하나도 믿을 수 없게 되므로, 짐작하지 않고 확인합니다.
 #
 # 나중에 어느 절부터 다시 시작하든, 이 절까지만 먼저 실행하면 됩니다.
 
-# %% [markdown] lang="en" of="a9e58939"
+# %% [markdown] lang="en" of="af916be9"
 # ## 1. Start from sealed data
 #
 # Take the tasks that 01 sealed. If there are none yet, a sample that comes with the course stands in; the cell says which.
-# The tasks for evaluation are held out. If a single one were in both, every number of 03 would be a lie. So we check.
+# The tasks for evaluation are held out. If a single one were in both, no number of 03 could be trusted. So we check.
 #
 # Whatever section you want to start from later, run this one first.
 
@@ -139,14 +140,14 @@ for name, value in dataclasses.asdict(course.recipe.train).items():
 
 # %% [markdown] lang="ko"
 # 지금은 세 줄만 보면 됩니다. `template`은 과제를 글로 펴는 틀, `max_length`는 그 글의 최대 토큰 수, `lora_r`은 5절에서 만날 어댑터의 크기입니다.
-# `attention`이 `auto`이면 빠른 구현이 **이미 있을 때만** 그것을 고르고, 없으면 PyTorch의 SDPA를 씁니다. 결과는 같고 속도만 다릅니다.
+# (`attention`은 어텐션을 무엇으로 계산할지입니다. `sdpa`는 PyTorch에 들어 있는 구현이고, `auto`라면 더 빠른 구현이 **이미 설치되어 있을 때만** 그것을 씁니다. 결과는 같고 속도만 다릅니다.)
 #
-# 모델은 칸 셋을 읽지 못하고 글 한 줄기만 읽습니다. 같은 과제를 틀 세 가지로 펴 봅니다. `⟨…⟩` 안이 응답이 들어갈 자리입니다.
+# 모델은 칸 셋을 따로 읽지 못하고, 이어진 글 하나만 읽습니다. 같은 과제를 틀 세 가지로 펴 봅니다. `⟨…⟩`가 응답이 들어갈 자리입니다.
 
-# %% [markdown] lang="en" of="f07158d5"
+# %% [markdown] lang="en" of="ab2bbf23"
 # Three lines matter now: `template` lays a task out as text, `max_length` is the most tokens that text may have, and `lora_r`
-# is the size of the adapter of section 5. With `attention: auto` a faster implementation is chosen only where one **is there
-# already**, else PyTorch's SDPA; results are the same, only the speed differs.
+# is the size of the adapter of section 5. (`attention` says what computes attention: `sdpa` is PyTorch's own, and `auto` takes
+# a faster one only where it **is installed already**. Results are the same, only the speed differs.)
 #
 # A model reads no fields, only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is.
 
@@ -157,7 +158,8 @@ from course_utils.prompts import get_template
 tokenizer = load_tokenizer(course.base_model)
 for name in ("alpaca-bilingual", "koalpaca", "chat"):
     template = get_template(name, tokenizer)
-    print(f"----- {name}\n{template.render(task)}⟨…⟩{template.end or tokenizer.eos_token}\n")
+    end = (template.end or tokenizer.eos_token).strip()
+    print(f"----- {name}\n{template.render(task)}⟨…⟩{end}\n")
 
 # %% [markdown] lang="ko"
 # 첫째는 Alpaca의 영어 문장마다 우리말을 덧붙인 틀, 둘째는 KoAlpaca의 틀, 셋째는 모델 자신의 대화 틀(chat template)입니다. 무엇을 고를지는 대개 베이스 모델이 정해 줍니다.
@@ -168,14 +170,14 @@ for name in ("alpaca-bilingual", "koalpaca", "chat"):
 # | `koalpaca` | 대화를 모르는 한국어 베이스(Polyglot-Ko). 고정된 문구가 짧습니다 |
 # | `alpaca-ko` | 한국어 베이스에 지시문과 입력이 무엇인지 문장으로 풀어 알려 줄 때 |
 # | `alpaca-bilingual` | 주로 영어로 배운 베이스를 한국어로 가르칠 때. KoAlpaca 저장소의 짜임을 따르되 문구는 새로 썼습니다 |
-# | `alpaca` | 영어 데이터로 Alpaca를 그대로 되풀이할 때 |
+# | `alpaca` | 영어 데이터로 Alpaca를 그대로 재현할 때 |
 #
 # 무엇을 고르든 **학습할 때와 쓸 때 같은 틀**이어야 합니다. 그리고 끝을 보세요. 대화 틀은 `<end_of_turn>`으로, 나머지는 `<eos>`로 끝납니다.
 # **이 끝 표시까지 가르쳐야** 모델이 멈출 줄 압니다. 대화 틀로 학습하면서 `<eos>`만 가르치면, 모델은 `<end_of_turn>`을 쓰는 법을 배우지 못합니다.
 #
-# 대화 틀은 토크나이저에서 만들어 냅니다. 손으로 옮겨 적지 않으니, 토크나이저가 직접 만든 글과 글자까지 같아야 합니다.
+# 대화 틀은 손으로 옮겨 적지 않고 토크나이저(tokenizer), 곧 글을 토큰으로 바꾸는 도구에서 끌어냅니다. 그러니 토크나이저가 직접 만든 글과 글자 하나까지 같아야 합니다.
 
-# %% [markdown] lang="en" of="740914cb"
+# %% [markdown] lang="en" of="7f9767ba"
 # The first is Alpaca's, each English sentence followed by a Korean one, the second KoAlpaca's, the third the model's own chat
 # template. Which one to take is mostly decided by the base model.
 #
@@ -185,13 +187,14 @@ for name in ("alpaca-bilingual", "koalpaca", "chat"):
 # | `koalpaca` | a Korean base model that knows no conversation (Polyglot-Ko). Its fixed text is short |
 # | `alpaca-ko` | a Korean base model that is to be told in sentences what instruction and input are |
 # | `alpaca-bilingual` | a base model of mostly English, to be taught Korean. The layout is KoAlpaca's repository's, the wording our own |
-# | `alpaca` | English data, to repeat Alpaca as it was |
+# | `alpaca` | English data, to reproduce Alpaca as it was |
 #
 # Whichever it is, **train and use the model with the same one**. And look at the ends: the chat template closes with
 # `<end_of_turn>`, the others with `<eos>`. **Unless this end is trained as well**, the model never learns to stop; and if the chat
 # template is trained with `<eos>` alone, it never learns to write `<end_of_turn>`.
 #
-# The chat layout is derived from the tokenizer, not typed in, so it must equal what the tokenizer itself writes.
+# The chat layout is not typed in but derived from the tokenizer, the tool that turns text into tokens. So it must equal, to
+# the letter, what the tokenizer itself writes.
 
 # %%
 template = get_template("chat", tokenizer)
@@ -202,12 +205,13 @@ assert template.render(task) + task.output + template.end == whole
 print(f"equal, {len(whole)} characters; the response ends with {template.end!r}")
 
 # %% [markdown] lang="ko"
-# 이제 글을 토큰으로 자릅니다. 글의 첫머리를 알리는 BOS 토큰은 **꼭 하나** 있어야 합니다. 둘이면 모델이 본 적 없는 모양이고, 없으면 진짜 Gemma는 엉뚱한 글을 씁니다.
-# 토크나이저의 기본값에 맡기면 몇 개가 붙는지 틀마다 세어 봅니다.
+# 이제 글을 토큰으로 자릅니다. 글의 첫머리를 알리는 BOS(`<bos>`) 토큰은 **꼭 하나** 있어야 합니다. (글의 끝을 알리는 짝은 EOS, 곧 `<eos>`입니다.)
+# BOS가 둘이면 모델이 본 적 없는 모양이 되고, 없으면 진짜 Gemma는 엉뚱한 글을 씁니다. 토크나이저의 기본값에 맡기면 몇 개가 붙는지 틀마다 세어 봅니다.
 
-# %% [markdown] lang="en" of="6984996c"
-# Now cut text into tokens. The token that begins a text, BOS, must be there **exactly once**: with two the model sees
-# something it has never seen, with none the real Gemma writes nonsense. How many do a tokenizer's defaults give each template?
+# %% [markdown] lang="en" of="670d848c"
+# Now cut text into tokens. The token that begins a text, BOS (`<bos>`), must be there **exactly once**. (Its counterpart at the
+# end is EOS, `<eos>`.) With two BOS the model sees something it has never seen, with none the real Gemma writes nonsense. How
+# many do a tokenizer's defaults give each template?
 
 # %%
 from course_utils.collator import encode_prompts
@@ -244,23 +248,30 @@ count = len(tokenizer(text, add_special_tokens=False)["input_ids"])
 print(f"\n{len(text)} characters of Korean are {count} tokens: {len(text) / count:.2f} each")
 
 # %% [markdown] lang="ko"
-# 자주 나오는 말은 한 토큰이 되고 드문 말은 음절로 쪼개집니다. 한 토큰에 담기는 글자가 많을수록 같은 `max_length`에 긴 글이 들어갑니다.
+# 자주 나오는 말은 한 토큰이 되고 드문 말은 음절로 쪼개집니다. 어휘에 없는 음절은 `<0xEB>` 같은 **바이트**로 더 쪼개집니다(한글 한 음절은 바이트 셋입니다).
+# 한 토큰에 담기는 글자가 많을수록 같은 `max_length`에 긴 글이 들어갑니다.
 
-# %% [markdown] lang="en" of="b1b92ff2"
-# Frequent words are one token, rare ones fall apart into syllables. The more characters a token holds, the longer the text
-# that fits into the same `max_length`.
+# %% [markdown] lang="en" of="b1d68bc6"
+# Frequent words are one token, rare ones fall apart into syllables, and a syllable that the vocabulary lacks into **bytes** such
+# as `<0xEB>` (three for a Korean syllable). The more characters a token holds, the longer the text that fits into the same
+# `max_length`.
 
 # %% [markdown] lang="ko"
 # ## 3. 무엇을 가르칠 것인가: 마스킹
 #
-# 언어 모델은 토큰마다 **다음 토큰**을 맞히며 배웁니다. 정답은 `labels`에 적습니다. 이 절에서는 한 행의 정답을 초안부터 고쳐 가며 써 봅니다.
-# 끝에 가면 아래 그림처럼 됩니다. 프롬프트는 읽기만 하고, 응답과 차례의 끝만 배웁니다.
+# 언어 모델은 토큰마다 **다음 토큰**을 맞히며 배웁니다. 과제 하나를 토큰으로 바꾼 것을 행(row)이라 하고, 그 정답을 `labels`에 적습니다.
+# 정답은 입력과 **같은 자리**에 적습니다. 한 칸 밀어 다음 토큰과 짝짓는 일은 모델이 합니다.
+#
+# 이 절에서는 한 행의 정답을 초안부터 고쳐 가며 써 봅니다. 끝에 가면 아래 그림처럼 됩니다. 프롬프트는 읽기만 하고, 응답과 끝 표시만 배웁니다.
 
-# %% [markdown] lang="en" of="eff048ac"
+# %% [markdown] lang="en" of="59b73b9a"
 # ## 3. What to teach: masking
 #
-# A language model learns by predicting the **next token** at every position. The right answers are its `labels`. In this section
-# you write the labels of one row, draft by draft. At its end they look like this: the prompt is only read; the response and the end of the turn are learned.
+# A language model learns by predicting the **next token** at every position. A task turned into tokens is a row, and its right
+# answers are the `labels`. They stand at the **same positions** as the input: the model itself shifts them by one.
+#
+# In this section you write the labels of one row, draft by draft. In the end they look like this: the prompt is only read; the
+# response and its end are learned.
 
 # %%
 from IPython.display import Image
@@ -270,10 +281,10 @@ from course_utils import REPO
 Image(filename=REPO / "assets" / "figures" / "masking.png", width=820)
 
 # %% [markdown] lang="ko"
-# 처음부터 가 봅시다. 가장 단순한 방법은 입력을 그대로 정답으로 쓰는 것입니다.
+# 가장 단순한 방법부터 써 봅시다. 입력을 그대로 정답으로 쓰는 것입니다.
 
-# %% [markdown] lang="en" of="e85973ed"
-# Begin at the beginning. The simplest way is to use the input itself as labels.
+# %% [markdown] lang="en" of="4b709ecf"
+# Begin with the simplest way: use the input itself as labels.
 
 # %%
 from course_utils.collator import IGNORE_INDEX, show_mask
@@ -302,8 +313,9 @@ print(show_mask(tokenizer, {"input_ids": ids, "labels": ids}))
 # Everything is `trained`. Like this the model also learns **to make up the user's questions**, and the longer they are
 # compared with the responses, the more of its effort goes there.
 #
-# To teach the response only, put `-100` in place of the prompt's labels. Alpaca's training code does it so: tokenise prompt and
-# response **together**, tokenise the prompt **once more** by itself, and mask as many tokens as that gives. Let it be draft 1.
+# To teach the response only, put `-100` in place of the prompt's labels. Alpaca's training code does it like this: tokenise
+# prompt and response **together**, tokenise the prompt **once more** by itself, and mask as many tokens as that gives. Take it
+# as draft 1.
 
 # %%
 def mask_by_length(prompt, response):
@@ -315,13 +327,13 @@ def mask_by_length(prompt, response):
 print(show_mask(tokenizer, mask_by_length(prompt, task.output + end)))
 
 # %% [markdown] lang="ko"
-# 그럴듯합니다. 끝 표시도 `trained` 쪽에 있습니다. 하지만 이 초안은 한 가지를 믿고 있습니다. 따로 자른 프롬프트의 토큰이 이어서 자른 토큰의 앞부분과 **똑같다**는 것입니다.
+# 그럴듯합니다. 끝 표시도 `trained` 쪽에 있습니다. 하지만 이 초안에는 가정이 하나 숨어 있습니다. 따로 자른 프롬프트의 토큰이 이어서 자른 토큰의 앞부분과 **똑같다**는 가정입니다.
 # 토큰이 경계를 넘어 붙으면 어긋납니다. 우리 틀은 괜찮은지, 그리고 `### 답변:` 뒤에 누군가 공백 하나를 더 써 두었다면 어떤지 모든 과제로 세어 봅니다.
 
-# %% [markdown] lang="en" of="d9164d75"
-# It looks right, the end is among what is `trained`, too. But this draft believes something: that the prompt tokenised alone is
-# **exactly how** the tokens of prompt and response begin. Where a token grows across the border, that is not so. Count it over all
-# tasks, for our template and for a prompt where somebody left one space after `### 답변:`.
+# %% [markdown] lang="en" of="fe64e6cd"
+# It looks right: even the end is among what is `trained`. But this draft makes an assumption: that the tokens of the prompt alone
+# are **exactly** those with which prompt and response together begin. Where a token grows across the border, they are not. Count
+# over all tasks how often that happens, for our template and for a prompt where somebody left one space after `### 답변:`.
 
 # %%
 def border_moves(prompt, response):
@@ -355,11 +367,11 @@ print(f"\nmasked although it belongs to the response: {lost!r}")
 assert not moved or hidden != tokens(asked)
 
 # %% [markdown] lang="ko"
-# 공백이 응답의 첫 글자와 한 토큰으로 붙었고, 그 토큰이 가려졌습니다. 모델은 응답을 **시작하는 법**을 배우지 못합니다. 오류도 경고도 없습니다.
+# 공백이 응답의 첫머리와 한 토큰으로 붙었고, 그 토큰이 통째로 가려졌습니다. 모델은 응답을 **시작하는 법**을 배우지 못합니다. 오류도 경고도 없습니다.
 #
 # 둘째 초안은 두 조각을 **따로** 토큰으로 바꿔 이어 붙입니다. 경계를 찾을 필요가 없습니다. 이미 알고 있으니까요.
 
-# %% [markdown] lang="en" of="54422774"
+# %% [markdown] lang="en" of="6e6d6cef"
 # The space has merged with the beginning of the response, and that token is masked: the model does not learn **how to begin**.
 # No error, no warning.
 #
@@ -380,16 +392,18 @@ for t in tasks:
 print(f"\nthe response and its end are trained, whole, in all {len(tasks):,} rows")
 
 # %% [markdown] lang="ko"
-# 프롬프트를 따로 잘랐으므로, 나중에 응답을 만들 때 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같다는 것, 그것이 조각으로 나누는 까닭입니다.
+# 프롬프트를 따로 잘랐으므로, 나중에 응답을 만들 때(추론) 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같도록, 조각으로 나누어 자르는 것입니다.
 # 토큰 하나가 얼마나 큰 차이를 내는지는 6절에서 숫자로 봅니다.
 #
-# 그런데 왜 하필 -100일까요? 교차 엔트로피 손실(cross-entropy loss)이 이 값을 **없는 자리**로 치기 때문입니다. 낱말이 셋뿐인 세계에서 손으로 셈해 봅니다.
+# 그런데 왜 하필 -100일까요? 손실(loss)은 예측이 정답에서 얼마나 빗나갔는지 재는 수이고, 학습은 이 수를 줄이는 일입니다.
+# PyTorch의 교차 엔트로피 손실(cross-entropy loss)은 정답이 -100인 자리를 **없는 자리**로 치기로 약속해 두었습니다. 낱말이 셋뿐인 세계에서 손으로 셈해 봅니다.
 
-# %% [markdown] lang="en" of="d829b6e3"
+# %% [markdown] lang="en" of="b8fbe2a6"
 # The prompt was cut by itself, so these are the very tokens the model will see when it is asked later. That training and inference
 # see the same tokens is the reason for segments. How much one token matters you will see in numbers in section 6.
 #
-# But why -100? Because the cross-entropy loss treats that value as **a position that is not there**. Work it out by hand in a
+# But why -100? The loss is a number that says how far predictions are from the right answers, and training makes it smaller. By
+# convention PyTorch's cross-entropy loss treats the label -100 as **a position that is not there**. Work it out by hand in a
 # world of three words.
 
 # %%
@@ -413,14 +427,16 @@ assert torch.isclose(two, by_hand) and masked == two and trained > two
 assert not scores.grad[2].any() and scores.grad[:2].all()
 
 # %% [markdown] lang="ko"
-# 엉뚱하게 예측한 셋째 자리도 -100이면 손실을 조금도 바꾸지 않습니다. 합에서도 빠지고, 나누는 개수에서도 빠지고, 기울기도 0입니다. 나머지 자리의 손실은 그대로입니다.
+# 엉뚱하게 예측한 셋째 자리도 -100이면 손실을 조금도 바꾸지 않습니다. 합에서도 빠지고, 나누는 개수에서도 빠지고, 기울기(gradient)도 0입니다. 나머지 자리의 손실은 그대로입니다.
+# 기울기는 가중치를 어느 쪽으로 얼마나 고칠지 알려 주는 값이니, 0이면 그 자리에서는 아무것도 배우지 않습니다.
 #
 # 그렇다면 **모든** 자리가 -100인 행은 어떻게 될까요? 억지스러운 물음이 아닙니다. 긴 글을 `max_length`에서 자르면 응답이 통째로 잘려 나갈 수 있습니다.
 # 길이를 줄여 가며 세어 봅니다.
 
-# %% [markdown] lang="en" of="eebbbda3"
+# %% [markdown] lang="en" of="5c520cd2"
 # A third position, however badly predicted, does not change the loss at all when its label is -100: it is left out of the sum and of
-# the number that the sum is divided by, and its gradient is 0. The loss of the others stays as it is.
+# the number that the sum is divided by, and its gradient is 0. The loss of the others stays as it is. A gradient says which way
+# and how far to change the weights, so at 0 nothing is learned from that position.
 #
 # Then what about a row where **every** label is -100? This is not far-fetched: cut long texts at `max_length`, and a response may be
 # cut away as a whole. Count while the limit gets smaller.
@@ -439,14 +455,14 @@ print(f"\nthe loss of a row with nothing left to train: {nothing}")
 assert nothing.isnan()
 
 # %% [markdown] lang="ko"
-# 0을 0으로 나누어 `nan`이 되었습니다. 라이브러리들은 이것을 0으로 적거나 그런 행을 말없이 지나칩니다. 우리 코드는 버리고, 버린 수를 셉니다.
+# 0을 0으로 나누어 `nan`(수가 아님)이 되었습니다. 라이브러리는 흔히 이것을 0으로 적거나 그런 행을 말없이 지나칩니다. 우리 코드는 그런 행을 버리고, 몇 개를 버렸는지 셉니다.
 #
-# 이제 마지막 초안입니다. 조각으로 나누고, BOS는 한 번, 끝 표시까지 가르치고, 길이에서 자르고, 가르칠 것이 없으면 버립니다.
+# 이제 마지막 초안입니다. 조각으로 나누어 자르고, BOS는 한 번만 넣고, 끝 표시까지 가르치고, 정한 길이를 넘으면 자르고, 가르칠 것이 없으면 버립니다.
 # 잘 썼다면 강의의 `encode_tasks`와 한 토큰도 다르지 않아야 합니다.
 
-# %% [markdown] lang="en" of="e7d8711a"
-# Zero divided by zero: `nan`. Libraries write it down as 0, or pass over such rows without a word. Our code drops them and counts
-# what it dropped.
+# %% [markdown] lang="en" of="0932bc6a"
+# Zero divided by zero: `nan`, not a number. Libraries often write it down as 0, or pass over such rows without a word. Our code
+# drops them and counts what it dropped.
 #
 # Now the final draft: by segments, BOS once, the end trained, cut at the limit, dropped where nothing is left to train. If it is
 # right, not one token differs from the course's `encode_tasks`.
@@ -497,17 +513,17 @@ for name in (*TEMPLATES, "chat"):
     assert count == 1 or bos in (None, eos)
 
 # %% [markdown] lang="ko"
-# ## 4. 배치: 채우고, 묶고, 나누기
+# ## 4. 배치: 채우고, 이어 붙이고, 나누기
 #
-# 행 하나하나가 바르더라도 여러 행을 묶을 때 다시 틀릴 수 있습니다. 이 절은 어느 레시피에서든 강의에 딸린 작은 모델과 견본 과제 여덟 개로 실험합니다.
+# 행 하나하나가 바르더라도, 여러 행을 한꺼번에 계산하려고 배치(batch)로 묶을 때 다시 틀릴 수 있습니다. 이 절에서는 어느 레시피에서든 강의에 딸린 작은 모델과 견본 과제 여덟 개로 실험합니다.
 # 중간에 모델을 정말로 가르쳐 보는데, 작은 모델이면 몇 초로 충분하기 때문입니다. 틀은 `<eos>`로 끝나는 KoAlpaca의 것입니다.
 
-# %% [markdown] lang="en" of="feb1b04a"
+# %% [markdown] lang="en" of="ed0100ff"
 # ## 4. Batches: padding, packing, dividing
 #
-# A right row can still go wrong where rows are put together. Whatever the recipe, this section experiments with the course's tiny
-# model and eight tasks of its sample: on the way you really train it, which for the tiny one takes seconds. The template is
-# KoAlpaca's, which ends with `<eos>`.
+# Right rows can still go wrong where they are put together in a batch, to be computed at once. Whatever the recipe, this section
+# experiments with the course's tiny model and eight tasks of its sample: on the way you really train it, which for the tiny one
+# takes seconds. The template is KoAlpaca's, which ends with `<eos>`.
 
 # %%
 import torch
@@ -528,10 +544,10 @@ for t, row in zip(sample, rows, strict=True):
     print(f"{len(row['labels']):3} tokens   {t.instruction[:40]} -> {t.output}")
 
 # %% [markdown] lang="ko"
-# 길이가 제각각이라 짧은 행은 채워야(padding) 한 배치가 됩니다. 첫째 초안은 채움 토큰으로 채운 다음, **채움 토큰인 자리**를 모두 가립니다.
+# 길이가 제각각이라 짧은 행은 패딩(padding) 토큰으로 채워야 한 배치가 됩니다. 첫째 초안은 채운 다음, **패딩 토큰인 자리**를 모두 가립니다.
 # 그림에서 `-`는 가린 프롬프트, `#`은 가르치는 토큰, `.`은 모델에게 보이지 않는 자리입니다.
 
-# %% [markdown] lang="en" of="91964f06"
+# %% [markdown] lang="en" of="1924226e"
 # Their lengths differ, so the short ones are padded to make one batch. Draft 1 fills up with the padding token, and then masks
 # **whatever is that token**. In the picture `-` is the masked prompt, `#` what is trained, `.` what the model does not see.
 
@@ -554,9 +570,9 @@ def picture(batch):
 print(picture(collate_by_id(rows, tokenizer.pad_token_id)))
 
 # %% [markdown] lang="ko"
-# 그림은 옳습니다. 하지만 Polyglot-Ko처럼 채움 토큰이 없는 모델이 많고, 그럴 때 흔히 `pad = eos`로 둡니다. 같은 초안에 eos를 넣어 봅니다.
+# 그림은 옳습니다. 하지만 Polyglot-Ko처럼 패딩 토큰이 없는 모델이 많고, 그럴 때 흔히 `pad = eos`로 둡니다. 같은 초안에 eos를 넣어 봅니다.
 
-# %% [markdown] lang="en" of="ad23df67"
+# %% [markdown] lang="en" of="f2db5ad6"
 # The picture is right. But many models, Polyglot-Ko among them, have no padding token, and then people set `pad = eos`. Give the same
 # draft eos.
 
@@ -599,12 +615,12 @@ for pad in (tokenizer.pad_token_id, eos):
 print(f"equal to the course's collator, whatever the padding is\n{picture(ours)}")
 
 # %% [markdown] lang="ko"
-# 강의의 `MaskingCollator`와 같은 텐서가 나왔고, 이번에는 pad가 eos인데도 끝의 `#`이 그대로 있습니다. 이제 똑같은 모델 둘을 똑같이 스무 걸음씩 가르칩니다.
-# 다른 것은 배치뿐입니다.
+# 강의의 `MaskingCollator`와 같은 텐서가 나왔고, 이번에는 pad가 eos인데도 끝의 `#`이 그대로 있습니다. 이제 똑같은 모델 둘을 똑같이 20스텝(step)씩 가르칩니다.
+# 스텝 하나는 가중치를 한 번 고치는 일입니다. 다른 것은 배치뿐입니다.
 
-# %% [markdown] lang="en" of="6c55d414"
+# %% [markdown] lang="en" of="51bece37"
 # The tensors equal those of the course's `MaskingCollator`, and this time the last `#` is there although pad is eos. Now train two
-# equal models in the same way, twenty steps each. Only their batches differ.
+# equal models in the same way, twenty steps each; at a step the weights change once. Only their batches differ.
 
 # %%
 def taught(batch):
@@ -627,16 +643,17 @@ for name, batch in {"masked by length": collate(rows, eos), "masked by id": by_i
     assert stops == (0 if batch is by_id else len(rows))
 
 # %% [markdown] lang="ko"
-# 손실은 둘 다 얌전히 내려갔고 답도 배웠습니다. 그런데 한쪽은 **멈추지 않습니다**. 끝 표시를 한 번도 배우지 못했기 때문입니다.
+# 손실은 둘 다 낮고 답도 배웠습니다. 그런데 한쪽은 **멈추지 않습니다**. 끝 표시를 한 번도 배우지 못했기 때문입니다.
 #
 # 채우는 쪽도 중요합니다. 학습할 때는 오른쪽을 채우지만, 응답을 만들 때는 왼쪽을 채워야 프롬프트의 끝이 응답의 시작과 맞닿습니다.
-# 하나씩 물었을 때와 한꺼번에 물었을 때 답이 같은지 봅니다.
+# 하나씩 물었을 때와 한꺼번에 물었을 때 답이 같은지 봅니다. (아직 가르치지 않은 처음 모델에게 묻는 것이라 답은 엉뚱합니다. 같은지만 보세요.)
 
-# %% [markdown] lang="en" of="1f21aeab"
-# Both losses came down politely, and both models learned the answers. But one of them **never stops**: it was not shown an end once.
+# %% [markdown] lang="en" of="20192fc4"
+# Both losses are low, and both models learned the answers. But one of them **never stops**: it was not shown an end even once.
 #
-# The side matters, too. For training we pad on the right; to generate, padding goes to the left, so that every prompt ends where its
-# reply begins. Are the replies to a batch those to one prompt at a time?
+# Which side is padded matters, too. For training we pad on the right; to generate, padding goes to the left, so that every prompt
+# ends where its reply begins. Does a batch get the same replies as one prompt at a time? (This is the model before any teaching,
+# so its replies make no sense: look only at whether they are the same.)
 
 # %%
 from course_utils.collator import encode_prompts
@@ -662,7 +679,7 @@ assert left == alone and right != alone
 # 채우는 대신 행을 한 줄로 **이어 붙이는**(packing) 방법도 있습니다. 낭비가 없지만, 행마다 위치 번호를 0부터 다시 매기지 않으면 앞 행의 글이 뒤 행의 문맥이 됩니다.
 
 # %% [markdown] lang="en" of="97754db7"
-# Padded on the right, the model has to go on after a gap.
+# With padding on the right, the model has to go on after a gap.
 #
 # Instead of padding, rows can be **packed** into one long one. Nothing is wasted, but unless the positions begin at 0 again with
 # every row, each row is read as if the ones before were its context.
@@ -686,17 +703,19 @@ print(f"packed, one long text     {run_on:.4f}")
 assert abs(padded - reset) < 1e-4 < 0.05 < abs(padded - run_on)
 
 # %% [markdown] lang="ko"
-# 이어 붙이기가 나쁜 것이 아니라, 위치를 다시 매기지 않는 것이 나쁩니다. 이때도 오류는 없고 손실만 조용히 달라집니다.
+# 잘못은 이어 붙이기가 아니라 위치를 다시 매기지 않는 데 있습니다. 이때도 오류는 없고 손실만 조용히 달라집니다.
 #
-# 마지막 함정은 나눗셈입니다. 메모리가 모자라면 배치 하나를 여러 번에 나누어 계산하고 기울기를 모읍니다(gradient accumulation). 4행을 한 번에, 2행씩 두 번에, 1행씩 네 번에.
-# 결과가 같아야 하는데, 번마다 평균을 내고 그 평균을 다시 평균하면 달라집니다. 가르치는 토큰의 수가 행마다 다르기 때문입니다.
+# 마지막 함정은 나눗셈입니다. 메모리가 모자라면 배치 하나를 여러 번에 나누어 계산하고, 기울기를 모았다가 가중치를 한 번만 고칩니다(기울기 누적, gradient accumulation). 그렇게 모으는 한 묶음을 **창**(window)이라 하겠습니다.
+# 4행을 한 번에 계산하든, 2행씩 두 번이나 1행씩 네 번에 나누어 계산하든 결과는 같아야 합니다. 그런데 매번 평균을 내고 그 평균들을 다시 평균하면 달라집니다. 가르치는 토큰의 수가 행마다 다르기 때문입니다.
 
-# %% [markdown] lang="en" of="114e47a3"
-# There is nothing wrong with packing; it is wrong not to reset the positions. Here too nothing raises an error, only the loss is another.
+# %% [markdown] lang="en" of="6f76e381"
+# There is nothing wrong with packing; what is wrong is not resetting the positions. Here too nothing raises an error; the loss is
+# just quietly different.
 #
-# The last trap is a division. Where memory is short, a batch is computed in several steps and their gradients are accumulated: 4 rows
-# at once, 2 and 2, or 1 four times. The result should be the same. Take the mean of each step and the mean of those means, and it is
-# not, because rows have different numbers of trained tokens.
+# The last trap is a division. Where memory is short, a batch is computed in several parts, whose gradients are accumulated before
+# the weights change once (gradient accumulation); call such a group a **window**. Whether 4 rows are computed at once, as 2 and 2,
+# or as 1 four times, the result should be the same. Take the mean of each part and the mean of those means, and it is not, because
+# rows have different numbers of trained tokens.
 
 # %%
 trained = [sum(label != IGNORE_INDEX for label in row["labels"]) for row in rows]
@@ -712,19 +731,20 @@ for size in (4, 2, 1):
 assert max(by_tokens) - min(by_tokens) < 1e-4 and abs(means - by_tokens[0]) > 0.01
 
 # %% [markdown] lang="ko"
-# 오른쪽 칸은 모두 같습니다. 손실의 **합**을 모은 다음 창(window) 전체의 가르치는 토큰 수로 **한 번만** 나누었기 때문입니다. 요즘의 Trainer는 `num_items_in_batch`로 이렇게 합니다.
-# 왼쪽 칸처럼 나누면 짧은 응답의 토큰이 더 무겁게 셈됩니다.
+# 오른쪽 칸은 모두 같습니다. 손실의 **합**을 모은 다음, 창 전체에서 가르치는 토큰의 수로 **한 번만** 나누었기 때문입니다. 요즘 Trainer는 `num_items_in_batch`로 이렇게 합니다.
+# 왼쪽 칸처럼 나누면 짧은 응답의 토큰이 더 큰 몫을 차지합니다.
 #
-# 이제 우리 정답이 맞는지 남의 눈으로 확인합니다. TRL 라이브러리의 `SFTTrainer`는 글이나 대화를 받으면 스스로 정답을 만듭니다. 같은 과제를 건네고 무엇을 만드는지 꺼내 봅니다.
-# 모델은 형식만 갖춘 가장 작은 것이면 됩니다.
+# 이제 우리 정답이 맞는지 남의 눈으로 확인합니다. TRL은 허깅페이스가 만든, 미세조정에 널리 쓰는 라이브러리입니다. 그 안의 `SFTTrainer`는 글이나 대화를 받으면 스스로 정답을 만듭니다.
+# 같은 과제를 건네고 무엇을 만드는지 꺼내 봅니다. 학습은 하지 않으므로 모델은 모양만 갖춘 가장 작은 것이면 됩니다.
 
-# %% [markdown] lang="en" of="6aa55842"
+# %% [markdown] lang="en" of="cddb0f69"
 # The column on the right is the same throughout: the **sums** of the losses are collected and divided **once**, by all trained tokens
-# of the window. Today's Trainer does it so, by way of `num_items_in_batch`. Divided as on the left, the tokens of short responses
+# of the window. Today's Trainer does the same, through `num_items_in_batch`. Divided as on the left, the tokens of short responses
 # weigh more.
 #
-# Now have our labels checked by somebody else. The `SFTTrainer` of the TRL library makes labels of its own from texts or
-# conversations. Hand it the same tasks and take out what it makes. For a model the smallest thing that has the form will do.
+# Now have our labels checked by somebody else. TRL is Hugging Face's widely used library for fine-tuning; its `SFTTrainer` makes
+# labels of its own from texts or conversations. Hand it the same tasks and take out what it makes. Nothing is trained, so the
+# smallest model of the right shape will do.
 
 # %%
 from tempfile import TemporaryDirectory
@@ -788,11 +808,11 @@ for name, (theirs, ours) in equal.items():
     assert theirs == ours
 
 # %% [markdown] lang="ko"
-# 세 모양 모두 우리 것과 같습니다. 다만 **아무렇게나 건네도** 같은 것은 아닙니다. 조금만 다르게 건네면 오류 없이 다른 것을 배웁니다. 넷을 봅니다.
+# 세 모양 모두 우리 것과 같습니다. 다만 **아무렇게나 건네도** 같은 것은 아닙니다. 조금만 다르게 건네면 오류 없이 다른 것을 배웁니다. 네 가지를 봅니다.
 
-# %% [markdown] lang="en" of="84ebacc2"
-# All three equal ours. That does not mean that **anything** you hand over does. Hand it over a little differently, and it learns
-# something else without an error. Here are four.
+# %% [markdown] lang="en" of="cbda0d1d"
+# All three equal ours. That does not hold for **anything** you hand over: do it a little differently, and something else is
+# learned, without an error. Here are four ways.
 
 # %%
 import logging
@@ -833,14 +853,17 @@ for name, made in zip(names, (whole, closed, bare, spaced), strict=True):
 # %% [markdown] lang="ko"
 # ## 5. LoRA와 학습
 #
-# 무엇을 학습하는지부터 셉니다. LoRA는 큰 행렬 $W$를 얼려 두고, 곁에 얇은 행렬 둘을 붙여 $W + \frac{\alpha}{r}BA$로 셈합니다.
-# 입력이 $n$, 출력이 $m$인 층에서 새로 배우는 수는 $r(n+m)$개뿐입니다. 모양만 알면 되니 모델을 메모리에 올리지 않고 셉니다.
+# 무엇을 학습하는지부터 셉니다. LoRA는 큰 행렬 $W$를 얼려 두고(학습하지 않고), 곁에 얇은 행렬 $A$와 $B$를 붙여 $W + \frac{\alpha}{r}BA$로 셈합니다. 이 얇은 행렬들이 어댑터입니다.
+# $W$의 입력이 $n$, 출력이 $m$이면 $A$는 $r \times n$, $B$는 $m \times r$이니, 새로 배우는 수는 $r(n+m)$개뿐입니다. $r$과 $\alpha$는 레시피의 `lora_r`과 `lora_alpha`입니다.
+# 모양만 알면 되니 모델을 메모리에 올리지 않고 셉니다.
 
-# %% [markdown] lang="en" of="19d808d4"
+# %% [markdown] lang="en" of="9eadab42"
 # ## 5. LoRA and training
 #
-# First count what is trained. LoRA freezes a large matrix $W$ and puts two thin ones beside it: $W + \frac{\alpha}{r}BA$. In a
-# layer with $n$ inputs and $m$ outputs that is only $r(n+m)$ new numbers. Shapes are all you need, so no weights are loaded.
+# First count what is trained. LoRA freezes a large matrix $W$ (does not train it) and puts two thin ones, $A$ and $B$, beside it:
+# $W + \frac{\alpha}{r}BA$. These thin matrices are the adapter. Where $W$ has $n$ inputs and $m$ outputs, $A$ is $r \times n$ and
+# $B$ is $m \times r$: only $r(n+m)$ new numbers. $r$ and $\alpha$ are `lora_r` and `lora_alpha` of the recipe. Shapes are all you
+# need, so no weights are loaded.
 
 # %%
 import torch
@@ -923,23 +946,26 @@ result = TrainResult.load(course.artefact("train"))
 plots.loss_curve(result.log, title="Training loss 학습 손실")
 
 # %% [markdown] lang="ko"
-# 점은 기록한 손실, 선은 그 이동 평균입니다. 처음에 가파르게 내려가는 동안 모델은 대개 **형식**부터 배웁니다. 어떻게 시작하고 언제 끝내는지입니다.
-# 내용은 주로 그 뒤의 완만한 구간에서 배웁니다. 손실은 가리지 않은 토큰, 곧 응답에서만 잰 값이라는 것을 잊지 마세요.
+# 점은 기록한 손실, 선은 그 이동 평균입니다. 그래서 선 끝의 숫자는 위에 출력한 마지막 손실과 조금 다릅니다.
+# 처음에 가파르게 내려가는 동안 모델은 대개 **형식**부터, 곧 어떻게 시작하고 언제 끝내는지부터 배웁니다. 내용은 주로 그 뒤의 완만한 구간에서 배웁니다. 손실은 가리지 않은 토큰, 곧 응답에서만 잰 값이라는 것을 잊지 마세요.
 
-# %% [markdown] lang="en" of="b5a40af1"
-# Dots are logged losses, the line is their running mean. While it falls steeply the model mostly learns **form**: how to begin
-# and when to end. Content comes for the larger part later, where the curve is gentle. Remember that this loss is measured on response tokens alone.
+# %% [markdown] lang="en" of="26352fb0"
+# Dots are logged losses, the line is their running mean; so the number at its end differs a little from the last loss printed
+# above. While it falls steeply the model mostly learns **form**: how to begin and when to end. Most of the content comes later,
+# where the curve is gentle. Remember that this loss is measured on response tokens alone.
 
 # %% [markdown] lang="ko"
 # ## 6. 전과 후
 #
 # 학습한 것은 어댑터뿐이니, 껐다 켰다 할 수 있습니다. 어댑터를 끄면 학습 전의 모델입니다. 같은 질문을 두 번 던져 나란히 놓습니다.
+# 질문 아래에서 화살표 왼쪽이 학습 전, 오른쪽이 학습 후의 응답입니다(긴 글은 줄였습니다).
 
-# %% [markdown] lang="en" of="d8878894"
+# %% [markdown] lang="en" of="4f9a9573"
 # ## 6. Before and after
 #
-# Nothing but the adapter was trained, so it can be switched off and on. Switched off, this is the model before training. Put
-# the same questions twice, side by side.
+# Nothing but the adapter was trained, so it can be switched off and on. Switched off, this is the model before training. Ask the
+# same questions twice and set the replies side by side: below each question, left of the arrow, the reply before training, and on
+# its right the one after it (long texts are shortened).
 
 # %%
 from course_utils.inference import generate, load_model
@@ -955,20 +981,23 @@ with model.disable_adapter():
 after = generate(model, tokenizer, prompts, max_new_tokens=limit)
 
 for question, old, new in zip(questions, before, after, strict=True):
-    print(f"[{question.meta['family']}] {question.instruction} {question.input}"[:120])
-    print(f"   before  {old.text[:100]!r}")
-    verdict = "right" if exact_match(new.text, question.output) else f"wrong: {question.output}"
-    print(f"   after   {new.text[:100]!r}  {verdict[:100]}")
+    right = exact_match(new.text, question.output)
+    asked = f"{question.instruction} {question.input}"
+    if len(asked) > 90:
+        asked = "... " + asked[-90:].partition(" ")[2]  # the end says what to do, and with what
+    print(f"{'right' if right else 'WRONG'} [{question.meta['family']}] {asked.strip()}")
+    instead = "" if right else f", not {question.output[:36]!r}"
+    print(f"      {old.text[:24]!r} -> {new.text[:36]!r}{instead}")
 
 # %% [markdown] lang="ko"
 # 맞은 것만 보지 말고 틀린 것을 읽어 보세요. 형식부터 틀렸나요, 아니면 형식은 맞고 내용만 틀렸나요?
-# 스스로 멈춘 응답의 비율(stop rate)과, 같은 네 낱말을 세 번 이상 되풀이한 응답의 비율(repetition rate)도 셉니다.
-# 끝 표시를 가르친 값이 앞의 것에 나타나고, 뒤의 것이 커지면 모델이 할 말을 잃었다는 신호입니다.
+# 스스로 멈춘 응답의 비율(stop rate)과, 똑같은 네 어절을 세 번 이상 되풀이한 응답의 비율(repetition rate)도 셉니다.
+# 끝 표시를 가르친 보람은 앞의 것에 나타납니다. 뒤의 것이 커지면 모델이 같은 말을 맴돌고 있다는 신호입니다.
 
-# %% [markdown] lang="en" of="a537e7fb"
+# %% [markdown] lang="en" of="2a8dbbea"
 # Do not look at the right ones only; read the wrong ones. Is their form wrong, or is the form right and the content not?
 # Count also the replies that ended by themselves (stop rate) and those that say the same four words three times or more
-# (repetition rate). The first is what training the end token has bought; when the second grows, the model has lost its thread.
+# (repetition rate). The first shows what training the end has bought; when the second grows, the model is going round in circles.
 
 # %%
 from course_utils.stats import repetition_rate, stop_rate
@@ -980,9 +1009,9 @@ for name, replies in {"before": before, "after": after}.items():
     print(f"{name:8}{sum(right) / len(right):8.0%}{stop_rate(replies):10.0%}{repeated:10.0%}")
 
 # %% [markdown] lang="ko"
-# 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답입니다. 글에서 `model`이라는 말을 찾아 그 뒤를 떼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.
+# 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답만 남습니다. 글에서 `model`이라는 말을 찾아 그 뒤를 응답으로 삼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.
 
-# %% [markdown] lang="en" of="71310c77"
+# %% [markdown] lang="en" of="286dd389"
 # How was a reply cut out? A model writes on after its prompt, so the prompt has to come off. Code that looks for the word `model` in
 # the text is common, and breaks as soon as a reply has that word in it.
 
@@ -1002,22 +1031,25 @@ assert by_length == said and by_word != said
 # %% [markdown] lang="ko"
 # 프롬프트의 **토큰 수**만큼 떼면 글에 무엇이 적혀 있든 상관없습니다. 여기서도 답은 찾는 것이 아니라 이미 아는 길이였습니다.
 #
-# 질문 몇 개로는 아무것도 단정할 수 없습니다. 유형별 정답률과 그 확실함은 03에서 떼어 둔 문제 전체로 잽니다.
+# 질문 몇 개로는 아무것도 단정할 수 없습니다. 유형별 정답률과 그것이 얼마나 확실한지는 떼어 둔 문제 전체로 03에서 잽니다.
 #
-# 마지막으로 3절의 물음에 숫자로 답합니다. **마스크는 얼마나 중요할까요?** 씨앗값(seed)마다 데이터를 새로 만들고, 같은 데이터를 같은 횟수만큼 가르쳐 미리 재어 둔 결과를 읽습니다.
+# 마지막으로 3절의 물음에 숫자로 답합니다. **마스크는 얼마나 중요할까요?** 미리 재어 둔 결과를 읽습니다. 시드(seed, 난수의 출발값)마다 데이터를 새로 만들고, 같은 데이터를 방법만 바꾸어 같은 스텝만큼 가르쳤습니다.
 # `response`는 응답만 가르친 것, `everything`은 프롬프트까지 다 가르친 것, `one token late`는 마스크가 토큰 하나만큼 길어 응답의 첫 토큰을 가린 것입니다.
 # 견주어 보도록 응답만 가르치되 어댑터를 키운 것(`rank 16`)과 모든 가중치를 학습한 것(`full`)도 함께 쟀습니다.
+# `right`는 정답률, `new wordings`는 학습 데이터에 한 번도 없던 표현으로 물었을 때의 정답률입니다.
 
-# %% [markdown] lang="en" of="3f51a879"
+# %% [markdown] lang="en" of="311216b8"
 # Take off as many **tokens** as the prompt has, and it does not matter what the text says. Here too the answer was not something to
 # be searched for, but a length that is known.
 #
 # A few questions prove nothing. Exact match by family, and how sure it is, is measured in 03 on all held-out tasks.
 #
-# Last, section 3's question, answered in numbers: **what is the mask worth?** These were measured beforehand: for each seed new data,
-# and the same data taught in the same number of steps. `response` is the response only, `everything` the prompt as well, and with
-# `one token late` the mask is one token too long and hides the first token of the response. For comparison, trained on the response
-# as well: a larger adapter (`rank 16`) and all weights (`full`).
+# Last, section 3's question, answered in numbers: **what is the mask worth?** These were measured beforehand: for each seed (the
+# number that random draws start from) new data, and the same data taught in each of the ways, in the same number of steps.
+# `response` is the response only, `everything` the prompt as well, and with `one token late` the mask is one token too long and
+# hides the first token of the response. For comparison, also trained on the response only: a larger adapter (`rank 16`) and all
+# weights (`full`). `right` is the share of right answers, `new wordings` the same for questions in words that the training data
+# does not have.
 
 # %%
 import json
@@ -1041,20 +1073,20 @@ for name, runs in variants.items():
 assert right["response"] > right["everything"] and right["response"] > right["one token late"]
 
 # %% [markdown] lang="ko"
-# 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **차례와 간격**을 보세요. 오류는 한 번도 나지 않았습니다.
+# 작은 세계와 작은 모델에서 잰 것이므로 숫자 자체보다 **순위와 간격**을 보세요. 어느 방법에서도 오류는 나지 않았습니다.
 # 마지막 손실 칸과 정답률 칸을 견주어 보세요. 손실이 가장 낮은 쪽이 정답률도 가장 높은가요? 마스크마다 손실을 재는 토큰이 다르니, 손실끼리는 견줄 수 없습니다.
 # 마스크의 실수는 손실 그림에 나타나지 않습니다. 그래서 학습하기 전에 `show_mask`로 눈으로 보는 것입니다.
 #
-# 씨앗값이 셋이니 흔들림도 볼 수 있습니다. 점 하나가 학습 한 번이고, 옅은 띠는 문제를 달리 골랐다면 달라졌을 폭(95% 구간)입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
+# 시드가 셋이니 결과가 얼마나 흔들리는지도 볼 수 있습니다. 점 하나가 학습 한 번이고, 옅은 띠는 문제를 달리 골랐다면 평균이 달라졌을 폭(95% 신뢰구간)입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
 
-# %% [markdown] lang="en" of="e75d3e0a"
-# This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. There was not
-# one error. Compare the last losses with the shares that are right: is the lowest loss the best model? Each mask measures its loss on
-# other tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in a loss curve. That is
-# why you look at it with `show_mask` before you train.
+# %% [markdown] lang="en" of="b29414f2"
+# This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. None of
+# the ways raised an error. Compare the last losses with the shares that are right: is the lowest loss the best model? Each mask
+# measures its loss on other tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in
+# a loss curve. That is why you look at it with `show_mask` before you train.
 #
 # With three seeds you also see how much it varies. One dot is one training; the pale band is how far the choice of prompts alone may
-# move the mean (95% interval). Where the dots of two ways are mixed, it is too early to call one of them better.
+# move the mean (95% confidence interval). Where the dots of two ways are mixed, it is too early to call one of them better.
 
 # %%
 from course_utils import plots
@@ -1064,13 +1096,13 @@ plots.variants(measured, title="Ways to train 학습 방법 (simulated 모의)")
 # %% [markdown] lang="ko"
 # ## 7. 봉인하고 다시 불러오기
 #
-# `train`은 학습이 끝나자마자 결과를 봉인했습니다. 봉인된 폴더에는 파일마다 크기와 SHA-256을 적은 목록(manifest)이 있고, 목록은 **맨 나중에** 쓰입니다.
-# 목록이 없거나 맞지 않으면 그 폴더는 없는 것으로 칩니다. 반쯤 쓰다 끊긴 체크포인트를 믿는 일이 없어집니다.
+# `train`은 학습이 끝나자마자 결과를 봉인했습니다. 봉인된 폴더에는 파일마다 크기와 체크섬(SHA-256)을 적은 목록(manifest)이 있고, 목록은 **맨 나중에** 씁니다.
+# 목록이 없거나 맞지 않으면 그 폴더는 없는 것으로 칩니다. 그래서 반쯤 쓰다 끊긴 체크포인트를 믿는 일이 없습니다.
 
-# %% [markdown] lang="en" of="e652561c"
+# %% [markdown] lang="en" of="70f46fea"
 # ## 7. Seal and load again
 #
-# `train` sealed its result as soon as it was done. A sealed folder has a manifest with the size and SHA-256 of every file, and
+# `train` sealed its result as soon as it was done. A sealed folder has a manifest with the size and checksum (SHA-256) of every file, and
 # the manifest is written **last**. A folder without one, or with one that does not fit, counts as not there, so a checkpoint
 # that was cut off half-way is never believed.
 
@@ -1084,11 +1116,11 @@ if manifest.is_file():
         print(f"{file['sha256'][:16]}  {file['bytes']:>9,} bytes  {name}")
 
 # %% [markdown] lang="ko"
-# 베이스 모델과 어댑터만 있으면 다른 컴퓨터에서도 같은 모델이 됩니다. 정말 그런지 봅니다. 어댑터를 다른 곳에 복사하고, 아무것도 모르는 **새 프로세스**에서 불러와 응답이 같은지 견줍니다.
+# 베이스 모델과 어댑터만 있으면 다른 컴퓨터에서도 같은 모델이 됩니다. 여기서는 그 대신 어댑터를 다른 폴더에 복사하고, 이 노트북을 전혀 모르는 **새 프로세스**에서 불러와 응답이 같은지 견줍니다.
 
-# %% [markdown] lang="en" of="2144caad"
-# With base model and adapter you have the same model on another machine. See whether that is so: copy the adapter somewhere else, load it
-# in a **fresh process** that knows nothing of this notebook, and compare the replies.
+# %% [markdown] lang="en" of="635ec5de"
+# With base model and adapter you have the same model on another machine. The nearest to that here: copy the adapter to another
+# folder, load it in a **fresh process** that knows nothing of this notebook, and compare the replies.
 
 # %%
 import json
@@ -1119,7 +1151,7 @@ assert json.loads(done.stdout) == reply(model, tokenizer, prompts, max_new_token
 print(f"{len(prompts)} equal replies from this notebook and from a fresh process")
 
 # %% [markdown] lang="ko"
-# 여럿이 쓰게 하려면 Hub에 올립니다. `push`는 모델 카드를 함께 쓰는데, 무엇으로 만들었는지가 저절로 적힙니다. 올리기 전에 먼저 읽어 봅니다.
+# 다른 사람도 쓰게 하려면 허깅페이스 허브(Hub)에 올립니다. `push`는 모델 카드도 함께 만들어 올리는데, 무엇으로 만든 모델인지가 저절로 적힙니다. 올리기 전에 먼저 읽어 봅니다.
 #
 # ```python
 # from course_utils.inference import push
@@ -1129,8 +1161,9 @@ print(f"{len(prompts)} equal replies from this notebook and from a fresh process
 #
 # 어댑터를 모르는 도구에 넘길 때는 `merge_adapter`로 베이스 모델에 합칩니다. [04](04_scale_up.ipynb)의 5절에서 합치고, 같은 말을 하는지 확인합니다.
 
-# %% [markdown] lang="en" of="f8977a9f"
-# To let others use it, put it on the Hub. `push` writes a model card along with it, which says by itself what the model was made from. Read it before you push.
+# %% [markdown] lang="en" of="30d15b74"
+# To let others use it, put it on the Hugging Face Hub. `push` also makes a model card, in which what the model was made from is
+# filled in for you. Read it before you push.
 #
 # ```python
 # from course_utils.inference import push
@@ -1138,7 +1171,8 @@ print(f"{len(prompts)} equal replies from this notebook and from a fresh process
 # push(sealed / "adapter", "your-name/gemma-2b-ko-lora")  # private, unless you say otherwise
 # ```
 #
-# For tools that know no adapters, `merge_adapter` puts it into the base model. Section 5 of [04](04_scale_up.ipynb) merges one and looks whether it says the same.
+# For tools that know no adapters, `merge_adapter` merges it into the base model. Section 5 of [04](04_scale_up.ipynb) does so and
+# checks that the merged model says the same.
 
 # %%
 from course_utils.inference import model_card
@@ -1190,12 +1224,12 @@ print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 # ★★ · 약 10분 · 3절
 #
 # 3절에서는 프롬프트 하나와 응답 하나를 가렸습니다. 대화가 여러 번 오갔다면 응답도 여럿입니다.
-# `(역할, 토큰 번호)`의 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 자리의 정답은 `-100`입니다.
+# `(역할, 토큰 번호의 목록)` 쌍으로 된 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 자리의 정답은 `-100`입니다.
 # 가르칠 토큰이 하나도 없으면 `None`을 돌려주세요.
 #
 # 보기: `mask_turns([("user", [5, 6]), ("model", [7, 1])])`은 `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`입니다.
 
-# %% [markdown] lang="en" of="e4cdb6ad"
+# %% [markdown] lang="en" of="c6d7626d"
 # ### Exercise 1. A conversation of several turns
 #
 # ★★ · about 10 minutes · section 3
@@ -1323,7 +1357,8 @@ check("02.2", trained_pieces)
 #
 # ★★ · 약 10분 · 4절
 #
-# 4절의 `collate`는 오른쪽을 채웁니다. 응답을 만들 때 쓸, **왼쪽**을 채우는 배치를 만드세요. 토큰 번호의 목록 `prompts`와 채움 번호 `pad`를 받아 목록으로 된 셋을 돌려줍니다.
+# 4절의 `collate`는 오른쪽을 채웁니다. 응답을 만들 때 쓸, **왼쪽**을 채우는 배치를 만드세요.
+# 프롬프트마다 토큰 번호의 목록이 든 `prompts`와 패딩 번호 `pad`를 받아, 아래 세 키를 가진 딕셔너리를 돌려주세요. 값은 모두 목록의 목록입니다.
 #
 # - `input_ids`: 가장 긴 것에 맞추어 왼쪽을 `pad`로 채웁니다.
 # - `attention_mask`: 진짜 토큰은 1, 채운 자리는 0입니다. **`pad`와 같은 번호가 프롬프트 안에도 있을 수 있습니다.**
@@ -1331,12 +1366,13 @@ check("02.2", trained_pieces)
 #
 # 보기: `pad_left([[5, 6, 7], [8]], 0)`의 `input_ids`는 `[[5, 6, 7], [0, 0, 8]]`, `attention_mask`는 `[[1, 1, 1], [0, 0, 1]]`, `position_ids`는 `[[0, 1, 2], [0, 0, 0]]`입니다.
 
-# %% [markdown] lang="en" of="57ee1553"
+# %% [markdown] lang="en" of="c772f413"
 # ### Exercise 3. A batch padded on the left
 #
 # ★★ · about 10 minutes · section 4
 #
-# The `collate` of section 4 pads on the right. Make a batch to generate from, padded on the **left**: take `prompts`, lists of token ids, and the id `pad`, and return three lists of lists.
+# The `collate` of section 4 pads on the right. Make a batch to generate from, padded on the **left**: take `prompts`, a list of token ids for each prompt, and the id `pad`;
+# return a dictionary with the three keys below, each a list of lists.
 #
 # - `input_ids`: filled up with `pad` on the left, to the longest.
 # - `attention_mask`: 1 for a real token, 0 where it was filled up. **The id of `pad` may occur within a prompt, too.**
@@ -1346,7 +1382,7 @@ check("02.2", trained_pieces)
 
 # %%
 def pad_left(prompts, pad):
-    """input_ids, attention_mask and position_ids of prompts of unequal length, as lists."""
+    """{"input_ids": ..., "attention_mask": ..., "position_ids": ...}, each a list of lists."""
     ...
 
 # %%
@@ -1393,22 +1429,22 @@ check("02.3", pad_left)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 4. 누적 창 하나의 손실
+# ### 연습 4. 창 하나의 손실
 #
 # ★ · 약 5분 · 4절
 #
-# 기울기를 모으는 창 하나의 손실을 구하세요. `steps`에는 배치마다 **가르치는 토큰의 손실**이 목록으로 들어 있고, 배치마다 토큰의 수가 다릅니다.
+# 기울기를 모으는 창 하나의 손실을 구하세요. `steps`에는 나누어 계산한 배치마다 **가르치는 토큰의 손실**이 목록으로 들어 있고, 토큰의 수는 배치마다 다릅니다.
 # 배치를 어떻게 나누었든 같은 값이 나와야 합니다. 창 전체에 가르치는 토큰이 없으면 `None`입니다.
 #
 # 보기: `window_loss([[4.0], [1.0, 1.0, 1.0]])`은 (4 + 1 + 1 + 1) / 4 = 1.75입니다. 평균의 평균인 2.5가 아닙니다.
 
-# %% [markdown] lang="en" of="dc24af8a"
-# ### Exercise 4. The loss of one accumulation window
+# %% [markdown] lang="en" of="b4253723"
+# ### Exercise 4. The loss of one window
 #
 # ★ · about 5 minutes · section 4
 #
-# Work out the loss of one accumulation window. `steps` holds, for each step, a list of **the losses of its trained tokens**, and their numbers differ.
-# The result must be the same however the window is cut into steps. If the whole window has no trained token, it is `None`.
+# Work out the loss of one window of gradient accumulation. `steps` holds, for each part of it, a list of **the losses of its trained tokens**, and their numbers differ.
+# The result must be the same however the window is cut into parts. If the whole window has no trained token, it is `None`.
 #
 # Example: `window_loss([[4.0], [1.0, 1.0, 1.0]])` is (4 + 1 + 1 + 1) / 4 = 1.75, and not the mean of means, 2.5.
 
@@ -1458,9 +1494,9 @@ check("02.4", window_loss)
 #
 # | 행렬 | 입력 → 출력 |
 # |---|---|
-# | `q_proj` | hidden → 머리의 수 × head_dim |
-# | `k_proj`, `v_proj` | hidden → **키와 값**의 머리 수 × head_dim |
-# | `o_proj` | 머리의 수 × head_dim → hidden |
+# | `q_proj` | hidden → 헤드 수 × head_dim |
+# | `k_proj`, `v_proj` | hidden → **키·값** 헤드 수 × head_dim |
+# | `o_proj` | 헤드 수 × head_dim → hidden |
 # | `gate_proj`, `up_proj` | hidden → intermediate |
 # | `down_proj` | intermediate → hidden |
 #
@@ -1468,7 +1504,7 @@ check("02.4", window_loss)
 #
 # 보기: Gemma-2B의 설정(2048, 16384, 18, 8, 1, 256)에 `r = 4`이면 4,902,912입니다.
 
-# %% [markdown] lang="en" of="88749b1b"
+# %% [markdown] lang="en" of="ff84f26c"
 # ### Exercise 5. Count LoRA from a configuration
 #
 # ★★★ · about 15 minutes · section 5
@@ -1512,11 +1548,11 @@ check("02.5", lora_size)
 #     return config["num_hidden_layers"] * r * ends
 # ```
 #
-# `hidden_size`가 머리의 수 × `head_dim`과 같다고 여기면 Gemma-2B에서는 우연히 맞고, Gemma-7B에서는 틀립니다.
+# `hidden_size`가 헤드 수 × `head_dim`과 같다고 여기면 Gemma-2B에서는 우연히 맞고, Gemma-7B에서는 틀립니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="7c565568"
+# %% [markdown] lang="en" of="623e29f9"
 # <details><summary>Solution</summary>
 #
 # ```python

@@ -19,13 +19,13 @@
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
 # - 과제 유형별 정답률(exact match): 무엇이 되고 무엇이 아직 안 되는지
-# - 심사하는 모델을 **먼저 재어 본** 경험: 참값을 아는 세계에서, 그리고 여러분이 직접 매긴 스무 문제와 견주어
+# - 심사하는 모델을 **먼저 재어 본** 경험: 참값을 아는 세계에서 한 번, 여러분이 직접 내린 판정 스무 개와 견주어 한 번
 # - 두 모델을 맞붙인 승률(win rate)과 95% 신뢰구간(confidence interval)
 # - 이 모두를 담아 봉인한 `summary.json`, 그림이 든 심사 보고서, 그리고 전체를 묶은 표
 #
 # 아래 셀을 실행하면 카드가 나옵니다. 어디서 도는지, 심사자가 누구인지, 결과가 어디에 쌓이는지 먼저 읽어 보세요.
 
-# %% [markdown] lang="en" of="44725497"
+# %% [markdown] lang="en" of="3d685522"
 # # 03 Evaluate: how much better, and how sure
 #
 # Notebook 02 left you with an adapter. The loss went down. But did the model get better?
@@ -35,7 +35,7 @@
 # At the end you will have
 #
 # - exact match for every family of tasks: what works and what does not yet
-# - **measured the judge first**: in a world whose truth is known, and against twenty verdicts of your own
+# - a judge that you have **measured first**: in a world whose truth is known, and against twenty verdicts of your own
 # - the win rate of the two models against each other, with a 95% confidence interval
 # - all of it sealed in `summary.json`, a report of the judgments with figures, and one table for everything
 #
@@ -59,13 +59,13 @@ course = setup()
 
 # %% [markdown] lang="ko"
 # 카드의 Judge 줄에 `SIMULATED`가 보인다면 심사자는 언어 모델이 아니라 **정답을 아는 프로그램**입니다.
-# 앞자리를 편들고 가끔 틀리도록 일부러 만들었습니다. 그 숫자는 실제 모델에 관해 아무것도 말해 주지 않습니다.
-# 대신 참값을 아는 세계라서, 평가 방법이 참값을 되찾는지 확인할 수 있습니다. 진짜 심사자로는 할 수 없는 일입니다.
+# 두 답변 가운데 먼저 보여 준 쪽(앞자리)을 편들고 가끔 틀리도록 일부러 만들었습니다. 그 숫자는 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# 대신 참값을 아는 **작은 세계**라서, 평가 방법이 그 참값을 제대로 알아내는지 확인할 수 있습니다. 진짜 심사자로는 할 수 없는 일입니다.
 
-# %% [markdown] lang="en" of="036b0903"
+# %% [markdown] lang="en" of="55d8c152"
 # If the card's Judge line says `SIMULATED`, the judge is no language model but **a program that knows the answers**.
-# It is made to favour the first position and to err now and then. Its numbers say nothing about real models.
-# What they give you is a world whose truth is known, where you can check that the method recovers it.
+# It is made to favour whichever of two answers is shown first (the first position), and to err now and then. Its numbers say nothing about real models.
+# What they give you is a **small world** whose truth is known, where you can check that the method finds it.
 # With a real judge nobody can.
 
 # %% [markdown] lang="ko"
@@ -113,23 +113,22 @@ for task in [heldout[0], *unseen[:1]]:
     print("-", task.instruction, "/", task.input)
 
 # %% [markdown] lang="ko"
-# `-`로 시작하는 줄이 둘이라면, 아래 것은 더 어려운 시험입니다. 같은 일을 시키되 학습 데이터에 **한 번도 나오지 않은 표현**으로 묻습니다.
+# `-`로 시작하는 줄이 둘이라면, 둘째 줄은 더 어려운 시험에서 가져온 문제입니다. 같은 일을 시키되 학습 데이터에 **한 번도 나오지 않은 표현**으로 묻습니다.
 #
-# 앞으로 쓸 작은 도구 몇 개도 여기서 정해 둡니다. 채점 규칙은 하나입니다. 응답의 **첫 줄**이 모범 답안과 글자까지 같으면 정답입니다.
+# 앞으로 쓸 작은 도구 몇 개도 여기서 정해 둡니다. 채점 규칙은 하나입니다. 응답의 **첫 줄**이 모범 답안과 글자 하나까지 같으면 정답입니다.
 # 첫 줄만 보는 까닭은, 문서를 이어 쓰듯 여러 줄을 쓰곤 하는 베이스 모델을 너그럽게 봐주기 위해서입니다.
 
-# %% [markdown] lang="en" of="f99ef148"
+# %% [markdown] lang="en" of="27dfe9b4"
 # Where two lines begin with `-`, the lower one is from a harder exam: the same work asked for in words that **never occur** in the training data.
 #
 # A few small tools for later. There is one rule for marking: a reply is right if its **first line** equals the reference to the letter.
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
 
 # %%
-from course_utils.judge import Item
 from course_utils.stats import exact_match
 from course_utils.tasks import read_jsonl, write_jsonl
 
-known = course.truth(heldout[0]) is not None  # the micro-world, whose right answers are known
+known = course.truth(heldout[0]) is not None  # the small world, whose right answers are known
 
 
 def right(row):
@@ -152,12 +151,10 @@ def compare(pairs):
 assert right({"reply": "경상남도입니다.\n그리고", "reference": "경상남도입니다."})
 
 # %% [markdown] lang="ko"
-# 답을 저장한 파일을 다시 읽고, 그것을 심사자에게 보일 문항으로 바꾸는 함수도 둡니다. 모범 답안이 있으면 함께 보여 줍니다.
-# 다만 모의 심사자는 정답을 스스로 알고 있으니 보여 주지 않습니다.
+# 저장한 답을 읽어 들이고, 유형별로 나누고, 고르게 뽑는 함수도 둡니다.
 
-# %% [markdown] lang="en" of="e1375280"
-# The next functions read the saved replies back and turn them into items for a judge. The reference goes along where there is one; the
-# simulated judge knows the answers by itself and is not shown any.
+# %% [markdown] lang="en" of="1f9d69cd"
+# The next functions read the saved replies back, sort them by family, and draw some of them evenly.
 
 # %%
 def load():
@@ -174,6 +171,20 @@ def by_family(pairs):
     return found
 
 
+def spread(rows, most):
+    """At most so many of the rows, evenly spaced."""
+    return rows[:: -(-len(rows) // most)]  # -(-a // b) is a / b, rounded up
+
+# %% [markdown] lang="ko"
+# 끝으로, 두 답을 심사자에게 보일 문항으로 바꿉니다. 모범 답안이 있으면 함께 보여 줍니다. 다만 모의 심사자는 정답을 스스로 알고 있으니 보여 주지 않습니다.
+
+# %% [markdown] lang="en" of="f5a8e788"
+# Last, two replies become an item for a judge. The reference goes along where there is one; the simulated judge knows the answers by itself and is not shown any.
+
+# %%
+from course_utils.judge import Item
+
+
 def to_item(old, new):
     """A battle about one question: the tuned model is a, the base model is b."""
     return Item(
@@ -187,15 +198,15 @@ def to_judge():
     """The held-out questions to judge: all where it is free, else some of each family."""
     pairs = load()[: len(heldout)]
     limit = len(pairs) if course.simulated else course.recipe.evaluate.questions
-    return [to_item(old, new) for old, new in pairs[:: -(-len(pairs) // limit)]]
+    return [to_item(old, new) for old, new in spread(pairs, limit)]
 
 # %% [markdown] lang="ko"
 # ## 2. 두 모델에게 답 받기
 #
 # 두 모델에 같은 프롬프트를 넣고 가장 그럴듯한 토큰만 고르게 합니다(greedy). 우연이 끼어들지 않으니 같은 컴퓨터에서 다시 실행하면 답이 같습니다.
-# 답은 파일에 남기고, 모델과 문제와 설정이 그대로면 새로 묻지 않고 그 파일을 읽습니다. 무엇이 그대로인지는 지문(fingerprint)으로 확인합니다.
+# 답은 파일에 남기고, 모델과 문제와 설정이 그대로면 새로 묻지 않고 그 파일을 읽습니다. 정말 그대로인지는 지문(fingerprint)을 견주어 확인합니다.
 
-# %% [markdown] lang="en" of="1b3b0d4b"
+# %% [markdown] lang="en" of="4d1f8f5a"
 # ## 2. Replies of both models
 #
 # Both models get the same prompts and always take the likeliest token (greedy decoding), so that chance has no say
@@ -226,6 +237,26 @@ base = Path(find_base(course.base_model))
 print("before", fingerprint(base), " after", fingerprint(base, adapter))
 
 # %%
+def to_row(number, task, said):
+    """What is kept of one reply, with its question and reference beside it."""
+    family = task.meta["family"]
+    return {
+        "id": f"{'heldout' if number < len(heldout) else 'unseen'}-{number:04d}",
+        "family": family,
+        "answer_lang": "en" if family == "translation" else task.meta.get("answer_lang", "ko"),
+        "question": "\n\n".join(filter(None, [task.instruction, task.input])),
+        "reference": task.output,
+        "reply": said.text,
+        "stopped": said.stopped,
+    }
+
+# %% [markdown] lang="ko"
+# 이제 묻습니다. 같은 지문의 답이 파일에 있으면 모델을 올리지도 않습니다.
+
+# %% [markdown] lang="en" of="b336eb7e"
+# Now ask. Where the file has replies with the same fingerprint, the model is not even loaded.
+
+# %%
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
 from course_utils.runtime import shown
@@ -239,18 +270,10 @@ def replies(name, adapter=None):
         return rows
     model, tokenizer = load_model(course.base_model, adapter)
     template, spec = get_template(course.recipe.train.template, tokenizer), course.recipe.evaluate
-    said = generate(
-        model, tokenizer, [template.render(task) for task in tasks],
-        max_new_tokens=spec.max_new_tokens, batch_size=spec.batch_size,
-    )
-    rows = [
-        {"id": f"{'heldout' if i < len(heldout) else 'unseen'}-{i:04d}",
-         "family": task.meta["family"],
-         "answer_lang": "en" if task.meta["family"] == "translation" else task.meta.get("answer_lang", "ko"),
-         "question": "\n\n".join(filter(None, [task.instruction, task.input])),
-         "reference": task.output, "reply": g.text, "stopped": g.stopped, "made_by": mark}
-        for i, (task, g) in enumerate(zip(tasks, said, strict=True))
-    ]
+    prompts = [template.render(task) for task in tasks]
+    limits = {"max_new_tokens": spec.max_new_tokens, "batch_size": spec.batch_size}
+    said = generate(model, tokenizer, prompts, **limits)
+    rows = [to_row(i, *both) | {"made_by": mark} for i, both in enumerate(zip(tasks, said, strict=True))]
     write_jsonl(path, rows)
     return rows
 
@@ -281,7 +304,7 @@ for old, new in load()[: len(heldout) : step]:
 # %% [markdown] lang="en" of="61853576"
 # One more thing: does the model **stop by itself**? This is what training `<end_of_turn>` in 02 was for.
 # Where the stop rate is low, even a right answer is followed by chatter. Models also stop for different reasons:
-# a base model may end not because its turn is over, but because the text it was making up is. Hence the mean length beside it.
+# a base model may end not because its turn is over, but because the text it was making up has come to its end. Hence the mean length beside it.
 
 # %%
 for name, rows in {"before": before, "after": after}.items():
@@ -292,15 +315,15 @@ for name, rows in {"before": before, "after": after}.items():
 # ## 3. 정답률: 무엇이 되고 무엇이 안 되나
 #
 # 유형별로 셉니다. 전체 평균 하나만 보면, 완전히 실패한 유형이 잘된 유형 뒤에 숨습니다.
-# 오른쪽 끝은 미세조정 후 정답률의 95% 신뢰구간입니다. 유형마다 문제가 몇 개뿐이니 구간이 얼마나 넓은지 보세요.
+# 오른쪽 끝은 미세조정 후 정답률의 95% 신뢰구간입니다. 이만큼의 문제로 참 정답률을 어디에서 어디까지로 좁힐 수 있는지 보여 줍니다(정확한 뜻은 9절). 유형마다 문제가 많지 않으니 구간이 얼마나 넓은지 보세요.
 #
-# 작은 세계 밖의 평가 문제는 모범 답안이 대개 문장이나 설명이라 글자까지 같기를 바랄 수 없습니다. 실제 모델에서 이 표가 온통 0%에 가깝더라도 고장이 아닙니다. 까닭은 4절에서 다룹니다.
+# 작은 세계 밖의 평가 문제는 모범 답안이 대개 문장이나 설명이라 글자 하나까지 같기를 바랄 수 없습니다. 실제 모델에서 이 표가 온통 0%에 가깝더라도 고장이 아닙니다. 까닭은 4절에서 다룹니다.
 
-# %% [markdown] lang="en" of="a7ef8b40"
+# %% [markdown] lang="en" of="58528983"
 # ## 3. Exact match: what works and what does not
 #
 # Count by family. A single mean lets a family that failed entirely hide behind those that went well.
-# The last column is the 95% confidence interval of the share after tuning: look how wide it is with so few tasks in a family.
+# The last column is the 95% confidence interval of the share after tuning: how closely these tasks can pin down the true share (section 9 says what that means exactly). Look how wide it is with so few tasks in a family.
 #
 # Outside the small world most references are sentences or explanations, and no model will match them to the letter. If this table is close to 0% throughout for a real model, nothing is broken: section 4 says why.
 
@@ -315,10 +338,10 @@ for name, score in [*scores.items(), ("all", compare(pairs))]:
           f"   [{low:.0%}, {high:.0%}]")
 
 # %% [markdown] lang="ko"
-# 같은 표를 그림으로 봅니다. 주황이 미세조정 전, 파랑이 후입니다.
+# 같은 값을 정답률이 높은 유형부터 그림으로 봅니다. 주황이 미세조정 전, 파랑이 후입니다.
 
-# %% [markdown] lang="en" of="66bbb2fb"
-# The same table as a figure: orange is before tuning, blue is after.
+# %% [markdown] lang="en" of="29d81496"
+# The same numbers as a figure, the best family at the top: orange is before tuning, blue is after.
 
 # %%
 from course_utils.plots import before_after
@@ -351,9 +374,9 @@ for name in failing:
     print(f"   reference  {wrong['reference'][:90]!r}\n   after      {wrong['reply'][:90]!r}")
 
 # %% [markdown] lang="ko"
-# 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률보다 많이 낮다면, 모델이 **일**보다 **표현**을 외웠다는 신호입니다. 다만 문제도 서로 다르고 수도 적으니, 차이가 모두 외운 몫은 아닙니다.
+# 이제 학습 데이터에 없던 표현으로 물었을 때입니다. 위의 전체 정답률보다 많이 낮다면, 모델이 **일**보다 **표현**을 외웠다는 신호입니다. 다만 문제도 서로 다르고 수도 적으니, 차이를 모두 외운 탓으로 돌릴 수는 없습니다.
 
-# %% [markdown] lang="en" of="4e866257"
+# %% [markdown] lang="en" of="4ed3ea6e"
 # Now the wordings that training never used. A share far below the one above is a sign that the model learned
 # the **phrasing** rather than the **task**. The tasks differ as well, and they are few, so not all of the gap is phrasing.
 
@@ -398,12 +421,12 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # %% [markdown] lang="ko"
 # ## 5. 판정 한 번을 손으로
 #
-# 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다. (JSON을 지원하는 서버에는 맨 끝의 규칙만 JSON으로 쓰라는 말로 바뀌어 갑니다.)
-# 시작 표시와 끝 표시에 붙은 짧은 부호는 이 글 전체에서 셈한 것이라, 답변을 쓰는 쪽은 미리 알 수 없습니다. 답변의 모든 줄 앞에는 세로줄(|)이 붙습니다.
+# 심사자에게 실제로 가는 글을 한 번 끝까지 읽어 봅니다. 질문과 두 답변, 판정을 쓰는 규칙이 들어 있습니다. (JSON을 지원하는 서버에는 맨 끝의 규칙만 JSON으로 쓰라는 말로 바꿔 보냅니다.)
+# 시작 표시와 끝 표시에 붙은 짧은 부호는 이 글 전체에서 계산한 것이라, 답변을 쓰는 쪽은 미리 알 수 없습니다. 답변의 모든 줄 앞에는 세로줄(|)이 붙습니다.
 # 그래서 답변 속에 `[[A]]`나 "A가 낫다고 판정하라"는 말이 있어도 인용 밖으로 나와 판정 행세를 하지 못합니다.
 # 다만 심사자가 그런 말에 솔깃해지는 것까지 막아 주지는 않습니다.
 
-# %% [markdown] lang="en" of="492eeb07"
+# %% [markdown] lang="en" of="0d450833"
 # ## 5. One judgment by hand
 #
 # Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict (a server that can is asked for JSON instead, in the last lines).
@@ -421,9 +444,9 @@ print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, ne
 # 이제 두 질문을 골라 심사자에게 묻습니다. 하나는 한쪽 답만 맞은 질문, 하나는 둘 다 맞거나 둘 다 틀린 질문입니다. 모의 심사자는 정답과 같은지만 보므로, 둘째 질문에서는 우리 눈에 한쪽이 나아 보여도 우열이 없다고 여깁니다.
 # 질문마다 **두 번** 묻습니다. 두 번째에는 두 답변의 자리만 바꿉니다.
 #
-# `LIVE = True`로 바꾸면 일지에 답이 있어도 한 번 더 진짜로 묻습니다. 실제 심사자라면 그때마다 값을 치릅니다. 수업에서 보여 줄 때 쓰세요.
+# `LIVE = True`로 바꾸면 일지(journal)에 답이 있어도 한 번 더 진짜로 묻습니다. 실제 심사자라면 그때마다 값을 치릅니다. 수업에서 보여 줄 때 쓰세요.
 
-# %% [markdown] lang="en" of="9da02cce"
+# %% [markdown] lang="en" of="6bfbecf1"
 # Now ask the judge about two questions: one where a single answer is right, and one where both are right or both are wrong. The simulated judge looks only at whether an answer is right, so it finds nothing to choose in the second, even where you would.
 # Each is asked **twice**. The second time, only the two answers have changed places.
 #
@@ -449,14 +472,14 @@ for item in (to_item(*clear), to_item(*close)):
 
 # %% [markdown] lang="ko"
 # 화살표 뒤의 판정은 자리가 아니라 **모델** 기준으로 옮겨 적은 것입니다. 앞의 이유는 심사자가 쓴 그대로라 A와 B로 되어 있습니다. `a`는 미세조정 모델, `b`는 베이스 모델입니다. 자리를 바꾸어도 같은 모델을 골랐다면 그 질문은 이기거나 진 것입니다.
-# 두 번 다 같은 자리가 이겨 승자가 뒤바뀌었다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이를 모순(contradiction)이라 부릅니다. 모순도, 한 번은 이기고 한 번은 비긴 질문도 무승부와 똑같이 1/2로 칩니다.
+# 두 번 다 같은 자리가 이겨 승자가 뒤바뀌었다면 심사자는 답변이 아니라 **자리**를 고른 것입니다. 이를 모순(contradiction)이라 부릅니다. 모순도, 한 번은 이기고 한 번은 비긴 질문도 무승부와 똑같이 1/2로 칩니다. 이기면 1, 지면 0으로 하여 모든 질문의 점수를 평균 낸 것이 **승률**(win rate)입니다.
 #
 # 판정을 읽는 일도 엄격해야 합니다. 서버가 지원하면 판정을 JSON 스키마에 맞춰 받고, 지원하지 않으면 마지막 줄의 이중 대괄호에서 읽습니다. 어느 쪽이든 허락된 판정이 정확히 하나 있어야 합니다.
 # 나머지는 모두 `VerdictError`이고, 한 번만 다시 물은 뒤 무효로 남깁니다.
 
-# %% [markdown] lang="en" of="174a2baa"
+# %% [markdown] lang="en" of="739f381f"
 # The verdict after each arrow is in terms of **models**, not positions (the reason before it is the judge's own wording, with A and B): `a` is the tuned model, `b` the base model. Where the same model is named in both orders the question is won or lost.
-# Where the same position wins twice, so that the winner changes, the judge chose a **position**, not an answer. That is a contradiction. It counts 1/2, like a tie, and so does a question with one win and one tie.
+# Where the same position wins twice, so that the winner changes, the judge chose a **position**, not an answer. That is a contradiction. It counts 1/2, like a tie, and so does a question with one win and one tie. With 1 for a win and 0 for a loss, the mean over all questions is the **win rate**.
 #
 # Reading a verdict has to be strict as well. Where the server can, the verdict comes as JSON held to a schema; elsewhere it is read from double brackets on the last line. Either way there must be exactly one allowed verdict.
 # Anything else is a `VerdictError`: asked once more, then kept as invalid.
@@ -481,26 +504,24 @@ for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도
 # a fault of the judge becomes a result of the model. They are counted and named instead.
 
 # %% [markdown] lang="ko"
-# ## 6. 먼저 심사자를 잰다 (모의 실험)
+# ## 6. 심사자부터 재어 보기 (모의 실험)
 #
 # 심사자를 믿기 전에 재어 봅니다. 진짜 심사자가 얼마나 틀리는지는 아무도 정확히 모르니, 참값을 아는 곳에서 먼저 연습합니다.
 #
-# 작은 세계의 문제 120개에 **가짜 모델 둘**이 답합니다. `a`는 대략 85%, `b`는 45%를 맞히도록 정답과 엉뚱한 답을 섞었으므로, 참 승률을 셀 수 있습니다. `b`는 말끝마다 인사를 덧붙여서, 둘 다 맞아도 글은 다릅니다.
-# 심사자는 내 컴퓨터에서 도는 모의 심사자입니다. 손잡이가 둘 달려 있습니다. 우열이 없을 때 앞자리를 편드는 정도(`position_bias`)와, 판정이 엉뚱하게 바뀌는 정도(`noise`)입니다. 이 절은 Colab에서도 돈이 들지 않습니다.
+# 작은 세계의 문제 120개에 **가짜 모델 둘**이 답합니다. `a`는 대략 85%, `b`는 45%를 맞히도록 정답과 엉뚱한 답을 섞었으므로, 참 승률을 셀 수 있습니다. `b`는 답 끝에 늘 인사말을 덧붙입니다. 두 글이 똑같으면 심사자에게 묻지 않고 무승부로 치므로, 둘 다 맞아도 글은 다르게 한 것입니다.
+# 심사자는 이 노트북과 같은 컴퓨터에서 도는 모의 심사자입니다. 손잡이가 둘 달려 있습니다. 우열이 없을 때 앞자리를 편드는 정도(`position_bias`)와, 판정이 엉뚱하게 바뀌는 정도(`noise`)입니다. 이 절은 Colab에서도 돈이 들지 않습니다.
 
-# %% [markdown] lang="en" of="85985817"
+# %% [markdown] lang="en" of="f19787a2"
 # ## 6. Measure the judge first (a simulation)
 #
 # Before you believe a judge, measure it. How often a real one errs nobody knows for sure, so practise where the truth is known.
 #
-# **Two make-believe models** answer 120 tasks of the small world. Right and wrong answers are mixed so that `a` is right about 85% of the time, `b` about 45%: the true win rate can be counted. `b` ends each answer with a greeting, so that their texts differ even where both are right.
+# **Two make-believe models** answer 120 tasks of the small world. Right and wrong answers are mixed so that `a` is right about 85% of the time, `b` about 45%: the true win rate can be counted. `b` ends each answer with a greeting: two equal texts would be a tie without asking the judge, so they have to differ even where both are right.
 # The judge is the simulated one on this machine. It has two knobs: how often it favours the first position when there is nothing to choose (`position_bias`), and how often its verdict is replaced by another (`noise`). On Colab, too, this section costs nothing.
 
 # %%
 import random
 
-from course_utils.llm import LLM
-from course_utils.offline.start import offline_url
 from course_utils.offline.world import heldout_tasks
 
 rng = random.Random(0)
@@ -532,6 +553,8 @@ print(f"a is right in {share(a for a, _ in hits):.1%}, b in {share(b for _, b in
 
 # %%
 from course_utils.judge import Judge
+from course_utils.llm import LLM
+from course_utils.offline.start import offline_url
 from course_utils.stats import summarize_battle, verdict_win_rate
 
 simulated = LLM("simulated-judge", base_url=offline_url(), journal=work / "trials.jsonl")
@@ -554,18 +577,18 @@ assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval fo
 # %% [markdown] lang="ko"
 # 첫 줄은 공평하고 실수하지 않는 심사자입니다. 아래로 갈수록 자리 편향이 커집니다. 먼저 `noise`가 0%인 줄만 보세요. 한 순서만 물은 승률은 참값에서 점점 멀어지지만, **두 순서를 합친 승률은 제자리를 지킵니다.** 편향이 한 번은 이쪽에, 한 번은 저쪽에 똑같이 얹혀 서로 지워지기 때문입니다.
 #
-# 그러나 `noise`는 지워지지 않습니다. 판정이 마구 뒤바뀌면 승률은 어느 쪽에서든 50%를 향해 끌려갑니다. 한 순서만 물은 구간이 참값을 품는 줄이 있다면, 편향과 `noise`가 우연히 상쇄된 것입니다. 순서를 바꾸는 것은 **자리** 편향의 약일 뿐 만병통치약이 아닙니다. 흔들림은 바로 아래처럼 되풀이해 물으면 보이고, 한결같은 실수는 다음 절처럼 사람의 판정과 견주어야 보입니다.
+# 그러나 `noise`는 지워지지 않습니다. 판정이 마구 뒤바뀌면 승률은 한 순서로 물었든 두 순서로 물었든 50%를 향해 끌려갑니다. `noise`가 30%인데도 한 순서만 물은 구간이 참값을 품는 줄이 있다면, 편향과 `noise`가 우연히 상쇄된 것입니다. 순서를 바꾸는 것은 **자리** 편향의 약일 뿐 만병통치약이 아닙니다. 흔들림은 바로 아래처럼 되풀이해 물으면 보이고, 한결같은 실수는 다음 절처럼 사람의 판정과 견주어야 보입니다.
 
-# %% [markdown] lang="en" of="5004aa74"
+# %% [markdown] lang="en" of="15f5fd6d"
 # The first line is a fair judge that never slips. Further down, position bias grows. Look first at the lines with `noise` 0%. The win rate of one order drifts away from the truth, while **both orders together stay where they should**: the bias is added once to one side and once to the other, and cancels out.
 #
-# `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth all the same, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
+# `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth in spite of 30% `noise`, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
 
 # %%
-print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
 from course_utils.judge import repeat_rows
 from course_utils.stats import summarize_repeats
 
+print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
 judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0, "noise": 0.3})
 judge.battle(trial[:30])
 again = summarize_repeats(repeat_rows(judge.judgments))
@@ -573,24 +596,24 @@ print(f"the same verdict all {again.k} times on {again.unanimous:.0%} of {again.
 print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have the same verdict in both orders")
 
 # %% [markdown] lang="ko"
-# 같은 것을 여러 번 물어 판정이 얼마나 흔들리는지 보는 것도 심사자를 재는 방법입니다. 흔들림(noise)은 되풀이해서 물으면 보이고, 편향(bias)은 몇 번을 물어도 그대로라 순서를 바꾸어야 보입니다.
+# 같은 것을 여러 번 물어 판정이 얼마나 흔들리는지 보는 것도 심사자를 재는 방법입니다. 첫째 비율이 낮은 것은 흔들림 때문이고, 둘째 비율에는 흔들림과 편향이 함께 들어 있습니다. 흔들림(noise)은 되풀이해서 물으면 보이고, 편향(bias)은 몇 번을 물어도 그대로라 순서를 바꾸어야 보입니다.
 
-# %% [markdown] lang="en" of="d52a5e8b"
-# Asking the same several times shows how much a judge wavers; that, too, is measuring it. Noise shows when you ask again. Bias stays the same however often you ask, and shows only when you swap.
+# %% [markdown] lang="en" of="201d51ee"
+# Asking the same several times shows how much a judge wavers; that, too, is measuring it. The first share is low because of noise; in the second, noise and bias are both at work. Noise shows when you ask again. Bias stays the same however often you ask, and shows only when you swap.
 
 # %% [markdown] lang="ko"
-# ## 7. 심사자와 나: 스무 문제
+# ## 7. 심사자와 나: 질문 스무 개
 #
-# 진짜 심사자에게는 정답지가 없습니다. 그 대신 여러분이 있습니다. 심사할 질문 가운데 스무 개를 뽑아 직접 판정하고, 심사자가 여러분과 얼마나 같은지 봅니다.
+# 진짜 심사자에게는 정답지가 없습니다. 그 대신 여러분이 있습니다. 심사할 질문 가운데 스무 개를 뽑아 직접 판정하고, 심사자의 판정이 여러분의 판정과 얼마나 같은지 봅니다.
 #
-# `LABEL = True`로 바꾸고 실행하면 두 답변이 **누가 썼는지 가려진 채** 나옵니다. 키 하나면 됩니다. 1, 2는 더 나은 답변, 0은 무승부, q는 그만. 누를 때마다 저장되므로, 쉬었다가 다시 실행하면 이어집니다.
+# `LABEL = True`로 바꾸고 실행하면 두 답변이 **누가 썼는지 가려진 채** 나옵니다. 한 글자를 치고 Enter를 누르세요. 1이나 2는 더 나은 답변, 0은 무승부, q는 그만입니다. 하나씩 바로 저장되므로, 쉬었다가 다시 실행하면 이어집니다.
 
-# %% [markdown] lang="en" of="4a37e270"
+# %% [markdown] lang="en" of="df295009"
 # ## 7. The judge and you: twenty questions
 #
 # For a real judge there is no key to the right verdicts. There is you. Draw twenty of the questions, give your own verdicts, and see how often the judge agrees with you.
 #
-# Set `LABEL = True` and run: two answers appear, and **who wrote which is hidden**. One key is enough: 1 or 2 for the better answer, 0 for a tie, q to stop. Each is saved at once; run the cell again and it goes on.
+# Set `LABEL = True` and run: two answers appear, and **who wrote which is hidden**. Type one character and press Enter: 1 or 2 for the better answer, 0 for a tie, q to stop. Each is saved at once; run the cell again and it goes on.
 
 # %%
 from course_utils.labelling import choose_items, label_items, read_labels
@@ -626,32 +649,36 @@ else:
     print("No labels yet: set LABEL = True in the cell above and give some.")
 
 # %% [markdown] lang="ko"
-# **일치율**(agreement)은 같은 판정의 비율이고, **카파**(kappa)는 우연히 맞았을 몫을 뺀 나머지에서 얼마나 맞았는지입니다. 1이면 모두 같고, 0이면 우연과 다름없습니다. 스무 문제의 구간이 얼마나 넓은지도 보세요.
+# **일치율**(agreement)은 두 판정이 같은 비율이고, **카파**(kappa)는 우연히 맞았을 몫을 뺀 나머지에서 얼마나 맞았는지입니다. 1이면 모두 같고, 0이면 우연과 다름없습니다. 질문 스무 개의 구간이 얼마나 넓은지도 보세요.
 #
-# 엇갈린 문제가 있으면 하나하나 읽어 보세요. 누가 옳은가요? 심사자가 놓친 것이 있나요, 아니면 여러분이 서두른 것인가요? 엇갈림을 읽는 이 십 분이 판정 수백 개보다 많은 것을 가르쳐 줍니다.
-# (`SIMULATED`라고 나온다면 아직 아무도 매기지 않아 참값이 대신 앉아 있는 것입니다. 모의 심사자도 참값을 아니, 일치율이 높은 것은 당연합니다.)
+# 출력의 `ab`는 a의 답변을 먼저 보여 준 순서, `ba`는 그 반대이고, 두 순서의 판정이 갈린 질문은 `tie`로 쳤습니다. 이유와 판정이 서로 맞지 않는 줄이 있다면, 모의 심사자가 이유를 쓴 뒤 판정만 바꿔치기한 것입니다(6절의 `noise`).
+#
+# 엇갈린 질문이 있으면 하나하나 읽어 보세요. 누가 옳은가요? 심사자가 놓친 것이 있나요, 아니면 여러분이 서두른 것인가요? 엇갈림을 읽는 이 십 분이 판정 수백 개보다 많은 것을 가르쳐 줍니다.
+# (`SIMULATED`라고 나온다면 아직 아무도 매기지 않아 참값을 대신 쓴 것입니다. 모의 심사자도 참값을 아니, 일치율이 높은 것은 당연합니다.)
 
-# %% [markdown] lang="en" of="cc717b07"
-# **Agreement** is the share of equal verdicts; **kappa** says how much of what chance leaves open was agreed on: 1 is full agreement, 0 no better than chance. See how wide the interval of twenty questions is.
+# %% [markdown] lang="en" of="7c37fd76"
+# **Agreement** is the share of equal verdicts; **kappa** takes out what chance alone would agree on and says how much of the rest was agreed on: 1 is full agreement, 0 no better than chance. See how wide the interval of twenty questions is.
+#
+# In the output, `ab` is the order with a's answer first, `ba` the other; a question on which the two orders differ counts as a `tie`. Where a reason and its verdict do not match, the simulated judge swapped the verdict after writing the reason (the `noise` of section 6).
 #
 # Read each disagreement. Who is right? Did the judge miss something, or were you in a hurry? Ten minutes of reading these teach more than hundreds of verdicts.
-# (Where it says `SIMULATED`, nobody has labelled anything yet and the known truth sits in. The simulated judge knows it as well, so high agreement is no surprise.)
+# (Where it says `SIMULATED`, nobody has labelled anything yet and the known truth stands in. The simulated judge knows it as well, so high agreement is no surprise.)
 
 # %% [markdown] lang="ko"
 # ## 8. 모든 질문을 두 순서로
 #
-# 손으로 한 일을 떼어 둔 질문에 되풀이합니다. 모의 심사자에게는 전부 묻고, 실제 심사자에게는 레시피의 `questions`를 넘지 않게 고르게 뽑아 묻습니다. 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
-# 판정은 도착하는 대로 일지(journal)에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
+# 5절에서 손으로 해 본 심사를 떼어 둔 질문들로 넓힙니다. 모의 심사자에게는 전부 묻고, 실제 심사자에게는 레시피의 `questions`를 넘지 않게 고르게 뽑아 묻습니다. 돈을 쓰기 전에 먼저 `plan`으로 몇 번 묻고 얼마가 드는지 봅니다.
+# 판정은 도착하는 대로 일지에 적힙니다. 도중에 끊겨도 이미 받은 판정을 다시 사지 않습니다.
 #
-# 규칙은 그림 한 장이 전부입니다. 두 순서가 모두 같은 모델을 가리켜야 이기거나 진 것이고, 나머지는 모두 1/2입니다.
+# 규칙은 그림 한 장이 전부입니다. 두 순서가 모두 같은 모델을 가리켜야 이기거나 진 것이고, 나머지는 모두 1/2입니다. 그림의 a와 b는 자리가 아니라 모델이고(a가 미세조정 모델), `=`는 무승부입니다.
 
-# %% [markdown] lang="en" of="86459181"
+# %% [markdown] lang="en" of="476561d4"
 # ## 8. Every question, in both orders
 #
-# What you did by hand is now repeated for the held-out questions: all of them with the simulated judge, an even draw of at most the recipe's `questions` with a real one. Before anything is spent, `plan` says how many calls there are and what they cost.
+# What you did by hand is now repeated for the held-out questions: all of them with the simulated judge; with a real one an evenly spaced sample, no larger than the recipe's `questions`. Before anything is spent, `plan` says how many calls there are and what they cost.
 # Every verdict goes into the journal as it arrives: if the run breaks off half way, no judgment is bought twice.
 #
-# One picture is the whole rule: a question is won or lost only if both orders name the same model; everything else counts 1/2.
+# One picture is the whole rule: a question is won or lost only if both orders name the same model; everything else counts 1/2. In it, a and b are models, not positions (a is the tuned one), and `=` is a tie.
 
 # %%
 from IPython.display import Image
@@ -708,11 +735,11 @@ if battle.invalid:
 # %% [markdown] lang="ko"
 # 읽는 법입니다.
 #
-# - 보고할 구간은 첫 줄의 **interval**입니다. 무승부가 섞인 승률은 동전 던지기보다 덜 흔들린다는 것까지 셈합니다. **윌슨(Wilson) 구간**은 무승부를 동전처럼 다루어 조금 넓고, **부트스트랩(bootstrap) 구간**은 질문을 되뽑아 구합니다. 셋이 비슷하면 안심해도 됩니다.
+# - 보고할 구간은 첫 줄의 **interval**입니다. 무승부가 섞인 승률은 동전 던지기보다 덜 흔들린다는 점까지 셈에 넣었습니다. **윌슨(Wilson) 구간**은 무승부를 동전처럼 다루어 조금 넓고, **부트스트랩(bootstrap) 구간**은 질문을 무작위로 다시 뽑는 일을 되풀이해 구합니다. 셋이 비슷하면 안심해도 됩니다.
 # - **부호 검정**(sign test)의 p값은 두 모델이 실은 같다고 할 때, 결과가 이만큼 또는 그보다 더 한쪽으로 쏠릴 확률입니다. 무승부는 세지 않습니다.
 # - **두 번 다 같은 판정**의 비율이 낮으면, 심사자가 자리에 휘둘린다는 신호입니다. 다음 절에서 들여다봅니다.
 
-# %% [markdown] lang="en" of="9ab58ce0"
+# %% [markdown] lang="en" of="a89e36cd"
 # How to read this:
 #
 # - The interval to quote is the first, **interval**: it knows that a win rate with ties in it varies less than a coin. **Wilson's** treats a tie like a coin and is a little wider; the **bootstrap** interval comes from drawing the questions again and again. It is reassuring when the three agree.
@@ -720,9 +747,9 @@ if battle.invalid:
 # - A low share of **the same verdict twice** is a sign that the judge minds positions. The next section looks into it.
 
 # %% [markdown] lang="ko"
-# 심사자 곁에 ROUGE-L을 세워 봅니다. 모범 답안과 낱말이 더 많이 겹치는 쪽을 이긴 것으로 치면, 승률이 같게 나올까요?
+# 심사자의 판정을 ROUGE-L과 견주어 봅니다. 모범 답안과 낱말이 더 많이 겹치는 쪽을 이긴 것으로 치면, 승률이 같게 나올까요?
 
-# %% [markdown] lang="en" of="2b212e15"
+# %% [markdown] lang="en" of="e09a0d2d"
 # Put ROUGE-L beside the judge. If the answer that shares more words with the reference were the winner, would the win rate be the same?
 
 # %%
@@ -746,10 +773,10 @@ for old, new in [by_id[id] for id in differ[:2]]:
     print(f"   ROUGE-L says {scored[new['id']]}, the judge {said[new['id']]}")
 
 # %% [markdown] lang="ko"
-# 엇갈린 문제를 모범 답안과 맞춰 보세요. 둘 다 틀렸다면 ROUGE-L이 낱말이 조금 더 겹친 쪽에 승리를 준 것입니다. 한쪽만 맞았는데 심사자가 1/2을 주었다면 이번에는 심사자가 실수한 것입니다.
+# 엇갈린 질문을 모범 답안과 맞춰 보세요. 둘 다 틀렸다면 ROUGE-L이 낱말이 조금 더 겹친 쪽에 승리를 준 것입니다. 한쪽만 맞았는데 심사자가 1/2을 주었다면 이번에는 심사자가 실수한 것입니다.
 # ROUGE-L은 값싸고 흔들리지 않아 곁에 두고 볼 만하지만, 뜻을 읽지는 못합니다.
 
-# %% [markdown] lang="en" of="6e18cdc3"
+# %% [markdown] lang="en" of="43c7ff5c"
 # Hold each of these against its reference. Where both answers are wrong, ROUGE-L handed the win to the one that shares a few words more. Where one is right and the judge said 1/2, it was the judge that slipped.
 # ROUGE-L is cheap and steady and worth a look beside a judge, but it does not read for meaning.
 
@@ -769,23 +796,23 @@ from course_utils.stats import Game, summarize_battle, verdict_win_rate
 games = [Game(**row) for row in read_jsonl(work / "games.jsonl")]
 battle = summarize_battle(games, allow_invalid=True)
 one_order = {
-    "tuned first 후 먼저": verdict_win_rate([g.first for g in games], allow_invalid=True),
-    "base first 전 먼저": verdict_win_rate([g.second for g in games], allow_invalid=True),
+    "tuned first 미세조정 먼저": verdict_win_rate([g.first for g in games], allow_invalid=True),
+    "base first 베이스 먼저": verdict_win_rate([g.second for g in games], allow_invalid=True),
 }
 for name, summary in {"both orders 두 순서": battle, **one_order}.items():
     print(f"{summary.win_rate:6.1%}  [{summary.interval[0]:.1%}, {summary.interval[1]:.1%}]  {name}")
 print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} named the first")
 
 # %% [markdown] lang="ko"
-# 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 공평한 심사자라면 50%에 가까워야 합니다. 한쪽만 맞은 질문에서는 모의 심사자가 편들 일이 없으니, 그런 질문이 많을수록 이 수는 작아 보입니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
+# 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 승자를 가린 판정 가운데 앞자리를 고른 비율이고, 심사자가 공평하다면 50%에 가까워야 합니다. 다만 한쪽만 맞은 질문에서는 모의 심사자가 자리를 편들 일이 없으니, 그런 질문이 많으면 편향이 커도 50%에 가깝게 나옵니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.
 #
-# 어느 쪽이 맞을까요? 이 시뮬레이션 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
+# 어느 쪽이 맞을까요? 작은 세계에서는 정답을 알기 때문에 **참 승률**을 셀 수 있습니다. 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다.
 # 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 95% 구간이란, 질문을 새로 뽑아 가며 되풀이하면 스무 번에 한 번쯤은 바르게 물어도 참값을 놓친다는 뜻입니다. 여기서는 참값도 같은 질문에서 셌으니 그보다 드물게 놓칩니다.
 
-# %% [markdown] lang="en" of="07a3dedb"
-# The same models, questions and judge, and yet the order alone changed the win rate. A fair judge would be near 50% in the last line. Where only one answer is right the simulated judge has nothing to favour, so with many such questions the number looks harmless. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
+# %% [markdown] lang="en" of="bf28fec4"
+# The same models, questions and judge, and yet the order alone changed the win rate. The last line is the share of verdicts for the first position, of those that named a winner: with a fair judge it is near 50%. Where only one answer is right the simulated judge has nothing to favour, so with many such questions the number stays near 50% even where the bias is large. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
 #
-# Which one is right? In this simulated world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
+# Which one is right? In the small world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
 # The cell below checks whether each of the three intervals covers the truth: both orders together should, one order alone should miss it. A 95% interval means that with questions drawn anew again and again even the right way of asking misses about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
 
 # %%
@@ -808,11 +835,11 @@ from course_utils.plots import win_rate
 win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조정 모델의 승률")
 
 # %% [markdown] lang="ko"
-# 주황 구간은 좁아서 확실해 보이지만, **엉뚱한 값을 확실하게** 말합니다. 질문을 늘려도 나아지지 않습니다. 신뢰구간은 우연만 재고 편향은 재지 못하기 때문입니다.
+# 주황 구간도 좁고 50%에서 멀어 확실해 보이지만, **엉뚱한 값을 확실하게** 말합니다. 질문을 늘려도 나아지지 않습니다. 구간은 우연만 재고 편향은 재지 못하기 때문입니다.
 # 순서를 바꿔 한 번 더 묻는 비용이, 그래서 아깝지 않습니다.
 
-# %% [markdown] lang="en" of="bdd17b5f"
-# The orange intervals are narrow and look certain: they are **certain about the wrong value**. More questions would not help, since an interval measures chance and knows nothing of bias.
+# %% [markdown] lang="en" of="c263f063"
+# The orange intervals, too, are narrow and far from 50%, and look certain: they are **certain about the wrong value**. More questions would not help, since an interval measures chance and knows nothing of bias.
 # That is why asking once more in the other order is money well spent.
 
 # %% [markdown] lang="ko"
@@ -877,9 +904,9 @@ assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
 
 # %% [markdown] lang="ko"
 # 승률은 그대로지만 확신이 달라집니다. 판정 30개를 서로 독립인 것처럼 세면 구간이 좁아지고 p값이 0.05 아래로 내려갑니다.
-# 질문 15개로 세면 구간이 50%를 품고, p값도 0.05를 넘습니다. 미세조정이 소용없었다는 뜻은 아닙니다. **이 15문제만으로는 아직 말할 수 없다**는 뜻입니다.
+# 질문 15개로 세면 구간이 50%를 품고, p값도 0.05를 넘습니다. 미세조정이 소용없었다는 뜻은 아닙니다. **질문 15개만으로는 아직 말할 수 없다**는 뜻입니다.
 
-# %% [markdown] lang="en" of="ef2eda6e"
+# %% [markdown] lang="en" of="ae067968"
 # The rate stays, the certainty does not. Counting 30 verdicts as if they were independent narrows the interval and pushes p below 0.05.
 # Counted as 15 questions, the interval includes 50% and p is above 0.05. That does not say tuning was useless. It says that **these 15 questions cannot tell yet**.
 
@@ -891,10 +918,10 @@ print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.interval[0]:.1%}, {
 # %% [markdown] lang="ko"
 # ## 12. 점수로 매기면
 #
-# 심사자에게 답변 하나씩 보여 주고 1점에서 10점까지 매기게 할 수도 있습니다. 자리가 없으니 자리 편향도 없습니다. 대신 심사자마다 눈금이 달라서,
-# 점수의 절댓값보다 **같은 질문에서 두 모델의 차이**를 봅니다. 맛보기로 스물네 문제 안팎만 매깁니다.
+# 심사자에게 답변을 하나씩 보여 주고 1점에서 10점까지 점수를 매기게 할 수도 있습니다. 자리가 없으니 자리 편향도 없습니다. 대신 심사자마다 눈금이 달라서,
+# 점수의 절댓값보다 **같은 질문에서 두 모델의 차이**를 봅니다. 맛보기로 질문 스물네 개 안팎만 매깁니다.
 
-# %% [markdown] lang="en" of="dffb3586"
+# %% [markdown] lang="en" of="9ce1e870"
 # ## 12. Grades instead
 #
 # A judge can also be shown one answer at a time and asked for a grade from 1 to 10. Without positions there is no position bias. But every judge has a scale of its own,
@@ -905,8 +932,7 @@ from course_utils.judge import Judge
 from course_utils.stats import paired_difference, summarize_grades
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
-few = to_judge()
-few = few[:: -(-len(few) // 24)]
+few = spread(to_judge(), 24)
 grades = {}
 for name, side in {"base": "b", "tuned": "a"}.items():
     answers = [dataclasses.replace(item, answer=getattr(item, side)) for item in few]
@@ -921,25 +947,25 @@ print(f"mean difference {gain.mean:+.2f}   95% interval [{low:+.2f}, {high:+.2f}
 print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p = {gain.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
-# 구간이 0을 품지 않으면, 이 심사자의 눈에는 차이가 있다고 말할 수 있습니다. 비교는 어느 쪽이 나은지를 바로 묻고, 점수는 여러 모델을 한 줄에 세울 때 편합니다.
+# 구간이 0을 품지 않으면, 이 심사자의 눈에는 차이가 있다고 말할 수 있습니다. 둘 가운데 어느 쪽이 나은지 알고 싶다면 비교가 알맞고, 여러 모델의 순위를 매길 때는 점수가 편합니다.
 # 둘이 늘 같은 말을 하지는 않습니다. 둘 다 틀려 비긴 질문에서도 덜 틀린 답이 점수는 더 받을 수 있습니다.
 
-# %% [markdown] lang="en" of="19acd788"
-# Where the interval leaves out 0, there is a difference in the eyes of this judge. A comparison asks directly which answer is better; grades are handy for ranking several models.
+# %% [markdown] lang="en" of="d60a4664"
+# Where the interval leaves out 0, there is a difference in the eyes of this judge. To learn which of two is better, compare them; to rank several models, grades are handy.
 # They do not always agree: on a question that is a tie because both answers are wrong, the less wrong one may still get the higher grade.
 
 # %% [markdown] lang="ko"
 # ## 13. 보고하고 봉인하기
 #
-# 숫자 하나로는 아무도 설득하지 못합니다. 심사 보고서 한 장에 승률과 구간, 유형별 결과, 점수의 분포, 자리와 길이의 편향, 비용, 무효 목록, 그리고 **가장 배울 것이 많은 엇갈림 열 개**를 두 답변 그대로 담습니다.
+# 숫자 하나로는 아무도 설득하지 못합니다. 심사 보고서 한 장에 승률과 구간, 유형별 결과, 점수의 분포, 자리와 길이의 편향, 비용, 무효 목록, 그리고 **배울 것이 가장 많은 엇갈림 열 개**를 두 답변과 함께 담습니다. 두 순서의 판정이 갈렸거나 비교와 점수가 서로 다른 말을 한 질문부터 고릅니다.
 # 답변이 요청한 언어가 아닌 것 같으면 점수 곁에 표시(flag)만 답니다. 영어로 물은 질문에 영어로 답했다고 0점을 주는 일은 없어야 하니까요. 어느 언어로 답해야 하는지는 문항의 `answer_lang`이 정합니다.
 #
 # 판정은 모두 일지에 있으니 이 절만 다시 실행해도 돈이 들지 않습니다.
 
-# %% [markdown] lang="en" of="58f12a93"
+# %% [markdown] lang="en" of="3c69074d"
 # ## 13. Report and seal
 #
-# One number convinces nobody. One page holds the win rate with its interval, the results by category, the grades, the bias of position and length, the cost, the list of the invalid, and **the ten disagreements that teach most**, with both answers as they are.
+# One number convinces nobody. One page holds the win rate with its interval, the results by category, the distribution of grades, the bias of position and length, the cost, the list of invalid judgments, and **the ten disagreements that teach most**, with both answers: first those where the two orders, or the comparison and the grades, differ.
 # Where an answer does not seem to be in the language asked for, a flag stands beside its score and changes nothing: an English answer to an English question must not score zero. An item's `answer_lang` says which language is meant.
 #
 # All judgments are in the journal, so running this section again costs nothing.
@@ -953,8 +979,7 @@ items, graded = to_judge(), {}
 games = judge.battle(items)
 battles = judge.judgments
 for name, side in {"tuned": "a", "base": "b"}.items():
-    answers = [dataclasses.replace(item, answer=getattr(item, side)) for item in items]
-    answers = answers[:: -(-len(answers) // 24)]
+    answers = [dataclasses.replace(i, answer=getattr(i, side)) for i in spread(items, 24)]
     judge.grade(answers)
     graded[name] = (answers, judge.judgments)
 page = write_judgment_report(
@@ -964,12 +989,16 @@ page = write_judgment_report(
 print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
 
 # %% [markdown] lang="ko"
-# 첫머리만 옮겼습니다. 전체는 `report/report.md`에 있고, 폴더째 GitHub에 올리면 그림까지 그대로 읽힙니다. 그림 가운데 두 장만 봅니다.
-# 둘째 그림의 아래 칸은 더 긴 답변이 이긴 비율입니다. 50%에서 멀다고 곧 길이 편향은 아닙니다. 긴 쪽이 정말로 틀렸을 수도 있습니다. 2절에서 베이스 모델의 답이 얼마나 길었는지 떠올려 보세요.
+# 첫머리만 옮겼습니다. 8절의 `ties`는 모순까지 합친 수이고, 이 표는 모순을 따로 세어 무승부가 그만큼 적습니다.
+# 전체는 작업 폴더의 `report/report.md`에 있고, 폴더째 GitHub에 올리면 그림까지 그대로 보입니다.
+#
+# 그림 가운데 두 장만 봅니다. 첫째는 유형별 승률입니다. 둘째 그림의 아랫줄은 더 긴 답변이 이긴 비율입니다. 50%에서 멀다고 곧 길이 편향은 아닙니다. 긴 쪽이 정말로 틀렸을 수도 있습니다. 2절에서 베이스 모델의 답이 얼마나 길었는지 떠올려 보세요.
 
-# %% [markdown] lang="en" of="280726ea"
-# This is only its beginning. The whole is in `report/report.md`; push the folder to GitHub and it is shown with its figures. Here are two of them.
-# The lower row of the second is how often the longer answer won. Far from 50% need not mean a bias: the longer answer may really be wrong. Remember from section 2 how long the base model's replies were.
+# %% [markdown] lang="en" of="40cd0a1c"
+# This is only its beginning. The `ties` of section 8 include the contradictions; this table counts those apart, so its ties are fewer.
+# The whole is in `report/report.md` of the working folder; push the folder to GitHub and it is shown with its figures.
+#
+# Here are two of them. The first is the win rate by category. The lower row of the second is how often the longer answer won. Far from 50% need not mean a bias: the longer answer may really be wrong. Remember from section 2 how long the base model's replies were.
 
 # %%
 from IPython.display import Image, display
@@ -978,9 +1007,9 @@ for name in ("categories.png", "bias.png"):
     display(Image(data=(work / "report" / name).read_bytes()))
 
 # %% [markdown] lang="ko"
-# 마지막으로 잰 것을 `summary.json` 하나에 모아, 답과 판정 일지, 보고서와 함께 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 빠짐없이 들어갑니다.
+# 마지막으로, 지금까지 잰 것을 모두 `summary.json` 하나에 모아 답과 판정 일지, 보고서와 함께 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 빠짐없이 들어갑니다.
 
-# %% [markdown] lang="en" of="8641fd24"
+# %% [markdown] lang="en" of="f823ce49"
 # Last, everything measured goes into one `summary.json`, sealed together with the replies, the journal of judgments and the report. The families that fail are in it, and so is what one order alone would have said.
 
 # %%
@@ -1126,12 +1155,12 @@ check("03.1", question_score)
 # 심사자의 글 `text`와 허락된 판정의 목록 `allowed`를 받아 판정을 돌려주세요. 다음을 모두 지킨 글만 읽고, 나머지는 모두 `None`입니다.
 #
 # - 이중 대괄호 안의 판정이 글 전체에서 **한 가지**입니다. 같은 판정을 두 번 쓴 것은 괜찮습니다.
-# - 그 판정이 `allowed`의 하나와 글자까지 같습니다.
+# - 그 판정이 `allowed`의 하나와 글자 하나까지 같습니다.
 # - 그 판정이 **비어 있지 않은 마지막 줄**에 있습니다.
 #
 # 보기: `read_verdict("B만 맞습니다.\n[[B]]", ["A", "B", "C"])`는 `'B'`이고, `read_verdict("[[B]]입니다.\n아니, [[A]]", ["A", "B", "C"])`는 `None`입니다.
 
-# %% [markdown] lang="en" of="8df288a5"
+# %% [markdown] lang="en" of="d9017e32"
 # ### Exercise 2. Read without guessing
 #
 # ★★ · about 10 minutes · section 5
@@ -1273,15 +1302,15 @@ check("03.3", kappa)
 #
 # ★★★ · 약 15분 · 8절
 #
-# 3절과 8절에 나온 윌슨 구간을 직접 구해 봅니다. 질문 $n$개 가운데 $k$개를 맞혔다면, 참 정답률이 $p$라고 해도 이상하지 않은 $p$를 모두 모은 것이 윌슨 구간입니다.
+# 3절과 8절에 나온 윌슨 구간을 직접 구해 봅니다. 문제 $n$개 가운데 $k$개를 맞혔다면, 참 정답률이 $p$라고 해도 이상하지 않은 $p$를 모두 모은 것이 윌슨 구간입니다.
 #
 # $$\left|\frac{k}{n} - p\right| \le z\sqrt{\frac{p(1-p)}{n}}$$
 #
-# 양쪽을 제곱하면 $p$의 이차부등식이 됩니다. 그 두 근이 구간의 두 끝입니다. $z$는 95%일 때 1.96입니다. 질문이 하나도 없으면(`n = 0`) `None`을 돌려주세요.
+# 양쪽을 제곱하면 $p$의 이차부등식이 됩니다. 그 두 근이 구간의 두 끝입니다. $z$는 95%일 때 1.96입니다. 문제가 하나도 없으면(`n = 0`) `None`을 돌려주세요.
 #
 # 보기: `wilson(8, 10, 1.96)`은 약 (0.49, 0.943)입니다. 가운데가 0.8이 아닙니다.
 
-# %% [markdown] lang="en" of="4aca1e0d"
+# %% [markdown] lang="en" of="38689d45"
 # ### Exercise 4. Wilson's interval by hand
 #
 # ★★★ · about 15 minutes · section 8
@@ -1318,11 +1347,11 @@ check("03.4", wilson)
 #     return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
 # ```
 #
-# 흔히 쓰는 $k/n \pm z\sqrt{\ldots}$은 오른쪽의 $p$에 $k/n$을 넣은 것입니다. 그러면 다 맞혔을 때 폭이 0이 되어, 세 문제를 맞힌 모델이 백 퍼센트 확실하다고 말하게 됩니다.
+# 흔히 쓰는 $k/n \pm z\sqrt{\ldots}$은 오른쪽의 $p$에 $k/n$을 넣은 것입니다. 그러면 다 맞혔을 때 폭이 0이 되어, 겨우 세 문제를 모두 맞힌 모델의 참 정답률이 틀림없이 100%라고 말하게 됩니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="4281a5d7"
+# %% [markdown] lang="en" of="ecde0ff5"
 # <details><summary>Solution</summary>
 #
 # ```python

@@ -20,7 +20,7 @@
 # 전체 미세조정(full fine-tuning)하는 길입니다. 끝까지 가면 이런 것이 손에 남습니다.
 #
 # - 돌리기 전에 GPU 메모리를 셈하는 법, 어느 레시피가 어느 GPU에 들어가는지 적은 표
-# - KoAlpaca의 데이터를 읽고, 틀에 펴고, 가려서 GPT-NeoX를 LoRA로 학습한 기록
+# - KoAlpaca의 데이터를 읽고, 틀로 펴고, 가려서 GPT-NeoX(Polyglot-Ko의 구조)를 LoRA로 학습한 기록
 # - GPU가 둘이어도 같은 모델이 나오는 까닭과, 그러려면 지켜야 하는 것
 # - 모델 하나를 두 프로세스가 나누어 드는 FSDP2를 실제로 띄워 본 기록
 #
@@ -29,10 +29,10 @@
 #                 └──▶ 04 키우기           12.8B를 A100 한 장에서, 7B를 여덟 장에서
 # ```
 #
-# 큰 GPU가 없어도 모든 셀이 돕니다. 12.8B와 7B가 설 자리에 **구조만 같고 가중치는 무작위인 아주 작은 모델**을 세우기 때문입니다.
+# 큰 GPU가 없어도 모든 셀이 돕니다. 12.8B와 7B의 대역으로 **구조만 같고 가중치는 무작위인 아주 작은 모델**을 세우기 때문입니다.
 # 거쳐 가는 코드는 진짜와 같지만, 그런 모델의 손실이나 글은 실제 모델에 관해 아무것도 말해 주지 않습니다. 나올 때마다 다시 밝히겠습니다.
 
-# %% [markdown] lang="en" of="1e77aa22"
+# %% [markdown] lang="en" of="a4ea0268"
 # # 04 Scale up: the same recipe for larger models
 #
 # So far you trained on a laptop or on one L4. What changes when the model is five times as large?
@@ -42,7 +42,7 @@
 # LLaMA 7B just as Alpaca did. At the end you will have
 #
 # - a way to work out GPU memory before anything runs, and a table of which recipe fits into which GPU
-# - KoAlpaca's data read, laid out and masked, and a GPT-NeoX tuned on it with LoRA
+# - KoAlpaca's data read, laid out and masked, and a GPT-NeoX (the build of Polyglot-Ko) tuned on it with LoRA
 # - the reason why two GPUs give the same model as one, and what you must keep to for that
 # - the record of a real FSDP2 run, one model held by two processes
 #
@@ -110,20 +110,22 @@ for name, recipe in recipes.items():
           f"{spec.learning_rate:>9.0e}{spec.epochs:>8g}{spec.max_length:>8}  {spec.template}")  # fmt: skip
 
 # %% [markdown] lang="ko"
-# `batch`는 한 번 갱신할 때 읽는 줄의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation), GPU의 수를 곱한 값입니다.
+# `batch`는 한 번 갱신할 때 읽는 행의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation), GPU의 수를 곱한 값입니다.
 # GPU가 늘거나 메모리가 모자라 배치를 줄일 때 **이 곱을 지키면** 학습률을 다시 찾지 않아도 됩니다.
-# `koalpaca` 두 줄과 `gemma-2b` 두 줄이 그렇게 짝을 이룹니다.
+# `koalpaca` 두 줄과 `gemma-2b` 두 줄이 그렇게 짝을 이룹니다. `rate`는 학습률, `tokens`는 한 행의 최대 토큰 수이고, `ddp`와 `fsdp`는 GPU 여러 장을 쓰는 두 방법입니다(3절과 4절).
 #
-# 메모리는 어림하지 않고 셈합니다. 학습하는 파라미터 하나는 네 가지를 거느립니다. 가중치(weights) 자신, 기울기(gradients), 그리고 AdamW가 기억하는 두 평균입니다.
-# 모두 float32라면 4 + 4 + 8 = 16바이트입니다. 얼려 둔 가중치는 bfloat16 하나, 2바이트면 됩니다.
+# 메모리는 눈대중하지 않고 셈합니다. 학습하는 파라미터 하나마다 수를 네 개씩 들고 있어야 합니다. 가중치(weights) 자신, 기울기(gradient), 그리고 옵티마이저 AdamW가 기억하는 두 평균입니다.
+# 수 하나를 4바이트에 적는 float32라면 모두 4 + 4 + 8 = 16바이트입니다. 얼려 둔 가중치는 2바이트짜리 bfloat16 하나면 됩니다.
 
-# %% [markdown] lang="en" of="e9b3eff8"
+# %% [markdown] lang="en" of="02019a2d"
 # `batch` is the number of rows behind one update (the effective batch): batch size times gradient accumulation times GPUs.
 # When there are more GPUs, or when memory asks for smaller batches, **keep this product**, and you need not look for a new
-# learning rate. The two `koalpaca` rows are such a pair, and so are the two `gemma-2b` rows.
+# learning rate. The two `koalpaca` lines are such a pair, and so are the two `gemma-2b` lines. `rate` is the learning rate, `tokens`
+# the most tokens in a row; `ddp` and `fsdp` are two ways to use several GPUs (sections 3 and 4).
 #
-# Memory is worked out, not guessed. Four things go with every trained number: itself (weights), its gradient, and the two means
-# that AdamW remembers. In float32 that is 4 + 4 + 8 = 16 bytes. A frozen number needs 2 bytes, in bfloat16.
+# Memory is worked out, not guessed. For every trained parameter four numbers are held: the weight itself, its gradient, and the two
+# means that the optimizer, AdamW, remembers. In float32, at 4 bytes a number, that is 4 + 4 + 8 = 16 bytes. A frozen weight is one
+# number in bfloat16, 2 bytes.
 
 # %%
 from course_utils.memory import GIB, trained_parameters
@@ -140,20 +142,20 @@ print(f"LoRA               2 bytes x all + 16 x the adapter  = {lora:6.1f} GiB")
 assert full / 2 > 80 > full / 4 and lora < 40
 
 # %% [markdown] lang="ko"
-# 12.8B를 통째로 학습하려면 활성값을 빼고도 A100 80GB 두 장을 넘습니다. 그래서 KoAlpaca는 **네 장**을 쓰고 ZeRO-3로 가중치와 기울기와 옵티마이저를 나누어 들었습니다.
+# 12.8B를 통째로 학습하려면 이것만으로도 A100 80GB 두 장으로는 모자랍니다. 그래서 KoAlpaca는 **네 장**을 쓰고, 4절에서 다룰 ZeRO-3로 가중치와 기울기와 옵티마이저를 나누어 들었습니다.
 # (원본은 가중치를 float16으로 두고 float32 사본을 따로 들었지만, 2 + 2 + 4 + 8도 16바이트입니다.) LoRA라면 얼려 둔 가중치가 거의 전부라 **한 장**이면 됩니다.
 #
-# 나머지는 읽는 글의 길이를 따라 늘어납니다. 되돌아갈 때 쓰려고 층마다 남겨 두는 활성값(activations), 그리고 마지막에 낱말 수만큼 벌어지는 로짓(logits)입니다.
+# 나머지는 읽는 글의 길이를 따라 늘어납니다. 역전파(backward pass) 때 쓰려고 층마다 남겨 두는 활성값(activations), 그리고 마지막에 토큰마다 어휘 크기만큼 펼쳐지는 로짓(logits)입니다.
 # `estimate_memory`는 이것까지 셉니다. 모델을 내려받지 않고 설정 파일의 숫자만으로 셈합니다.
 
-# %% [markdown] lang="en" of="c91016a7"
-# To train all of the 12.8B takes more than two A100 with 80 GB, activations not counted. That is why KoAlpaca took **four** and
-# let ZeRO-3 share out weights, gradients and optimizer. (The original held float16 weights and a float32 copy of them, but
-# 2 + 2 + 4 + 8 is 16 bytes as well.) With LoRA, the frozen weights are nearly everything, and **one** GPU will do.
+# %% [markdown] lang="en" of="116184f9"
+# To train all of the 12.8B, these alone take more than two A100 with 80 GB. That is why KoAlpaca took **four** and let ZeRO-3, of
+# which section 4 says more, share out weights, gradients and optimizer. (The original held float16 weights and a float32 copy of
+# them, but 2 + 2 + 4 + 8 is 16 bytes as well.) With LoRA, the frozen weights are nearly everything, and **one** GPU will do.
 #
-# The rest grows with the text that is read: activations, which each layer keeps for the way back, and logits, which spread out
-# to the size of the vocabulary at the end. `estimate_memory` counts these as well, from the numbers in a configuration
-# file, without downloading a model.
+# The rest grows with the text that is read: activations, which each layer keeps for the backward pass, and logits, which spread out
+# to the size of the vocabulary at the end, for every token. `estimate_memory` counts these as well, from the numbers in a
+# configuration file, without downloading a model.
 
 # %%
 from course_utils.memory import estimate_memory
@@ -161,29 +163,30 @@ from course_utils.memory import estimate_memory
 print(estimate_memory(recipe))
 
 # %% [markdown] lang="ko"
-# 맨 아랫줄이 한 번에 가장 많이 쥐는 양입니다. 활성값이 작은 것은 층의 입구만 남기고 나머지는 돌아오는 길에 다시 셈하기(activation checkpointing) 때문입니다.
-# 로짓도 한꺼번에 펼치지 않고 조각으로 나누어 셈합니다. 조각내지 않으면 얼마인지는 `head` 줄 끝에 있습니다.
+# 맨 아랫줄이 한 번에 가장 많이 쥐는 양입니다. 활성값이 작은 것은 층의 입력만 남기고 나머지는 역전파 때 다시 계산하기(activation checkpointing) 때문입니다.
+# 로짓도 한꺼번에 펼치지 않고 조각으로 나누어 계산합니다. 조각내지 않으면 얼마인지는 `head` 줄 끝에 있습니다. `layer`와 `head`는 동시에 쥐지 않으므로 작은 쪽은 괄호에 넣고 합에서 뺐습니다.
 #
-# 이제 레시피마다 카드에 대어 봅니다. 들어가는 가장 작은 카드를 적고, 가중치를 모두 학습한다면 어떻게 되는지도 봅니다.
+# 이제 레시피마다 GPU에 대어 봅니다. 들어가는 가장 작은 GPU를 적고, 가중치를 모두 학습한다면 어떻게 되는지도 봅니다.
 
-# %% [markdown] lang="en" of="ca17bb66"
+# %% [markdown] lang="en" of="b736c3a2"
 # The last line is the most that is held at once. Activations are small because only the input of each layer is kept and the
-# rest is computed again on the way back (activation checkpointing). The logits are not laid out at once either but tile by tile;
-# what they would take otherwise stands at the end of the `head` line.
+# rest is computed again in the backward pass (activation checkpointing). The logits are not laid out at once either but tile by
+# tile; what they would take otherwise stands at the end of the `head` line. `layer` and `head` are never held at the same time, so
+# the smaller one is in brackets and not in the sum.
 #
-# Now hold every recipe against the cards: which is the smallest that it fits into, and what if all weights were trained?
+# Now hold every recipe against the GPUs: which is the smallest that it fits into, and what if all weights were trained?
 
 # %%
 from course_utils.memory import fits
 
-CARDS = {"T4": 15, "L4": 22, "A100-40": 39, "A100-80": 79}  # GiB that a program can see
+GPUS = {"T4": 15, "L4": 22, "A100-40": 39, "A100-80": 79}  # GiB that a program can see
 
 
 def smallest(recipe):
-    """The smallest card that a GPU's share of a training fits into; a T4 has no bfloat16."""
-    cards = {k: v for k, v in CARDS.items() if k != "T4" or recipe.train.dtype != "bfloat16"}
+    """The smallest GPU that one GPU's share of a training fits into; a T4 has no bfloat16."""
+    able = {k: v for k, v in GPUS.items() if k != "T4" or recipe.train.dtype != "bfloat16"}
     need = estimate_memory(recipe)
-    return next((card for card, gib in cards.items() if fits(need, gib)), "no card")
+    return next((name for name, gib in able.items() if fits(need, gib)), "none")
 
 
 def full_on(recipe, gpus):
@@ -217,31 +220,32 @@ for y, plan in enumerate(plans.values()):
         left += gib
 ax.set(yticks=range(len(plans)), yticklabels=plans, xlabel="GiB on each GPU, estimated 장당 추정")
 ax.invert_yaxis()
-for card, gib in CARDS.items():
+for name, gib in GPUS.items():
     ax.axvline(gib, color=plots.INK, linewidth=0.6)
-    ax.text(gib, 1.01, card, transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
+    ax.text(gib, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
 ax.spines[["top", "right"]].set_visible(False)
 _ = ax.legend(frameon=False, loc="lower right")
 
 # %% [markdown] lang="ko"
-# 세로줄이 카드입니다. LoRA 막대에는 기울기와 AdamW가 보이지 않습니다. LoRA가 줄여 주는 것은 얼린 가중치가 아니라 **학습할 때 따라다니는 것들**입니다.
+# 세로줄이 GPU의 메모리입니다. LoRA 막대에는 기울기와 AdamW가 보이지 않습니다. LoRA가 줄여 주는 것은 얼린 가중치가 아니라 **학습할 때 따라다니는 것들**입니다.
 # 가중치를 모두 학습하면 GPU가 늘수록 앞의 셋이 나란히 짧아집니다. 마지막 조각은 그만큼 줄지 않습니다. 나누어 드는 것은 모델이고, 읽는 글은 저마다의 몫이기 때문입니다.
 #
-# `no card`는 어느 카드로도 한 장으로는 안 된다는 뜻입니다. T4에는 bfloat16 연산이 없어서 bfloat16 레시피에는 나오지 않습니다.
+# `none`은 이 가운데 어느 GPU에도 들어가지 않는다는 뜻입니다. T4에는 bfloat16 연산이 없어서 bfloat16 레시피에는 나오지 않습니다.
 #
-# 추정은 추정입니다. KoAlpaca가 재어 공개한 사용량은 장당 약 74GB로 우리 셈보다 많습니다. 원본의 학습 명령은 활성값을 다시 셈하지 않았고, ZeRO-3가 쓰는 통신 공간도 있습니다. 1~2GiB 차이로 들어간다면 그 카드는 피하세요.
+# 추정은 어디까지나 추정입니다. KoAlpaca가 재어 공개한 사용량은 네 장일 때 장당 약 74GB로 우리 셈(`all weights, 4 GPUs`)보다 많습니다. 원본의 학습 명령은 활성값을 다시 계산하지 않았고, ZeRO-3가 쓰는 통신 공간도 있습니다. 1~2GiB 차이로 들어간다면 그 GPU는 피하세요.
 #
-# 들어가지 않으면 어떻게 할까요? 결과를 가장 적게 바꾸는 것부터 시도합니다. 먼저 배치를 반으로 줄이고 누적을 두 배로 하고, 다음은 글의 길이, 그래도 안 되면 다른 방법입니다.
+# 들어가지 않으면 어떻게 할까요? 결과를 가장 적게 바꾸는 것부터 시도합니다. 먼저 배치를 반으로 줄이고 누적을 두 배로 늘립니다. 그다음에는 글의 길이를 줄이고, 그래도 안 되면 다른 방법으로 바꿉니다.
 
-# %% [markdown] lang="en" of="4664278b"
-# The upright lines are the cards. In the LoRA bars there is no gradient and no AdamW to be seen. What LoRA saves is not the frozen
+# %% [markdown] lang="en" of="e0fb7cf8"
+# The upright lines are the GPUs. In the LoRA bars there is no gradient and no AdamW to be seen. What LoRA saves is not the frozen
 # weights but **what goes with trained ones**. Where all weights are trained, the first three shrink together with every GPU, and the
 # last does not: the model is shared out, but each GPU reads rows of its own.
 #
-# `no card` means that one card of any kind is not enough. A T4 has no bfloat16, so it never stands beside a bfloat16 recipe.
+# `none` means that it fits into none of these. A T4 has no bfloat16, so it never stands beside a bfloat16 recipe.
 #
-# An estimate is an estimate. KoAlpaca measured and published about 74 GB a GPU, more than our sum. Its command did not
-# recompute activations, and ZeRO-3 has buffers of its own. Where a recipe fits by one or two GiB only, do not take that card.
+# An estimate is an estimate. On four GPUs KoAlpaca measured and published about 74 GB each, more than our sum (`all weights,
+# 4 GPUs`). Its command did not recompute activations, and ZeRO-3 has buffers of its own. Where a recipe fits by one or two GiB only,
+# do not take that GPU.
 #
 # And if it does not fit? Begin with what changes the result least: half the batch with twice the accumulation, then the length of
 # the texts, then another method.
@@ -252,8 +256,8 @@ from course_utils.memory import what_would_fit
 koalpaca = recipes["koalpaca-12.8b-a100"]
 for name, recipe, gib in [
     ("LoRA, 30 GiB free", koalpaca, 30),
-    ("LoRA on an L4", koalpaca, CARDS["L4"]),
-    ("all weights on an A100-80", koalpaca.replace("train.lora_r", 0), CARDS["A100-80"]),
+    ("LoRA on an L4", koalpaca, GPUS["L4"]),
+    ("all weights on an A100-80", koalpaca.replace("train.lora_r", 0), GPUS["A100-80"]),
 ]:
     print(f"{name:27}{what_would_fit(recipe, gib)}")
 
@@ -269,21 +273,21 @@ for name, recipe, gib in [
 #
 # KoAlpaca의 데이터는 두 가지입니다.
 #
-# | | 파일 | 줄 | 칸 | 어떻게 만들었나 |
+# | | 파일 | 행 | 칸 | 어떻게 만들었나 |
 # |---|---|---|---|---|
 # | v1.0 | `ko_alpaca_data.json` | 49,620 | instruction, input, output | Alpaca의 질문을 기계로 번역하고 ChatGPT가 다시 답함. CC-BY-NC-4.0 |
-# | v1.1 | `KoAlpaca_v1.1.jsonl`, Hub의 `beomi/KoAlpaca-v1.1a` | 약 21,000 | instruction, output, url | 네이버 지식iN에 사람이 올린 질문에서 출발해 ChatGPT가 다시 씀 |
+# | v1.1 | `KoAlpaca_v1.1.jsonl`, 허브(Hub)의 `beomi/KoAlpaca-v1.1a` | 약 21,000 | instruction, output, url | 네이버 지식iN에 사람이 올린 질문에서 출발해 ChatGPT가 다시 씀 |
 #
-# 번역은 뜻을 잃기도 합니다. KoAlpaca가 보기로 든 줄에서 "Identify the odd one out"(하나만 다른 것을 고르세요)은 "홀수 중 하나를 밝히세요"가 되었습니다.
-# 이런 줄은 규칙이나 필터로 걸러지지 않습니다. 데이터를 고르면 몇십 줄은 직접 읽어 보세요.
+# 번역은 뜻을 잃기도 합니다. KoAlpaca가 보기로 든 행에서 "Identify the odd one out"(하나만 다른 것을 고르세요)은 "홀수 중 하나를 밝히세요"가 되었습니다.
+# 이런 행은 규칙이나 필터로 걸러지지 않습니다. 데이터를 고르면 몇십 행은 직접 읽어 보세요.
 #
 # 두 파일은 칸이 다릅니다. `load_koalpaca`가 둘 다 01의 `Task`로 바꿔 주므로 뒤의 코드는 어느 쪽인지 몰라도 됩니다.
-# v1.0은 상업적으로 쓸 수 없습니다. 데이터를 고를 때 라이선스부터 보세요. 모델에도 따라갑니다.
+# v1.0은 상업적으로 쓸 수 없습니다. 데이터를 고를 때 라이선스부터 보세요. 라이선스는 그 데이터로 학습한 모델에도 따라갑니다.
 #
 # 여기서는 네트워크 없이 돌도록, 강의의 씨앗 과제를 **KoAlpaca의 칸에 옮겨 담은** 두 파일을 씁니다. KoAlpaca의 글은 한 줄도 들어 있지 않습니다.
-# 진짜 데이터로 하려면 다음 다음 셀의 `source`만 바꾸세요.
+# 진짜 데이터로 하려면 다다음 셀의 `source`만 바꾸세요.
 
-# %% [markdown] lang="en" of="5d49f4a8"
+# %% [markdown] lang="en" of="3a7df16b"
 # ## 2. KoAlpaca: 12.8B on one GPU
 #
 # KoAlpaca published two data sets.
@@ -336,9 +340,9 @@ assert all(task.meta["url"] and not task.input for task in asked)
 # `url`은 `meta`에 남아 출처를 되짚을 수 있지만 모델에게는 보이지 않습니다. KoAlpaca v1.1b를 학습할 때는 채택된 답변의 글을 `input`으로 더 넣었다고 하는데,
 # 공개된 v1.1a에는 그 칸이 없습니다. 같은 이름의 데이터라도 무엇이 빠졌는지 살펴보세요.
 #
-# 이제 KoAlpaca의 틀에 폅니다. 입력이 있으면 `맥락`이라는 칸이 하나 더 생깁니다.
+# 이제 KoAlpaca의 틀로 폅니다. 입력이 있으면 `맥락`이라는 칸이 하나 더 생깁니다.
 
-# %% [markdown] lang="en" of="ba8a2e39"
+# %% [markdown] lang="en" of="7a224e70"
 # `url` stays in `meta`, where a source can be traced, and no model sees it. For KoAlpaca v1.1b the text of the accepted answer was
 # added as `input`, its authors say; the published v1.1a has no such field. Even under one name, look at what was left out.
 #
@@ -355,13 +359,13 @@ assert KOALPACA.render(asked[1]) == f"### 질문: {asked[1].instruction}\n\n### 
 # %% [markdown] lang="ko"
 # ### Polyglot-Ko의 함정
 #
-# Polyglot-Ko는 GPT-NeoX 구조입니다. Gemma에서 옮겨 오면 토크나이저에서 네 번 걸립니다. 작은 대역도 같은 버릇을 지니게 만들었으니 하나씩 확인합니다.
+# Polyglot-Ko는 GPT-NeoX 구조입니다. Gemma를 쓰다가 옮겨 오면 토크나이저 때문에 네 군데에서 걸려 넘어집니다. 앞의 세 가지는 작은 대역에도 그대로 있으니 하나씩 확인합니다.
 
-# %% [markdown] lang="en" of="9b65f2c2"
+# %% [markdown] lang="en" of="5a8845e8"
 # ### Polyglot-Ko's pitfalls
 #
-# Polyglot-Ko is a GPT-NeoX. Coming from Gemma, you stumble four times over its tokenizer. The tiny stand-in was made with the same
-# habits, so check them one by one.
+# Polyglot-Ko is a GPT-NeoX. Coming from Gemma, you stumble four times over its tokenizer. The tiny stand-in has the first three as
+# well, so check them one by one.
 
 # %%
 from course_utils.inference import load_base
@@ -380,18 +384,19 @@ print("bos is eos       ", tokenizer.bos_token_id == tokenizer.eos_token_id)
 print("tokenizer returns", list(tokenizer(text)))
 
 # %% [markdown] lang="ko"
-# 1. **채움 토큰이 없습니다.** `pad = eos`로 두고 번호로 가리면 끝 표시까지 사라진다는 것을 02에서 보았습니다. 우리 마스크는 길이를 따르므로 무엇으로 채워도 됩니다.
+# 1. **패딩 토큰이 없습니다.** `pad = eos`로 두고 번호로 가리면 끝 표시까지 사라진다는 것을 02에서 보았습니다. 우리 마스크는 길이를 따르므로 무엇으로 채워도 됩니다.
 # 2. **eos의 번호는 설정과 토크나이저가 따로 압니다.** 둘이 다르면 학습한 끝과 생성이 멈추는 끝이 달라집니다. 쓰기 전에 같은지 확인합니다. Polyglot-Ko에서는 2번입니다.
 # 3. **BOS와 EOS가 같은 토큰입니다.** 이 토큰은 끝만 뜻하므로 글 앞에 붙이지 않습니다. Gemma에서는 꼭 하나 있어야 했던 것입니다.
-# 4. **`token_type_ids`가 딸려 올 수 있습니다.** `generate`에 그대로 넘기면 오류가 납니다. 우리는 토큰 번호와 마스크만 넘깁니다.
+# 4. **`token_type_ids`가 딸려 올 수 있습니다.** 이 대역의 토크나이저는 내놓지 않지만(출력의 마지막 줄), 내놓는 것도 있고 `generate`에 그대로 넘기면 오류가 납니다. 우리는 토큰 번호와 마스크만 넘깁니다.
 
-# %% [markdown] lang="en" of="46c0893f"
+# %% [markdown] lang="en" of="4a694d0c"
 # 1. **There is no padding token.** In 02 you saw that with `pad = eos` and a mask by number the end disappears as well. Our masks follow
 #    lengths, so anything will do for padding.
 # 2. **The configuration and the tokenizer each have a number for eos.** If they differ, the end that is trained is not the one at which
 #    generation stops. Check before use. In Polyglot-Ko it is 2.
 # 3. **BOS and EOS are one token.** It means only the end, so nothing is put before a text, where Gemma wants exactly one BOS.
-# 4. **`token_type_ids` may come along.** Passed on to `generate` they are an error. We pass token ids and the mask, nothing else.
+# 4. **`token_type_ids` may come along.** The stand-in's tokenizer returns none (last line of the output), but some do, and passed on
+#    to `generate` they are an error. We pass token ids and the mask, nothing else.
 
 # %%
 from course_utils.collator import MaskingCollator, encode, encode_prompts, show_mask
@@ -413,10 +418,10 @@ assert set(batch) == {"input_ids", "labels", "attention_mask"}  # and no token_t
 # %% [markdown] lang="ko"
 # ### 원본이 한 일
 #
-# KoAlpaca의 학습 코드는 언어 모델을 사전학습하는 코드를 그대로 썼습니다. 틀에 편 글을 모두 한 줄로 이어 붙이고, 정해진 길이마다 자릅니다.
+# KoAlpaca는 언어 모델을 사전학습할 때 쓰는 코드를 그대로 가져다 학습했습니다. 이 코드는 틀로 편 글을 모두 한 줄로 이어 붙이고, 정해진 길이마다 자릅니다.
 # `group_texts`라고 부르는 이 방법을 몇 줄로 옮겨, 우리 과제가 어떻게 잘리는지 봅니다. 원본의 블록은 1,024토큰이지만 여기서는 눈으로 볼 수 있게 짧게 자릅니다.
 
-# %% [markdown] lang="en" of="702d8707"
+# %% [markdown] lang="en" of="fecf2f42"
 # ### What the original did
 #
 # KoAlpaca was trained with a script for pretraining language models. It joins all texts into one and cuts that every so many
@@ -440,15 +445,16 @@ print(f"{1 - sum(masks) / len(masks):.0%} of what they train is prompt; {len(joi
 print(f"by segments: {report}")
 
 # %% [markdown] lang="ko"
-# 블록 하나가 남의 답 한가운데에서 시작합니다. 모두 `trained`이니 질문도 배웁니다. 앞 과제의 답을 보면서 다음 과제를 읽기도 합니다.
-# 그래도 학습은 됩니다. 남는 자리가 없어 빠르고, 데이터가 많으면 잘린 과제는 얼마 되지 않습니다. 대신 배우는 힘의 일부가 질문을 지어내는 데로 갑니다.
+# 보기로 든 블록은 다른 과제의 답 한가운데에서 시작합니다. 나머지 블록도 거의 다 과제의 중간에서 시작합니다. 모두 `trained`이니 질문도 배웁니다. 앞 과제의 답을 보면서 다음 과제를 읽기도 합니다.
+# 그래도 학습은 됩니다. 남는 자리가 없어 빠르고, 블록이 과제보다 훨씬 길면 잘리는 과제는 얼마 되지 않습니다. 대신 배우는 힘의 일부가 질문을 지어내는 데 쓰입니다.
 #
-# 우리는 과제를 한 줄씩 두고, 응답만 가르치고, 길이가 비슷한 줄끼리 모아(`sampling: length`) 채우는 자리를 줄입니다. 나란히 놓으면 이렇습니다.
+# 우리는 과제 하나를 한 행으로 두고, 응답만 가르치고, 길이가 비슷한 행끼리 모아(`sampling: length`) 패딩을 줄입니다. 나란히 놓으면 이렇습니다.
 
-# %% [markdown] lang="en" of="8be7cad0"
-# A block begins in the middle of somebody else's answer. All of it is `trained`, so questions are learnt as well, and each task is
-# read with the answer to the one before in sight. It works all the same: no place is wasted, which is fast, and with much data few
-# tasks are cut. But part of the effort goes into making up questions.
+# %% [markdown] lang="en" of="2680cb7f"
+# The block shown begins in the middle of another task's answer, and nearly all the others begin within a task, too. All of it is
+# `trained`, so questions are learned as well, and each task is read with the answer to the one before in sight. It works all the
+# same: no place is wasted, which is fast, and where blocks are much longer than tasks, few tasks are cut. But part of the effort goes
+# into making up questions.
 #
 # We keep one task a row, train the response only, and put rows of like length side by side (`sampling: length`) so that little is
 # padded. Next to each other:
@@ -474,16 +480,16 @@ assert spec.effective_batch == 256
 
 # %% [markdown] lang="ko"
 # - **LoRA인 까닭**: 한 장에 들어갑니다. 학습하는 파라미터가 적으므로 학습률은 더 크게 잡습니다. GPT-NeoX에서 PEFT의 기본값은 `query_key_value`에만 붙이지만,
-#   우리는 층의 행렬 넷 모두에 붙입니다. 통째로 학습한 것에 가까워지려면 모든 층에 붙이는 쪽이 낫다고 알려져 있습니다(QLoRA, 2023).
-# - **bfloat16인 까닭**: 자리는 float16과 같은데 큰 수에서 넘치지 않습니다.
-# - **256을 지킨 까닭**: 원본과 견줄 수 있는 것은 지키고, 바꿀 이유가 있는 것만 바꿉니다. 다만 원본의 256은 꽉 찬 블록이고 우리의 256은 그보다 짧은 줄입니다.
+#   우리는 층의 행렬 넷 모두에 붙입니다. 통째로 학습한 것에 가까워지려면 이렇게 행렬마다 붙이는 쪽이 낫다고 알려져 있습니다(QLoRA, 2023).
+# - **bfloat16인 까닭**: 차지하는 메모리는 float16과 같은데 큰 수에서 넘치지 않습니다.
+# - **256을 지킨 까닭**: 원본과 견줄 수 있는 것은 지키고, 바꿀 이유가 있는 것만 바꿉니다. 다만 원본의 256은 꽉 찬 블록이고 우리의 256은 그보다 짧은 행입니다.
 #
 # 왜 다른지는 레시피 파일에도 설정마다 적어 두었습니다.
 
-# %% [markdown] lang="en" of="87ae9091"
+# %% [markdown] lang="en" of="4fb9666f"
 # - **Why LoRA**: it fits into one GPU. Few trained weights take a larger learning rate. PEFT's default for GPT-NeoX is an adapter on
 #   `query_key_value` alone; ours is on all four matrices of a layer, which is reported to come closer to full fine-tuning (QLoRA, 2023).
-# - **Why bfloat16**: it takes as much room as float16 and large numbers do not overflow.
+# - **Why bfloat16**: it takes as much memory as float16 and large numbers do not overflow.
 # - **Why 256 again**: keep what can be compared, change what there is a reason to change. Mind that the original's 256 are full blocks
 #   and ours are rows, which are shorter.
 #
@@ -505,10 +511,10 @@ print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 # python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl
 # ```
 #
-# 여기서는 `--tiny`가 하는 일을 직접 부릅니다. 레시피는 같고 베이스 모델만 무작위인 작은 대역입니다. 글의 길이, 배치, 에폭 수도 몇 초에 끝나게 줄입니다.
-# 두 가지만 바꿉니다. 모델이 작으면 학습률은 커야 하고, 과제가 적으니 떼어 두는 몫(`heldout`)을 늘립니다.
+# 같은 명령에 `--tiny`를 붙이면 베이스 모델 자리에 무작위인 작은 대역을 세우고, 몇 초에 끝나도록 글의 길이, 배치, 에폭 수를 줄입니다. 여기서는 그 일을 코드로 직접 합니다.
+# 그 밖에 두 가지를 더 바꿉니다. 모델이 작으니 학습률을 키우고, 과제가 적으니 떼어 두는 몫(`heldout`)을 늘립니다.
 
-# %% [markdown] lang="en" of="afb72d70"
+# %% [markdown] lang="en" of="8759fcc3"
 # ### Train
 #
 # With an A100-80 it is one command. `--dry-run` trains nothing and shows the card only: always do that first, before you spend
@@ -519,8 +525,9 @@ print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 # python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl
 # ```
 #
-# Here we do what `--tiny` does: the same recipe on a small random stand-in, with length, batch and epochs cut down so that it
-# takes seconds. Two settings differ: so small a model needs a larger learning rate, and of so few tasks more are held out.
+# Add `--tiny` to the command and a small random stand-in takes the base model's place, with length, batch and epochs cut down so that
+# it takes seconds. Here we do the same in code. Two more settings differ: so small a model needs a larger learning rate, and of so
+# few tasks more are held out.
 
 # %%
 from course_utils.tiny import tiny_recipe
@@ -534,16 +541,16 @@ print(f"a tiny random GPT-NeoX, {result.steps} steps: held-out loss {before:.3f}
 assert after < before
 
 # %% [markdown] lang="ko"
-# 학습에 쓰지 않고 떼어 둔 줄의 손실이 내려가지만 조금뿐입니다. 무작위 모델에는 꺼내 쓸 지식이 없고, 출력층도 무작위인 채로 얼어 있습니다.
+# 학습에 쓰지 않고 떼어 둔 행의 손실이 내려가지만 조금뿐입니다. 무작위 모델에는 꺼내 쓸 지식이 없고, 출력층도 무작위인 채로 얼어 있습니다.
 # 이 숫자가 말해 주는 것은 하나, **데이터에서 어댑터까지 가는 길이 끊김 없이 이어져 있다**는 것입니다.
 #
-# 봉인된 어댑터를 다시 불러와 정말 그만큼 배웠는지 봅니다. 켰을 때와 껐을 때 응답의 손실을 잽니다.
+# 봉인된 어댑터를 다시 불러와 정말 배운 것이 담겨 있는지 봅니다. 어댑터를 켰을 때와 껐을 때 응답의 손실을 잽니다.
 
-# %% [markdown] lang="en" of="2e315dc9"
+# %% [markdown] lang="en" of="d23f1ea7"
 # The loss on rows that were held out goes down, but only a little: a random model has no knowledge to call on, and its output layer is
 # random, too, and frozen. These numbers say one thing: **the road from data to adapter is open from end to end**.
 #
-# Load the sealed adapter again and see whether it has learnt that much: the loss on responses with the adapter on, and off.
+# Load the sealed adapter again and see whether it holds what was learned: the loss on responses with the adapter on, and off.
 
 # %%
 import torch
@@ -585,12 +592,12 @@ assert on < off
 # a model.
 
 # %% [markdown] lang="ko"
-# ## 3. GPU 두 장: 데이터를 나누기
+# ## 3. GPU 두 장: 데이터 나누기
 #
-# GPU가 하나 더 생기면 가장 쉬운 방법은 **데이터 병렬**(data parallel)입니다. 두 장이 같은 모델을 통째로 들고, 서로 다른 줄을 읽고, 기울기를 평균 내어 똑같이 갱신합니다.
+# GPU가 하나 더 생기면 가장 쉬운 방법은 **데이터 병렬**(data parallel)입니다. 두 장이 같은 모델을 통째로 들고, 서로 다른 행을 읽고, 기울기를 평균 내어 똑같이 갱신합니다.
 # 레시피 두 파일에서 무엇이 다른지 봅니다.
 
-# %% [markdown] lang="en" of="c57e67ed"
+# %% [markdown] lang="en" of="968502ec"
 # ## 3. Two GPUs: share out the data
 #
 # With a second GPU the simplest thing is **data parallel** training: both hold the whole model, read different rows, average their
@@ -611,12 +618,12 @@ print(f"{'rows a step':24}{rows[0]:>8} -> {rows[1]}")
 assert rows[0] == rows[1]
 
 # %% [markdown] lang="ko"
-# GPU가 두 배가 되었으니 누적을 반으로 줄여 256줄을 지켰습니다. 한 번 갱신할 때 저마다 읽는 줄이 반이라, 같은 학습이 거의 절반의 시간에 끝납니다.
+# GPU가 두 배가 되었으니 누적을 반으로 줄여 256행을 지켰습니다. 한 번 갱신할 때 저마다 읽는 행이 반이라, 같은 학습이 거의 절반의 시간에 끝납니다.
 # 오가는 것은 어댑터의 기울기뿐이라 통신도 가볍습니다.
 #
-# 정말 같은 결과일까요? 네 줄의 기울기를 한꺼번에 구한 것과, 두 줄씩 나누어 구해 평균 낸 것을 견줍니다. 응답이 짧은 두 줄은 이쪽이, 긴 두 줄은 저쪽이 읽습니다.
+# 정말 같은 결과일까요? 네 행의 기울기를 한꺼번에 구한 것과, 두 행씩 나누어 구해 평균 낸 것을 견줍니다. 응답이 짧은 두 행은 이쪽이, 긴 두 행은 저쪽이 읽습니다.
 
-# %% [markdown] lang="en" of="9955f174"
+# %% [markdown] lang="en" of="4feca89d"
 # Twice the GPUs, half the accumulation: still 256 rows a step. Each reads half the rows of an update, so the same training is done
 # in close to half the time. Only the adapter's gradients travel, so there is little to send.
 #
@@ -663,7 +670,7 @@ for name, average in [
     assert (off < 1e-4) == (name != "plain average")
 
 # %% [markdown] lang="ko"
-# 그냥 평균 내면 크게 어긋나고, 가르치는 토큰 수로 무게를 주면 맞습니다. 그냥 평균은 짧은 응답의 토큰 하나를 긴 응답의 토큰 하나보다 훨씬 무겁게 치기 때문입니다.
+# 그냥 평균 내면 크게 어긋나고, 가르치는 토큰 수로 가중 평균하면 맞습니다. 그냥 평균은 짧은 응답의 토큰 하나를 긴 응답의 토큰 하나보다 훨씬 무겁게 치기 때문입니다.
 # 기울기 누적도 같은 일을 시간 차이를 두고 하는 것이므로 규칙이 같습니다. 요즘 Trainer는 한 번 갱신할 때 읽은 **모든** 토큰의 수로 나누어 이것을 지켜 줍니다.
 #
 # 명령은 두 가지로 쓸 수 있고 결과는 같습니다. 실행기(launcher)가 GPU마다 프로세스를 하나씩 띄웁니다.
@@ -673,7 +680,7 @@ for name, average in [
 # accelerate launch --num_processes=2 -m course_utils.train koalpaca-12.8b-2xa100 --tasks KoAlpaca_v1.1.jsonl
 # ```
 
-# %% [markdown] lang="en" of="f36196dd"
+# %% [markdown] lang="en" of="8212a544"
 # A plain average is far off, one weighted by the number of trained tokens is right: plainly averaged, a token of a short response
 # counts for much more than one of a long response.
 # Gradient accumulation does the same, one after the other, so its rule is the same. Today's Trainer sees to it by dividing by the
@@ -687,9 +694,9 @@ for name, average in [
 # ```
 
 # %% [markdown] lang="ko"
-# ## 4. Alpaca 7B: 모델을 나누기
+# ## 4. Alpaca 7B: 모델 나누기
 #
-# 전체 미세조정은 LoRA와 다릅니다. 1절에서 보았듯 LLaMA 7B의 가중치, 기울기, 옵티마이저는 한 장에 들어가지 않습니다. 데이터를 나누어도 소용없습니다. 모두가 모델을 통째로 들기 때문입니다.
+# 전체 미세조정은 LoRA와 다릅니다. 1절의 셈대로라면 LLaMA 7B의 가중치, 기울기, 옵티마이저는 67억 × 16바이트, 약 100GiB라서 한 장에 들어가지 않습니다. 데이터를 나누어도 소용없습니다. 모두가 모델을 통째로 들기 때문입니다.
 # 그래서 모델을 조각내어 **나누어 듭니다**(sharding). PyTorch에서는 FSDP(Fully Sharded Data Parallel)라 하고, DeepSpeed의 ZeRO-3와 같은 생각입니다.
 #
 # ```text
@@ -702,15 +709,16 @@ for name, average in [
 # rows        0 1 2 3    4 5 6 7       0 1 2 3    4 5 6 7
 # ```
 #
-# 층 하나를 셈할 차례가 되면 모두가 그 층의 조각을 모아 **잠깐** 통째로 만들고, 셈이 끝나면 남의 조각을 버립니다. 돌아오는 길에도 한 번 더 모읍니다.
-# 기울기는 더해서 저마다 자기 조각만 가져갑니다. 메모리를 통신과 바꾸는 셈입니다. 읽는 줄은 여전히 저마다 다릅니다.
+# 층 하나를 계산할 차례가 되면 모두가 그 층의 조각을 모아 **잠깐** 통째로 만들고, 계산이 끝나면 남의 조각을 버립니다. 역전파 때도 한 번 더 모읍니다.
+# 기울기는 더해서 저마다 자기 조각만 가져갑니다. 메모리를 통신과 바꾸는 셈입니다. 읽는 행은 여전히 저마다 다릅니다.
 
-# %% [markdown] lang="en" of="f2bc43ef"
+# %% [markdown] lang="en" of="87ac4456"
 # ## 4. Alpaca 7B: share out the model
 #
-# Full fine-tuning is another matter. As you saw in section 1, the weights, gradients and optimizer of LLaMA 7B do not fit into one GPU, and
-# sharing out the data does not help, since everybody would hold the whole model. So the model is cut up and **each holds a part**
-# (sharding). PyTorch calls it FSDP (Fully Sharded Data Parallel); DeepSpeed's ZeRO-3 is the same idea.
+# Full fine-tuning is another matter. By the sum of section 1, weights, gradients and optimizer of LLaMA 7B take 6.7 billion x 16
+# bytes, about 100 GiB, and do not fit into one GPU. Sharing out the data does not help, since everybody would hold the whole model.
+# So the model is cut up and **each holds a part** (sharding). PyTorch calls it FSDP (Fully Sharded Data Parallel); DeepSpeed's ZeRO-3
+# is the same idea.
 #
 # ```text
 #               data parallel               FSDP2
@@ -723,7 +731,7 @@ for name, average in [
 # ```
 #
 # When a layer's turn comes, all collect its parts and have it whole **for a moment**; once it is computed, each drops what is
-# not its own. On the way back they collect once more. Gradients are added up, and each keeps its own part. You pay for memory
+# not its own. In the backward pass they collect once more. Gradients are added up, and each keeps its own part. You pay for memory
 # with communication. The rows that they read are still different ones.
 
 # %%
@@ -742,14 +750,18 @@ for gpus in (1, 2, 4, 8):
     assert rows * times * gpus == recipe.train.effective_batch
 
 # %% [markdown] lang="ko"
-# 기울기와 AdamW는 정확히 GPU의 수만큼 줄어듭니다. 가중치가 그보다 덜 줄어드는 것은 임베딩과 출력층을 셈하는 동안 통째로 들기 때문입니다.
+# 기울기와 AdamW는 GPU의 수에 정확히 반비례합니다. 가중치가 그보다 덜 줄어드는 것은 임베딩과 출력층을 계산하는 동안 통째로 들기 때문입니다.
+# 한 장일 때 `the rest`가 유난히 큰 것은 bfloat16 사본(약 12GiB) 때문입니다. 나누지 않는 학습은 이것을 float32 가중치 곁에 따로 들고, FSDP2는 조각을 모을 때 바꾸므로 들지 않습니다(1절의 그림은 이 사본을 가중치로 쳤습니다).
 # A100 80GB라면 네 장으로 넉넉하고, 여덟 장이면 더 빠릅니다. 맨 오른쪽은 배치와 누적과 GPU의 수입니다. 몇 장이든 곱은 같습니다.
 #
 # Alpaca가 공개한 설정을 우리 것과 나란히 놓습니다.
 
-# %% [markdown] lang="en" of="e25ca268"
+# %% [markdown] lang="en" of="4c42249f"
 # Gradients and AdamW shrink exactly with the number of GPUs. Weights shrink a little less: embeddings and output layer are held whole
-# during a pass. With 80 GB each, four GPUs are plenty, and eight are faster. On the right: batch, accumulation and GPUs, whose product
+# during a pass. On one GPU `the rest` is so large because of a bfloat16 copy (about 12 GiB), which a training that is not sharded keeps
+# beside the float32 weights; FSDP2 converts the parts as it collects them (the figure of section 1 counts the copy among the weights).
+#
+# With 80 GB each, four GPUs are plenty, and eight are faster. On the right: batch, accumulation and GPUs, whose product
 # is the same for any number.
 #
 # Alpaca's published settings beside ours:
@@ -774,16 +786,16 @@ for name, theirs, ours in [
 assert (spec.effective_batch, spec.learning_rate, spec.epochs, spec.max_length) == (128, 2e-5, 3, 512)
 
 # %% [markdown] lang="ko"
-# A100 80GB 여덟 장이 있는 컴퓨터에서 실제로 쓰는 명령입니다. 네 장이면 숫자만 4로 바꿉니다. 누적이 저절로 두 배가 되어 128줄이 지켜집니다.
+# A100 80GB 여덟 장이 있는 컴퓨터에서 쓰는 명령입니다. 네 장이면 숫자만 4로 바꿉니다. 누적이 저절로 두 배가 되어 128행이 지켜집니다.
 #
 # ```bash
 # torchrun --nproc_per_node=8 -m course_utils.train alpaca-7b-fsdp --tasks alpaca_data.json
 # ```
 #
-# 이제 **진짜로 두 프로세스를 띄웁니다.** GPU 대신 CPU에서, 통신은 gloo로, 모델은 무작위인 작은 Llama로 합니다. 나머지는 위의 명령과 같은 코드입니다.
+# 이제 **진짜로 두 프로세스를 띄웁니다.** GPU 대신 CPU에서, 통신은 CPU에서도 되는 라이브러리 gloo로, 모델은 무작위인 작은 Llama로 합니다. 나머지는 위의 명령과 같은 코드입니다.
 # 프로세스마다 무엇을 얼마나 들고 있는지 적어 두도록 콜백(callback) 하나를 끼워 넣습니다. 갱신 직후, 기울기를 지우기 전에 셉니다.
 
-# %% [markdown] lang="en" of="c439c841"
+# %% [markdown] lang="en" of="dbebfd07"
 # This is the command for a machine with eight A100-80. On four, write 4: accumulation doubles by itself, and it is
 # still 128 rows a step.
 #
@@ -791,9 +803,9 @@ assert (spec.effective_batch, spec.learning_rate, spec.epochs, spec.max_length) 
 # torchrun --nproc_per_node=8 -m course_utils.train alpaca-7b-fsdp --tasks alpaca_data.json
 # ```
 #
-# Now **really start two processes**: on the CPU instead of GPUs, gloo in place of NCCL, a small random Llama for the model. The
-# rest is the code of the command above. One callback is added, which writes down how much each process holds, counted right after an
-# update, before the gradients are cleared.
+# Now **really start two processes**: on the CPU instead of GPUs, with gloo, a library that can communicate there, and a small random
+# Llama for the model. The rest is the code of the command above. One callback is added, which writes down how much each process
+# holds, counted right after an update, before the gradients are cleared.
 
 # %%
 LOOK = '''
@@ -864,15 +876,15 @@ for processes, step in [(1, "one-process"), (2, "two-processes")]:
             assert own * processes == total and kind == ("DTensor" if processes > 1 else "Tensor")
 
 # %% [markdown] lang="ko"
-# 혼자일 때는 보통의 `Tensor`를 모두 들고, 둘일 때는 가중치도 기울기도 AdamW도 `DTensor`이며 저마다 **정확히 반**을 듭니다. 무작위인 작은 모델이지만 나누는 일은 진짜입니다.
+# `rank`는 프로세스의 번호입니다. 혼자일 때는 보통의 `Tensor`를 모두 들고, 둘일 때는 가중치도 기울기도 AdamW도 `DTensor`(여럿이 나누어 든 텐서)이며 저마다 **정확히 반**을 듭니다. 무작위인 작은 모델이지만 나누는 일은 진짜입니다.
 #
 # 이 확인은 군더더기가 아닙니다. GPU가 없는 컴퓨터에서 라이브러리의 기본값에 맡기면 FSDP를 켜도 **아무 말 없이 데이터 병렬로** 돕니다. 손실만 보아서는 알 수 없습니다.
 #
 # 이제 손실을 봅니다. 나누어 들어도 같은 학습이라면 같은 손실이 나와야 합니다.
 
-# %% [markdown] lang="en" of="ee70b27e"
-# Alone, a process holds ordinary `Tensor`s, all of them. Two processes hold `DTensor`s, weights, gradients and AdamW alike, and each
-# **exactly half**. The model is small and random, but the sharding is real.
+# %% [markdown] lang="en" of="a6fc0279"
+# `rank` is the number of a process. Alone, a process holds ordinary `Tensor`s, all of them. Two processes hold `DTensor`s (tensors
+# that several share), weights, gradients and AdamW alike, and each **exactly half**. The model is small and random, but the sharding is real.
 #
 # This check is not for show. Left to the libraries' defaults, a machine without GPUs runs **plain data parallel without a word**,
 # even with FSDP switched on, and the losses do not tell.
@@ -890,7 +902,7 @@ for alone, together in zip(one.log, two.log, strict=True):
 print("trained model:", shown(two.adapter))
 
 # %% [markdown] lang="ko"
-# 같습니다. 더하는 차례가 달라 마지막 자리는 흔들릴 수 있습니다. 두 프로세스의 배치와 누적은 레시피의 한 번 갱신분(`effective_batch`)에서 저절로 정해졌습니다.
+# 같습니다. 더하는 순서가 달라 마지막 자리는 흔들릴 수 있습니다. 두 프로세스의 배치와 누적은 한 번 갱신할 때 읽는 행의 수(레시피의 `effective_batch`)에서 저절로 정해졌습니다.
 #
 # 어댑터가 없는 학습이므로 결과는 모델 폴더 하나입니다. 조각들은 저장할 때 다시 하나로 합쳐지고, 봉인은 주 프로세스만 합니다.
 # 같은 것을 명령 한 줄로 해 볼 수 있습니다. 레시피 이름만 바꾸면 다른 레시피도 됩니다.
@@ -899,7 +911,7 @@ print("trained model:", shown(two.adapter))
 # torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
 # ```
 
-# %% [markdown] lang="en" of="ea73c598"
+# %% [markdown] lang="en" of="4106ca58"
 # They are. The last digit may waver, because sums are made in another order. Batch and accumulation of the two processes followed
 # by themselves from the recipe's `effective_batch`.
 #
@@ -956,7 +968,7 @@ print(f"largest difference of {apart.numel():,} logits: {(apart - together).abs(
 assert torch.allclose(apart, together, atol=1e-4)
 
 # %% [markdown] lang="ko"
-# 끝으로 Hub에 올립니다. 모델 카드에는 레시피, 데이터의 해시, 라이브러리 버전, 손실이 저절로 적힙니다. 기본은 비공개입니다. 공개하기 전에 데이터와 베이스 모델의 라이선스를 확인하세요.
+# 끝으로 허브에 올립니다. 모델 카드에는 레시피, 데이터의 해시, 라이브러리 버전, 손실이 저절로 적힙니다. 기본은 비공개입니다. 공개하기 전에 데이터와 베이스 모델의 라이선스를 확인하세요.
 #
 # ```python
 # from course_utils.inference import push
@@ -968,13 +980,13 @@ assert torch.allclose(apart, together, atol=1e-4)
 #
 # | 무엇을 | 어디서 | 얼마나 | 누가 밝혔나 |
 # |---|---|---|---|
-# | Alpaca 7B, 전체 미세조정, 3에폭 | A100-80 8장 | 3시간, 100달러 아래 | Stanford Alpaca의 글 |
-# | Alpaca의 데이터 52,002개 | OpenAI API | 500달러 아래 | Stanford Alpaca의 글 |
+# | Alpaca 7B, 전체 미세조정, 3에폭 | A100-80 8장 | 3시간, 100달러 미만 | Stanford Alpaca의 글 |
+# | Alpaca의 데이터 52,002개 | OpenAI API | 500달러 미만 | Stanford Alpaca의 글 |
 # | KoAlpaca 12.8B v1.1b, 전체 미세조정, 2에폭 | A100-80 4장, 장당 약 74GB | 밝히지 않음 | KoAlpaca의 저장소 |
-# | KoAlpaca 12.8B v1.1a, 4비트 QLoRA, 1에폭 | Colab의 A100 한 장 | 약 2~3시간 | KoAlpaca의 README |
+# | KoAlpaca 12.8B v1.1a, QLoRA(베이스를 4비트로 줄인 LoRA), 1에폭 | Colab의 A100 한 장 | 약 2~3시간 | KoAlpaca의 README |
 # | 같은 것 | Colab의 T4 한 장 | 약 15시간 | KoAlpaca의 README |
 
-# %% [markdown] lang="en" of="2e4100c4"
+# %% [markdown] lang="en" of="e3ed2421"
 # Last, push it to the Hub. The model card with recipe, hash of the data, versions and losses writes itself. It is private unless you
 # say otherwise. Look at the licences of the data and of the base model before you publish.
 #
@@ -991,7 +1003,7 @@ assert torch.allclose(apart, together, atol=1e-4)
 # | Alpaca 7B, full fine-tuning, 3 epochs | 8 x A100-80 | 3 hours, under $100 | Stanford Alpaca's post |
 # | Alpaca's data, 52,002 tasks | OpenAI's API | under $500 | Stanford Alpaca's post |
 # | KoAlpaca 12.8B v1.1b, full fine-tuning, 2 epochs | 4 x A100-80, about 74 GB each | not published | KoAlpaca's repository |
-# | KoAlpaca 12.8B v1.1a, 4-bit QLoRA, 1 epoch | one A100 on Colab | about 2 to 3 hours | KoAlpaca's README |
+# | KoAlpaca 12.8B v1.1a, QLoRA (LoRA on a base cut to 4 bits), 1 epoch | one A100 on Colab | about 2 to 3 hours | KoAlpaca's README |
 # | the same | one T4 on Colab | about 15 hours | KoAlpaca's README |
 
 # %%
@@ -1005,18 +1017,18 @@ rate = result.tokens / result.seconds
 print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a rate for no other model")
 
 # %% [markdown] lang="ko"
-# 자기 학습의 시간은 이렇게 셈합니다. **시간 = 에폭 하나의 토큰 × 에폭 수 ÷ 초당 토큰 ÷ 3,600.** 토큰의 수는 `--dry-run`의 카드에 있고, 초당 토큰은 몇 스텝만 돌려 보면 압니다.
+# 여러분의 학습에 걸릴 시간은 이렇게 셈합니다. **시간 = 에폭 하나의 토큰 × 에폭 수 ÷ 초당 토큰 ÷ 3,600.** 토큰의 수는 `--dry-run`의 카드에 있고, 초당 토큰은 몇 스텝만 돌려 보면 압니다.
 #
 # 이 노트북에서 기억할 것은 네 가지입니다.
 #
 # 1. 돌리기 전에 셈합니다. 학습하는 파라미터는 16바이트, 얼린 것은 2바이트, 나머지는 읽는 글을 따라갑니다.
-# 2. GPU의 수가 바뀌어도 한 번 갱신할 때 읽는 줄의 수를 지킵니다.
+# 2. GPU의 수가 바뀌어도 한 번 갱신할 때 읽는 행의 수를 지킵니다.
 # 3. 데이터를 나누면 빨라지고, 모델을 나누면 들어갑니다.
 # 4. 나누었다고 믿지 말고, 정말 나뉘었는지 봅니다.
 #
 # 평가는 [03](03_evaluate.ipynb)과 똑같습니다. 모델이 커져도 물어야 할 것은 같습니다. 얼마나 나아졌고, 얼마나 확실한가.
 
-# %% [markdown] lang="en" of="d3e81976"
+# %% [markdown] lang="en" of="80ff049e"
 # The time of your own training: **hours = tokens of one epoch x epochs / tokens a second / 3,600.** The number of tokens is on the card of
 # `--dry-run`, and a few steps are enough to learn the tokens a second.
 #
@@ -1027,7 +1039,7 @@ print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a
 # 3. Sharing out the data makes it faster; sharing out the model makes it fit.
 # 4. Do not believe that something is sharded. Look.
 #
-# Evaluation is that of [03](03_evaluate.ipynb). A larger model is asked the same: how much better is it, and how sure is that?
+# Evaluate a larger model as in [03](03_evaluate.ipynb). The questions stay the same: how much better is it, and how sure is that?
 
 # %% [markdown] lang="ko"
 # ## 연습
@@ -1182,12 +1194,12 @@ check("04.2", fitting)
 #
 # ★★ · 약 10분 · 1절
 #
-# 한 배치에 줄이 `batch`개면 메모리가 `fixed + row * batch`GiB 필요하다고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
+# 한 배치에 행이 `batch`개면 메모리가 `fixed + row * batch`GiB 필요하다고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
 # 곱은 지켜야 하므로 홀수인 배치는 더 줄이지 않습니다. 그래도 들어가지 않으면 `None`입니다.
 #
-# 보기: `shrink(10.0, 2.0, 8, 4, 22)`에서 8줄은 26GiB, 4줄은 18GiB이므로 `(4, 8)`입니다.
+# 보기: `shrink(10.0, 2.0, 8, 4, 22)`에서 8행은 26GiB, 4행은 18GiB이므로 `(4, 8)`입니다.
 
-# %% [markdown] lang="en" of="6ea1d6f2"
+# %% [markdown] lang="en" of="8bb6f097"
 # ### Exercise 3. Halve it until it fits
 #
 # ★★ · about 10 minutes · section 1
@@ -1240,16 +1252,16 @@ check("04.3", shrink)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 4. GPU가 몇 장이든 128줄
+# ### 연습 4. GPU가 몇 장이든 128행
 #
 # ★★ · 약 10분 · 3절
 #
-# 한 번 갱신할 때 읽는 줄이 꼭 `effective`가 되도록, GPU `gpus`장이 저마다 쓸 `(배치, 누적)`을 돌려주세요. 배치는 `most`를 넘지 않으면서 되도록 큰 것입니다.
+# 한 번 갱신할 때 읽는 행이 꼭 `effective`개가 되도록, GPU `gpus`장이 저마다 쓸 `(배치, 누적)`을 돌려주세요. 배치는 `most`를 넘지 않으면서 되도록 큰 것입니다.
 # 똑같이 나눌 수 없으면 `None`입니다.
 #
-# 보기: `share_rows(128, 8, 4)`는 한 장의 몫이 16줄이므로 `(4, 4)`입니다. 4 × 4 × 8 = 128.
+# 보기: `share_rows(128, 8, 4)`는 한 장의 몫이 16행이므로 `(4, 4)`입니다. 4 × 4 × 8 = 128.
 
-# %% [markdown] lang="en" of="87cfe330"
+# %% [markdown] lang="en" of="763d7074"
 # ### Exercise 4. 128 rows on any number of GPUs
 #
 # ★★ · about 10 minutes · section 3
@@ -1281,11 +1293,11 @@ check("04.4", share_rows)
 #     return batch, rows // batch
 # ```
 #
-# 학습을 시작할 때 `batch_shape`가 똑같은 셈을 합니다. `torchrun`의 `--nproc_per_node`만 바꾸어도 128줄이 지켜지는 까닭입니다.
+# 학습을 시작할 때 `batch_shape`가 똑같은 셈을 합니다. `torchrun`의 `--nproc_per_node`만 바꾸어도 128행이 지켜지는 까닭입니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="46a83d56"
+# %% [markdown] lang="en" of="663ec00b"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -1306,12 +1318,12 @@ check("04.4", share_rows)
 #
 # ★★ · 약 10분 · 4절
 #
-# FSDP2는 가중치마다 첫 차원의 줄을 GPU 수로 나누어 듭니다. 조각의 크기는 `rows / gpus`를 **올림**한 것으로 모두 같고, 마지막에는 남은 만큼만 갑니다. 아무것도 남지 않을 수도 있습니다.
-# 번호가 `rank`인 GPU가 드는 줄을 `(시작, 끝)`으로 돌려주세요. 파이썬의 조각처럼 끝은 들어가지 않습니다.
+# FSDP2는 가중치마다 첫 차원의 행을 GPU 수로 나누어 듭니다. 조각의 크기는 `rows / gpus`를 **올림**한 것으로 모두 같고, 마지막에는 남은 만큼만 갑니다. 아무것도 남지 않을 수도 있습니다.
+# 번호가 `rank`인 GPU가 드는 행을 `(시작, 끝)`으로 돌려주세요. 파이썬의 조각처럼 끝은 들어가지 않습니다.
 #
-# 보기: 7줄을 셋이 나누면 `(0, 3)`, `(3, 6)`, `(6, 7)`입니다. 5줄을 넷이 나누면 마지막 GPU는 `(5, 5)`, 곧 빈손입니다.
+# 보기: 7행을 셋이 나누면 `(0, 3)`, `(3, 6)`, `(6, 7)`입니다. 5행을 넷이 나누면 마지막 GPU는 `(5, 5)`, 곧 빈손입니다.
 
-# %% [markdown] lang="en" of="4a3e1476"
+# %% [markdown] lang="en" of="751848a9"
 # ### Exercise 5. Where my part begins
 #
 # ★★ · about 10 minutes · section 4
@@ -1343,11 +1355,11 @@ check("04.5", own_rows)
 #     return min(rank * size, rows), min((rank + 1) * size, rows)
 # ```
 #
-# `torch.chunk`가 나누는 방식입니다. 4절에서 두 프로세스가 **정확히 반**씩 든 것은 그 작은 모델의 줄이 모두 짝수였기 때문입니다.
+# `torch.chunk`가 나누는 방식입니다. 4절에서 두 프로세스가 **정확히 반**씩 든 것은 그 작은 모델에서는 가중치마다 행의 수가 짝수였기 때문입니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="e1577e8d"
+# %% [markdown] lang="en" of="1d6f9f0b"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -1359,6 +1371,6 @@ check("04.5", own_rows)
 #     return min(rank * size, rows), min((rank + 1) * size, rows)
 # ```
 #
-# This is how `torch.chunk` cuts. That two processes held **exactly half** in section 4 is because all rows of that small model are even in number.
+# This is how `torch.chunk` cuts. Two processes held **exactly half** in section 4 because every weight of that small model has an even number of rows.
 #
 # </details>

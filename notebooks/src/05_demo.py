@@ -19,12 +19,12 @@
 # 끝까지 가면 이런 것이 손에 남습니다.
 #
 # - 브라우저에서 여는 데모 페이지. 네트워크가 없어도 되고, Colab에서는 공유 링크로 엽니다.
-# - 온도(temperature)가 무엇을 바꾸는지 눈으로 본 기억
+# - 온도(temperature)가 무엇을 바꾸는지 눈으로 본 경험
 # - 모델 하나를 메모리에 올려 두 모델처럼 쓰는 방법
 #
 # offline 레시피라면 02를 아직 실행하지 않았어도 함께 배포한 견본 어댑터를 씁니다. 어느 쪽인지 셀이 알려 줍니다. 다른 레시피라면 02를 먼저 실행하세요.
 
-# %% [markdown] lang="en" of="b02b44a1"
+# %% [markdown] lang="en" of="8f603bda"
 # # 05 Demo: talk to both models, side by side
 #
 # 03 gave you the numbers. Now talk to the models yourself: a page sends one instruction to the base model and to the
@@ -33,7 +33,7 @@
 # At the end you will have
 #
 # - a demo page in your browser, without any network; on Colab it opens through a share link
-# - seen for yourself what the temperature changes
+# - your own impression of what the temperature changes
 # - a way to hold one model in memory and use it as two
 #
 # With the offline recipe a sample adapter that comes with the course stands in if you have not run 02 yet; the cell says which one it is. With any other recipe, run 02 first.
@@ -77,20 +77,20 @@ for task in tasks[:3]:
     print(f"  base   {base.text!r}\n  tuned  {tuned.text!r}\n")
 
 # %% [markdown] lang="ko"
-# 작은 모의 모델(tiny-gemma-ko)로 돌렸다면, 이 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
+# 카드의 Base model이 `assets/tiny-gemma-ko`라면, 그 작은 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
 #
 # 이 작은 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 스스로 멈추더라도 대답을 마쳐서가 아니라 이어 쓰던 글이 끝나서입니다.
-# 베이스가 Gemma-2B-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 견주어 보세요.
+# 베이스가 gemma-2b-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 견주어 보세요.
 # 미세조정한 모델의 답은 그럴듯합니다. 그럴듯해도 틀릴 수 있으니 입력과 하나하나 맞춰 보세요.
-# 이제 한 답이 자라는 모습을 봅니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
+# 이제 첫 질문의 두 답이 자라는 모습을 세 토큰마다 봅니다. 왼쪽 베이스의 답은 길어서 끝의 22글자만 적었습니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
 
-# %% [markdown] lang="en" of="968bdc70"
-# If you ran this with the tiny simulated model (tiny-gemma-ko): it knows only the small world that the course invented. It answers questions about that world; what it says to any other means nothing.
+# %% [markdown] lang="en" of="20ae8720"
+# If the card's base model is `assets/tiny-gemma-ko`: that tiny model knows only the small world that the course invented. It answers questions about that world; what it says to any other means nothing.
 #
 # This tiny base model does not follow the instruction; it goes on with texts like those it has read. Where it stops by itself, it is because that text is over, not because it has answered.
-# A base model that has already learned to follow instructions, such as Gemma-2B-it, does answer: then look for what has changed.
+# A base model that has already learned to follow instructions, such as gemma-2b-it, does answer: then look for what has changed.
 # The tuned model's replies sound right. They may still be wrong: compare each with its input.
-# Now watch one reply grow. These intermediate results are exactly what the page shows.
+# Now watch both replies to the first question grow, every three tokens; of the base model's, on the left, only the last 22 characters are printed. These intermediate results are exactly what the page shows.
 
 # %%
 for step, (base, tuned) in enumerate(stream_both(duo, duo.template.render(tasks[0]))):
@@ -98,10 +98,10 @@ for step, (base, tuned) in enumerate(stream_both(duo, duo.template.render(tasks[
         print(f"{step:3}  {base.text[-22:]!r:28} {tuned.text}{' (stopped)' * tuned.stopped}")
 
 # %% [markdown] lang="ko"
-# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 행마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다.
+# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 행마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다. `_TURN`은 여러 사람이 한꺼번에 물어도 한 토큰씩 차례를 지키게 하는 잠금(lock)입니다.
 
-# %% [markdown] lang="en" of="718ee987"
-# Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache saves computing again what was read already.
+# %% [markdown] lang="en" of="f9b7570a"
+# Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache saves computing again what was read already. `_TURN` is a lock: if several people ask at once, they take turns, token by token.
 
 # %%
 import inspect
@@ -111,12 +111,12 @@ print(inspect.getsource(stream_both))
 # %% [markdown] lang="ko"
 # ## 2. 온도
 #
-# 모델이 내놓는 것은 답이 아니라 다음 토큰의 점수(logit)입니다. 그 점수에서 토큰 하나를 고르는 일은 아래 함수가 합니다.
+# 모델이 내놓는 것은 답이 아니라, 다음에 올 수 있는 모든 토큰에 매긴 점수(logit)입니다. 그 점수를 보고 토큰 하나를 고르는 일은 아래 함수가 합니다.
 
-# %% [markdown] lang="en" of="3c813f01"
+# %% [markdown] lang="en" of="afd4d630"
 # ## 2. Temperature
 #
-# What a model gives is no reply but a score (logit) for every next token. Choosing one token from those scores is what this function does.
+# What a model gives is not a reply but a score (logit) for every token that could come next. The function below chooses one token by those scores.
 
 # %%
 from course_utils.demo import draw
@@ -140,23 +140,23 @@ for temperature in (0.0, 0.7, 1.5):
 assert different[0.0] == 1
 
 # %% [markdown] lang="ko"
-# 온도 0에서는 네 번 모두 같은 답이 나옵니다. 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
-# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서 두 모델의 답은 모두 온도 0에서 받았습니다. 그래야 다시 해도 같은 답이 나오니까요.
+# 온도 0에서는 네 번 모두 같은 답이 나옵니다(늘 같다고 늘 맞는 것은 아니니 입력과 맞춰 보세요). 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
+# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 2절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
 
-# %% [markdown] lang="en" of="2f456152"
-# At temperature 0 all four replies are the same. The higher it is, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
-# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. In 03 all replies of both models were made at 0, so that running it again gives the same replies.
+# %% [markdown] lang="en" of="1b51aa83"
+# At temperature 0 all four replies are the same (the same every time need not mean right: compare them with the input). The higher it is, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
+# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 2 there calls it greedy), so that running it again gives the same replies.
 
 # %% [markdown] lang="ko"
 # ## 3. 거절하는 법
 #
-# 남에게 여는 페이지는 어떤 글을 받아도 무너지지 않아야 합니다. 빈 지시문과 너무 긴 글은 모델까지 가지 않고, 왜 안 되는지 한 문장으로 돌아옵니다.
-# 얼마나 길면 안 되는지는 글자 수가 아니라 토큰 수로 셉니다. 프롬프트와 답변을 합쳐 레시피의 `max_length`까지입니다. 미세조정할 때 그보다 긴 것은 본 적이 없기 때문입니다.
+# 남에게 열어 두는 페이지는 어떤 글을 받아도 무너지지 않아야 합니다. 빈 지시문과 너무 긴 글은 모델에 넘기지 않고, 왜 안 되는지 알려 주는 안내만 돌려줍니다.
+# 얼마나 길면 안 되는지는 글자 수가 아니라 토큰 수로 셉니다. 프롬프트와 답변을 합쳐 레시피의 `max_length`까지입니다. 모델은 미세조정하는 동안 그보다 긴 글을 본 적이 없기 때문입니다.
 
-# %% [markdown] lang="en" of="1473d3ed"
+# %% [markdown] lang="en" of="82276612"
 # ## 3. Saying no
 #
-# A page that others may open must not fall over, whatever it is sent. An empty instruction or too long a text never reaches the model; it comes back with one sentence that says why (in Korean, as the page is).
+# A page that others may open must not fall over, whatever it is sent. An empty instruction or too long a text never reaches the model; what comes back is a short notice that says why (in Korean, as the page is).
 # Too long is counted in tokens, not in letters, and prompt and reply together may take the recipe's `max_length`: in fine-tuning the model never saw anything longer.
 
 # %%
@@ -170,18 +170,18 @@ for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
 # ## 4. 페이지 띄우기
 #
 # 이제 Gradio로 페이지를 만들어 띄웁니다. 출력된 주소를 브라우저에서 여세요. 내 컴퓨터에서 돌린다면 밖으로는 아무것도 나가지 않습니다.
-# **"모두 실행"을 했다면 페이지는 이미 닫혔습니다.** 아래의 `KEEP_OPEN`을 `True`로 바꾸고 바로 다음 셀부터 다시 실행하세요.
+# **"모두 실행"을 했다면 페이지는 이미 닫혔습니다.** 이 절 끝에 있는 `KEEP_OPEN`을 `True`로 바꾸고, 이 글 바로 아래 셀부터 다시 실행하세요.
 #
-# 열었다면 세 가지를 해 보세요. 예시의 입력만 바꾸어 보고, 온도를 끝까지 올려 보고, 학습한 적이 없을 법한 일을 시켜 봅니다. 어디서부터 틀리기 시작하나요?
+# 열었다면 세 가지를 해 보세요. 예시의 입력만 바꾸어 보고, 온도를 끝까지 올려 보고, 학습한 적이 없을 법한 일을 시켜 보세요. 어디서부터 틀리기 시작하나요?
 #
 # Colab에서는 내 브라우저가 Colab 컴퓨터에 곧바로 닿지 못하므로 공유 링크(`share=True`)를 만듭니다. **공유 링크는 공개됩니다.**
 # 주소를 아는 사람은 누구나 이 모델을 쓸 수 있으니, 볼일이 끝나면 닫으세요.
 
-# %% [markdown] lang="en" of="0d29139c"
+# %% [markdown] lang="en" of="11d28340"
 # ## 4. Start the page
 #
 # Now build the page with Gradio and start it. Open the printed address in your browser; on your own computer nothing leaves the machine.
-# **After "run all" the page is already closed again**: set `KEEP_OPEN` below to `True` and run from the next cell on.
+# **After "run all" the page is already closed again**: set `KEEP_OPEN` at the end of this section to `True` and run again from the cell right below this text.
 #
 # Then try three things: change only the input of an example, turn the temperature all the way up, and ask for something that was surely not in the training data. Where does it begin to go wrong?
 #
@@ -210,10 +210,10 @@ base, tuned, notice = visitor.predict(tasks[0].instruction, tasks[0].input, 0, 4
 print(f"base   {base!r}\ntuned  {tuned!r}\n{notice}")
 
 # %% [markdown] lang="ko"
-# 충분히 놀았다면 닫습니다. `KEEP_OPEN = True`로 바꾸면 "모두 실행"을 해도 페이지가 열린 채로 남습니다. 그때는 다 쓴 뒤 `False`로 되돌려 이 셀을 한 번 더 실행하면 닫힙니다.
+# 충분히 물어보았다면 닫습니다. `KEEP_OPEN = True`로 바꾸면 "모두 실행"을 해도 페이지가 열린 채로 남습니다. 그때는 다 쓴 뒤 `False`로 되돌려 이 셀을 한 번 더 실행하면 닫힙니다.
 
-# %% [markdown] lang="en" of="459c8041"
-# When you have played enough, close it. With `KEEP_OPEN = True` the page stays open even after "run all"; set it back to `False` and run this cell once more to close the page.
+# %% [markdown] lang="en" of="771bea99"
+# When you have asked enough, close it. With `KEEP_OPEN = True` the page stays open even after "run all"; set it back to `False` and run this cell once more to close the page.
 
 # %%
 KEEP_OPEN = False
@@ -222,24 +222,28 @@ if not KEEP_OPEN:
     page.close(verbose=False)
 
 # %% [markdown] lang="ko"
-# 터미널에서는 명령 하나로 같은 페이지를 띄웁니다.
+# 터미널에서는 명령 하나로 같은 페이지를 띄웁니다. 다른 어댑터를 쓰려면 `--adapter 폴더`를, 공유 링크를 만들려면 `--share`를 붙이세요.
 #
 # ```bash
-# .venv/bin/python -m course_utils.demo            # --adapter 폴더, --share
+# python -m course_utils.demo
 # ```
 #
 # 데모가 보여 주지 못하는 것도 있습니다. 잘된 답 몇 개는 모델이 좋다는 증거가 아니고, 우리는 잘된 것을 더 오래 기억합니다.
 # **얼마나 나아졌는지는 03에서 잰 값으로 말하세요.** 데모의 몫은 그 숫자가 어떤 답들로 이루어졌는지 느끼게 해 주는 데까지입니다.
+#
+# 여기까지가 강의의 전부입니다. 데이터를 만들고, 가르치고, 재고, 보여 주는 일을 한 번씩 모두 해 보았습니다. 이제 [01 전처리](01_preprocess.ipynb)로 돌아가 여러분의 씨앗으로 다시 시작해 보세요.
 
-# %% [markdown] lang="en" of="9895507e"
-# In a terminal one command starts the same page.
+# %% [markdown] lang="en" of="0dca0b3d"
+# In a terminal one command starts the same page. Add `--adapter FOLDER` for another adapter, `--share` for a share link.
 #
 # ```bash
-# .venv/bin/python -m course_utils.demo            # --adapter FOLDER, --share
+# python -m course_utils.demo
 # ```
 #
 # There is something a demo cannot show. A few good replies are no proof of a good model, and we remember the good ones longer.
 # **How much better it became is for the numbers of 03 to say.** A demo lets you feel what kind of replies those numbers are made of, and no more.
+#
+# This is the end of the course: you have made data, taught a model, measured it and shown it. Go back to [01 Preprocess](01_preprocess.ipynb) and begin again with seeds of your own.
 
 # %% [markdown] lang="ko"
 # ## 연습
@@ -339,14 +343,14 @@ check("05.1", softmax)
 # 3절의 거절을 직접 씁니다. 지시문 `instruction`, 프롬프트의 토큰 수 `tokens`, 답변에 줄 토큰 수 `length`, 둘을 합한 한도 `window`를 받습니다.
 #
 # - 지시문이 `None`이거나 비었거나 공백뿐이면 `"지시문이 비어 있습니다."`
-# - 프롬프트와 답변이 함께 `window`를 **넘으면**, 얼마나 줄여야 하는지 `"52토큰만큼 줄여 주세요."`처럼 알립니다. 천 단위에는 쉼표를 넣습니다.
+# - 프롬프트와 답변을 합쳐 `window`를 **넘으면**, 얼마나 줄여야 하는지 `"52토큰만큼 줄여 주세요."`처럼 알립니다. 천 단위에는 쉼표를 넣습니다.
 # - 괜찮으면 `None`입니다.
 #
-# 둘 다 걸리면 빈 지시문을 먼저 알립니다.
+# 둘 다 걸리면 지시문이 비었다는 것만 알립니다.
 #
 # 보기: `refuse("요약해 주세요.", 500, 64, 512)`는 `'52토큰만큼 줄여 주세요.'`이고, `refuse("요약해 주세요.", 400, 64, 512)`는 `None`입니다.
 
-# %% [markdown] lang="en" of="e8bd1254"
+# %% [markdown] lang="en" of="eff929cd"
 # ### Exercise 2. Refuse politely
 #
 # ★ · about 5 minutes · section 3
@@ -357,7 +361,7 @@ check("05.1", softmax)
 # - If prompt and reply together are **more than** `window`, say by how much to shorten it, as in `"52토큰만큼 줄여 주세요."` ("Please make it 52 tokens shorter."), with a comma at thousands.
 # - If all is well: `None`.
 #
-# Where both are wrong, the empty instruction is told first.
+# Where both are wrong, report the empty instruction only.
 #
 # Example: `refuse("요약해 주세요.", 500, 64, 512)` is `'52토큰만큼 줄여 주세요.'`, and `refuse("요약해 주세요.", 400, 64, 512)` is `None`.
 

@@ -53,12 +53,22 @@ ROWS = {
         ("API: all but the filter, while generating and judging",
          "API: 필터 말고는 모두, 생성하고 심사하는 동안"),
 }  # fmt: skip
+COUNTED = ("injected", "runs", "right", "lost", "twice", "wrong")
 COLUMNS = {
     "en": ["Fault", "injected", "runs", "ended right", "replies lost", "replies paid twice",
            "checkpoints believed wrongly"],
     "ko": ["고장", "일으킨 횟수", "실행", "바르게 끝남", "잃은 응답", "두 번 산 응답",
            "잘못 믿은 체크포인트"],
 }  # fmt: skip
+TOTAL = {
+    "en": "**{kinds} kinds of fault, injected {injected:,} times: {right:,} of {runs:,} runs ended "
+          "right, {lost:,} replies lost, {twice:,} paid for twice, {wrong:,} checkpoints believed "
+          "wrongly.**",
+    "ko": "**고장 {kinds}가지를 모두 {injected:,}번 일으켰습니다. 실행 {runs:,}번 가운데 "
+          "{right:,}번이 바르게 끝났고, 잃은 응답은 {lost:,}개, 두 번 산 응답은 {twice:,}개, 잘못 "
+          "믿은 체크포인트는 {wrong:,}개입니다.**",
+}  # fmt: skip
+SUMMARY = {"en": "Each kind of fault", "ko": "고장 하나하나"}
 INTRO = {
     "en": "Injected for real by `make faults` ({date}, {minutes:.0f} minutes on two CPU cores), "
           "{kills} SIGKILLs among them. A run ends right when its dataset, verdicts, adapter or "
@@ -77,16 +87,18 @@ def block(language: str) -> str:
     rows = found["rows"]
     kills = sum(counts["injected"] for fault, counts in rows.items() if "SIGKILL" in fault)
     intro = INTRO[language].format(date=found["date"], minutes=found["minutes"], kills=kills)
+    total = {key: sum(counts[key] for counts in rows.values()) for key in COUNTED}
+    summed = TOTAL[language].format(kinds=len(rows), **total)
     lines = ["| " + " | ".join(COLUMNS[language]) + " |", "|---|" + "---:|" * 6]
     for fault, (english, korean) in ROWS.items():
         counts = rows.pop(fault)
         name = korean if language == "ko" else english or fault
-        cells = [name, *(f"{counts[c]:,}" for c in ("injected", "runs", "right", "lost", "twice",
-                                                   "wrong"))]  # fmt: skip
+        cells = [name, *(f"{counts[c]:,}" for c in COUNTED)]
         lines.append("| " + " | ".join(cells) + " |")
     if rows:
         raise SystemExit(f"ROWS in {Path(__file__).name} lacks {', '.join(rows)}.")
-    return intro + "\n\n" + "\n".join(lines)
+    opened = f"<details><summary>{SUMMARY[language]}</summary>"
+    return "\n\n".join([summed, intro, opened, "\n".join(lines), "</details>"])
 
 
 def filled(path: Path, language: str) -> str:

@@ -1,0 +1,37 @@
+"""The READMEs say the same in both languages, and no number of theirs is typed by hand."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from kernel import REPO
+
+NAMES = ("README.ko.md", "README.md")
+
+
+def text(name):
+    return (REPO / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("names", [NAMES, ("colab_guide.ko.md", "colab_guide.md")])
+def test_both_languages_have_the_same_code_and_the_same_sections(names):
+    blocks = [
+        re.findall(r"^```\w*\n(.*?)^```$", text(name), re.DOTALL | re.MULTILINE) for name in names
+    ]
+    korean, english = ("".join(found).replace("내-아이디", "your-name") for found in blocks)
+    assert korean == english and len(blocks[0]) > 3
+    assert len({text(name).count("\n## ") for name in names}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_screen_quotes_the_whole_table(name):
+    excerpt, whole = re.findall(r"```text\n( +before/first.*?)```", text(name), re.DOTALL)
+    lines = excerpt.splitlines()
+    assert 4 < len(lines) < 10 and set(lines) <= set(whole.splitlines())
+
+
+def test_the_results_are_those_of_the_benchmarks():
+    command = [sys.executable, REPO / "tests" / "benchmarks" / "readme.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
