@@ -156,7 +156,7 @@ def respond(
         yield "", "", (
             f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {length:,}토큰으로 "
             f"두면 {room:,}토큰까지 들어갑니다. 글을 {tokens - room:,}토큰만큼 줄이거나 "
-            "답변 길이를 낮춰 주세요."
+            "답변 길이를 줄여 주세요."
         )
         return
     replies = ()
@@ -182,7 +182,7 @@ def _apology(error: Exception) -> str:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        return "GPU 메모리가 모자랍니다. 답변 길이를 낮추거나 글을 줄여 다시 눌러 주세요."
+        return "GPU 메모리가 모자랍니다. 답변 길이나 글을 줄여 다시 눌러 주세요."
     print(scrub(f"The demo failed: {type(error).__name__}: {error}"), file=sys.stderr)
     return (
         f"답을 쓰다가 문제가 생겼습니다({type(error).__name__}). 다시 눌러 보시고, 그래도 "

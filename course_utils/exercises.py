@@ -57,6 +57,12 @@ def read_item() -> Cases:
     yield case("2. 지시문: 순서를 써 주세요.\n2. 입력: <noinput>\n2. 출력: 아래와 같습니다.\n1. 입력: 자료를 모읍니다.",
                "이름표의 번호는 그 과제의 번호와 같아야 합니다. 다른 번호가 붙은 줄은 값의 일부입니다.",
                "A label has the number of its item; a line with another number is part of a value.")
+    yield case("3. 지시문: '3. 출력:' 다음에는 무엇을 쓰나요?\n3. 입력: <noinput>\n3. 출력: 답을 씁니다.",
+               "번호까지 같아도 줄 가운데에 있으면 이름표가 아닙니다.",
+               "Even with its number, what is in the middle of a line is no label.")
+    yield case("4. 지시문: <noinput>이 무슨 뜻인지 설명해 주세요.\n4. 입력: <noinput>\n4. 출력: 입력이 없다는 뜻입니다.",
+               "값이 통째로 <noinput>일 때만 빈 문자열입니다. 글 속에 들어 있는 것은 그대로 둡니다.",
+               "Only a value that is <noinput> and nothing else becomes empty; within a text it stays.")
     draw = random.Random(1)
     for number in range(10, 25):
         values = {"지시문": "다음 글을 고쳐 주세요.", "입력": draw.choice(["<noinput>", "밥 먹었어?"]),
@@ -81,8 +87,9 @@ def hangul_share() -> Cases:
     for text in ("", "12 + 30 = ?"):
         yield case(text, "글자가 하나도 없으면 나눌 수 없습니다. 그때는 0.0입니다.",
                    "Without a letter there is nothing to divide by: 0.0 then.")
-    yield case("ㅋㅋ 네", "'ㅋ' 같은 낱자도 한글입니다. 가~힣 밖에 있습니다.",
-               "A letter by itself such as ㅋ is Hangul, too, and lies outside 가 to 힣.")
+    for text in ("ㅋㅋ 네", "ㅠㅠ 네"):
+        yield case(text, "'ㅋ'이나 'ㅠ' 같은 낱자도 한글입니다. 가~힣 밖에, ㄱ부터 ㆎ까지 있습니다.",
+                   "A letter by itself such as ㅋ or ㅠ is Hangul, too: outside 가 to 힣, from ㄱ to ㆎ.")
     yield case("漢字와 한글", "한자도 글자입니다. str.isalpha가 무엇을 글자로 치는지 보세요.",
                "Chinese characters are letters: look at what str.isalpha takes for one.")
     draw = random.Random(2)
@@ -108,8 +115,8 @@ def sort_out() -> Cases:
     short, english = Task("요약", "", "네."), Task("Please explain this", "", "네.")
     empty, mark = Task("", "", "네."), Task("- 이 글을 요약해 주세요.", "", "네.")
     both = Task("Explain", "", "네.")  # too short, and not Korean
-    each = ("후보 하나하나가 남거나, 이유 하나로 한 번 세어져야 합니다.",
-            "Every candidate is kept, or counted once under one reason.")
+    each = ("과제 하나하나가 남거나, 이유 하나로 한 번 세어져야 합니다.",
+            "Every task is kept, or counted once under one reason.")
     yield case([], rules, *each)
     yield case([good], rules, *each)
     yield case([good, short, english], rules, *each)
@@ -120,8 +127,8 @@ def sort_out() -> Cases:
     yield case([empty, good], rules, "걸린 뒤에도 다음 규칙을 물으면, 빈 지시문에서 오류가 날 수 있습니다.",
                "Asking on after a rule has fired can raise an error on an empty instruction.")
     yield case([short, short, both, mark, good, good], rules,
-               "목록을 돌면서 그 목록에서 지우면 다음 후보를 건너뜁니다.",
-               "Removing from a list while going through it skips the next candidate.")
+               "목록을 돌면서 그 목록에서 지우면 다음 과제를 건너뜁니다.",
+               "Removing from a list while going through it skips the next task.")
     draw = random.Random(3)
     for length in range(3, 9):
         yield case(draw.choices([good, short, english, empty, mark, both], k=length), rules, *each)
@@ -144,7 +151,7 @@ def may_exceed() -> Cases:
                "The order differs, so the score is low, but this bound ignores order: no ruling out.")
     yield case("네 네 네 네", "네 네 네 아니요", 0.5, "같은 토큰이 여러 번 나오면 그만큼 셉니다. 집합은 한 번만 셉니다.",
                "A token that occurs several times counts as often; a set counts it once.")
-    yield case("네", "네 네 네 네", 0.5, "한쪽에 한 번뿐인 토큰은 한 번만 겹칩니다.",
+    yield case("네 네 네 네", "네", 0.5, "한쪽에 한 번뿐인 토큰은 한 번만 겹칩니다.",
                "A token that one side has once is shared once.")
     for a, b in (("", ""), ("", "나 는")):
         yield case(a, b, 0.5, "토큰이 없으면 함께 가진 것도 없으니 넘을 수 없습니다.",
@@ -162,13 +169,15 @@ def dollars() -> Cases:
         return Case((n, kept, asked, answered, price, batch), cost / (2 if batch else 1), Hint(ko, en))
 
     mini = (0.15, 0.60)
-    yield case(10, 10, 1_000_000, 0, mini, False, "가격은 토큰 백만 개의 값입니다.",
-               "A price is for a million tokens.")
+    yield case(10, 10, 1_000_000, 0, mini, False, "가격은 토큰 백만 개의 값이고, 첫째는 프롬프트의 값입니다. 10개씩 남으면 10개에 요청 한 번입니다.",
+               "A price is for a million tokens, the first for the prompt's. At 10 each, 10 tasks take one request.")
     yield case(10, 10, 0, 1_000_000, mini, False, "가격의 둘째는 응답 토큰의 값입니다.",
                "The second price is that of completion tokens.")
-    yield case(21, 20, 700, 2500, mini, False, "요청은 반 번 할 수 없습니다. 21개를 얻으려면 몇 번인가요?",
-               "There is no half request: how many does it take to get 21?")
-    whole = ("요청의 수에 요청 하나의 값을 곱합니다. 값을 치르는 것은 남은 과제가 아니라 받은 토큰입니다.",
+    yield case(21, 20, 700, 2500, mini, False, "요청은 반 번 할 수 없습니다. 21개를 얻으려면 몇 번인가요? 값은 반올림하지 않습니다.",
+               "There is no half request: how many does it take to get 21? Do not round the dollars.")
+    yield case(41, 20, 700, 2500, mini, True, "배치로 받으면 절반 값입니다. 요청의 수가 주는 것이 아닙니다.",
+               "In a batch it is half the price; the number of requests stays.")
+    whole = ("요청의 수에 요청 하나의 값을 곱합니다. 값을 치르는 것은 남은 과제가 아니라 주고받은 토큰입니다.",
              "Requests times the price of one. You pay for tokens, not for tasks that are kept.")
     yield case(52_000, 9, 700, 2500, mini, False, *whole)
     yield case(52_000, 9, 700, 2500, mini, True, "배치로 받으면 절반 값입니다.",
@@ -198,6 +207,8 @@ def mask_turns() -> Cases:
     yield case([("user", [5, 7, 1]), ("model", [7, 1])],
                "같은 번호가 질문에도 나옵니다. 번호로 찾지 말고 조각으로 나누세요.",
                "The same ids occur in the question: do not search for ids, go by segments.")
+    yield case([("user", [5]), ("model", [0])], "0도 토큰의 번호입니다. 가르치지 않는 자리는 -100뿐입니다.",
+               "0 is the id of a token, too: only -100 is left out.")
     for turns in ([("user", [5, 6])], [], [("user", [5]), ("model", [])]):
         yield case(turns, "가르칠 토큰이 하나도 없는 행은 조용히 남기지 말고 None으로 알립니다.",
                    "A row with nothing to train must not slip through: return None.")
@@ -213,9 +224,9 @@ def trained_pieces() -> Cases:
         ends = [len("".join(pieces[: i + 1])) for i in range(len(pieces))]
         return Case((pieces, prompt), [end > len(prompt) for end in ends], Hint(ko, en))
 
-    merged = ("경계를 넘은 토큰에는 응답의 글자가 들어 있습니다. 이 토큰을 가리면 응답을 시작하는 법을 못 배웁니다.",
-              "A token across the border holds letters of the response: masked, it is never learnt.")
-    plain = ("토큰의 길이를 더해 가면 그 토큰이 몇째 글자에서 끝나는지 알 수 있습니다.",
+    merged = ("경계를 넘은 토큰에는 응답의 문자가 들어 있습니다. 이 토큰을 가리면 응답을 시작하는 법을 못 배웁니다.",
+              "A token across the border holds characters of the response: masked, it is never learnt.")
+    plain = ("토큰의 길이를 더해 가면 그 토큰이 몇째 문자에서 끝나는지 알 수 있습니다.",
              "Add up the lengths of the tokens, and you know at which character each one ends.")
     yield case(["답변:", " 네", "."], "답변:", *plain)
     yield case(["답변:", " 네", "."], "답변: ", *merged)
@@ -245,8 +256,8 @@ def pad_left() -> Cases:
         }
         return Case((prompts, pad), batch, Hint(ko, en))
 
-    side = ("패딩은 왼쪽에 놓입니다. 그래야 모든 프롬프트의 끝이 응답의 시작과 맞닿습니다.",
-            "Padding goes to the left, so that every prompt ends where its reply begins.")
+    side = ("패딩은 왼쪽에 놓입니다. 위치는 진짜 첫 토큰이 0이고, 패딩 자리도 0입니다.",
+            "Padding goes to the left. Positions begin with 0 at the first real token and are 0 in the padding.")
     yield case([[5, 6]], 0, *side)
     yield case([[5, 6, 7], [8]], 0, *side)
     yield case([[5, 1, 6], [8]], 1, "pad와 같은 번호가 프롬프트 안에도 있습니다. 번호가 아니라 길이로 가리세요.",
@@ -275,6 +286,8 @@ def window_loss() -> Cases:
     empty = ("가르치는 토큰이 없는 배치가 끼어도 창의 손실은 나머지 토큰의 평균입니다.",
              "A step without trained tokens leaves the loss to the tokens of the others.")
     yield case([[], [2.0, 4.0]], *empty)
+    yield case([[0.0], [0.0, 0.0]], "손실이 0인 것과 손실이 없는 것은 다릅니다. 합이 아니라 토큰의 수를 보세요.",
+               "A loss of 0 is not the same as no loss: look at the number of tokens, not at the sum.")
     for steps in ([[], []], []):
         yield case(steps, "창 전체에 토큰이 없으면 손실은 없습니다. 0이라고 적으면 완벽한 학습처럼 보입니다.",
                    "Without a token there is no loss; written down as 0 it would look perfect.")
@@ -358,16 +371,20 @@ def read_verdict() -> Cases:
     yield case("[[A]]도 [[B]]도 좋습니다.\n[[B]]", BATTLE_VERDICTS,
                "서로 다른 판정이 둘이면 어느 쪽이 진심인지 알 수 없습니다.",
                "With two different verdicts nobody knows which one is meant.")
+    for text in ("[[D]]라고 쓰려다가\n[[A]]", "[[A|B]] 가운데 고르라면\n[[A]]"):
+        yield case(text, BATTLE_VERDICTS, "허락되지 않은 것도 이중 대괄호 안에 있으면 판정입니다. 두 가지이니 읽지 않습니다.",
+                   "In double brackets, what is not allowed is a verdict as well: these are two.")
     yield case("[[A]]\n덧붙이면 B도 좋습니다.", BATTLE_VERDICTS, "판정은 마지막 줄에 있어야 합니다.",
                "The verdict has to stand on the last line.")
-    yield case("[[A]]로 하겠습니다.\n[[A]]", BATTLE_VERDICTS, "같은 판정을 두 번 쓴 것은 한 가지 판정입니다.",
-               "The same verdict twice is one verdict.")
-    for text in ("둘 다 틀렸습니다.\n[[D]]", "[[a]]", "[[ A ]]"):
+    for text in ("[[A]]로 하겠습니다.\n[[A]]", "[[A]], 다시 말해 [[A]]"):
+        yield case(text, BATTLE_VERDICTS, "같은 판정을 두 번 쓴 것은 한 가지 판정입니다.",
+                   "The same verdict twice is one verdict.")
+    for text in ("둘 다 틀렸습니다.\n[[D]]", "[[AB]]", "[[a]]", "[[ A ]]"):
         yield case(text, BATTLE_VERDICTS, "허락된 판정과 글자 하나까지 같아야 합니다.",
                    "It has to equal an allowed verdict to the letter.")
     for text in ("정확합니다.\n[[10]]", "[[11]]", "[[7.5]]", "[[1]]은 지나칩니다.\n[[10]]"):
         yield case(text, GRADES, "판정은 한 글자가 아닐 수도 있습니다. 괄호 안을 통째로 읽으세요.",
-                   "A verdict may have several letters: read all that is within the brackets.")
+                   "A verdict may have several characters: read all that is within the brackets.")
     draw = random.Random(9)
     for length in range(1, 16):
         lines = draw.choices(["[[A]]", "[[B]]", "A가 낫습니다.", "판정: [[A]]", ""], k=1 + length % 3)
@@ -383,7 +400,7 @@ def kappa() -> Cases:
         found = agreement(a, b, allow_invalid=True).kappa if some else None
         return Case((a, b), found, Hint(ko, en))
 
-    chance = ("우연히 같을 확률은 판정마다 두 사람이 그것을 쓴 비율의 곱이고, 그것을 모두 더합니다.",
+    chance = ("우연히 같을 확률은 판정마다 두 사람이 그 판정을 쓴 비율을 곱해 모두 더한 것입니다.",
               "Chance is, for every verdict, the product of both shares, all added up.")
     yield case(["a", "a", "b", "b"], ["a", "b", "b", "b"], *chance)
     yield case(["a", "b", "tie"], ["a", "b", "tie"], *chance)
@@ -394,7 +411,7 @@ def kappa() -> Cases:
                "Where one verdict is common, chance is large: it is not 1 by the number of verdicts.")
     yield case(["a", "a"], ["b", "b"], "한 사람만 쓴 판정은 우연히도 같아지지 않습니다.",
                "A verdict that only one of the two uses is never equal by chance.")
-    yield case(["a", None, "b", "b", None], ["a", "a", "b", "a", None],
+    yield case(["a", None, "b", "b", "a"], ["a", "a", "b", None, "b"],
                "None은 판정이 아닙니다. 한쪽이라도 None인 쌍은 먼저 빼고 셉니다.",
                "None is no verdict: leave out each pair that has one before you count.")
     for a, b in ((["a", "a"], ["a", "a"]), ([], []), ([None, "a"], ["a", None])):
@@ -423,7 +440,7 @@ def wilson() -> Cases:
     for k, n in ((3, 3), (0, 20), (1, 1)):
         yield case(k, n, 1.96, "다 맞히거나 다 틀려도 폭은 0이 아닙니다. 끝은 0과 1을 넘지 않습니다.",
                    "All right or all wrong still leaves a width; no end lies beyond 0 or 1.")
-    yield case(0, 0, 1.96, "질문이 없으면 구간도 없습니다.", "Without a question there is no interval.")
+    yield case(0, 0, 1.96, "문제가 하나도 없으면 구간도 없습니다.", "Without a question there is no interval.")
     yield case(8, 10, 1.0, "z는 1.96으로 정해진 것이 아니라 받은 값입니다.", "z is given; it is not always 1.96.")
     yield case(40, 60, 2.576, "z는 1.96으로 정해진 것이 아니라 받은 값입니다.", "z is given; it is not always 1.96.")
     draw = random.Random(11)
@@ -451,9 +468,9 @@ def win_rates() -> Cases:
     yield case([("a", "a"), ("b", "b"), ("a", "a")], *unit)
     yield case([("a", "a"), ("a", "b")], "두 순서가 다른 모델을 가리키면 심사자는 자리를 고른 것입니다. 1/2입니다.",
                "Where the orders name different models, the judge chose a position: 1/2.")
-    yield case([("a", "tie"), ("tie", "a")], *unit)
-    yield case([("a", "a"), ("b", None)], "첫 순서만 물은 사람은 둘째 판정이 무효인지 모릅니다. one에서는 셉니다.",
-               "Who asked in the first order does not know that the second is invalid: one counts it.")
+    yield case([("a", "tie"), ("tie", "a")], "one에서 무승부는 1/2입니다. " + unit[0], "For one, a tie is 1/2. " + unit[1])
+    yield case([("a", "a"), ("b", None)], "둘째 질문은 both에서는 무효라 빼지만, 첫 순서만 물은 사람은 그것을 모릅니다. one에서는 셉니다.",
+               "The second question is invalid for both; who asked in the first order alone does not know, so one counts it.")
     invalid = ("무효는 무승부도 패배도 아닙니다. 빼고 셉니다.",
                "Invalid is neither a tie nor a loss: it is left out.")
     yield case([(None, "a"), ("b", "b")], *invalid)
@@ -480,7 +497,7 @@ def states_gib() -> Cases:
         held = need.weights + need.adapter + need.gradients + need.optimizer
         return Case((need.parameters, need.trained), held, Hint(ko, en))
 
-    yield case("alpaca-7b-fsdp", True, "모두 학습하면 파라미터 하나에 4 + 4 + 8바이트입니다. GiB는 2의 30제곱입니다.",
+    yield case("alpaca-7b-fsdp", True, "모두 학습하면 파라미터 하나에 4 + 4 + 8바이트입니다. 1GiB는 2의 30제곱 바이트입니다.",
                "Trained, each parameter takes 4 + 4 + 8 bytes. A GiB is 2 to the 30th.")
     lora = ("얼린 가중치는 2바이트, 어댑터는 그 곁에 따로 붙어 16바이트씩입니다.",
             "Frozen weights take 2 bytes; the adapter stands beside them, at 16 each.")
@@ -533,7 +550,8 @@ def shrink() -> Cases:
                "Where not a single row fits, return None: a batch of 0 trains nothing.")
     yield case(10.0, 2.0, 12, 2, 13, "홀수인 배치는 반으로 나눌 수 없습니다. 곱을 지키려면 거기서 멈춥니다.",
                "An odd batch cannot be halved: stop there, or the product is lost.")
-    yield case(10.0, 2.0, 12, 2, 16, *keep)
+    yield case(10.0, 2.0, 12, 2, 16, "3행이면 꼭 16GiB입니다. 꼭 맞으면 들어간 것입니다.",
+               "3 rows need exactly 16 GiB: to fill it exactly is to fit.")
 
 
 @exercise("04.4")
@@ -579,8 +597,8 @@ def own_rows() -> Cases:
         yield case(7, 3, rank, "7행을 셋이 나누면 3, 3, 1입니다. 크기를 올림으로 구하면 빠지는 행이 없습니다.",
                    "Seven rows among three are 3, 3 and 1: round the size up, and no row is lost.")
     for rank in range(4):
-        yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 끝이 행의 수를 넘지 않게 하세요.",
-                   "With the size rounded up, the last may get nothing: no end beyond the last row.")
+        yield case(5, 4, rank, "올림한 크기로 나누면 뒤쪽 GPU의 몫이 비기도 합니다. 시작도 끝도 행의 수를 넘지 않게 하세요.",
+                   "With the size rounded up, the last may get nothing: neither start nor stop goes beyond the rows.")
 
 
 # ---------------------------------------------------------------- 05 demo
@@ -607,7 +625,7 @@ def softmax() -> Cases:
                "Of several that are highest, only the first has 1.")
     large = ("지수가 너무 크면 넘치고, 너무 작으면 모두 0이 됩니다. 먼저 가장 높은 점수를 빼세요.",
              "Too large an exponent overflows, too small ones are all 0: take off the highest first.")
-    for logits, temperature in (([1000.0, 999.0], 1.0), ([-1000.0, -1001.0], 1.0), ([30.0, 20.0], 0.01)):
+    for logits, temperature in (([1000.0, 999.0], 1.0), ([-1000.0, -1001.0], 1.0), ([30.0, 20.0], 0.01), ([1000.0, 0.0], 0.5)):
         yield case(logits, temperature, *large)
     draw = random.Random(13)
     for length in range(1, 9):
@@ -625,8 +643,8 @@ def refuse() -> Cases:
         return Case((instruction, tokens, length, window), said, Hint(ko, en))
 
     text = "요약해 주세요."
-    room = ("프롬프트와 답변이 window를 함께 씁니다. 꼭 맞으면 넘은 것이 아닙니다.",
-            "Prompt and reply share the window; to fill it exactly is not too much.")
+    room = ("프롬프트와 답변이 window를 함께 씁니다. 꼭 맞으면 넘은 것이 아니라 None입니다. 글은 띄어쓰기와 마침표까지 같아야 합니다.",
+            "Prompt and reply share the window; to fill it exactly is not too much: None. The sentence has to be the same to the full stop.")
     for tokens in (400, 500, 600, 448, 449):
         yield case(text, tokens, 64, 512, *room)
     yield case(text, 4000, 64, 512, "천 단위에는 쉼표를 넣습니다. f-문자열에서는 {n:,}입니다.",
@@ -650,8 +668,8 @@ def last_turns() -> Cases:
     talk = [("user", [5, 6]), ("model", [7, 1]), ("user", [8])]
     yield case(talk, 10, "다 들어가면 그대로 돌려줍니다.", "What fits is returned as it is.")
     yield case(talk, 5, "한도와 꼭 같으면 들어간 것입니다.", "To fill the room exactly is to fit.")
-    yield case(talk, 4, "답으로 시작하는 대화는 안 됩니다. 그 답까지 빼세요.",
-               "No conversation begins with a reply: leave that out, too.")
+    yield case(talk, 4, "남기는 것은 뒷부분입니다. 답으로 시작하면 그 답까지 빼세요.",
+               "It is the end that stays; if it begins with a reply, leave that out, too.")
     yield case(talk, 1, "빼는 것은 가장 오래된 것부터입니다. 마지막 질문은 남아야 합니다.",
                "The oldest go first; the last question has to stay.")
     nothing = ("마지막 질문조차 들어가지 않으면 빈 목록이 아니라 None으로 알립니다.",
@@ -661,6 +679,13 @@ def last_turns() -> Cases:
     yield case([("user", [1]), ("model", [2]), ("user", [3, 4, 5, 6]), ("model", [7]), ("user", [8])], 5,
                "긴 차례 하나를 건너뛰고 그 앞의 것을 넣으면 대화에 구멍이 납니다.",
                "To skip a long turn and keep what came before it leaves a hole in the conversation.")
+    yield case([("model", [9]), ("user", [5])], 10, "다 들어가더라도 질문으로 시작해야 합니다.",
+               "Even where all of it fits, it has to begin with a question.")
+    yield case([("user", [1, 1]), ("user", [2]), ("model", [3]), ("user", [4])], 3,
+               "질문과 답이 늘 번갈아 나오지는 않습니다. 둘씩 빼지 말고 하나씩 보세요.",
+               "Questions and replies need not alternate: look at the turns one by one, not in pairs.")
+    yield case([("user", [5]), ("model", [7, 1])], 2, "질문 없이 답만 남길 수는 없습니다.",
+               "A reply without its question is nothing to keep.")
     draw = random.Random(15)
     for length in range(1, 13):
         roles = [("user", "model")[i % 2] for i in range(2 * (length % 4) + 1)]

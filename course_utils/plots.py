@@ -89,7 +89,7 @@ def loss_curve(log: Sequence[Mapping[str, float]], *, title: str = "") -> Figure
     span = (steps[-1] - steps[0]) or 1
     ax.set_xlim(steps[0] - 0.05 * span, steps[-1] + 0.1 * span)  # room for the last label
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    ax.set_xlabel("step 학습 단계")
+    ax.set_xlabel("step 스텝")
     ax.set_ylabel("loss 손실")
     ax.grid(axis="y", color=PALE)
     return fig
@@ -155,7 +155,7 @@ def variants(
     ax.set_yticks(range(len(found)), [(names or {}).get(name, name) for name in found])
     ax.set_ylim(len(found) - 0.5, -0.6)
     ax.set_xlim(0, 1)
-    _percent(ax, "exact match on held-out prompts 따로 둔 과제의 정답률")
+    _percent(ax, "exact match on held-out prompts 떼어 둔 문제의 정답률")
     _hide(ax, "left", ticks="y")
     return fig
 
@@ -303,7 +303,7 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
     A panel's number is how many tasks have that part at all. The last bar holds whatever is longer
     than 99% of the texts.
     """
-    parts = {"instruction": "instruction 지시", "input": "input 입력", "output": "output 출력"}
+    parts = {"instruction": "instruction 지시문", "input": "input 입력", "output": "output 출력"}
     fig, panels = _panels(2.7, 3, title=title)
     for ax, (part, name), color in zip(panels, parts.items(), TILES, strict=False):
         words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))

@@ -11,10 +11,14 @@ import dis
 import linecache
 import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fractions import Fraction
+from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 from course_utils import CourseError
@@ -22,7 +26,7 @@ from course_utils.tasks import Task
 
 # What an empty body compiles to, docstring and `...` included.
 NOTHING = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
-SECONDS = 10
+SECONDS = 5
 """How long all inputs of one exercise may take together; most take none at all."""
 
 
@@ -62,6 +66,7 @@ class _Attempt:
     got: Any = None
     trouble: Hint | None = None
     right: bool = field(default=False)
+    shown: str = ""  # of `got`, at once: a list that the function keeps changes with later calls
 
 
 def check(number: str, answer: Any) -> None:
@@ -82,16 +87,24 @@ def examine(number: str, answer: Any) -> Outcome:
         ))  # fmt: skip
     if not callable(answer):
         return Outcome("wrong", _lines(
-            f"check에는 함수를 건네 주세요. 받은 것은 {show(answer)}입니다. "
+            f"check에는 함수를 건네주세요. 받은 것은 {show(answer)}입니다. "
             f"괄호를 붙이지 않고 함수의 이름만 쓰면 됩니다.",
             f"Pass the function itself to check, without parentheses; this is {show(answer)}.",
         ))  # fmt: skip
     attempts = _try_all(answer, cases)
     wrong = [attempt for attempt in attempts if not attempt.right]
     if all(attempt.trouble is None and attempt.got is None for attempt in attempts):
+        wrong[0].case = replace(wrong[0].case, hint=None)
         wrong[0].trouble = Hint(
             "어떤 입력에도 아무것도 돌려주지 않습니다. return을 빠뜨리지 않았나요?",
             "It returns nothing, whatever the input. Is a return missing?",
+        )
+    elif wrong and _remembers(answer, wrong[0]):
+        wrong[0].trouble = Hint(
+            "같은 입력을 다시 주니 다른 값이 나옵니다. "
+            "함수 밖의 목록이나 기본값 []에 앞서 넣은 것이 남아 있지 않나요?",
+            "The same input again gives another result: does a list outside, or a default [], keep "
+            "what earlier calls put in?",
         )
     if not wrong:
         count = len(attempts)
@@ -99,7 +112,7 @@ def examine(number: str, answer: Any) -> Outcome:
             f"맞았습니다. 입력 {count}개에서 모두 기대한 값이 나왔습니다.",
             f"Right: all {count} inputs give what they should.",
         ))  # fmt: skip
-    return Outcome("wrong", _explain(answer, wrong[0], len(wrong), len(cases)))
+    return Outcome("wrong", _explain(answer, wrong[0], len(cases)))
 
 
 def show(value: Any, limit: int = 160) -> str:
@@ -119,12 +132,13 @@ def same(expected: Any, got: Any) -> bool:
     A tensor or an array counts as its numbers; True is not 1.
     """
     got = got.tolist() if hasattr(got, "tolist") else got
+    got = float(got) if isinstance(got, Fraction | Decimal) else got
     if isinstance(expected, bool) or isinstance(got, bool):
         return expected is got
-    if isinstance(expected, int) and isinstance(got, int):
-        return expected == got
+    if isinstance(expected, int):  # a count, an id: 4.0 is no number of rows
+        return isinstance(got, int) and expected == got
     if isinstance(expected, int | float) and isinstance(got, int | float):
-        return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
+        return math.isclose(expected, got, rel_tol=1e-5, abs_tol=1e-9)
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
         return len(expected) == len(got) and all(map(same, expected, got))
     if isinstance(expected, Mapping) and isinstance(got, Mapping):
@@ -149,6 +163,9 @@ def _try_all(function: Callable, cases: Iterable[Case]) -> list[_Attempt]:
             for case in cases:
                 attempts.append(_Attempt(case, trouble=_too_slow()))  # until it has come back
                 attempts[-1] = _try(function, case)
+                last = attempts[-1]
+                if not last.right and (last.trouble or last.got is not None):
+                    break  # what comes after the first that goes wrong is not shown
     except _TooSlow:
         pass
     return attempts
@@ -159,14 +176,69 @@ def _try(function: Callable, case: Case) -> _Attempt:
     try:
         got = function(*args)
         right = same(case.expected, got)
-    except Exception as error:  # whatever a student's code may raise
+        shown = show(got)
+    except (Exception, SystemExit) as error:  # whatever a student's code may raise
         return _Attempt(case, trouble=_raised(function, error))
     if right and not same(case.args, args):
-        return _Attempt(case, got, Hint(
-            "값은 맞지만 함수가 받은 입력을 바꿔 놓았습니다. 새 목록을 만들어 돌려주세요.",
-            "The result is right, but the function changed its input. Build new lists instead.",
-        ))  # fmt: skip
-    return _Attempt(case, got, right=right)
+        return _Attempt(replace(case, hint=None), got, Hint(
+            "값은 맞지만 함수가 받은 입력을 바꿔 놓았습니다. 복사본을 만들어 그것을 바꾸세요.",
+            "The result is right, but the function changed its input. Make a copy and change that.",
+        ), shown=shown)  # fmt: skip
+    return _Attempt(case, got, right=right, shown=shown)
+
+
+def _remembers(function: Callable, attempt: _Attempt) -> bool:
+    """Whether the function answers the same input differently the second time."""
+    if attempt.trouble or not isinstance(attempt.got, list | tuple | Mapping | int | float | str):
+        return False
+    again = _try_all(function, [attempt.case])[-1]
+    return again.trouble is None and again.shown != attempt.shown
+
+
+KINDS = (
+    (bool, "True나 False", "True or False"),
+    ((int, float, Fraction, Decimal), "수", "a number"),
+    (str, "글(str)", "a text (str)"),
+    (Mapping, "딕셔너리", "a dictionary"),
+    ((list, tuple), "목록", "a list"),
+)
+
+
+def _form(expected: Any, got: Any) -> Hint | None:
+    """What is wrong with the form of a result, whose value may well be right."""
+    got = got.tolist() if hasattr(got, "tolist") else got
+    if expected is None:
+        return None
+    if got is None:
+        return Hint(
+            "이 입력에서는 None이 나왔습니다. return을 만나지 않고 끝나는 길이 있는지 보세요.",
+            "For this input it returns None: is there a way through it without a return?",
+        )
+    kind, ko, en = next((k for k in KINDS if isinstance(expected, k[0])), (object, "", ""))
+    if not isinstance(got, kind) or isinstance(got, bool) != isinstance(expected, bool):
+        name = type(got).__name__
+        return Hint(
+            f"자료형이 다릅니다. 기대한 것은 {ko}, 나온 것은 {name}입니다.",
+            f"The kind differs: expected is {en}, and this is of type {name}.",
+        )
+    if isinstance(expected, Mapping):
+        if missing := [key for key in expected if key not in got]:
+            return Hint(f"빠진 키가 있습니다: {show(missing)}", f"Missing keys: {show(missing)}")
+        if extra := [key for key in got if key not in expected]:
+            return Hint(f"없어야 할 키가 있습니다: {show(extra)}", f"Too many keys: {show(extra)}")
+        expected, got = list(expected.values()), [got[key] for key in expected]
+    if isinstance(expected, list | tuple):
+        forms = map(_form, expected, got) if len(expected) == len(got) else ()
+        return next(filter(None, forms), None)
+    if isinstance(expected, int) and not isinstance(got, int) and expected == got:
+        return Hint(
+            f"값은 맞지만 정수가 아닙니다({show(got)}). /와 //의 차이를 보세요.",
+            f"The value is right, but {show(got)} is no integer: mind / and //.",
+        )
+    if isinstance(expected, float) and got and not same(expected, got):
+        if any(got == round(expected, digits) for digits in range(1, 6)):
+            return Hint("반올림한 값입니다. 그대로 돌려주세요.", "Rounded: return it as it is.")
+    return None
 
 
 def _raised(function: Callable, error: Exception) -> Hint:
@@ -190,16 +262,17 @@ def _raised(function: Callable, error: Exception) -> Hint:
     )
 
 
-def _explain(function: Callable, attempt: _Attempt, wrong: int, count: int) -> str:
+def _explain(function: Callable, attempt: _Attempt, count: int) -> str:
     name = getattr(function, "__name__", "f")
     case = attempt.case
     rows = [
         f"  입력 input     {name}({', '.join(map(show, case.args))})",
         f"  기대 expected  {show(case.expected)}",
     ]
-    if attempt.trouble is None:
-        rows.append(f"  결과 got       {show(attempt.got)}")
-    hints = [hint for hint in (attempt.trouble, case.hint) if hint]
+    if attempt.shown:
+        rows.append(f"  결과 got       {attempt.shown}")
+    form = None if attempt.trouble else _form(case.expected, attempt.got)
+    hints = [hint for hint in (attempt.trouble, form, case.hint) if hint]
     return "\n".join([
         _lines(
             f"아직 맞지 않습니다. 입력 {count}개 가운데 처음으로 어긋난 것은 이것입니다.",
@@ -259,13 +332,24 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(*_: Any) -> None:
+    def again(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            raise _TooSlow
+        return again
+
+    def ring(_: int, frame: FrameType | None) -> None:
+        # A bare `except:` swallows what is raised here; its next line raises it once more.
+        sys.settrace(lambda *_: None)
+        while frame and frame.f_code.co_filename != __file__:
+            frame.f_trace = again
+            frame = frame.f_back
         raise _TooSlow
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before, trace = signal.signal(signal.SIGALRM, ring), sys.gettrace()
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.settrace(trace)

@@ -121,7 +121,7 @@ class Course:
     def heldout(self) -> list[Task]:
         """Return tasks to evaluate on, never trained on; meta["family"] groups them.
 
-        Offline they come from the micro-world's held-out side; of your own data they are a tenth,
+        Offline they come from the small world's held-out side; of your own data they are a tenth,
         chosen by hash, one family named "data"; else they are the course's evaluation tasks, whose
         families are their categories. meta["answer_lang"] is there if it is not Korean.
         """
@@ -140,7 +140,7 @@ class Course:
         return _world().heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
 
     def truth(self, task: Task) -> str | None:
-        """Return the one right answer, or None where nobody knows it: outside the micro-world."""
+        """Return the one right answer, or None where nobody knows it: outside the small world."""
         try:
             return _world().solve(task.instruction, task.input) if self._in_world else None
         except CourseError:

@@ -146,13 +146,15 @@ class Page:
         return value
 
     def click(self, selector: str, seconds: float = 60) -> None:
-        """Click with the mouse in the middle of an element, once it is there."""
+        """Click with the mouse in the middle of the first such element that is shown."""
         place = self.wait(
-            "(element => { if (!element) return null; element.scrollIntoView({block: 'nearest'});"
+            f"[...document.querySelectorAll({json.dumps(selector)})].map(element => {{"
+            " element.scrollIntoView({block: 'nearest'});"
             " const box = element.getBoundingClientRect();"
-            " return box.width ? {x: box.x + box.width / 2, y: box.y + box.height / 2} : null"
-            f"}})(document.querySelector({json.dumps(selector)}))", seconds
+            " return {x: box.x + box.width / 2, y: box.y + box.height / 2, shown: !!box.width}"
+            "}).find(place => place.shown)", seconds
         )  # fmt: skip
+        del place["shown"]
         for event in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call(
                 "Input.dispatchMouseEvent", type=event, **place, button="left", clickCount=1

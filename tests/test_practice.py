@@ -197,3 +197,89 @@ def test_after_a_check_no_alarm_is_left():
     examine("09.1", answer)
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+# --- what a student really does ----------------------------------------------------------------
+
+
+def test_a_list_kept_from_call_to_call_is_named_and_shown_as_it_was():
+    kept = []
+
+    def keeps(value):
+        if not isinstance(value, list):
+            return 2 * value
+        kept.extend(2 * v for v in value)
+        return kept
+
+    kept.append(7)  # from an earlier run of the cell
+    outcome = examine("09.1", keeps)
+    assert "결과 got       [7, 2, 4]\n" in outcome.message
+    assert "같은 입력을 다시 주니 다른 값이" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda value: (2 * v for v in value), "기대한 것은 목록, 나온 것은 generator입니다."),
+        (lambda value: None, "이 입력에서는 None이 나왔습니다."),
+        (lambda value: [2.0, 4.0], "값은 맞지만 정수가 아닙니다(2.0)."),
+        (lambda value: "24", "나온 것은 str입니다."),
+    ],
+)
+def test_a_mistake_of_form_is_called_one(returned, said):
+    outcome = examine("09.1", lambda v: returned(v) if isinstance(v, list) else 2 * v)
+    assert outcome.state == "wrong" and said in outcome.message
+
+
+def test_a_rounded_value_is_called_rounded():
+    def third():
+        yield Case((3,), 1 / 3, HINT)
+
+    exercises.EXERCISES["09.1"] = third
+    assert "반올림한 값입니다" in examine("09.1", lambda n: round(1 / n, 2)).message
+    assert examine("09.1", lambda n: round(1 / n, 6)).state == "right"
+
+
+def test_a_money_sum_may_be_exact():
+    from decimal import Decimal
+    from fractions import Fraction
+
+    assert same(0.15, Fraction(3, 20)) and same(0.15, Decimal("0.15"))
+    assert not same(4, 4.0) and not same(4, Fraction(4))
+
+
+def test_what_comes_after_the_first_mistake_is_not_waited_for():
+    def wrong_then_endless(value):
+        while isinstance(value, list):
+            pass
+        return value + 1
+
+    start = time.perf_counter()
+    assert "(0)" in examine("09.1", wrong_then_endless).message
+    assert time.perf_counter() - start < 1
+
+
+def test_a_loop_that_swallows_everything_is_stopped(monkeypatch):
+    monkeypatch.setattr(practice, "SECONDS", 0.2)
+
+    def endless(value):
+        while True:
+            try:
+                time.sleep(0.01)
+            except:  # noqa: E722
+                pass
+
+    assert "within 0.2 seconds" in examine("09.1", endless).message
+
+
+def test_leaving_python_does_not_leave_the_notebook():
+    def leaves(value):
+        raise SystemExit(3)
+
+    def holds_itself(value):
+        value = [value]
+        value.append(value)
+        return value
+
+    assert "SystemExit" in examine("09.1", leaves).message
+    assert examine("09.1", holds_itself).state == "wrong"

@@ -37,12 +37,12 @@
 # To teach a language model to follow instructions you need thousands of examples, each an **instruction, an input and a
 # response**. That is too many to write by hand. So people write a few seeds, and a larger model, the **teacher**, is shown
 # some of them and writes the rest. The method is called Self-Instruct; Stanford Alpaca turned 175 seeds into 52,002
-# examples with it. This notebook takes the same road in Korean.
+# examples with it. This notebook does the same in Korean.
 #
 # At the end you will have
 #
 # - Korean instruction data that you generated and filtered yourself: `tasks.jsonl`
-# - a record of what was thrown away and why, with nothing missing: `funnel.json`
+# - a complete count of what was thrown away, and why: `funnel.json`
 # - every reply the teacher ever gave you: `journal.jsonl`
 #
 # The whole course looks like this. You are at the first arrow.
@@ -72,17 +72,17 @@ course = setup()
 # %% [markdown] lang="ko"
 # 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다.
 # 지명과 특산물, 낱말의 뜻처럼 강의가 정해 둔 **작은 세계**만 알고, 열두 가지 유형의 과제를 쓰면서 진짜 교사에게 있을 법한 실수도 정해진 비율로 섞습니다.
-# 절차를 익히고 결과를 검산하기에는 좋지만, 그 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# 절차를 익히고 결과를 검산하기에는 좋지만, 이렇게 만든 데이터의 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
 # API 키와 GPU가 있으면 같은 셀이 진짜 모델로 돌아갑니다. 바뀌는 것은 **레시피**(recipe), 곧 어떤 모델을 어떤 값으로 쓸지 적어 둔 설정 파일뿐입니다.
 #
 # 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다. `candidates`는 교사가 쓴 후보, `kept`는 그 가운데 남긴 과제, `calls`는 물은 횟수입니다.
 # `tokens`는 모델이 글을 세는 단위인 토큰의 수이고, 요금도 이것으로 매깁니다.
 
-# %% [markdown] lang="en" of="337f1575"
-# If the card's Teacher line says `SIMULATED`, the teacher is no language model but **a small program that knows the
+# %% [markdown] lang="en" of="b37ed23b"
+# If the card's Teacher line says `SIMULATED`, the teacher is not a language model but **a small program that knows the
 # answers**. All it knows is a **small world** of places and their specialities, meanings of words and the like. It writes
 # tasks of twelve kinds and, at fixed rates, makes the mistakes that a real teacher might make. That is good for learning the
-# procedure and for checking results; its quality says nothing about real models. With an API key and a GPU the same cells
+# procedure and for checking results; the quality of such data says nothing about real models. With an API key and a GPU the same cells
 # run with a real one. Only the **recipe** changes, the file that says which models to use and with what settings.
 #
 # Before anything is spent: what did the last run take? `candidates` are the tasks that the teacher wrote, `kept` those that
@@ -142,7 +142,7 @@ for task in seeds[:3]:
 # %% [markdown] lang="en" of="4812f6fe"
 # ## 2. Ask the teacher and read the reply
 #
-# Alpaca shows its teacher three seeds and asks it to go on with new ones. We ask for twenty. The text that asks is the generation
+# Alpaca shows its teacher three seeds and asks it to continue with new ones. We ask for twenty. This request is the generation
 # prompt. Read what the first request really sends, to the end. It begins with the rules that the teacher is to follow.
 
 # %%
@@ -172,8 +172,8 @@ print(heading + examples)
 
 # %% [markdown] lang="en" of="e2f864e3"
 # Look at the very end: the prompt stops at `4. 지시문:` ("4. Instruction:"). A language model continues text, so a door
-# left open there makes it begin with item 4. Which seeds are shown is drawn at random, but the draw depends on the number of
-# the request alone, so request n is the same to the letter whenever it is made.
+# left open there makes it begin with item 4. The three seeds are drawn at random, but the draw depends only on the number of
+# the request, so request n is the same to the letter whenever it is made.
 #
 # Before sending it, **plan**. A plan asks nobody and spends nothing.
 
@@ -196,7 +196,7 @@ print(f"{spec.n:,} tasks, none lost", teacher.plan(loop))
 
 # %% [markdown] lang="en" of="36c2517e"
 # As long as there is no reply to learn from, the plan assumes the worst: that replies are as long as they may be. Later it
-# uses their mean. The second line supposes that nothing is thrown away. In truth it takes more requests; section 5 shows
+# uses their mean. The second line supposes that nothing is thrown away. In practice it takes more requests; section 5 shows
 # how many more.
 #
 # Now ask, once.
@@ -226,14 +226,14 @@ print(*reply.text.splitlines()[:15], "...", sep="\n")
 
 # %% [markdown] lang="en" of="ec9d25ad"
 # This is the reply as it came. Its first item often has no number: we had already written `4. 지시문:` for it.
-# `finish_reason` says why a reply ended: `stop` by itself, `length` because the length limit cut it off.
+# `finish_reason` says why a reply ended: `stop` if it ended by itself, `length` if the length limit cut it off.
 #
 # Run the cell above again and `cached` turns to `True`. A reply is written to the journal before anybody sees it, and the
 # same question is answered from there. With `LIVE = True` each run really asks again and gets **another sample**, which is
 # useful in front of a class; all other cells are still answered from the journal. (The simulated teacher writes the same
 # text when asked again.)
 #
-# Now turn text into tasks. What a reply holds are **candidates** as yet, and there is one rule: **every candidate becomes a
+# Now turn text into tasks. So far a reply holds only **candidates**, and there is one rule: **every candidate becomes a
 # task or is rejected for one named reason.** Nothing disappears silently.
 
 # %%
@@ -253,7 +253,7 @@ assert len(parsed.tasks) + len(parsed.rejected) == len(candidates)
 # 인사말, 굵은 글씨, 전각 숫자와 쌍점, 빠진 칸, 길이 제한에 잘린 끝이 다 들어 있습니다.
 
 # %% [markdown] lang="en" of="7132a25b"
-# The sum is right. The brackets hold the reason of a rejection: `needs another medium`, for one, is a task that cannot be
+# The sum is right. The brackets hold the reason for a rejection: `needs another medium`, for one, is a task that cannot be
 # done with text alone (section 3 has the rules).
 #
 # The same teacher writes a little differently every time. Here is a reply put together by hand from common habits: a
@@ -283,7 +283,7 @@ assert [reason for reason, _ in parsed.rejected] == ["missing field", "truncated
 # 서버가 `finish_reason="length"`라고 알려 준 덕분입니다. 잘린 응답이 우연히 그럴듯하게 끝나는 일도 있으니, 이 신호를 버리면 안 됩니다.
 
 # %% [markdown] lang="en" of="6fc3758c"
-# Two tasks are saved, two candidates rejected with their reasons. That the last one is `truncated` cannot be seen from its
+# Two tasks are saved and two candidates rejected, each with its reason. You cannot see that the last one is `truncated` from its
 # text alone: the server said so with `finish_reason="length"`. A cut reply may happen to end plausibly, so never drop that
 # signal.
 
@@ -319,7 +319,7 @@ assert cut.rejected[-1].reason == "truncated" and cut.tasks == whole.tasks[: len
 # %% [markdown] lang="en" of="f78df19b"
 # `json.loads` cannot read a single letter of a JSON text that was cut in half. Here every task that was finished before the
 # cut is saved, and the last one is rejected as `truncated`. The `missing field` beside it does not come from the cut: the
-# simulated teacher leaves a field out now and then although it was sent the schema, and some real servers know no schemas
+# simulated teacher leaves a field out now and then even though it was sent the schema, and some real servers support no schemas
 # at all. JSON is no reason to check less.
 #
 # From here on we use text; `generate_tasks(..., as_json=True)` asks for JSON.
@@ -333,8 +333,8 @@ assert cut.rejected[-1].reason == "truncated" and cut.tasks == whole.tasks[: len
 # %% [markdown] lang="en" of="5ab9a3bd"
 # ## 3. Rules for Korean
 #
-# Alpaca first filters tasks with a handful of rules. They were written for English. The function below has them in their
-# order. What do they do to our seeds, each of which was written with care by hand?
+# Alpaca first filters tasks with a handful of rules. They were written for English. The function below applies them in their original
+# order. What do they do to our seeds, every one of them carefully written by hand?
 
 # %%
 import re
@@ -364,7 +364,7 @@ def alpaca_says(instruction):
 # 이 함수를 모든 씨앗에 적용해, 무엇 때문에 떨어지는지 셉니다.
 
 # %% [markdown] lang="en" of="440bec88"
-# Apply it to all seeds and count what they fail for.
+# Apply it to all seeds and count the verdicts.
 
 # %%
 seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
@@ -382,10 +382,10 @@ assert not any(alpaca_says(task.instruction) == "kept" for task in korean)
 
 # %% [markdown] lang="en" of="b9d660a5"
 # Of the instructions that begin in Hangul **not one is left**; what remains happens to begin with a digit or a Latin letter.
-# Nothing raises an error: whoever does not look ends up with empty data.
+# No error is raised: if you do not look, you end up with empty data.
 #
 # The filter for near-duplicates fails the other way round. Alpaca cuts two texts into pieces, tokens, and measures how many
-# they share (section 4). What cuts them is a tokenizer, and that of rouge-score, which Alpaca uses, keeps nothing but ASCII
+# they share (section 4). The tool that cuts them is a tokenizer, and the one in rouge-score, which Alpaca uses, keeps nothing but ASCII
 # letters and digits. (These tokens are for comparing texts; they are not the model's, in which you pay.)
 
 # %%
@@ -406,10 +406,10 @@ print(f"{blind} of {len(seeds)} seed instructions have no token at all")
 # 글을 뜻이 있는 가장 작은 조각으로 나누는 형태소(morpheme) 분석기가 이것을 가려 줍니다.
 
 # %% [markdown] lang="en" of="6354d26a"
-# Without tokens nothing overlaps, so every similarity is 0. Of instructions in Korean alone, the rules above **reject
+# Without tokens nothing overlaps, so every similarity is 0. Of instructions written purely in Korean, the rules above **reject
 # everything** and this filter **admits everything**. Neither can see Korean.
 #
-# Korean needs a unit smaller than what stands between spaces (어절, eojeol). `지도를`, `지도는` and `지도에서` are one noun (a
+# Korean needs a unit smaller than the stretch between two spaces (어절, eojeol). `지도를`, `지도는` and `지도에서` are one noun (a
 # map) with three particles, while `지도자` (a leader) is another word altogether. A morphological analyser, which cuts text
 # into its smallest meaningful pieces, tells them apart.
 
@@ -424,7 +424,7 @@ for text in ["서울 지도를 그려 주세요.", "좋은 지도자의 자질�
 # 집어낼 수 있습니다. 낱말이 들어 있는지만 보는 검사와 나란히 놓아 봅니다.
 
 # %% [markdown] lang="en" of="cd75ebb1"
-# `지도` and `지도자` come out as two different nouns (NNG). Rules made of these units can pick out what a text model cannot
+# `지도` and `지도자` come out as two different nouns (NNG). Rules built on these units can pick out what a text model cannot
 # do (drawing pictures or maps, playing music) and nothing else. Here they are beside a test that only looks for the words.
 
 # %%
@@ -481,7 +481,7 @@ print("\n" + inspect.getsource(check_task))
 # task with everything kept so far and drops it if any ROUGE-L is above 0.7.
 #
 # ROUGE-L starts from the longest series of tokens that both texts hold **in the same order**, side by side or not (the
-# longest common subsequence, LCS). Its length divided by the tokens of one text is the precision, by those of the other the
+# longest common subsequence, LCS). Its length divided by the number of tokens in one text is the precision, by the number in the other the
 # recall; their harmonic mean, F1, is the score: 0 if nothing is shared, 1 if the tokens are equal. Work it out by hand once.
 
 # %%
@@ -510,7 +510,7 @@ assert f1 == rouge_l(a, b)
 # 손으로 구한 값과 `rouge_l`이 마지막 자리까지 같습니다. 이제 토큰의 단위만 바꿔 봅니다. 같은 두 문장인데 점수가 달라집니다.
 
 # %% [markdown] lang="en" of="e2809bef"
-# Your value and `rouge_l` agree to the last digit. Now change nothing but the unit: the same two sentences, other scores.
+# Your value and `rouge_l` agree to the last digit. Now change nothing but the unit: the same two sentences get different scores.
 
 # %%
 def syllables(text):
@@ -529,7 +529,7 @@ for name, tokenize in units.items():
 
 # %% [markdown] lang="en" of="f513de8c"
 # So a threshold such as 0.7 means something only together with its unit. How much is left for each unit and threshold, and
-# how well do the decisions agree with people? Both have been measured beforehand (`tests/benchmarks/threshold.py`). On the
+# how well do the decisions agree with people? Both were measured beforehand (`tests/benchmarks/threshold.py`). On the
 # left, the share kept of 2,000 tasks by the simulated teacher; on the right, agreement with 120 pairs that people labelled
 # as the same task or different tasks. The bars are 95% confidence intervals (03 explains them).
 
@@ -555,7 +555,7 @@ plots.threshold_choice(kept, agreement, chosen=chosen, title="The unit and the t
 
 # %% [markdown] lang="en" of="ebd491fb"
 # On the left the choice seems to matter: at 0.7, words keep more and morphemes drop more. But on the right **nothing is
-# clearly better than tossing a coin (50%)**. Among difficult pairs near the threshold, ROUGE-L hardly tells the same task
+# clearly better than tossing a coin (50%)**. Among difficult pairs near the threshold, ROUGE-L can hardly tell the same task
 # from a different one. What does it miss? Look at the kinds of change.
 
 # %%
@@ -577,15 +577,15 @@ for same, wanted in [(True, "the same task: drop one"), (False, "different tasks
 
 # %% [markdown] lang="en" of="d35d6376"
 # Repetitions with words added or a synonym are nearly all caught, and those with another ending or word order seven times in
-# ten. But **different** tasks that turn the direction round (say, into `반말`, casual speech, instead of `높임말`, polite
+# ten. But **different** tasks that reverse the direction (say, into `반말`, casual speech, instead of `높임말`, polite
 # speech) or change a number look just as similar, and the **same** task in new words is missed.
 #
 # This filter thins out what looks alike, not what means the same. So even 120 labelled pairs do not show which threshold is
-# best. The course takes morphemes and Alpaca's 0.7, knowing the **trade-off**: most light repetitions are caught, and quite
+# best. The course takes morphemes and Alpaca's 0.7, knowing the **trade-off**: most slight variations are caught, and quite
 # a few new tasks are lost. The threshold is in the recipe; in the simulated teacher's small world tasks resemble each other
 # more, so the offline recipe raises it to 0.8.
 #
-# Try the filter on the reply of section 2; what it compares is the instruction with its input. The reply comes out of the
+# Try the filter on the reply of section 2; each text it compares is an instruction together with its input. The reply comes from the
 # journal; nobody is asked again.
 
 # %%
@@ -616,7 +616,7 @@ for score, verdict, text, other in sorted(looked_at, reverse=True)[:3]:
 
 # %% [markdown] lang="en" of="a435af0a"
 # These are the three closest pairs: `dropped` if above the threshold, else `kept`. Within one reply there may be nothing to
-# drop; repetition grows as replies pile up (section 7). Would you have decided one of them differently? A similarity knows
+# drop; repetition grows as replies pile up (section 7). Would you have decided one of them differently? A similarity score knows
 # nothing of meaning.
 #
 # Scoring every pair takes hours for tens of thousands of tasks. This filter rules out pairs that **cannot** pass the
@@ -641,7 +641,7 @@ assert len(kept) < len(texts)
 # 판정이 같습니다. 견본 데이터의 모든 쌍 가운데 실제로 채점한 쌍이 얼마나 적은지 그림으로 봅니다(기준은 0.7입니다). 길이와 겹치는 토큰의 수만 세어도 거의 모든 쌍이 떨어져 나갑니다.
 
 # %% [markdown] lang="en" of="98b767d5"
-# The same decisions. How few pairs of the sample data had to be scored at all (the threshold is 0.7)? Lengths and counts of
+# The same decisions. How many pairs of the sample data had to be scored at all (at a threshold of 0.7)? Lengths and counts of
 # shared tokens alone rule out nearly every pair.
 
 # %%
@@ -663,11 +663,11 @@ Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
 # ## 5. The loop: from seeds to data
 #
 # Now join the pieces: draw three seeds, ask, turn the reply into tasks, apply rules and filter, and repeat until enough are
-# left. Several requests are on their way at once, but replies are used **in the order of the requests**, so the data is the
+# kept. Several requests are on their way at once, but replies are used **in the order of the requests**, so the data is the
 # same whatever order the network answers in.
 #
 # If you have data of your own, name its file above the first cell, as in `%env DATA=my_tasks.json`, and run from the top:
-# its tasks then pass the same rules and the same filter in place of generated ones.
+# its tasks then go through the same rules and filter in place of generated ones.
 
 # %%
 from course_utils import REPO
@@ -694,7 +694,7 @@ def make_data(n, out, progress=True):
 # 교사에게 받는 길과 내 파일을 쓰는 길은 이 함수에서만 갈라집니다. 실행하고 결과를 셉니다.
 
 # %% [markdown] lang="en" of="fca330e0"
-# Generated tasks and a file of your own take different ways in this function only. Run it and count.
+# Generated tasks and a file of your own are treated differently in this function only. Run it and count.
 
 # %%
 import time
@@ -740,7 +740,7 @@ print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal be
 # reply and those that were asked for ahead of time and not needed.
 #
 # From a real teacher this data costs money, so **seal** it right away: sealing copies the working folder and records
-# checksums (fingerprints of the files), so that a single changed letter is noticed later. On Colab the copy lies on Google
+# checksums (fingerprints of the files), so that a single changed letter is noticed later. On Colab the copy goes to Google
 # Drive. More about it in 02, section 7.
 
 # %%
@@ -767,7 +767,7 @@ print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
 # %% [markdown] lang="en" of="c3fc45b3"
 # ## 6. Cheaper, or for free
 #
-# 52,000 examples take thousands of requests. If they need not come today, there is the **Batch API**: upload the requests
+# 52,000 examples take thousands of requests. If you do not need them today, there is the **Batch API**: upload the requests
 # as one file, and the replies come within a day at half the price. They go into the same journal under the same names, so
 # the loop of section 5 does not know whether a reply came in a batch, and need not.
 #
@@ -799,8 +799,8 @@ if course.recipe.teacher.base_url == "offline":
 # 이 노트북의 어느 셀도 고칠 것이 없습니다. 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 
 # %% [markdown] lang="en" of="795cd360"
-# One of the eight is asked directly before the batch is sent: if the key or the model's name is wrong, you want to know now
-# and not tomorrow. The kernel may die after a batch was submitted. What was sent stands in a file beside the journal, so running again finds
+# One of the eight is asked directly, before the batch is sent: if the key or the model's name is wrong, you want to know now
+# and not tomorrow. The kernel may die after a batch has been submitted. What was sent is recorded in a file beside the journal, so running again finds
 # the same batch and goes on waiting. Nothing is paid for twice.
 #
 # For free, change nothing but the teacher's **address**. One L4 is enough to serve an open 7B model with vLLM or
@@ -837,7 +837,7 @@ plots.funnel(report, title="What became of the candidates 후보는 어떻게 �
 
 # %% [markdown] lang="en" of="7c05fbe8"
 # See which grey bar is the longest. The simulated teacher has twelve kinds of task and a fixed set of phrasings, so new
-# tasks soon resemble earlier ones. With a real teacher the same happens, to another degree. The next cell compares what the
+# tasks soon resemble earlier ones. With a real teacher the same happens, to a different degree. The next cell compares what the
 # first ten requests left with the average of all.
 
 # %%
@@ -858,10 +858,10 @@ else:
 # 견주는 데 시간이 걸리므로 처음 1,000개씩만 봅니다.
 
 # %% [markdown] lang="en" of="6bae4a67"
-# The longer it goes on, the less you get for the same price. So with a real teacher varied seeds come before more requests.
+# The longer it goes on, the less you get for the same price. So with a real teacher, vary the seeds before you send more requests.
 #
-# What has the filter changed? For each task take the ROUGE-L with the most similar one before it, and lay the candidates
-# and what was kept over each other. Comparing takes time, so look at the first 1,000 of each.
+# What has the filter changed? For each task take the ROUGE-L with the most similar one before it, and draw the candidates
+# and what was kept in one picture. Comparing takes time, so look at the first 1,000 of each.
 
 # %%
 from course_utils.generate import question_text
@@ -889,7 +889,7 @@ def nearest_before(tasks):
 # 거른 뒤(파란 선)에는 기준 오른쪽이 잘려 나갑니다. 바로 옆에 조금 남은 것이 있다면 점수가 **꼭 기준과 같은** 과제입니다. 기준을 넘은 것만 버리기 때문입니다.
 
 # %% [markdown] lang="en" of="4f2841e1"
-# After filtering (the blue line) what lies right of the threshold is cut off. Should a little be left right beside it, those
+# After filtering (the blue line) what lies right of the threshold is cut off. If a few are left right beside it, those
 # tasks score **exactly** the threshold: only what is above it is dropped.
 
 # %%
@@ -915,7 +915,7 @@ plots.lengths(tasks, title="How long they are 얼마나 긴가" + simulated)
 
 # %% [markdown] lang="en" of="3ad4b7dc"
 # The Self-Instruct paper showed how varied its data was by the verbs of the instructions and their objects. Here is the same
-# picture, made with Korean morphemes: the wider a field, the more tasks ask for that verb. First the seeds, written by
+# picture, made with Korean morphemes: the larger a field, the more tasks use that verb. First the seeds, written by
 # hand; then the data that was generated.
 
 # %%
@@ -940,11 +940,11 @@ plots.verb_objects(tasks, title=f"{len(tasks):,} tasks 과제" + simulated)
 # 발표된 Alpaca의 수치와 나란히 놓아 봅니다. `-`는 Alpaca가 밝히지 않은 값입니다.
 
 # %% [markdown] lang="en" of="195c8afb"
-# Compare the numbers below the pictures. The seeds are only 175 and have more than eighty verbs; the simulated teacher wrote
+# Compare the numbers below the pictures. There are only 175 seeds, with more than eighty verbs; the simulated teacher wrote
 # many more tasks with fewer verbs, as it must with twelve kinds of task. If the picture of a real teacher's data looks like
 # that, it is time to change the seeds or the prompt.
 #
-# Here it is beside what Stanford published about Alpaca; `-` is a number they did not give:
+# Here is your data beside what Stanford published about Alpaca; `-` is a number they did not give:
 
 # %%
 from course_utils.korean import verb_object
@@ -976,8 +976,8 @@ for task in random.Random(0).sample(tasks, min(5, len(tasks))):
 # 여기서 작은 세계의 쓸모가 드러납니다. 정답을 알고 있으므로, 걸러 낸 뒤에도 남은 틀린 답을 셀 수 있습니다.
 
 # %% [markdown] lang="en" of="7382a124"
-# Do they read naturally? Are the answers right? Rules and filter look at **form** and **repetition**; whether an answer is
-# correct they do not know. Here a small world pays off: its truth is known, so you can count the wrong answers that were
+# Do they read naturally? Are the answers right? Rules and filter look at **form** and **repetition**; they cannot tell whether an answer is
+# correct. Here a small world pays off: its truth is known, so you can count the wrong answers that were
 # kept.
 
 # %%
@@ -1000,8 +1000,8 @@ else:
 
 # %% [markdown] lang="en" of="6ce1f4cf"
 # The simulated teacher gives a fixed share of its tasks a wrong answer on purpose. No rule has caught them. A real teacher
-# does not even tell you the share. (A few tasks that it reworded slightly, to imitate repetition, the program itself does
-# not recognise; they are not counted.)
+# does not even tell you the share. (A few tasks, reworded slightly to imitate repetition, are not recognised even by the
+# program itself; they are not counted.)
 #
 # With real data there is only one way: draw a hundred, read them and count. That hour is the most valuable one of all.
 
@@ -1037,7 +1037,7 @@ assert dataset.num_rows == len(tasks) == len(read_tasks(work / "alpaca.json"))
 # 라이선스는 교사 모델의 이용 약관에 달려 있습니다. 응답으로 경쟁 모델을 학습하지 못하게 하는 곳도 있으니 먼저 읽어 보세요.
 
 # %% [markdown] lang="en" of="17af6c9e"
-# Whoever hands data on should hand on a **data card** as well: who made it with which teacher, what was filtered and how,
+# If you hand data on, hand on a **data card** as well: who made it with which teacher, what was filtered and how,
 # what was not checked. The licence depends on the terms of the teacher model; some forbid training a competing model on
 # their replies, so read them first.
 
@@ -1167,7 +1167,7 @@ print(answering[0].messages[0]["content"])
 # injection), they look like text to read and not like an instruction. A teacher that cannot answer is to write
 # `자료에 없습니다` ("not in the documents"); one that can gives the passages' numbers on the last line. A program can read both.
 #
-# Now join both stages and repeat until 40 are left. The questions that just came are in the journal and not asked again.
+# Now join both stages and repeat until 40 tasks are kept. The questions that just came are in the journal and are not asked again.
 
 # %%
 from course_utils.domain import grounded_tasks
@@ -1254,10 +1254,10 @@ assert share["faithful"] == share["the opposite"] == 1
 # 다만 마흔 개는 맛보기입니다. 실제로는 낱말과 자료를 늘려 수백 개 이상을 모읍니다.
 
 # %% [markdown] lang="en" of="1a37e429"
-# The changed number and the answer from memory are caught (the third may even be right, but these documents do not say it). **The answer that
+# The changed number and the answer from memory are caught (the latter may even be right, but these documents do not say it). **The answer that
 # says the opposite passes.** The check looks at words and knows nothing of meaning, so somebody has to read what is left.
 #
-# Seal the data. To train on it, copy `domain.jsonl` to a place of yours (on Colab, on Drive) and put
+# Seal the data. To train on it, copy `domain.jsonl` to a folder of your own (on Colab, to Drive) and put
 # `%env DATA=path-of-that-file` above the first cell of 01, 02 and 03. But forty are only a taste: for real use, add words and
 # documents until there are hundreds or more.
 
@@ -1337,7 +1337,7 @@ for path in sorted(folder.iterdir()):
 # - `funnel.json` records what was thrown away. The report of 03 reads it.
 # - Do not delete `journal.jsonl`: with it the data can be made again without spending a cent.
 #
-# To try: replace one seed by a task from your own field and run again from section 2. Which replies change, and which come
+# To try: replace one seed with a task from your own field and run again from section 2. Which replies change, and which come
 # out of the journal? (The simulated teacher's replies change, but it does not follow you into your field.)
 #
 # Next is [02 Train](02_train.ipynb): these tasks become tokens, and you decide **which of the tokens to teach**.
@@ -1361,12 +1361,12 @@ for path in sorted(folder.iterdir()):
 # %% [markdown] lang="ko"
 # ### 연습 1. 번호 붙은 과제 하나 읽기
 #
-# ★★ · 약 15분 · 2절
+# ★★★ · 약 20분 · 2절
 #
 # 과제 하나의 글을 받아, 들어 있는 칸만 담은 딕셔너리를 돌려주는 `read_item`을 쓰세요.
 #
 # - 이름표는 줄의 맨 앞에 있고 `4. 지시문:`, `4. 입력:`, `4. 출력:` 꼴입니다. 번호는 과제마다 다르지만 한 과제 안에서는 같습니다.
-# - 키는 `instruction`, `input`, `output`입니다. **빠진 칸은 키가 없어야 합니다.** 값이 `<noinput>`이면 빈 문자열입니다.
+# - 키는 `instruction`, `input`, `output`입니다. **빠진 칸은 키가 없어야 합니다.** `input`의 값이 `<noinput>`뿐이면 빈 문자열입니다.
 # - 값은 다음 이름표 앞까지이고, 여러 줄일 수 있습니다. 앞뒤 공백은 지웁니다.
 #
 # ```text
@@ -1376,16 +1376,16 @@ for path in sorted(folder.iterdir()):
 #
 # 이 글에서는 `{"instruction": "글을 요약해 주세요.", "output": "요약할 글이 없습니다."}`가 나옵니다.
 
-# %% [markdown] lang="en" of="8c29f0e8"
+# %% [markdown] lang="en" of="2356f34b"
 # ### Exercise 1. Read one numbered item
 #
-# ★★ · about 15 minutes · section 2
+# ★★★ · about 20 minutes · section 2
 #
-# Write `read_item`: it takes the text of one item and returns a dictionary with those fields that are there.
+# Write `read_item`: it takes the text of one item and returns a dictionary of the fields that are there.
 #
 # - A label begins a line: `4. 지시문:` (instruction), `4. 입력:` (input) or `4. 출력:` (output). Numbers differ from item to item and are the same within one.
-# - Keys are `instruction`, `input`, `output`. **A missing field has no key.** The value `<noinput>` becomes an empty string.
-# - A value reaches to the next label and may have several lines, without the space around it.
+# - Keys are `instruction`, `input`, `output`. **A missing field has no key.** An `input` of `<noinput>` and nothing else becomes an empty string.
+# - A value runs to the next label and may span several lines; strip the space around it.
 #
 # ```text
 # 6. 지시문: 글을 요약해 주세요.
@@ -1585,7 +1585,7 @@ check("01.3", sort_out)
 # %% [markdown] lang="ko"
 # ### 연습 4. 재지 않고 빼기
 #
-# ★★★ · 약 15분 · 4절
+# ★★ · 약 10분 · 4절
 #
 # ROUGE-L의 F1은 $2 \cdot \mathrm{LCS} / (m + n)$입니다($m$, $n$은 두 글의 토큰 수). LCS는 두 글이 **함께 가진 토큰의 수**보다 길 수 없습니다.
 # 그러니 함께 가진 토큰의 수가 $t(m+n)/2$를 넘지 않으면, LCS를 구하지 않고도 F1이 기준 $t$를 넘지 못한다는 것을 알 수 있습니다.
@@ -1594,10 +1594,10 @@ check("01.3", sort_out)
 #
 # 보기: `may_exceed(["나", "는", "간다"], ["나", "는", "온다"], 0.5)`는 함께 가진 토큰이 둘이고 2 > 0.5 × 6 / 2이므로 `True`입니다.
 
-# %% [markdown] lang="en" of="1dad12ea"
+# %% [markdown] lang="en" of="69685c82"
 # ### Exercise 4. Rule out without scoring
 #
-# ★★★ · about 15 minutes · section 4
+# ★★ · about 10 minutes · section 4
 #
 # ROUGE-L's F1 is $2 \cdot \mathrm{LCS} / (m + n)$, where $m$ and $n$ count the tokens of both texts. An LCS cannot be longer than **the number of tokens that both share**.
 # So if they share no more than $t(m+n)/2$ tokens, F1 cannot be above the threshold $t$, and there is no need to work out the LCS.

@@ -39,7 +39,7 @@
 #
 # At the end you will have
 #
-# - your own code for the way from a task to text, to tokens, to labels, to a batch, checked against the labels of the TRL library
+# - your own code from task to text, tokens, labels and batch, checked against the labels of the TRL library
 # - a LoRA adapter trained on your data, with its record in `log.json` and `result.json`
 # - replies from before and after training, and a table of what the mask is worth
 #
@@ -73,7 +73,7 @@ course = setup()
 
 # %% [markdown] lang="en" of="b2c4fbc9"
 # If the card's base model is `assets/tiny-gemma-ko`, it is a very small Gemma that this course pretrained itself. It is built
-# like the real Gemma and differs in size, so it learns in minutes on a laptop's CPU. The world it knows is just as small:
+# like the real Gemma and differs only in size, so it learns in minutes on a laptop's CPU. The world it knows is just as small:
 # do not read its scores as those of a real model.
 #
 # Before you start: how long did the last training take?
@@ -92,12 +92,12 @@ except CourseError as problem:
 # %% [markdown] lang="ko"
 # ## 1. 봉인된 데이터에서 시작하기
 #
-# 01에서 봉인한 과제를 꺼냅니다. 아직 만들지 않았다면 함께 배포한 견본을 씁니다. 셀이 어느 쪽인지 알려 줍니다.
+# 01에서 봉인한 과제를 꺼냅니다. 아직 만들지 않았다면 함께 배포한 견본을 씁니다. 어느 쪽인지 셀이 알려 줍니다.
 # 평가에 쓸 문제는 따로 떼어 두었습니다(held-out). 한 문제라도 겹치면 03의 숫자는 하나도 믿을 수 없게 되므로, 짐작하지 않고 확인합니다.
 #
 # 나중에 어느 절부터 다시 시작하든, 이 절까지만 먼저 실행하면 됩니다.
 
-# %% [markdown] lang="en" of="af916be9"
+# %% [markdown] lang="en" of="2e1bf62b"
 # ## 1. Start from sealed data
 #
 # Take the tasks that 01 sealed. If there are none yet, a sample that comes with the course stands in; the cell says which.
@@ -130,7 +130,7 @@ questions = [question for family in families.values() for question in family[:ea
 # %% [markdown] lang="en" of="82787c5c"
 # ## 2. From a task to text
 #
-# What is trained and how is all in the **recipe**. Laptop or L4, this file is the only thing that changes.
+# What is trained, and how, is all in the **recipe**. Laptop or L4, this file is the only thing that changes.
 
 # %%
 import dataclasses
@@ -149,7 +149,7 @@ for name, value in dataclasses.asdict(course.recipe.train).items():
 # is the size of the adapter of section 5. (`attention` says what computes attention: `sdpa` is PyTorch's own, and `auto` takes
 # a faster one only where it **is installed already**. Results are the same, only the speed differs.)
 #
-# A model reads no fields, only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is.
+# A model does not see fields, only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is.
 
 # %%
 from course_utils.inference import load_tokenizer
@@ -179,14 +179,14 @@ for name in ("alpaca-bilingual", "koalpaca", "chat"):
 
 # %% [markdown] lang="en" of="7f9767ba"
 # The first is Alpaca's, each English sentence followed by a Korean one, the second KoAlpaca's, the third the model's own chat
-# template. Which one to take is mostly decided by the base model.
+# template. Which one to use depends mostly on the base model.
 #
 # | template | when |
 # |---|---|
 # | `chat` | the model has a chat template (gemma-2b-it). The tools that serve it use it too, so follow it where there is one |
 # | `koalpaca` | a Korean base model that knows no conversation (Polyglot-Ko). Its fixed text is short |
 # | `alpaca-ko` | a Korean base model that is to be told in sentences what instruction and input are |
-# | `alpaca-bilingual` | a base model of mostly English, to be taught Korean. The layout is KoAlpaca's repository's, the wording our own |
+# | `alpaca-bilingual` | a mostly English base model that is to be taught Korean. The layout is from KoAlpaca's repository, the wording our own |
 # | `alpaca` | English data, to reproduce Alpaca as it was |
 #
 # Whichever it is, **train and use the model with the same one**. And look at the ends: the chat template closes with
@@ -210,7 +210,7 @@ print(f"equal, {len(whole)} characters; the response ends with {template.end!r}"
 
 # %% [markdown] lang="en" of="670d848c"
 # Now cut text into tokens. The token that begins a text, BOS (`<bos>`), must be there **exactly once**. (Its counterpart at the
-# end is EOS, `<eos>`.) With two BOS the model sees something it has never seen, with none the real Gemma writes nonsense. How
+# end is EOS, `<eos>`.) With two BOS the model sees something it has never seen; with none, the real Gemma writes nonsense. How
 # many do a tokenizer's defaults give each template?
 
 # %%
@@ -228,11 +228,11 @@ for name in (*TEMPLATES, "chat"):
 
 # %% [markdown] lang="ko"
 # 기본값은 틀에 따라, 모델에 따라 달라집니다. 대화 틀에는 `<bos>`가 글자로 이미 적혀 있는데 토크나이저가 하나를 더 붙이기도 합니다.
-# 이 강의의 코드는 늘 하나입니다. 맨 오른쪽은 프롬프트의 길이입니다. 과제는 같으니 차이는 모두 틀의 문구이고, 그만큼이 행마다 되풀이됩니다.
+# 이 강의에서는 늘 하나입니다. 맨 오른쪽은 프롬프트의 길이입니다. 과제는 같으니 차이는 모두 틀의 문구이고, 그만큼이 과제마다 되풀이됩니다.
 #
 # 이제 토큰을 눈으로 봅니다. `▁`는 공백, `⏎`는 줄바꿈입니다.
 
-# %% [markdown] lang="en" of="d6b831f8"
+# %% [markdown] lang="en" of="f05152ea"
 # The default depends on the template and on the model; a chat template spells `<bos>` out, and some tokenizers add another.
 # In this course it is always one. On the right is the prompt's length: the task is the same, so all of the difference is the
 # template's fixed text, paid for again in every row.
@@ -310,7 +310,7 @@ print(show_mask(tokenizer, {"input_ids": ids, "labels": ids}))
 # 프롬프트만 **한 번 더** 토큰으로 바꿔 그 개수만큼 가립니다. 첫째 초안으로 삼아 봅니다.
 
 # %% [markdown] lang="en" of="0420e8c1"
-# Everything is `trained`. Like this the model also learns **to make up the user's questions**, and the longer they are
+# Everything is `trained`. This way the model also learns **to make up the user's questions**, and the longer they are
 # compared with the responses, the more of its effort goes there.
 #
 # To teach the response only, put `-100` in place of the prompt's labels. Alpaca's training code does it like this: tokenise
@@ -331,7 +331,7 @@ print(show_mask(tokenizer, mask_by_length(prompt, task.output + end)))
 # 토큰이 경계를 넘어 붙으면 어긋납니다. 우리 틀은 괜찮은지, 그리고 `### 답변:` 뒤에 누군가 공백 하나를 더 써 두었다면 어떤지 모든 과제로 세어 봅니다.
 
 # %% [markdown] lang="en" of="fe64e6cd"
-# It looks right: even the end is among what is `trained`. But this draft makes an assumption: that the tokens of the prompt alone
+# It looks right: even the end is `trained`. But this draft makes an assumption: that the tokens of the prompt alone
 # are **exactly** those with which prompt and response together begin. Where a token grows across the border, they are not. Count
 # over all tasks how often that happens, for our template and for a prompt where somebody left one space after `### 답변:`.
 
@@ -353,8 +353,8 @@ print(f"a prompt that ends in {asked!r:14} wrong for {len(moved):6,} of {len(tas
 # 한 줄이 토큰 하나이고, 숫자는 토큰의 번호입니다.
 
 # %% [markdown] lang="en" of="0c699f79"
-# Our template is safe **by luck**: it happens to end in a line break or a colon. With one space the masks of a great many tasks are
-# wrong without a word. Here is one of them. One line is one token, the number is its id.
+# Our template is safe **by luck**: it happens to end in a line break or a colon. With one space, the masks of many tasks are
+# silently wrong. Here is one of them: one token a line, with its id.
 
 # %%
 answer = next(iter(moved), "식사하셨어요?") + end
@@ -375,7 +375,7 @@ assert not moved or hidden != tokens(asked)
 # The space has merged with the beginning of the response, and that token is masked: the model does not learn **how to begin**.
 # No error, no warning.
 #
-# Draft 2 tokenises the two segments **apart** and joins them. There is no border to look for: you know it.
+# Draft 2 tokenises the two segments **separately** and joins them. There is no border to look for: you know it.
 
 # %%
 def mask_by_segments(prompt, response):
@@ -392,15 +392,15 @@ for t in tasks:
 print(f"\nthe response and its end are trained, whole, in all {len(tasks):,} rows")
 
 # %% [markdown] lang="ko"
-# 프롬프트를 따로 잘랐으므로, 나중에 응답을 만들 때(추론) 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같도록, 조각으로 나누어 자르는 것입니다.
+# 프롬프트를 따로 잘랐으므로, 그 토큰은 나중에 응답을 만들 때(추론) 모델이 보게 될 토큰과 똑같습니다. 학습과 추론의 토큰이 같도록, 조각으로 나누어 자르는 것입니다.
 # 토큰 하나가 얼마나 큰 차이를 내는지는 6절에서 숫자로 봅니다.
 #
 # 그런데 왜 하필 -100일까요? 손실(loss)은 예측이 정답에서 얼마나 빗나갔는지 재는 수이고, 학습은 이 수를 줄이는 일입니다.
 # PyTorch의 교차 엔트로피 손실(cross-entropy loss)은 정답이 -100인 자리를 **없는 자리**로 치기로 약속해 두었습니다. 낱말이 셋뿐인 세계에서 손으로 셈해 봅니다.
 
-# %% [markdown] lang="en" of="b8fbe2a6"
-# The prompt was cut by itself, so these are the very tokens the model will see when it is asked later. That training and inference
-# see the same tokens is the reason for segments. How much one token matters you will see in numbers in section 6.
+# %% [markdown] lang="en" of="f319b663"
+# The prompt was cut by itself, so these are the very tokens the model will see when it is asked later. Segments let training and inference
+# see the same tokens. Section 6 shows in numbers how much one token matters.
 #
 # But why -100? The loss is a number that says how far predictions are from the right answers, and training makes it smaller. By
 # convention PyTorch's cross-entropy loss treats the label -100 as **a position that is not there**. Work it out by hand in a
@@ -439,7 +439,7 @@ assert not scores.grad[2].any() and scores.grad[:2].all()
 # and how far to change the weights, so at 0 nothing is learned from that position.
 #
 # Then what about a row where **every** label is -100? This is not far-fetched: cut long texts at `max_length`, and a response may be
-# cut away as a whole. Count while the limit gets smaller.
+# cut away entirely. Count as the limit gets smaller.
 
 # %%
 full = [mask_by_segments(template.render(t), t.output + end) for t in tasks]
@@ -492,7 +492,7 @@ for limit in (spec.max_length, lengths[len(full) // 2]):
 # 이 절을 마치기 전에 틀마다 두 가지 약속을 확인합니다. BOS는 하나, 마지막으로 가르치는 것은 그 틀의 끝 표시입니다.
 
 # %% [markdown] lang="en" of="223bc6d7"
-# They are equal, and what was truncated and what was dropped is now a number. The first line is this recipe's. See also how many more
+# They are equal, and what was truncated or dropped is now counted. The first line is this recipe's. See also how many more
 # tokens are masked than trained.
 #
 # Before you leave this section, check two promises for every template: one BOS, and the last thing trained is that template's end.
@@ -521,7 +521,7 @@ for name in (*TEMPLATES, "chat"):
 # %% [markdown] lang="en" of="ed0100ff"
 # ## 4. Batches: padding, packing, dividing
 #
-# Right rows can still go wrong where they are put together in a batch, to be computed at once. Whatever the recipe, this section
+# Right rows can still go wrong when they are put together in a batch, to be computed at once. Whatever the recipe, this section
 # experiments with the course's tiny model and eight tasks of its sample: on the way you really train it, which for the tiny one
 # takes seconds. The template is KoAlpaca's, which ends with `<eos>`.
 
@@ -548,8 +548,8 @@ for t, row in zip(sample, rows, strict=True):
 # 그림에서 `-`는 가린 프롬프트, `#`은 가르치는 토큰, `.`은 모델에게 보이지 않는 자리입니다.
 
 # %% [markdown] lang="en" of="1924226e"
-# Their lengths differ, so the short ones are padded to make one batch. Draft 1 fills up with the padding token, and then masks
-# **whatever is that token**. In the picture `-` is the masked prompt, `#` what is trained, `.` what the model does not see.
+# Their lengths differ, so the short ones are padded to make one batch. Draft 1 fills them up with the padding token, and then masks
+# **every such token**. In the picture `-` is the masked prompt, `#` what is trained, `.` what the model does not see.
 
 # %%
 def collate_by_id(rows, pad):
@@ -590,7 +590,7 @@ assert ends == len(rows) and left == 0
 
 # %% [markdown] lang="en" of="22e932cd"
 # One `#` is gone from the end of each row: the real end. What do these eight tokens change? Write the final draft, then really train
-# with both batches. The final draft looks at **lengths** only, never at ids: who filled up knows what was filled up.
+# with both batches. The final draft looks at **lengths** only, never at ids: whoever did the padding knows what is padding.
 
 # %%
 from course_utils.collator import MaskingCollator
@@ -620,7 +620,7 @@ print(f"equal to the course's collator, whatever the padding is\n{picture(ours)}
 
 # %% [markdown] lang="en" of="51bece37"
 # The tensors equal those of the course's `MaskingCollator`, and this time the last `#` is there although pad is eos. Now train two
-# equal models in the same way, twenty steps each; at a step the weights change once. Only their batches differ.
+# identical models in the same way, twenty steps each; each step changes the weights once. Only their batches differ.
 
 # %%
 def taught(batch):
@@ -649,7 +649,7 @@ for name, batch in {"masked by length": collate(rows, eos), "masked by id": by_i
 # 하나씩 물었을 때와 한꺼번에 물었을 때 답이 같은지 봅니다. (아직 가르치지 않은 처음 모델에게 묻는 것이라 답은 엉뚱합니다. 같은지만 보세요.)
 
 # %% [markdown] lang="en" of="20192fc4"
-# Both losses are low, and both models learned the answers. But one of them **never stops**: it was not shown an end even once.
+# Both losses are low, and both models learned the answers. But one of them **never stops**: it was never once shown an end.
 #
 # Which side is padded matters, too. For training we pad on the right; to generate, padding goes to the left, so that every prompt
 # ends where its reply begins. Does a batch get the same replies as one prompt at a time? (This is the model before any teaching,
@@ -709,7 +709,7 @@ assert abs(padded - reset) < 1e-4 < 0.05 < abs(padded - run_on)
 # 4행을 한 번에 계산하든, 2행씩 두 번이나 1행씩 네 번에 나누어 계산하든 결과는 같아야 합니다. 그런데 매번 평균을 내고 그 평균들을 다시 평균하면 달라집니다. 가르치는 토큰의 수가 행마다 다르기 때문입니다.
 
 # %% [markdown] lang="en" of="6f76e381"
-# There is nothing wrong with packing; what is wrong is not resetting the positions. Here too nothing raises an error; the loss is
+# Packing itself is fine; the mistake is not to reset the positions. Here too nothing raises an error; the loss is
 # just quietly different.
 #
 # The last trap is a division. Where memory is short, a batch is computed in several parts, whose gradients are accumulated before
@@ -739,7 +739,7 @@ assert max(by_tokens) - min(by_tokens) < 1e-4 and abs(means - by_tokens[0]) > 0.
 
 # %% [markdown] lang="en" of="cddb0f69"
 # The column on the right is the same throughout: the **sums** of the losses are collected and divided **once**, by all trained tokens
-# of the window. Today's Trainer does the same, through `num_items_in_batch`. Divided as on the left, the tokens of short responses
+# of the window. Today's Trainer does the same, through `num_items_in_batch`. With the division on the left, tokens of short responses
 # weigh more.
 #
 # Now have our labels checked by somebody else. TRL is Hugging Face's widely used library for fine-tuning; its `SFTTrainer` makes
@@ -771,7 +771,7 @@ def trl_rows(examples, **options):
 # TRL에 건네는 모양은 세 가지입니다. 대화 전체(`messages`), 프롬프트와 응답으로 나눈 대화, 프롬프트와 응답으로 나눈 글.
 
 # %% [markdown] lang="en" of="5eea97e6"
-# There are three forms to hand over: a whole conversation (`messages`), a conversation in two parts, prompt and completion, and text
+# Tasks can be handed over in three forms: a whole conversation (`messages`), a conversation in two parts, prompt and completion, and text
 # in two parts.
 
 # %%
@@ -811,7 +811,7 @@ for name, (theirs, ours) in equal.items():
 # 세 모양 모두 우리 것과 같습니다. 다만 **아무렇게나 건네도** 같은 것은 아닙니다. 조금만 다르게 건네면 오류 없이 다른 것을 배웁니다. 네 가지를 봅니다.
 
 # %% [markdown] lang="en" of="cbda0d1d"
-# All three equal ours. That does not hold for **anything** you hand over: do it a little differently, and something else is
+# All three equal ours. That does not hold for **everything** you hand over: do it a little differently, and something else is
 # learned, without an error. Here are four ways.
 
 # %%
@@ -845,10 +845,10 @@ for name, made in zip(names, (whole, closed, bare, spaced), strict=True):
 # - Hand over text that already has its end of turn: TRL appends **one more**, `<eos>`.
 # - BOS is as the tokenizer's defaults have it. This one adds none, the real Gemma's does; so text that spells `<bos>` out would have
 #   two with the real Gemma.
-# - Where a prompt ends in a space, the token across the border is not masked but trained. Better than Alpaca's way; but the prompt it
-#   was trained after lacks the very space that it will be asked with.
+# - Where a prompt ends in a space, the token across the border is not masked but trained. That is better than Alpaca's way, but in training
+#   the prompt lacks the very space that it will have when the model is asked.
 #
-# That is why this course hands over no text but **the `input_ids` and `labels` you have made**. TRL uses them as they are.
+# That is why this course hands over not text but **the `input_ids` and `labels` you have made**. TRL uses them as they are.
 
 # %% [markdown] lang="ko"
 # ## 5. LoRA와 학습
@@ -893,7 +893,7 @@ assert ours == theirs
 # 가르치기 전에 먼저 물어봅니다. 1절에서 유형마다 골라 둔 `questions`에 학습하기 전의 모델은 뭐라고 답할까요?
 
 # %% [markdown] lang="en" of="f68b3aae"
-# Your count is the PEFT library's. Nothing else is touched, so gradients and optimiser states are needed for these only, and
+# Your count agrees with the PEFT library's. Nothing else is touched, so gradients and optimizer states are needed for these only, and
 # what comes out is one small file.
 #
 # Ask before you teach: what does the model say to the few fixed held-out `questions` of section 1 before it is tuned?
@@ -919,11 +919,11 @@ del model  # the trainer loads its own
 # 이제 학습합니다. 레시피, 저장소, 과제를 건네면 됩니다. 도중에 끊겨도 마지막 체크포인트(checkpoint)에서 이어지고, 다 끝난 학습은 되풀이하지 않습니다.
 
 # %% [markdown] lang="en" of="1bdc1841"
-# From the tiny base model text flows, but it follows no instruction and mostly does not know when to stop. It knows its world, but not
-# **how to answer**. (gemma-2b-it, tuned before, already answers quite well here.)
+# The tiny base model writes fluently, but it follows no instruction and mostly does not know when to stop. It knows its world, but not
+# **how to answer**. (gemma-2b-it, which has been tuned already, answers quite well here.)
 #
 # Now train: hand over recipe, store and tasks. If it is interrupted it goes on from the last checkpoint, and a finished
-# training is not repeated.
+# training run is not repeated.
 
 # %%
 from course_utils.train import train
@@ -995,9 +995,9 @@ for question, old, new in zip(questions, before, after, strict=True):
 # 끝 표시를 가르친 보람은 앞의 것에 나타납니다. 뒤의 것이 커지면 모델이 같은 말을 맴돌고 있다는 신호입니다.
 
 # %% [markdown] lang="en" of="2a8dbbea"
-# Do not look at the right ones only; read the wrong ones. Is their form wrong, or is the form right and the content not?
-# Count also the replies that ended by themselves (stop rate) and those that say the same four words three times or more
-# (repetition rate). The first shows what training the end has bought; when the second grows, the model is going round in circles.
+# Do not look only at the right ones; read the wrong ones too. Is their form wrong, or is the form right and the content not?
+# Also count the replies that ended by themselves (stop rate) and those that say the same four words three times or more
+# (repetition rate). The first shows what training the end was worth; when the second grows, the model is going round in circles.
 
 # %%
 from course_utils.stats import repetition_rate, stop_rate
@@ -1012,7 +1012,7 @@ for name, replies in {"before": before, "after": after}.items():
 # 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답만 남습니다. 글에서 `model`이라는 말을 찾아 그 뒤를 응답으로 삼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.
 
 # %% [markdown] lang="en" of="286dd389"
-# How was a reply cut out? A model writes on after its prompt, so the prompt has to come off. Code that looks for the word `model` in
+# How is a reply cut out? A model's output begins with the prompt, so the prompt has to come off. Code that looks for the word `model` in
 # the text is common, and breaks as soon as a reply has that word in it.
 
 # %%
@@ -1039,13 +1039,13 @@ assert by_length == said and by_word != said
 # `right`는 정답률, `new wordings`는 학습 데이터에 한 번도 없던 표현으로 물었을 때의 정답률입니다.
 
 # %% [markdown] lang="en" of="311216b8"
-# Take off as many **tokens** as the prompt has, and it does not matter what the text says. Here too the answer was not something to
-# be searched for, but a length that is known.
+# Take off as many **tokens** as the prompt has, and it does not matter what the text says. Here too there was nothing to
+# search for: the length is known.
 #
-# A few questions prove nothing. Exact match by family, and how sure it is, is measured in 03 on all held-out tasks.
+# A few questions prove nothing. Notebook 03 measures exact match by family (kind of task), and how sure it is, on all held-out tasks.
 #
 # Last, section 3's question, answered in numbers: **what is the mask worth?** These were measured beforehand: for each seed (the
-# number that random draws start from) new data, and the same data taught in each of the ways, in the same number of steps.
+# number that random draws start from) new data was made, and a model trained on it in each of these ways, in the same number of steps.
 # `response` is the response only, `everything` the prompt as well, and with `one token late` the mask is one token too long and
 # hides the first token of the response. For comparison, also trained on the response only: a larger adapter (`rank 16`) and all
 # weights (`full`). `right` is the share of right answers, `new wordings` the same for questions in words that the training data
@@ -1063,7 +1063,7 @@ variants, right = {}, {}
 for run in measured["runs"]:
     variants.setdefault(run.get("variant") or run["mask"], []).append(run)
 
-print(f"exact match on held-out tasks of the micro-world, measured {measured.get('date', '')}\n")
+print(f"exact match on held-out tasks of the small world, measured {measured.get('date', '')}\n")
 print(f"{'':18}{'last loss':>10}{'right':>8}{'new wordings':>14}   right, each seed")
 for name, runs in variants.items():
     loss = fmean(run.get("last_loss", float("nan")) for run in runs)
@@ -1080,13 +1080,13 @@ assert right["response"] > right["everything"] and right["response"] > right["on
 # 시드가 셋이니 결과가 얼마나 흔들리는지도 볼 수 있습니다. 점 하나가 학습 한 번이고, 옅은 띠는 문제를 달리 골랐다면 평균이 달라졌을 폭(95% 신뢰구간)입니다. 두 방법의 점들이 서로 섞여 있다면, 어느 쪽이 낫다고 말하기에는 이릅니다.
 
 # %% [markdown] lang="en" of="b29414f2"
-# This was measured with a small model in a small world, so look at **order and distance**, not at the numbers themselves. None of
-# the ways raised an error. Compare the last losses with the shares that are right: is the lowest loss the best model? Each mask
-# measures its loss on other tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in
+# This was measured with a small model in a small world, so look at **the order and the gaps**, not at the numbers themselves. None of
+# the ways raised an error. Compare the last losses with the shares that are right: does the lowest loss mean the best model? Each mask
+# measures its loss on different tokens, so losses of different masks cannot be compared with each other. A wrong mask does not show in
 # a loss curve. That is why you look at it with `show_mask` before you train.
 #
-# With three seeds you also see how much it varies. One dot is one training; the pale band is how far the choice of prompts alone may
-# move the mean (95% confidence interval). Where the dots of two ways are mixed, it is too early to call one of them better.
+# With three seeds you also see how much it varies. One dot is one training run; the pale band is how far the choice of prompts alone may
+# move the mean (95% confidence interval). Where the dots of two ways overlap, it is too early to call one of them better.
 
 # %%
 from course_utils import plots
@@ -1104,7 +1104,7 @@ plots.variants(measured, title="Ways to train 학습 방법 (simulated 모의)")
 #
 # `train` sealed its result as soon as it was done. A sealed folder has a manifest with the size and checksum (SHA-256) of every file, and
 # the manifest is written **last**. A folder without one, or with one that does not fit, counts as not there, so a checkpoint
-# that was cut off half-way is never believed.
+# that was cut off half-way is never trusted.
 
 # %%
 import json
@@ -1119,7 +1119,7 @@ if manifest.is_file():
 # 베이스 모델과 어댑터만 있으면 다른 컴퓨터에서도 같은 모델이 됩니다. 여기서는 그 대신 어댑터를 다른 폴더에 복사하고, 이 노트북을 전혀 모르는 **새 프로세스**에서 불러와 응답이 같은지 견줍니다.
 
 # %% [markdown] lang="en" of="635ec5de"
-# With base model and adapter you have the same model on another machine. The nearest to that here: copy the adapter to another
+# With base model and adapter you have the same model on another machine. The closest we can get to that here: copy the adapter to another
 # folder, load it in a **fresh process** that knows nothing of this notebook, and compare the replies.
 
 # %%
@@ -1194,8 +1194,8 @@ print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 # What you have now:
 #
 # - A sealed LoRA adapter: put on the base model, it makes a model that follows instructions.
-# - `result.json`: recipe, hash of the data, versions of the libraries, time. With it anybody can make the same again.
-# - The experience of having written a mask and proved it. With another template or another model you know what to check first.
+# - `result.json`: recipe, hash of the data, versions of the libraries, time. With it anybody can repeat the run.
+# - The experience of having written a mask and proved it right. With another template or another model you know what to check first.
 #
 # To try: give `train(..., step="koalpaca")` a recipe made by `course.recipe.replace("train.template", "koalpaca")`. Where do the
 # replies of a model that was taught without the chat template differ?
@@ -1223,18 +1223,18 @@ print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 #
 # ★★ · 약 10분 · 3절
 #
-# 3절에서는 프롬프트 하나와 응답 하나를 가렸습니다. 대화가 여러 번 오갔다면 응답도 여럿입니다.
+# 3절의 행에는 프롬프트 하나와 응답 하나가 있었습니다. 대화가 여러 번 오갔다면 응답도 여럿입니다.
 # `(역할, 토큰 번호의 목록)` 쌍으로 된 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 자리의 정답은 `-100`입니다.
 # 가르칠 토큰이 하나도 없으면 `None`을 돌려주세요.
 #
 # 보기: `mask_turns([("user", [5, 6]), ("model", [7, 1])])`은 `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`입니다.
 
-# %% [markdown] lang="en" of="c6d7626d"
+# %% [markdown] lang="en" of="72f9a318"
 # ### Exercise 1. A conversation of several turns
 #
 # ★★ · about 10 minutes · section 3
 #
-# Section 3 masked one prompt and one response. A longer conversation has several responses.
+# A row of section 3 had one prompt and one response. A longer conversation has several responses.
 # Take a list of `(role, token ids)` and return `{"input_ids": [...], "labels": [...]}`. Only tokens of `model` are trained; everywhere else the label is `-100`.
 # Return `None` if not a single token is left to train.
 #
@@ -1294,19 +1294,19 @@ check("02.1", mask_turns)
 # 3절의 첫째 초안은 프롬프트의 **토큰 수**만큼 가려서, 경계를 넘어 붙은 토큰을 잃었습니다. 이어서 자른 토큰을 그대로 쓰면서 고쳐 봅니다.
 #
 # 이어서 자른 토큰의 글 `pieces`와 프롬프트의 글 `prompt`를 받아, 토큰마다 가르칠지(`True`) 가릴지(`False`)를 목록으로 돌려주세요.
-# **응답의 글자가 하나라도 들어 있으면** 가르칩니다. `pieces`를 이으면 프롬프트와 응답을 이은 글이 됩니다.
+# **응답의 문자가 하나라도 들어 있으면** 가르칩니다. 공백과 문장 부호도 문자입니다. `pieces`를 이으면 프롬프트와 응답을 이은 글이 됩니다.
 #
 # 보기: `trained_pieces(["답변:", " 네", "."], "답변: ")`는 `[False, True, True]`입니다. 둘째 토큰에는 프롬프트의 공백과 응답의 `네`가 함께 들어 있습니다.
 
-# %% [markdown] lang="en" of="7d68b7c7"
-# ### Exercise 2. Mend the token across the border
+# %% [markdown] lang="en" of="2424053b"
+# ### Exercise 2. Fix the token across the border
 #
 # ★★ · about 10 minutes · section 3
 #
-# Draft 1 of section 3 masked as many **tokens** as the prompt has by itself and lost the one that had grown across the border. Mend it while keeping the tokens of the joined text.
+# Draft 1 of section 3 masked as many **tokens** as the prompt has by itself and lost the one that had grown across the border. Fix it, but keep the tokens of the joined text.
 #
 # Take `pieces`, the texts of those tokens, and `prompt`, the prompt's text; return for each token whether it is trained (`True`) or masked (`False`).
-# A token is trained **if it holds at least one letter of the response**. Joined, `pieces` are the prompt followed by the response.
+# A token is trained **if it holds at least one character of the response**, a space or a full stop included. Joined, `pieces` are the prompt followed by the response.
 #
 # Example: `trained_pieces(["답변:", " 네", "."], "답변: ")` is `[False, True, True]`: the second token holds the prompt's space and the response's `네`.
 
@@ -1348,14 +1348,14 @@ check("02.2", trained_pieces)
 #     return trained
 # ```
 #
-# This is what TRL does in section 4. No letter is lost, but when the model is asked later, that space is a token of the prompt. So the course cuts the segments apart.
+# This is what TRL does in section 4. No letter is lost, but when the model is asked later, that space is a token of the prompt. That is why the course tokenises the segments separately.
 #
 # </details>
 
 # %% [markdown] lang="ko"
 # ### 연습 3. 왼쪽을 채우는 배치
 #
-# ★★ · 약 10분 · 4절
+# ★★ · 약 15분 · 4절
 #
 # 4절의 `collate`는 오른쪽을 채웁니다. 응답을 만들 때 쓸, **왼쪽**을 채우는 배치를 만드세요.
 # 프롬프트마다 토큰 번호의 목록이 든 `prompts`와 패딩 번호 `pad`를 받아, 아래 세 키를 가진 딕셔너리를 돌려주세요. 값은 모두 목록의 목록입니다.
@@ -1366,17 +1366,17 @@ check("02.2", trained_pieces)
 #
 # 보기: `pad_left([[5, 6, 7], [8]], 0)`의 `input_ids`는 `[[5, 6, 7], [0, 0, 8]]`, `attention_mask`는 `[[1, 1, 1], [0, 0, 1]]`, `position_ids`는 `[[0, 1, 2], [0, 0, 0]]`입니다.
 
-# %% [markdown] lang="en" of="c772f413"
+# %% [markdown] lang="en" of="74e91bbe"
 # ### Exercise 3. A batch padded on the left
 #
-# ★★ · about 10 minutes · section 4
+# ★★ · about 15 minutes · section 4
 #
 # The `collate` of section 4 pads on the right. Make a batch to generate from, padded on the **left**: take `prompts`, a list of token ids for each prompt, and the id `pad`;
 # return a dictionary with the three keys below, each a list of lists.
 #
-# - `input_ids`: filled up with `pad` on the left, to the longest.
-# - `attention_mask`: 1 for a real token, 0 where it was filled up. **The id of `pad` may occur within a prompt, too.**
-# - `position_ids`: the first real token is 0; where it was filled up, put 0.
+# - `input_ids`: filled up with `pad` on the left, to the length of the longest.
+# - `attention_mask`: 1 for a real token, 0 for padding. **The id of `pad` may occur within a prompt, too.**
+# - `position_ids`: the first real token is 0; for padding, put 0 as well.
 #
 # Example: for `pad_left([[5, 6, 7], [8]], 0)`, `input_ids` is `[[5, 6, 7], [0, 0, 8]]`, `attention_mask` `[[1, 1, 1], [0, 0, 1]]` and `position_ids` `[[0, 1, 2], [0, 0, 0]]`.
 
@@ -1424,7 +1424,7 @@ check("02.3", pad_left)
 #     return batch
 # ```
 #
-# Who filled up knows what was filled up. Getting it back with `[i != pad for i in ids]` goes wrong wherever pad is eos.
+# Whoever did the padding knows what is padding. Recovering it with `[i != pad for i in ids]` goes wrong wherever pad is eos.
 #
 # </details>
 
@@ -1487,7 +1487,7 @@ check("02.4", window_loss)
 # %% [markdown] lang="ko"
 # ### 연습 5. 설정만 보고 LoRA 세기
 #
-# ★★★ · 약 15분 · 5절
+# ★★ · 약 15분 · 5절
 #
 # Gemma 구조의 설정 `config`와 `r`을 받아, 층마다 있는 일곱 행렬에 모두 LoRA를 붙였을 때 학습하는 파라미터의 수를 돌려주세요. 모델을 만들지 말고 셈만으로 구합니다.
 # 입력이 $n$, 출력이 $m$인 행렬 하나에는 $r(n+m)$개가 붙습니다.
@@ -1504,10 +1504,10 @@ check("02.4", window_loss)
 #
 # 보기: Gemma-2B의 설정(2048, 16384, 18, 8, 1, 256)에 `r = 4`이면 4,902,912입니다.
 
-# %% [markdown] lang="en" of="ff84f26c"
+# %% [markdown] lang="en" of="edfc5db6"
 # ### Exercise 5. Count LoRA from a configuration
 #
-# ★★★ · about 15 minutes · section 5
+# ★★ · about 15 minutes · section 5
 #
 # Take the configuration `config` of a Gemma-like model and `r`, and return how many parameters are trained with LoRA on all seven matrices of every layer. Build no model: work it out.
 # Beside a matrix with $n$ inputs and $m$ outputs there are $r(n+m)$.
@@ -1566,6 +1566,6 @@ check("02.5", lora_size)
 #     return config["num_hidden_layers"] * r * ends
 # ```
 #
-# To take `hidden_size` for heads x `head_dim` happens to be right for Gemma-2B and is wrong for Gemma-7B.
+# Taking `hidden_size` for heads x `head_dim` happens to be right for Gemma-2B but is wrong for Gemma-7B.
 #
 # </details>

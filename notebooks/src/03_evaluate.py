@@ -37,7 +37,7 @@
 # - exact match for every family of tasks: what works and what does not yet
 # - a judge that you have **measured first**: in a world whose truth is known, and against twenty verdicts of your own
 # - the win rate of the two models against each other, with a 95% confidence interval
-# - all of it sealed in `summary.json`, a report of the judgments with figures, and one table for everything
+# - all of it sealed: `summary.json`, a report of the judgments with figures, and one table for everything
 #
 # Run the cell below and read its card first: where this runs, who judges, where results go.
 
@@ -59,14 +59,14 @@ course = setup()
 
 # %% [markdown] lang="ko"
 # 카드의 Judge 줄에 `SIMULATED`가 보인다면 심사자는 언어 모델이 아니라 **정답을 아는 프로그램**입니다.
-# 두 답변 가운데 먼저 보여 준 쪽(앞자리)을 편들고 가끔 틀리도록 일부러 만들었습니다. 그 숫자는 실제 모델에 관해 아무것도 말해 주지 않습니다.
+# 두 답변 가운데 먼저 보여 준 쪽(앞자리)을 편들고 가끔 틀리도록 일부러 만들었습니다. 여기서 나온 숫자는 실제 모델에 관해 아무것도 말해 주지 않습니다.
 # 대신 참값을 아는 **작은 세계**라서, 평가 방법이 그 참값을 제대로 알아내는지 확인할 수 있습니다. 진짜 심사자로는 할 수 없는 일입니다.
 
-# %% [markdown] lang="en" of="55d8c152"
-# If the card's Judge line says `SIMULATED`, the judge is no language model but **a program that knows the answers**.
+# %% [markdown] lang="en" of="74fa5947"
+# If the card's Judge line says `SIMULATED`, the judge is not a language model but **a program that knows the answers**.
 # It is made to favour whichever of two answers is shown first (the first position), and to err now and then. Its numbers say nothing about real models.
-# What they give you is a **small world** whose truth is known, where you can check that the method finds it.
-# With a real judge nobody can.
+# What you get is a **small world** whose truth is known, where you can check that the method finds it.
+# With a real judge you cannot.
 
 # %% [markdown] lang="ko"
 # ## 1. 평가의 재료
@@ -119,7 +119,7 @@ for task in [heldout[0], *unseen[:1]]:
 # 첫 줄만 보는 까닭은, 문서를 이어 쓰듯 여러 줄을 쓰곤 하는 베이스 모델을 너그럽게 봐주기 위해서입니다.
 
 # %% [markdown] lang="en" of="27dfe9b4"
-# Where two lines begin with `-`, the lower one is from a harder exam: the same work asked for in words that **never occur** in the training data.
+# Where two lines begin with `-`, the lower one is from a harder exam: the same work asked for in wordings that **never occur** in the training data.
 #
 # A few small tools for later. There is one rule for marking: a reply is right if its **first line** equals the reference to the letter.
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
@@ -211,7 +211,7 @@ def to_judge():
 #
 # Both models get the same prompts and always take the likeliest token (greedy decoding), so that chance has no say
 # and a second run on the same machine gives the same replies. They are kept in a file, which is used again as long as model, tasks and
-# settings are the same. A fingerprint tells.
+# settings are the same; a fingerprint shows whether they are.
 
 # %%
 import hashlib
@@ -362,8 +362,8 @@ before_after(
 # 실패한 답을 하나씩 읽어 보면, 무엇을 못 배웠는지 숫자보다 잘 보입니다.
 
 # %% [markdown] lang="en" of="92309d9a"
-# Name what still fails. A family below 80% is not swept away: it stays in the report as it is.
-# One wrong reply of each says more about what was not learned than the number does.
+# Name what still fails. A family below 80% is not hidden: it stays in the report as it is.
+# One wrong reply from each says more about what was not learned than the number does.
 
 # %%
 failing = [name for name, score in scores.items() if score["after"] < 0.8]
@@ -391,9 +391,9 @@ else:
 # ## 4. 정답률만으로는 부족한 까닭
 #
 # 정답률은 답이 한 줄로 정해진 문제에서만 통합니다. 사람은 같은 뜻을 여러 가지로 말하고, 긴 글에는 모범 답안이 하나가 아닙니다.
-# 낱말이 겹치는 정도를 재는 ROUGE-L은 어떨까요? 모범 답안이 "모두 5개입니다."일 때, 모범 답안 그대로인 것과 다른 세 가지 답을 채점해 봅니다.
+# 낱말이 겹치는 정도를 재는 ROUGE-L은 어떨까요? 모범 답안이 "모두 5개입니다."일 때, 모범 답안을 그대로 쓴 답 하나와 달리 쓴 답 셋을 채점해 봅니다.
 
-# %% [markdown] lang="en" of="c446c13a"
+# %% [markdown] lang="en" of="2faf4901"
 # ## 4. Why exact match is not enough
 #
 # Exact match works only where the answer is one fixed line. People say one thing in many ways, and a longer text has no single reference.
@@ -429,10 +429,10 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # %% [markdown] lang="en" of="0d450833"
 # ## 5. One judgment by hand
 #
-# Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict (a server that can is asked for JSON instead, in the last lines).
-# The short sign at each beginning and end is worked out from this whole text, so whoever writes an answer cannot know it beforehand. Every line of
-# an answer begins with a bar (|). Should it contain `[[A]]` or "say that A is better", it cannot leave its quotation and pose as a verdict.
-# That does not keep a judge from being impressed by it.
+# Read once, to the end, what the judge is really sent: the question, both answers, and how to write a verdict (where the server can, the last lines ask for JSON instead).
+# The short code at each beginning and end is worked out from this whole text, so whoever writes an answer cannot know it beforehand. Every line of
+# an answer begins with a bar (|). If it contains `[[A]]` or "say that A is better", that cannot break out of the quotation and pose as a verdict.
+# It may still impress the judge.
 
 # %%
 from course_utils.prompts import battle_prompt
@@ -447,10 +447,10 @@ print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, ne
 # `LIVE = True`로 바꾸면 일지(journal)에 답이 있어도 한 번 더 진짜로 묻습니다. 실제 심사자라면 그때마다 값을 치릅니다. 수업에서 보여 줄 때 쓰세요.
 
 # %% [markdown] lang="en" of="6bfbecf1"
-# Now ask the judge about two questions: one where a single answer is right, and one where both are right or both are wrong. The simulated judge looks only at whether an answer is right, so it finds nothing to choose in the second, even where you would.
+# Now ask the judge about two questions: one where only one answer is right, and one where both are right or both are wrong. The simulated judge looks only at whether an answer is right, so it finds nothing to choose in the second, even where you would.
 # Each is asked **twice**. The second time, only the two answers have changed places.
 #
-# With `LIVE = True` it is asked once more in earnest even if the journal has the reply, and a real judge is paid each time: for showing it to a class.
+# With `LIVE = True` each run really asks again even if the journal has the reply, and a real judge is paid each time: use it to show a class.
 
 # %%
 import time
@@ -514,9 +514,9 @@ for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도
 # %% [markdown] lang="en" of="f19787a2"
 # ## 6. Measure the judge first (a simulation)
 #
-# Before you believe a judge, measure it. How often a real one errs nobody knows for sure, so practise where the truth is known.
+# Before you believe a judge, measure it. Nobody knows for sure how often a real one errs, so practise where the truth is known.
 #
-# **Two make-believe models** answer 120 tasks of the small world. Right and wrong answers are mixed so that `a` is right about 85% of the time, `b` about 45%: the true win rate can be counted. `b` ends each answer with a greeting: two equal texts would be a tie without asking the judge, so they have to differ even where both are right.
+# **Two make-believe models** answer 120 tasks of the small world. Right and wrong answers are mixed so that `a` is right about 85% of the time, `b` about 45%: the true win rate can be counted. `b` ends each answer with a polite phrase: two equal texts would be a tie without asking the judge, so they have to differ even where both are right.
 # The judge is the simulated one on this machine. It has two knobs: how often it favours the first position when there is nothing to choose (`position_bias`), and how often its verdict is replaced by another (`noise`). On Colab, too, this section costs nothing.
 
 # %%
@@ -599,7 +599,7 @@ print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have the same verdic
 # 같은 것을 여러 번 물어 판정이 얼마나 흔들리는지 보는 것도 심사자를 재는 방법입니다. 첫째 비율이 낮은 것은 흔들림 때문이고, 둘째 비율에는 흔들림과 편향이 함께 들어 있습니다. 흔들림(noise)은 되풀이해서 물으면 보이고, 편향(bias)은 몇 번을 물어도 그대로라 순서를 바꾸어야 보입니다.
 
 # %% [markdown] lang="en" of="201d51ee"
-# Asking the same several times shows how much a judge wavers; that, too, is measuring it. The first share is low because of noise; in the second, noise and bias are both at work. Noise shows when you ask again. Bias stays the same however often you ask, and shows only when you swap.
+# Asking the same thing several times shows how much a judge wavers; that is part of measuring it. The first share is low because of noise; in the second, noise and bias are both at work. Noise shows when you ask again. Bias stays the same however often you ask, and shows only when you swap.
 
 # %% [markdown] lang="ko"
 # ## 7. 심사자와 나: 질문 스무 개
@@ -704,13 +704,13 @@ print(f"asked again: {judge.llm.plan(judge.battle_requests(items))}")
 sealed = course.store.seal("evaluate")  # judgments are dear: copy them to where they survive
 
 # %% [markdown] lang="ko"
-# 마지막 줄을 보세요. 같은 심사를 다시 부탁하면 새로 물을 것이 하나도 없습니다. 셀은 끝에서 일지까지 한 번 봉인해 둡니다.
+# 마지막 줄을 보세요. 같은 심사를 다시 부탁하면 새로 물을 것이 하나도 없습니다. 셀 끝에서는 일지까지 한 번 봉인해 둡니다.
 #
 # 이제 요약합니다. **세는 단위는 판정이 아니라 질문**입니다. 한 질문의 두 판정은 서로 독립이 아니므로 하나로 합칩니다.
 # 어떻게 합치는지는 아래에 출력한 코드 그대로입니다. 판정이 하나라도 무효인 질문은 빼고, 뺀 수를 밝힙니다.
 
-# %% [markdown] lang="en" of="d664ad77"
-# Look at the last line: judging the same again leaves nothing to ask. The cell ends by sealing everything so far, the journal included.
+# %% [markdown] lang="en" of="e9ff5e33"
+# Look at the last line: judging the same questions again leaves nothing to ask. The cell ends by sealing everything so far, the journal included.
 #
 # Now the summary. **The unit is the question, not the verdict**: the two verdicts on a question are not independent, so they make one result.
 # The code printed below is exactly how they are combined. A question with an invalid judgment is left out, and how many were left out is reported.
@@ -742,9 +742,9 @@ if battle.invalid:
 # %% [markdown] lang="en" of="a89e36cd"
 # How to read this:
 #
-# - The interval to quote is the first, **interval**: it knows that a win rate with ties in it varies less than a coin. **Wilson's** treats a tie like a coin and is a little wider; the **bootstrap** interval comes from drawing the questions again and again. It is reassuring when the three agree.
+# - The interval to quote is the first, **interval**: it takes into account that a win rate with ties in it varies less than a coin toss. **Wilson's** treats a tie like a coin toss and is a little wider; the **bootstrap** interval comes from drawing the questions again and again. It is reassuring when the three agree.
 # - The **sign test** says how often two equal models would look at least this lopsided. Ties do not count.
-# - A low share of **the same verdict twice** is a sign that the judge minds positions. The next section looks into it.
+# - A low share of **the same verdict twice** is a sign that the judge is swayed by position. The next section looks into it.
 
 # %% [markdown] lang="ko"
 # 심사자의 판정을 ROUGE-L과 견주어 봅니다. 모범 답안과 낱말이 더 많이 겹치는 쪽을 이긴 것으로 치면, 승률이 같게 나올까요?
@@ -777,7 +777,7 @@ for old, new in [by_id[id] for id in differ[:2]]:
 # ROUGE-L은 값싸고 흔들리지 않아 곁에 두고 볼 만하지만, 뜻을 읽지는 못합니다.
 
 # %% [markdown] lang="en" of="43c7ff5c"
-# Hold each of these against its reference. Where both answers are wrong, ROUGE-L handed the win to the one that shares a few words more. Where one is right and the judge said 1/2, it was the judge that slipped.
+# Hold each of these against its reference. Where both answers are wrong, ROUGE-L handed the win to the one that shares a few words more. Where one is right and the judge said 1/2, the judge slipped.
 # ROUGE-L is cheap and steady and worth a look beside a judge, but it does not read for meaning.
 
 # %% [markdown] lang="ko"
@@ -810,10 +810,10 @@ print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} na
 # 아래 셀은 세 구간이 저마다 참값을 품는지 봅니다. 두 순서로 물은 구간은 품고, 한 순서만 물은 구간은 놓치는지 확인하세요. 95% 구간이란, 질문을 새로 뽑아 가며 되풀이하면 스무 번에 한 번쯤은 바르게 물어도 참값을 놓친다는 뜻입니다. 여기서는 참값도 같은 질문에서 셌으니 그보다 드물게 놓칩니다.
 
 # %% [markdown] lang="en" of="bf28fec4"
-# The same models, questions and judge, and yet the order alone changed the win rate. The last line is the share of verdicts for the first position, of those that named a winner: with a fair judge it is near 50%. Where only one answer is right the simulated judge has nothing to favour, so with many such questions the number stays near 50% even where the bias is large. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
+# The same models, questions and judge, and yet the order alone changed the win rate. The last line is the share of verdicts for the first position, of those that named a winner: with a fair judge it is near 50%. Where only one answer is right the position does not sway the simulated judge, so with many such questions the number stays near 50% even where the bias is large. The simulated judge's bias was put in on purpose; that of a real one has to be measured.
 #
 # Which one is right? In the small world the answers are known, so the **true win rate** can be counted: 1 or 0 where one model is right, 1/2 where both or neither are.
-# The cell below checks whether each of the three intervals covers the truth: both orders together should, one order alone should miss it. A 95% interval means that with questions drawn anew again and again even the right way of asking misses about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
+# The cell below checks whether each of the three intervals covers the truth: both orders together should, one order alone should miss it. A 95% interval means that if questions were drawn again and again, even the right way of asking would miss about one time in twenty; here the truth is counted on these very questions, so it misses more rarely.
 
 # %%
 judged = {game.id for game in games if game.score is not None}
@@ -868,7 +868,7 @@ assert questions_needed(0.55) > 300
 # 실제로는 우연이 승률을 끌어내릴 수도 있으니, 위의 수보다 넉넉하게 준비하세요.
 
 # %% [markdown] lang="en" of="45734e1f"
-# Half the width takes about four times the questions. Whoever wants to tell 55% from 50% and has prepared twenty questions knows the result beforehand: "cannot tell".
+# Half the width takes about four times the questions. If you want to tell 55% from 50% and have prepared twenty questions, you know the result beforehand: "cannot tell".
 # Chance may also pull the observed rate down, so prepare more than the numbers above.
 
 # %% [markdown] lang="ko"
@@ -879,7 +879,7 @@ assert questions_needed(0.55) > 300
 # 다시 읽을 수 있습니다. 아래 글자 쌍이 한 질문의 두 판정이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
 
 # %% [markdown] lang="en" of="c14bf468"
-# ## 11. Reading somebody's 22 of 30 again
+# ## 11. Rereading somebody's 22 of 30
 #
 # The training settings of this course began with an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example).
 # It judged 15 questions in both orders and reports that the tuned model won 22 of 30 verdicts. It also published every verdict, which is what lets us read them again.
@@ -947,10 +947,10 @@ print(f"mean difference {gain.mean:+.2f}   95% interval [{low:+.2f}, {high:+.2f}
 print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p = {gain.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
-# 구간이 0을 품지 않으면, 이 심사자의 눈에는 차이가 있다고 말할 수 있습니다. 둘 가운데 어느 쪽이 나은지 알고 싶다면 비교가 알맞고, 여러 모델의 순위를 매길 때는 점수가 편합니다.
-# 둘이 늘 같은 말을 하지는 않습니다. 둘 다 틀려 비긴 질문에서도 덜 틀린 답이 점수는 더 받을 수 있습니다.
+# 구간이 0을 품지 않으면, 이 심사자의 눈에는 차이가 있다고 말할 수 있습니다. 두 모델 가운데 어느 쪽이 나은지 알고 싶다면 비교가 알맞고, 여러 모델의 순위를 매길 때는 점수가 편합니다.
+# 비교와 점수가 늘 같은 말을 하지는 않습니다. 두 답이 모두 틀려 비긴 질문에서도 덜 틀린 답이 점수는 더 받을 수 있습니다.
 
-# %% [markdown] lang="en" of="d60a4664"
+# %% [markdown] lang="en" of="5eda1212"
 # Where the interval leaves out 0, there is a difference in the eyes of this judge. To learn which of two is better, compare them; to rank several models, grades are handy.
 # They do not always agree: on a question that is a tie because both answers are wrong, the less wrong one may still get the higher grade.
 
@@ -965,8 +965,8 @@ print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p 
 # %% [markdown] lang="en" of="3c69074d"
 # ## 13. Report and seal
 #
-# One number convinces nobody. One page holds the win rate with its interval, the results by category, the distribution of grades, the bias of position and length, the cost, the list of invalid judgments, and **the ten disagreements that teach most**, with both answers: first those where the two orders, or the comparison and the grades, differ.
-# Where an answer does not seem to be in the language asked for, a flag stands beside its score and changes nothing: an English answer to an English question must not score zero. An item's `answer_lang` says which language is meant.
+# One number convinces nobody. One page holds the win rate with its interval, the results by category, the distribution of grades, the bias of position and length, the cost, the list of invalid judgments, and **the ten most instructive disagreements**, with both answers: first those where the two orders, or the comparison and the grades, differ.
+# Where an answer does not seem to be in the language asked for, a flag appears beside its score but does not change it: an English answer to an English question must not score zero. An item's `answer_lang` says which language is meant.
 #
 # All judgments are in the journal, so running this section again costs nothing.
 
@@ -995,10 +995,10 @@ print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
 # 그림 가운데 두 장만 봅니다. 첫째는 유형별 승률입니다. 둘째 그림의 아랫줄은 더 긴 답변이 이긴 비율입니다. 50%에서 멀다고 곧 길이 편향은 아닙니다. 긴 쪽이 정말로 틀렸을 수도 있습니다. 2절에서 베이스 모델의 답이 얼마나 길었는지 떠올려 보세요.
 
 # %% [markdown] lang="en" of="40cd0a1c"
-# This is only its beginning. The `ties` of section 8 include the contradictions; this table counts those apart, so its ties are fewer.
+# This is only its beginning. The `ties` of section 8 include the contradictions; this table counts those separately, so its ties are fewer.
 # The whole is in `report/report.md` of the working folder; push the folder to GitHub and it is shown with its figures.
 #
-# Here are two of them. The first is the win rate by category. The lower row of the second is how often the longer answer won. Far from 50% need not mean a bias: the longer answer may really be wrong. Remember from section 2 how long the base model's replies were.
+# Here are two of its figures. The first is the win rate by category. The lower row of the second is how often the longer answer won. A share far from 50% need not mean a bias: the longer answer may really be wrong. Remember from section 2 how long the base model's replies were.
 
 # %%
 from IPython.display import Image, display
@@ -1059,7 +1059,7 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # %% [markdown] lang="en" of="4adb8e0f"
 # If you have run everything from 01 on, this is the table of the whole run; its last rows say where the files are, and `report.md` holds the same table. If you ran this notebook alone, one sentence says which step is missing.
 #
-# Five sentences to take along:
+# Five sentences to take with you:
 #
 # 1. Look at families before means, and read replies before numbers.
 # 2. Measure a judge before you believe it: against the truth where there is one, else against yourself.
@@ -1067,7 +1067,7 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # 4. A verdict that cannot be read is invalid, not a tie; report how many there are.
 # 5. Give a win rate with its interval; the interval measures chance, not bias.
 #
-# To compare the two models by feeling and not by numbers, go to the [05 Demo](05_demo.ipynb). Larger models are in [04 Scale up](04_scale_up.ipynb).
+# To compare the two models by feel rather than by numbers, go to the [05 Demo](05_demo.ipynb). Larger models are in [04 Scale up](04_scale_up.ipynb).
 
 # %% [markdown] lang="ko"
 # ## 연습
@@ -1150,7 +1150,7 @@ check("03.1", question_score)
 # %% [markdown] lang="ko"
 # ### 연습 2. 짐작하지 않고 읽기
 #
-# ★★ · 약 10분 · 5절
+# ★★ · 약 15분 · 5절
 #
 # 심사자의 글 `text`와 허락된 판정의 목록 `allowed`를 받아 판정을 돌려주세요. 다음을 모두 지킨 글만 읽고, 나머지는 모두 `None`입니다.
 #
@@ -1160,12 +1160,12 @@ check("03.1", question_score)
 #
 # 보기: `read_verdict("B만 맞습니다.\n[[B]]", ["A", "B", "C"])`는 `'B'`이고, `read_verdict("[[B]]입니다.\n아니, [[A]]", ["A", "B", "C"])`는 `None`입니다.
 
-# %% [markdown] lang="en" of="d9017e32"
+# %% [markdown] lang="en" of="83e4c9c4"
 # ### Exercise 2. Read without guessing
 #
-# ★★ · about 10 minutes · section 5
+# ★★ · about 15 minutes · section 5
 #
-# Take a judge's reply `text` and the list `allowed` of verdicts, and return the verdict. Read only a reply that keeps to all of this; any other is `None`.
+# Take a judge's reply `text` and the list `allowed` of verdicts, and return the verdict. Accept only a reply that meets all of these conditions; any other is `None`.
 #
 # - The verdicts in double brackets, anywhere in the reply, are all **the same**. Saying one twice is fine.
 # - It equals one of `allowed` to the letter.
@@ -1293,7 +1293,7 @@ check("03.3", kappa)
 #     return None if chance == 1 else (observed - chance) / (1 - chance)
 # ```
 #
-# Where nine in ten verdicts are the same, calling that one out without reading agrees 90% of the time. To kappa that is 0.
+# Where nine in ten verdicts are the same, always giving that one without reading agrees 90% of the time. To kappa that is 0.
 #
 # </details>
 
@@ -1441,6 +1441,6 @@ check("03.5", win_rates)
 #     return tuple(sum(scores) / len(scores) if scores else None for scores in (one, both))
 # ```
 #
-# A mean over all verdicts makes 3/4 of a question with a and a tie: a quarter of a win too much for a question the judge could not decide.
+# A mean over all verdicts gives 3/4 to a question with one a and one tie: a quarter of a win too much for a question the judge could not decide.
 #
 # </details>

@@ -38,12 +38,12 @@
 # So far you trained on a laptop or on one L4. What changes when the model is five times as large?
 # Not the code. You name **another recipe file**, and you have to know which GPU that recipe fits into.
 #
-# This notebook goes two ways: it tunes the Korean model Polyglot-Ko 12.8B on KoAlpaca's data, and it fine-tunes all of
+# This notebook does two things: it tunes the Korean model Polyglot-Ko 12.8B on KoAlpaca's data, and it fine-tunes all of
 # LLaMA 7B just as Alpaca did. At the end you will have
 #
 # - a way to work out GPU memory before anything runs, and a table of which recipe fits into which GPU
-# - KoAlpaca's data read, laid out and masked, and a GPT-NeoX (the build of Polyglot-Ko) tuned on it with LoRA
-# - the reason why two GPUs give the same model as one, and what you must keep to for that
+# - KoAlpaca's data read, laid out and masked, and a GPT-NeoX (Polyglot-Ko's architecture) tuned on it with LoRA
+# - the reason why two GPUs give the same model as one, and what that takes
 # - the record of a real FSDP2 run, one model held by two processes
 #
 # ```text
@@ -51,7 +51,7 @@
 #                      └──▶ 04 scale up           12.8B on one A100, 7B on eight
 # ```
 #
-# Every cell runs without a large GPU: **very small models of the same build with random weights** stand in for the 12.8B and
+# Every cell runs without a large GPU: **very small models of the same architecture with random weights** stand in for the 12.8B and
 # the 7B. The code they pass through is the real one, but the losses and texts of such a model say nothing about any real model.
 # The text says so again wherever they appear.
 
@@ -110,14 +110,14 @@ for name, recipe in recipes.items():
           f"{spec.learning_rate:>9.0e}{spec.epochs:>8g}{spec.max_length:>8}  {spec.template}")  # fmt: skip
 
 # %% [markdown] lang="ko"
-# `batch`는 한 번 갱신할 때 읽는 행의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation), GPU의 수를 곱한 값입니다.
+# `batch`는 한 번 갱신할 때 읽는 행의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation) 횟수, GPU의 수를 곱한 값입니다.
 # GPU가 늘거나 메모리가 모자라 배치를 줄일 때 **이 곱을 지키면** 학습률을 다시 찾지 않아도 됩니다.
 # `koalpaca` 두 줄과 `gemma-2b` 두 줄이 그렇게 짝을 이룹니다. `rate`는 학습률, `tokens`는 한 행의 최대 토큰 수이고, `ddp`와 `fsdp`는 GPU 여러 장을 쓰는 두 방법입니다(3절과 4절).
 #
 # 메모리는 눈대중하지 않고 셈합니다. 학습하는 파라미터 하나마다 수를 네 개씩 들고 있어야 합니다. 가중치(weights) 자신, 기울기(gradient), 그리고 옵티마이저 AdamW가 기억하는 두 평균입니다.
 # 수 하나를 4바이트에 적는 float32라면 모두 4 + 4 + 8 = 16바이트입니다. 얼려 둔 가중치는 2바이트짜리 bfloat16 하나면 됩니다.
 
-# %% [markdown] lang="en" of="02019a2d"
+# %% [markdown] lang="en" of="7d4a6454"
 # `batch` is the number of rows behind one update (the effective batch): batch size times gradient accumulation times GPUs.
 # When there are more GPUs, or when memory asks for smaller batches, **keep this product**, and you need not look for a new
 # learning rate. The two `koalpaca` lines are such a pair, and so are the two `gemma-2b` lines. `rate` is the learning rate, `tokens`
@@ -142,14 +142,14 @@ print(f"LoRA               2 bytes x all + 16 x the adapter  = {lora:6.1f} GiB")
 assert full / 2 > 80 > full / 4 and lora < 40
 
 # %% [markdown] lang="ko"
-# 12.8B를 통째로 학습하려면 이것만으로도 A100 80GB 두 장으로는 모자랍니다. 그래서 KoAlpaca는 **네 장**을 쓰고, 4절에서 다룰 ZeRO-3로 가중치와 기울기와 옵티마이저를 나누어 들었습니다.
+# 12.8B를 통째로 학습하려면 이것만 해도 A100 80GB 두 장으로는 모자랍니다. 그래서 KoAlpaca는 **네 장**을 쓰고, 4절에서 다룰 ZeRO-3로 가중치와 기울기와 옵티마이저를 나누어 들었습니다.
 # (원본은 가중치를 float16으로 두고 float32 사본을 따로 들었지만, 2 + 2 + 4 + 8도 16바이트입니다.) LoRA라면 얼려 둔 가중치가 거의 전부라 **한 장**이면 됩니다.
 #
 # 나머지는 읽는 글의 길이를 따라 늘어납니다. 역전파(backward pass) 때 쓰려고 층마다 남겨 두는 활성값(activations), 그리고 마지막에 토큰마다 어휘 크기만큼 펼쳐지는 로짓(logits)입니다.
 # `estimate_memory`는 이것까지 셉니다. 모델을 내려받지 않고 설정 파일의 숫자만으로 셈합니다.
 
-# %% [markdown] lang="en" of="116184f9"
-# To train all of the 12.8B, these alone take more than two A100 with 80 GB. That is why KoAlpaca took **four** and let ZeRO-3, of
+# %% [markdown] lang="en" of="49806552"
+# For all of the 12.8B, these four numbers alone take more than two A100s with 80 GB. That is why KoAlpaca took **four** and let ZeRO-3, of
 # which section 4 says more, share out weights, gradients and optimizer. (The original held float16 weights and a float32 copy of
 # them, but 2 + 2 + 4 + 8 is 16 bytes as well.) With LoRA, the frozen weights are nearly everything, and **one** GPU will do.
 #
@@ -170,11 +170,11 @@ print(estimate_memory(recipe))
 
 # %% [markdown] lang="en" of="b736c3a2"
 # The last line is the most that is held at once. Activations are small because only the input of each layer is kept and the
-# rest is computed again in the backward pass (activation checkpointing). The logits are not laid out at once either but tile by
-# tile; what they would take otherwise stands at the end of the `head` line. `layer` and `head` are never held at the same time, so
+# rest is computed again in the backward pass (activation checkpointing). The logits are not held all at once either but computed tile by
+# tile; what they would take otherwise is at the end of the `head` line. `layer` and `head` are never held at the same time, so
 # the smaller one is in brackets and not in the sum.
 #
-# Now hold every recipe against the GPUs: which is the smallest that it fits into, and what if all weights were trained?
+# Now compare every recipe with the GPUs: which is the smallest that it fits into, and what if all weights were trained?
 
 # %%
 from course_utils.memory import fits
@@ -237,14 +237,14 @@ _ = ax.legend(frameon=False, loc="lower right")
 # 들어가지 않으면 어떻게 할까요? 결과를 가장 적게 바꾸는 것부터 시도합니다. 먼저 배치를 반으로 줄이고 누적을 두 배로 늘립니다. 그다음에는 글의 길이를 줄이고, 그래도 안 되면 다른 방법으로 바꿉니다.
 
 # %% [markdown] lang="en" of="e0fb7cf8"
-# The upright lines are the GPUs. In the LoRA bars there is no gradient and no AdamW to be seen. What LoRA saves is not the frozen
-# weights but **what goes with trained ones**. Where all weights are trained, the first three shrink together with every GPU, and the
+# The vertical lines are the GPUs. In the LoRA bars, gradients and AdamW are too small to see. What LoRA saves is not the frozen
+# weights but **what goes with trained ones**. Where all weights are trained, the first three parts shrink with every GPU added, and the
 # last does not: the model is shared out, but each GPU reads rows of its own.
 #
-# `none` means that it fits into none of these. A T4 has no bfloat16, so it never stands beside a bfloat16 recipe.
+# `none` means that it fits into none of these. A T4 has no bfloat16, so it never appears beside a bfloat16 recipe.
 #
 # An estimate is an estimate. On four GPUs KoAlpaca measured and published about 74 GB each, more than our sum (`all weights,
-# 4 GPUs`). Its command did not recompute activations, and ZeRO-3 has buffers of its own. Where a recipe fits by one or two GiB only,
+# 4 GPUs`). Its command did not recompute activations, and ZeRO-3 has buffers of its own. Where a recipe fits with only a GiB or two to spare,
 # do not take that GPU.
 #
 # And if it does not fit? Begin with what changes the result least: half the batch with twice the accumulation, then the length of
@@ -262,10 +262,10 @@ for name, recipe, gib in [
     print(f"{name:27}{what_would_fit(recipe, gib)}")
 
 # %% [markdown] lang="ko"
-# 학습을 시작하면 같은 셈을 남은 메모리에 대어 보고, 들어가지 않으면 모델을 올리기 **전에** 이 문장으로 멈춥니다.
+# 학습을 시작하면 같은 셈을 남은 메모리에 대어 보고, 들어가지 않으면 모델을 올리기 **전에** 이런 문장을 보여 주고 멈춥니다.
 
-# %% [markdown] lang="en" of="728ef7a6"
-# A training does the same sum against the memory that is free, and where it does not fit it stops with this sentence **before**
+# %% [markdown] lang="en" of="faf8b17d"
+# `train` does the same sum against the memory that is free, and if it does not fit, stops with this sentence **before**
 # the model is loaded.
 
 # %% [markdown] lang="ko"
@@ -304,7 +304,7 @@ for name, recipe, gib in [
 # was. v1.0 may not be used commercially. Look at the licence first when you choose data: it follows the data into the model.
 #
 # So that this runs without a network, two files hold the seed tasks of this course **in KoAlpaca's fields**. Not one line is KoAlpaca's.
-# For the real data, change nothing but `source` in the cell after the next.
+# For the real data, change nothing but `source` in the cell after next.
 
 # %%
 import json
@@ -364,7 +364,7 @@ assert KOALPACA.render(asked[1]) == f"### 질문: {asked[1].instruction}\n\n### 
 # %% [markdown] lang="en" of="5a8845e8"
 # ### Polyglot-Ko's pitfalls
 #
-# Polyglot-Ko is a GPT-NeoX. Coming from Gemma, you stumble four times over its tokenizer. The tiny stand-in has the first three as
+# Polyglot-Ko is a GPT-NeoX. Coming from Gemma, you can stumble over its tokenizer in four ways. The tiny stand-in has the first three as
 # well, so check them one by one.
 
 # %%
@@ -390,9 +390,9 @@ print("tokenizer returns", list(tokenizer(text)))
 # 4. **`token_type_ids`가 딸려 올 수 있습니다.** 이 대역의 토크나이저는 내놓지 않지만(출력의 마지막 줄), 내놓는 것도 있고 `generate`에 그대로 넘기면 오류가 납니다. 우리는 토큰 번호와 마스크만 넘깁니다.
 
 # %% [markdown] lang="en" of="4a694d0c"
-# 1. **There is no padding token.** In 02 you saw that with `pad = eos` and a mask by number the end disappears as well. Our masks follow
+# 1. **There is no padding token.** In 02 you saw that with `pad = eos` and a mask by id the real end disappears as well. Our masks follow
 #    lengths, so anything will do for padding.
-# 2. **The configuration and the tokenizer each have a number for eos.** If they differ, the end that is trained is not the one at which
+# 2. **The configuration and the tokenizer each have an id for eos.** If they differ, the end that is trained is not the one at which
 #    generation stops. Check before use. In Polyglot-Ko it is 2.
 # 3. **BOS and EOS are one token.** It means only the end, so nothing is put before a text, where Gemma wants exactly one BOS.
 # 4. **`token_type_ids` may come along.** The stand-in's tokenizer returns none (last line of the output), but some do, and passed on
@@ -424,7 +424,7 @@ assert set(batch) == {"input_ids", "labels", "attention_mask"}  # and no token_t
 # %% [markdown] lang="en" of="fecf2f42"
 # ### What the original did
 #
-# KoAlpaca was trained with a script for pretraining language models. It joins all texts into one and cuts that every so many
+# KoAlpaca was trained with a script for pretraining language models. It joins all texts into one and cuts it every so many
 # tokens. Here is the idea, called `group_texts`, in a few lines: how are our tasks cut? The original's blocks have 1,024
 # tokens; these are shorter, so that you can look at one.
 
@@ -453,11 +453,11 @@ print(f"by segments: {report}")
 # %% [markdown] lang="en" of="2680cb7f"
 # The block shown begins in the middle of another task's answer, and nearly all the others begin within a task, too. All of it is
 # `trained`, so questions are learned as well, and each task is read with the answer to the one before in sight. It works all the
-# same: no place is wasted, which is fast, and where blocks are much longer than tasks, few tasks are cut. But part of the effort goes
+# same: no space is wasted, which makes it fast, and where blocks are much longer than tasks, few tasks are cut. But part of the effort goes
 # into making up questions.
 #
-# We keep one task a row, train the response only, and put rows of like length side by side (`sampling: length`) so that little is
-# padded. Next to each other:
+# We keep one task a row, train the response only, and put rows of similar length side by side (`sampling: length`) so that little is
+# padded. Here are the two compared:
 
 # %%
 from course_utils.memory import GIB, estimate_memory, trained_parameters
@@ -479,18 +479,18 @@ for name, theirs, ours in [
 assert spec.effective_batch == 256
 
 # %% [markdown] lang="ko"
-# - **LoRA인 까닭**: 한 장에 들어갑니다. 학습하는 파라미터가 적으므로 학습률은 더 크게 잡습니다. GPT-NeoX에서 PEFT의 기본값은 `query_key_value`에만 붙이지만,
+# - **LoRA인 까닭**: 한 장에 들어갑니다. 학습하는 파라미터가 적으므로 학습률은 더 크게 잡습니다. GPT-NeoX에서 PEFT는 기본으로 `query_key_value`에만 붙이지만,
 #   우리는 층의 행렬 넷 모두에 붙입니다. 통째로 학습한 것에 가까워지려면 이렇게 행렬마다 붙이는 쪽이 낫다고 알려져 있습니다(QLoRA, 2023).
 # - **bfloat16인 까닭**: 차지하는 메모리는 float16과 같은데 큰 수에서 넘치지 않습니다.
 # - **256을 지킨 까닭**: 원본과 견줄 수 있는 것은 지키고, 바꿀 이유가 있는 것만 바꿉니다. 다만 원본의 256은 꽉 찬 블록이고 우리의 256은 그보다 짧은 행입니다.
 #
 # 왜 다른지는 레시피 파일에도 설정마다 적어 두었습니다.
 
-# %% [markdown] lang="en" of="4fb9666f"
-# - **Why LoRA**: it fits into one GPU. Few trained weights take a larger learning rate. PEFT's default for GPT-NeoX is an adapter on
+# %% [markdown] lang="en" of="4a5f83c9"
+# - **Why LoRA**: it fits into one GPU. So few trained weights need a larger learning rate. PEFT's default for GPT-NeoX is an adapter on
 #   `query_key_value` alone; ours is on all four matrices of a layer, which is reported to come closer to full fine-tuning (QLoRA, 2023).
 # - **Why bfloat16**: it takes as much memory as float16 and large numbers do not overflow.
-# - **Why 256 again**: keep what can be compared, change what there is a reason to change. Mind that the original's 256 are full blocks
+# - **Why 256 again**: keep what can be compared, and change only what there is a reason to change. Mind that the original's 256 are full blocks
 #   and ours are rows, which are shorter.
 #
 # The recipe file gives the reason beside each setting, too.
@@ -511,10 +511,10 @@ print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 # python -m course_utils.train koalpaca-12.8b-a100 --tasks KoAlpaca_v1.1.jsonl
 # ```
 #
-# 같은 명령에 `--tiny`를 붙이면 베이스 모델 자리에 무작위인 작은 대역을 세우고, 몇 초에 끝나도록 글의 길이, 배치, 에폭 수를 줄입니다. 여기서는 그 일을 코드로 직접 합니다.
+# 같은 명령에 `--tiny`를 붙이면 베이스 모델 자리에 무작위인 작은 대역을 세우고, 몇 초 만에 끝나도록 글의 길이, 배치, 에폭 수를 줄입니다. 여기서는 그 일을 코드로 직접 합니다.
 # 그 밖에 두 가지를 더 바꿉니다. 모델이 작으니 학습률을 키우고, 과제가 적으니 떼어 두는 몫(`heldout`)을 늘립니다.
 
-# %% [markdown] lang="en" of="8759fcc3"
+# %% [markdown] lang="en" of="dac9afb9"
 # ### Train
 #
 # With an A100-80 it is one command. `--dry-run` trains nothing and shows the card only: always do that first, before you spend
@@ -526,8 +526,8 @@ print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 # ```
 #
 # Add `--tiny` to the command and a small random stand-in takes the base model's place, with length, batch and epochs cut down so that
-# it takes seconds. Here we do the same in code. Two more settings differ: so small a model needs a larger learning rate, and of so
-# few tasks more are held out.
+# it takes seconds. Here we do the same in code. Two more settings differ: so small a model needs a larger learning rate, and with so
+# few tasks a larger share is held out.
 
 # %%
 from course_utils.tiny import tiny_recipe
@@ -548,7 +548,7 @@ assert after < before
 
 # %% [markdown] lang="en" of="d23f1ea7"
 # The loss on rows that were held out goes down, but only a little: a random model has no knowledge to call on, and its output layer is
-# random, too, and frozen. These numbers say one thing: **the road from data to adapter is open from end to end**.
+# random, too, and frozen. These numbers say one thing: **the path from data to adapter works from end to end**.
 #
 # Load the sealed adapter again and see whether it holds what was learned: the loss on responses with the adapter on, and off.
 
@@ -588,7 +588,7 @@ assert on < off
 # | Polyglot-Ko 5.8B | 0.5752 | 0.7223 |
 # | KoAlpaca 5.8B | 0.6939 | 0.7683 |
 #
-# It rose with both prompts. But another prompt alone moves the base model further still, which is why one number is not a verdict on
+# It rose with both prompts. But changing the prompt alone moves the base model further still, which is why one number is not a verdict on
 # a model.
 
 # %% [markdown] lang="ko"
@@ -681,10 +681,10 @@ for name, average in [
 # ```
 
 # %% [markdown] lang="en" of="8212a544"
-# A plain average is far off, one weighted by the number of trained tokens is right: plainly averaged, a token of a short response
+# A plain average is far off; one weighted by the number of trained tokens is right. In a plain average, a token of a short response
 # counts for much more than one of a long response.
-# Gradient accumulation does the same, one after the other, so its rule is the same. Today's Trainer sees to it by dividing by the
-# number of **all** tokens behind an update.
+# Gradient accumulation does the same, one part after another, so the same rule holds. Today's Trainer sees to it by dividing by the
+# number of **all** trained tokens behind an update.
 #
 # There are two ways to write the command, with the same result. The launcher starts one process for each GPU.
 #
@@ -716,8 +716,8 @@ for name, average in [
 # ## 4. Alpaca 7B: share out the model
 #
 # Full fine-tuning is another matter. By the sum of section 1, weights, gradients and optimizer of LLaMA 7B take 6.7 billion x 16
-# bytes, about 100 GiB, and do not fit into one GPU. Sharing out the data does not help, since everybody would hold the whole model.
-# So the model is cut up and **each holds a part** (sharding). PyTorch calls it FSDP (Fully Sharded Data Parallel); DeepSpeed's ZeRO-3
+# bytes, about 100 GiB, and do not fit into one GPU. Sharing out the data does not help, since every GPU would hold the whole model.
+# So the model is cut up and **each GPU holds a part** (sharding). PyTorch calls it FSDP (Fully Sharded Data Parallel); DeepSpeed's ZeRO-3
 # is the same idea.
 #
 # ```text
@@ -730,9 +730,9 @@ for name, average in [
 # rows        0 1 2 3    4 5 6 7       0 1 2 3    4 5 6 7
 # ```
 #
-# When a layer's turn comes, all collect its parts and have it whole **for a moment**; once it is computed, each drops what is
+# When a layer's turn comes, all GPUs collect its parts and hold it whole **for a moment**; once it is computed, each drops what is
 # not its own. In the backward pass they collect once more. Gradients are added up, and each keeps its own part. You pay for memory
-# with communication. The rows that they read are still different ones.
+# with communication. Each still reads rows of its own.
 
 # %%
 from course_utils.memory import estimate_memory
@@ -758,7 +758,7 @@ for gpus in (1, 2, 4, 8):
 
 # %% [markdown] lang="en" of="4c42249f"
 # Gradients and AdamW shrink exactly with the number of GPUs. Weights shrink a little less: embeddings and output layer are held whole
-# during a pass. On one GPU `the rest` is so large because of a bfloat16 copy (about 12 GiB), which a training that is not sharded keeps
+# during a pass. On one GPU `the rest` is so large because of a bfloat16 copy (about 12 GiB), which unsharded training keeps
 # beside the float32 weights; FSDP2 converts the parts as it collects them (the figure of section 1 counts the copy among the weights).
 #
 # With 80 GB each, four GPUs are plenty, and eight are faster. On the right: batch, accumulation and GPUs, whose product
@@ -887,7 +887,7 @@ for processes, step in [(1, "one-process"), (2, "two-processes")]:
 # that several share), weights, gradients and AdamW alike, and each **exactly half**. The model is small and random, but the sharding is real.
 #
 # This check is not for show. Left to the libraries' defaults, a machine without GPUs runs **plain data parallel without a word**,
-# even with FSDP switched on, and the losses do not tell.
+# even with FSDP switched on, and the losses do not show it.
 #
 # Now look at the losses. If it is the same training, they must be the same.
 
@@ -912,10 +912,10 @@ print("trained model:", shown(two.adapter))
 # ```
 
 # %% [markdown] lang="en" of="4106ca58"
-# They are. The last digit may waver, because sums are made in another order. Batch and accumulation of the two processes followed
+# They are. The last digit may differ, because the sums are taken in another order. Batch and accumulation of the two processes followed
 # by themselves from the recipe's `effective_batch`.
 #
-# Without an adapter the result is a model's folder. The parts are put together again when it is saved, and the main
+# Without an adapter the result is a folder with a whole model. The parts are put together again when it is saved, and the main
 # process alone seals it. The same thing as one command; another name runs another recipe:
 #
 # ```bash
@@ -950,7 +950,7 @@ print(f"the model with the adapter merged into it {4 * total / GIB:.0f} GiB (flo
 # 합친 모델이 어댑터를 얹은 모델과 같은 말을 하는지 확인합니다.
 
 # %% [markdown] lang="en" of="05626861"
-# The adapter is light to hand on: whoever gets it downloads the base model and puts it on. For tools that know no adapters, **merge** it
+# The adapter is light to hand on: whoever gets it downloads the base model and puts the adapter on. For tools that know no adapters, **merge** it
 # into the base model. Does the merged model say the same as the base with the adapter on it?
 
 # %%
@@ -1032,9 +1032,9 @@ print(f"the tiny random GPT-NeoX on this machine: {rate:,.0f} tokens a second, a
 # The time of your own training: **hours = tokens of one epoch x epochs / tokens a second / 3,600.** The number of tokens is on the card of
 # `--dry-run`, and a few steps are enough to learn the tokens a second.
 #
-# Four sentences to take along:
+# Four sentences to take with you:
 #
-# 1. Work it out before you run it: 16 bytes for what is trained, 2 for what is frozen, and the rest follows the texts.
+# 1. Work it out before you run it: 16 bytes for what is trained, 2 for what is frozen, and the rest grows with the texts.
 # 2. However many GPUs there are, keep the number of rows behind an update.
 # 3. Sharing out the data makes it faster; sharing out the model makes it fit.
 # 4. Do not believe that something is sharded. Look.
@@ -1124,17 +1124,17 @@ check("04.1", states_gib)
 #
 # ★★ · 약 10분 · 1절
 #
-# 남은 메모리가 `gib`인 GPU **한 장**에서 돌 수 있는 레시피의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 그 GPU에 bfloat16이 없으면(`bfloat16=False`) bfloat16 레시피는 뺍니다.
+# 남은 메모리가 `gib`인 GPU에서 돌 수 있는, GPU **한 장**짜리 레시피(`recipe.train.gpus`가 1)의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 그 GPU에 bfloat16이 없으면(`bfloat16=False`) `recipe.train.dtype`이 `"bfloat16"`인 레시피는 뺍니다.
 # `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
 #
 # 보기: 24GB로 파는 L4는 22GiB를 보여 줍니다. `fitting(22, True)`는 `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
-# %% [markdown] lang="en" of="e7aadb03"
+# %% [markdown] lang="en" of="3e2682e2"
 # ### Exercise 2. The recipes for my GPU
 #
 # ★★ · about 10 minutes · section 1
 #
-# Return the names of the recipes that run on **one** GPU with `gib` free, as a list in the order of `recipe_names()`. If the GPU has no bfloat16 (`bfloat16=False`), leave bfloat16 recipes out.
+# Return the names of the recipes for **one** GPU (`recipe.train.gpus` is 1) that run with `gib` free, as a list in the order of `recipe_names()`. If the GPU has no bfloat16 (`bfloat16=False`), leave out those whose `recipe.train.dtype` is `"bfloat16"`.
 # Use `load_recipe`, `estimate_memory` and `fits`.
 #
 # Example: an L4, sold as 24 GB, shows 22 GiB. `fitting(22, True)` is `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`; where nothing fits it is `[]`.
@@ -1195,17 +1195,17 @@ check("04.2", fitting)
 # ★★ · 약 10분 · 1절
 #
 # 한 배치에 행이 `batch`개면 메모리가 `fixed + row * batch`GiB 필요하다고 합시다. `gib`에 들어갈 때까지 **배치를 반으로 줄이고 누적 `times`를 두 배로** 늘려 `(배치, 누적)`을 돌려주세요.
-# 곱은 지켜야 하므로 홀수인 배치는 더 줄이지 않습니다. 그래도 들어가지 않으면 `None`입니다.
+# 꼭 맞으면 들어간 것입니다. 곱은 지켜야 하므로 홀수인 배치는 더 줄이지 않습니다. 그래도 들어가지 않으면 `None`입니다.
 #
 # 보기: `shrink(10.0, 2.0, 8, 4, 22)`에서 8행은 26GiB, 4행은 18GiB이므로 `(4, 8)`입니다.
 
-# %% [markdown] lang="en" of="8bb6f097"
+# %% [markdown] lang="en" of="7d417fd9"
 # ### Exercise 3. Halve it until it fits
 #
 # ★★ · about 10 minutes · section 1
 #
 # Suppose that a batch of `batch` rows needs `fixed + row * batch` GiB. **Halve the batch and double the accumulation `times`** until it fits into `gib`, and return `(batch, accumulation)`.
-# The product must stay, so an odd batch is not halved. If it still does not fit, return `None`.
+# Filling it exactly still fits. The product must stay the same, so an odd batch is not halved. If it still does not fit, return `None`.
 #
 # Example: for `shrink(10.0, 2.0, 8, 4, 22)` 8 rows need 26 GiB and 4 rows 18, so it is `(4, 8)`.
 
@@ -1309,24 +1309,24 @@ check("04.4", share_rows)
 #     return batch, rows // batch
 # ```
 #
-# `batch_shape` does the same when a training starts: that is why changing `--nproc_per_node` of `torchrun` keeps the 128 rows.
+# `batch_shape` does the same when training starts: that is why changing `--nproc_per_node` of `torchrun` keeps the 128 rows.
 #
 # </details>
 
 # %% [markdown] lang="ko"
 # ### 연습 5. 내 조각은 어디부터
 #
-# ★★ · 약 10분 · 4절
+# ★ · 약 5분 · 4절
 #
 # FSDP2는 가중치마다 첫 차원의 행을 GPU 수로 나누어 듭니다. 조각의 크기는 `rows / gpus`를 **올림**한 것으로 모두 같고, 마지막에는 남은 만큼만 갑니다. 아무것도 남지 않을 수도 있습니다.
 # 번호가 `rank`인 GPU가 드는 행을 `(시작, 끝)`으로 돌려주세요. 파이썬의 조각처럼 끝은 들어가지 않습니다.
 #
 # 보기: 7행을 셋이 나누면 `(0, 3)`, `(3, 6)`, `(6, 7)`입니다. 5행을 넷이 나누면 마지막 GPU는 `(5, 5)`, 곧 빈손입니다.
 
-# %% [markdown] lang="en" of="751848a9"
+# %% [markdown] lang="en" of="b55cee0e"
 # ### Exercise 5. Where my part begins
 #
-# ★★ · about 10 minutes · section 4
+# ★ · about 5 minutes · section 4
 #
 # FSDP2 cuts the rows of each weight's first dimension into as many parts as there are GPUs. All parts have the size `rows / gpus`, **rounded up**; the last get what is left, and that may be nothing.
 # Return the rows that GPU number `rank` holds as `(start, stop)`; as in a slice of Python, `stop` is not included.

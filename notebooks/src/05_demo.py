@@ -85,7 +85,7 @@ for task in tasks[:3]:
 # 이제 첫 질문의 두 답이 자라는 모습을 세 토큰마다 봅니다. 왼쪽 베이스의 답은 길어서 끝의 22글자만 적었습니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
 
 # %% [markdown] lang="en" of="20ae8720"
-# If the card's base model is `assets/tiny-gemma-ko`: that tiny model knows only the small world that the course invented. It answers questions about that world; what it says to any other means nothing.
+# If the card's base model is `assets/tiny-gemma-ko`, it knows only the small world that the course invented. It answers questions about that world; what it says about anything else means nothing.
 #
 # This tiny base model does not follow the instruction; it goes on with texts like those it has read. Where it stops by itself, it is because that text is over, not because it has answered.
 # A base model that has already learned to follow instructions, such as gemma-2b-it, does answer: then look for what has changed.
@@ -98,10 +98,10 @@ for step, (base, tuned) in enumerate(stream_both(duo, duo.template.render(tasks[
         print(f"{step:3}  {base.text[-22:]!r:28} {tuned.text}{' (stopped)' * tuned.stopped}")
 
 # %% [markdown] lang="ko"
-# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 행마다 어댑터를 정하고, 캐시(cache)가 이미 읽은 토큰을 두 번 계산하지 않게 해 줍니다. `_TURN`은 여러 사람이 한꺼번에 물어도 한 토큰씩 차례를 지키게 하는 잠금(lock)입니다.
+# 이 일을 하는 함수 전체가 아래에 있습니다. `adapter_names`가 행마다 어댑터를 정하고, 캐시(cache) 덕분에 이미 읽은 토큰은 다시 계산하지 않습니다. `_TURN`은 여러 사람이 한꺼번에 물어도 한 토큰씩 차례를 지키게 하는 잠금(lock)입니다.
 
-# %% [markdown] lang="en" of="f9b7570a"
-# Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache saves computing again what was read already. `_TURN` is a lock: if several people ask at once, they take turns, token by token.
+# %% [markdown] lang="en" of="80348af7"
+# Below is the whole function that does this. `adapter_names` gives each row its adapter, and the cache avoids recomputing what was already read. `_TURN` is a lock: if several people ask at once, they take turns, token by token.
 
 # %%
 import inspect
@@ -144,8 +144,8 @@ assert different[0.0] == 1
 # 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 2절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
 
 # %% [markdown] lang="en" of="1b51aa83"
-# At temperature 0 all four replies are the same (the same every time need not mean right: compare them with the input). The higher it is, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
-# A low temperature suits work that has one right answer, a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 2 there calls it greedy), so that running it again gives the same replies.
+# At temperature 0 all four replies are the same (being the same every time does not make them right: compare them with the input). The higher the temperature, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
+# A low temperature suits work that has one right answer; a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 2 there calls it greedy), so that running it again gives the same replies.
 
 # %% [markdown] lang="ko"
 # ## 3. 거절하는 법
@@ -157,7 +157,7 @@ assert different[0.0] == 1
 # ## 3. Saying no
 #
 # A page that others may open must not fall over, whatever it is sent. An empty instruction or too long a text never reaches the model; what comes back is a short notice that says why (in Korean, as the page is).
-# Too long is counted in tokens, not in letters, and prompt and reply together may take the recipe's `max_length`: in fine-tuning the model never saw anything longer.
+# Length is counted in tokens, not in letters, and prompt and reply together may take up to the recipe's `max_length`: in fine-tuning the model never saw anything longer.
 
 # %%
 from course_utils.demo import respond
@@ -284,7 +284,7 @@ if not KEEP_OPEN:
 #
 # $$p_i = \frac{e^{x_i/T}}{\sum_j e^{x_j/T}}$$
 #
-# At a temperature $T$ of 0 there is no dividing: the token with the highest score has 1 and all others 0; if there are several, it is the first of them.
+# At a temperature $T$ of 0 you cannot divide: the token with the highest score has 1 and all others 0; if there are several, it is the first of them.
 # Nothing may overflow, not even with a score of 1,000. Taking the same number off all scores leaves the probabilities as they are.
 #
 # Example: `softmax([2.0, 1.0], 0.5)` is about [0.881, 0.119].
@@ -358,7 +358,7 @@ check("05.1", softmax)
 # Write the refusal of section 3 yourself. Take the `instruction`, the number of `tokens` in the prompt, the `length` granted to the reply, in tokens, and the `window` for both together.
 #
 # - If the instruction is `None`, empty, or nothing but space: `"지시문이 비어 있습니다."` ("The instruction is empty.")
-# - If prompt and reply together are **more than** `window`, say by how much to shorten it, as in `"52토큰만큼 줄여 주세요."` ("Please make it 52 tokens shorter."), with a comma at thousands.
+# - If prompt and reply together are **more than** `window`, say by how much to shorten it, as in `"52토큰만큼 줄여 주세요."` ("Please make it 52 tokens shorter."), with a comma between thousands.
 # - If all is well: `None`.
 #
 # Where both are wrong, report the empty instruction only.
@@ -408,7 +408,7 @@ check("05.2", refuse)
 # %% [markdown] lang="ko"
 # ### 연습 3. 대화를 한도에 맞추기
 #
-# ★★ · 약 10분 · 3절
+# ★★ · 약 15분 · 3절
 #
 # 데모를 여러 번 주고받는 대화로 바꾼다면, 길어진 대화를 한도에 맞추어 잘라야 합니다. `(역할, 토큰 번호)`의 목록 `turns`와 토큰 수의 한도 `room`을 받아, 모델에 보낼 **뒷부분**을 돌려주세요.
 #
@@ -418,12 +418,12 @@ check("05.2", refuse)
 #
 # 보기: `last_turns([("user", [5, 6]), ("model", [7, 1]), ("user", [8])], 4)`는 `[('user', [8])]`입니다. `model`의 차례까지는 들어가지만, 답으로 시작할 수는 없습니다.
 
-# %% [markdown] lang="en" of="3c623f2a"
+# %% [markdown] lang="en" of="071d9c3d"
 # ### Exercise 3. Make a conversation fit
 #
-# ★★ · about 10 minutes · section 3
+# ★★ · about 15 minutes · section 3
 #
-# To turn the demo into a conversation, one that has grown too long has to be cut. Take `turns`, a list of `(role, token ids)`, and `room`, the most tokens there may be, and return the **end** of it that is sent to the model.
+# If the demo is to hold a conversation, one that has grown too long has to be cut. Take `turns`, a list of `(role, token ids)`, and `room`, the most tokens there may be, and return the **end** of it that is sent to the model.
 #
 # - The oldest turns go first, and as a whole: nothing is taken out of the middle, and no turn is split.
 # - What is left has to begin with `user`: in training the model never saw a conversation that begins with a reply.
@@ -467,6 +467,6 @@ check("05.3", last_turns)
 #     return None
 # ```
 #
-# Cutting further and further from the front, the first that fits is the longest. Where not even the last question fits, do not trim it in secret: say so, as in the exercise before.
+# Cutting further and further from the front, the first that fits is the longest. Where not even the last question fits, do not trim it silently: say so, as in the exercise before.
 #
 # </details>
