@@ -213,7 +213,7 @@ def test_the_treemap_counts_verbs_and_names_objects():
 def test_the_lengths_say_how_many_and_the_median():
     tasks = [Task("하나 둘 셋", "", "답")] * 2 + [Task("하나", "가 나", "답")]
     said = set(words(plots.lengths(tasks)))
-    assert {"instruction 지시 (3)", "input 입력 (1)", "median 중앙값 3"} <= said
+    assert {"instruction 지시문 (3)", "input 입력 (1)", "median 중앙값 3"} <= said
     assert "median 중앙값 2" in said and "median 중앙값 1" in said
 
 
