@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import nbformat
@@ -23,6 +22,8 @@ ALL = os.environ.get("JUPYTER") == "all"
 NOTEBOOKS = [path.stem for path in sources()] if ALL else ["05_demo"]
 LANGUAGES = ("ko", "en") if ALL else ("ko",)
 RUN_ALL = 'jp-button[data-command="notebook:restart-run-all"]'
+PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(prompt => prompt.textContent)"
+WAITING = f"{PROMPTS}.some(text => text.includes('*'))"
 TOKEN = "student"
 ACCEPT = ".jp-Dialog .jp-mod-accept"
 SAVE = 'jp-button[data-command="docmanager:save"]'
@@ -81,13 +82,13 @@ def code(notebook):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_restart_and_run_all(browser, lab, name):
+def test_restart_and_run_all(browser, lab, folder, name):
     root, language = lab
     # A workspace of its own: the shared one opens the notebooks of before as well.
     where = f"lab/workspaces/{name}/tree/notebooks/{language}/{name}.ipynb"
     page = browser.open(f"{root}{where}?token={TOKEN}", height=1000)
     restart_and_run_all(page)
-    notebook = finished(page, root, f"notebooks/{language}/{name}.ipynb")
+    notebook = finished(page, root, folder / "notebooks" / language / f"{name}.ipynb")
     shot = REPO / "build" / "screenshots" / f"jupyter-{name}-{language}.png"  # to be looked at
     shot.parent.mkdir(parents=True, exist_ok=True)
     shot.write_bytes(page.picture())
@@ -109,8 +110,7 @@ def restart_and_run_all(page, tries=10):
         page.click(RUN_ALL)
         if appears(page, f"!!document.querySelector('{ACCEPT}')", 5):
             page.click(ACCEPT)
-            waiting = "[...document.querySelectorAll('.jp-InputPrompt')].map(p => p.innerText)"
-            if appears(page, f"{waiting}.some(prompt => prompt.includes('*'))", 30):
+            if appears(page, WAITING, 30):
                 return
     raise AssertionError(f"nothing was run after {tries} clicks")
 
@@ -122,21 +122,22 @@ def appears(page, script, seconds):
     return there
 
 
-def finished(page, root, path, seconds=900):
-    """The saved notebook once every cell has run, or one has failed."""
-    ran, end = [], time.monotonic() + seconds
+def finished(page, root, path, seconds=1200):
+    """The notebook as it is saved once every cell has run, or one has failed."""
+    ran, quiet, end = [], 0, time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(1)
-        page.click(SAVE)
         idle = all(kernel["execution_state"] == "idle" for kernel in api(f"{root}api/kernels"))
-        try:
-            notebook = nbformat.from_dict(api(f"{root}api/contents/{path}")["content"])
-        except HTTPError:  # it is just being saved
-            continue
-        ran = [cell.execution_count for cell in code(notebook)]
-        failed = any(o.output_type == "error" for cell in code(notebook) for o in cell.outputs)
-        if idle and (all(ran) or failed):
-            return notebook
+        quiet = quiet + 1 if idle and not page.evaluate(WAITING) else 0
+        if quiet == 3:  # for a moment it is idle between two cells as well
+            page.click(SAVE)
+            time.sleep(3)  # Jupyter puts a file aside that is read while it is written
+            notebook = nbformat.read(path, as_version=4)
+            ran = [cell.execution_count for cell in code(notebook)]
+            outputs = [output for cell in code(notebook) for output in cell.outputs]
+            if all(ran) or any(output.output_type == "error" for output in outputs):
+                return notebook
+            quiet = 0
     raise AssertionError(f"{path}: {sum(map(bool, ran))} of {len(ran)} cells ran in {seconds} s")
 
 
