@@ -39,6 +39,17 @@ from kernel import (
 from nbformat import NotebookNode
 
 LANGUAGES = ("ko", "en")
+CODE = re.compile(r"```.*?```|`[^`]*`|https?://\S+", re.DOTALL)
+LEFT_OVER = {  # so many words of the other language in a row: a sentence that nobody translated
+    "ko": re.compile(r"(?:\b[A-Za-z][a-z']*[\s,]+){5}[A-Za-z]+"),
+    "en": re.compile(r"(?:[가-힣]+[\s,.]+){4}[가-힣]+"),
+}
+SHAPE = {  # what both twins have as many of
+    "headings": re.compile(r"^#{1,6} ", re.MULTILINE),
+    "table rows": re.compile(r"^\|", re.MULTILINE),
+    "fences": re.compile(r"^ *```", re.MULTILINE),
+    "links": re.compile(r"\]\(|\b(?:src|href)="),
+}
 ENGLISH_HEADER = re.compile(r'^(# %% \[markdown\].*\blang="en").*$', re.MULTILINE)
 
 
@@ -51,6 +62,13 @@ def code_digest(notebook: NotebookNode) -> str:
     """Return a digest of all code cells, in order."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return digest(json.dumps(code, ensure_ascii=False))
+
+
+def outputs_digests(notebook: NotebookNode) -> str:
+    """Return a digest of what each code cell showed, in order, as one line."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [json.dumps([cell.execution_count, cell.outputs], sort_keys=True) for cell in code]
+    return " ".join(map(digest, shown))
 
 
 def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
@@ -68,7 +86,8 @@ def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "course": {"source": f"notebooks/src/{name}.py", "code": code_digest(notebook)},
+        "course": {"source": f"notebooks/src/{name}.py", "code": code_digest(notebook),
+                   "outputs": outputs_digests(notebook)},
     }
     return nbformat.from_dict(
         {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
@@ -91,6 +110,8 @@ def source_problems(path: Path) -> list[str]:
     twins = pairs(notebook)
     paired = {id(cell) for pair in twins for cell in pair if cell is not None}
     for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "raw":
+            problems.append(f"{path.name}: cell {number} ({_first_line(cell)}) is raw: no language")
         if cell.cell_type == "markdown" and id(cell) not in paired:
             what = "has no Korean cell before it"
             if cell.metadata.get("lang") not in LANGUAGES:
@@ -104,6 +125,20 @@ def source_problems(path: Path) -> list[str]:
                 f"{path.name}: {_first_line(korean)} changed, its English twin did not "
                 f"({_first_line(english)}): update it, then run build.py --accept"
             )
+        for language, cell in zip(LANGUAGES, (korean, english), strict=True):
+            prose = CODE.sub("", cell.source) if cell is not None else ""
+            if found := LEFT_OVER[language].search(prose):
+                problems.append(f'{path.name}: lang="{language}" still says {found[0]!r}')
+        if english is not None:
+            counts = [
+                {what: len(seen.findall(cell.source)) for what, seen in SHAPE.items()}
+                | {"empty": not cell.source.strip()} for cell in (korean, english)
+            ]  # fmt: skip
+            problems += [
+                f"{path.name}: {_first_line(korean)} and its twin differ in {what}: "
+                f"{counts[0][what]} and {counts[1][what]}"
+                for what in counts[0] if counts[0][what] != counts[1][what]
+            ]  # fmt: skip
     return problems
 
 
@@ -116,7 +151,11 @@ def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
         if not built_path.is_file():
             problems.append(f"{where} is missing: run make notebooks")
             continue
-        built = nbformat.read(built_path, as_version=4)
+        try:
+            built = nbformat.read(built_path, as_version=4)
+        except ValueError:  # NotJSONError, ValidationError: a merge's marks, say
+            problems.append(f"{where} is no notebook any more: run make notebooks")
+            continue
         if built.metadata.get("course", {}).get("code") != code_digest(source):
             changed = _first_change(built, source)
             problems.append(
@@ -124,30 +163,50 @@ def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
             )
             continue
         wanted = edition(source, language, path.stem)
-        contents = [[(c.cell_type, c.source) for c in n.cells] for n in (built, wanted)]
-        if contents[0] != contents[1]:
+        contents = [[(c.cell_type, c.source, c.metadata) for c in n.cells] for n in (built, wanted)]
+        about = [{**n.metadata, "course": 0, "widgets": 0} for n in (built, wanted)]
+        recorded = "outputs" in built.metadata.course
+        if contents[0] != contents[1] or about[0] != about[1] or not recorded:
             problems.append(f"{where}: cells differ from the source: run build.py --text")
+        problems += [
+            f"{where}: its code reads {file}, which is missing"
+            for file in _files_read(source) if not (REPO / file).exists()
+        ]  # fmt: skip
         problems += output_problems(built, where) + link_problems(built_path)
+        problems += _touched_outputs(built, where)
     return problems
+
+
+def strays(folder: Path = REPO / "notebooks") -> list[str]:
+    """Return every notebook that no source stands behind."""
+    known = {folder / lang / f"{path.stem}.ipynb" for lang in LANGUAGES for path in sources()}
+    return [
+        f"{path.relative_to(folder)} has no source in {SOURCES.relative_to(REPO)}: delete it"
+        for path in sorted(set(folder.rglob("*.ipynb")) - known)
+        if ".ipynb_checkpoints" not in path.parts
+    ]
 
 
 def accept(path: Path) -> int:
     """Write into each English cell the hash of its Korean twin; return how many changed."""
-    twins = iter(pairs(read_source(path)))
-    changed = 0
+    twins, changed = pairs(read_source(path)), 0
+    following = iter(twins)
 
     def header(match: re.Match) -> str:
         nonlocal changed
-        korean, english = next(twins)
+        korean, english = next(following)
         of = digest(korean.source)
         changed += english.metadata.get("of") != of
-        tags = f" tags={json.dumps(english.metadata['tags'])}" if "tags" in english.metadata else ""
-        return f'# %% [markdown] lang="en" of="{of}"{tags}'
+        return re.sub(r' of="\w*"', "", match[0]).replace('lang="en"', f'lang="en" of="{of}"')
 
     text = path.read_text(encoding="utf-8")
     incomplete = [problem for problem in source_problems(path) if "--accept" not in problem]
     if incomplete:
         raise SystemExit("\n".join(incomplete))
+    if len(ENGLISH_HEADER.findall(text)) != len(twins):  # each hash would go to another cell
+        heads = re.findall(r"^# *%%.*\ben\b.*$", text, re.MULTILINE)
+        odd = [head for head in heads if not ENGLISH_HEADER.match(head)]
+        raise SystemExit(f'{path.name}: write {odd} as # %% [markdown] lang="en"; nothing changed')
     path.write_text(ENGLISH_HEADER.sub(header, text), encoding="utf-8")
     return changed
 
@@ -188,6 +247,8 @@ def refresh_text(
     wanted = executed or code_digest(source)
     if built is None or built.metadata.get("course", {}).get("code") != wanted:
         raise SystemExit(f"{path.name}: its code was not executed yet: run make notebooks.")
+    if touched := _touched_outputs(built, f"ko/{path.stem}.ipynb"):
+        raise SystemExit("\n".join(touched))
     done = iter([cell for cell in built.cells if cell.cell_type == "code"])
     for cell in source.cells:
         if cell.cell_type == "code":
@@ -212,6 +273,25 @@ def write(notebook: NotebookNode, name: str, folder: Path) -> None:
 def _first_line(cell: NotebookNode) -> str:
     line = cell.source.strip().split("\n")[0]
     return f"'{line[:50]}'"
+
+
+def _files_read(notebook: NotebookNode) -> list[str]:
+    """Return the files of the checkout that code cells name, as in `REPO / "data" / "a.txt"`."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    named = re.findall(r'\bREPO((?: / "[^"]+")+)', code)
+    return ["/".join(re.findall(r'"([^"]+)"', parts)) for parts in named]
+
+
+def _touched_outputs(built: NotebookNode, where: str) -> list[str]:
+    """Return which code cells do not show what they showed when they were executed."""
+    recorded = built.metadata.course.get("outputs", "").split()
+    code = [cell for cell in built.cells if cell.cell_type == "code"]
+    return [
+        f"{where}: cell {_first_line(cell)} does not show what it gave when executed: make "
+        "notebooks"
+        for cell, then, now in zip(code, recorded, outputs_digests(built).split(), strict=False)
+        if then != now
+    ]
 
 
 def _first_change(built: NotebookNode, source: NotebookNode) -> str:
@@ -242,6 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     problems = [problem for path in paths for problem in source_problems(path)]
     if options.check:
         problems += [problem for path in paths for problem in built_problems(path)]
+        problems += strays() if not options.names else []
         problems += [problem for page in pages() for problem in link_problems(page)]
     print(*problems, sep="\n", end="\n" if problems else "")
     if options.check or problems:

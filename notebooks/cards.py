@@ -6,14 +6,13 @@ measured.json; whatever was not measured is said to be so.
 
 import json
 import os
-import re
 import threading
 import time
 from datetime import date
 
 import psutil
 import yaml
-from checks import repository
+from checks import repository, tag
 from kernel import REPO
 
 CARDS = yaml.safe_load((REPO / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
@@ -40,7 +39,7 @@ WORDS = {
 def links(name: str, language: str) -> str:
     """Return the line below the title: Colab badge, the other language, neighbours."""
     say, other = WORDS[language], {"ko": "en", "en": "ko"}[language]
-    address = f"https://colab.research.google.com/github/{repository()}/blob/{_tag()}"
+    address = f"https://colab.research.google.com/github/{repository()}/blob/{tag()}"
     parts = [f"[![Open in Colab]({BADGE})]({address}/notebooks/{language}/{name}.ipynb)"]
     parts += [f"[{say['other']}](../{other}/{name}.ipynb)"]
     names = list(CARDS)
@@ -116,8 +115,3 @@ class Meter:
 
 def _title(name: str, language: str) -> str:
     return f"{name[:2]} {CARDS[name]['title'][language]}"
-
-
-def _tag() -> str:
-    init = (REPO / "course_utils" / "__init__.py").read_text(encoding="utf-8")
-    return "v" + re.search(r'^__version__ = "([^"]+)"', init, re.MULTILINE)[1]

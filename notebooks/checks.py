@@ -1,6 +1,8 @@
 """What a page must not show: dead links, missing figures, traces of the machine that ran it."""
 
 import getpass
+import json
+import os
 import re
 import socket
 import tomllib
@@ -14,19 +16,31 @@ from nbformat import NotebookNode
 # Colab's /content is where a reader's own files are; every other root belongs to some machine.
 # A URL's path is no such folder.
 MACHINE = re.compile(
-    r"(?<![\w.:/~>-])/(?:work|tmp|root|home|Users|opt|usr|var|private|mnt)(?:/[\w.-]+|(?![\w/.-]))"
-    r"|(?<!\w)[A-Za-z]:\\+(?:[A-Z]\w+|users|temp|tmp|work)"  # C:\Users
+    r"(?<![\w./~>-])/(?:work|tmp|root|home|Users|opt|usr|var|private|mnt|workspaces?|Volumes|"
+    r"scratch|kaggle|srv|media|nfs|__w|app|etc)(?:/[\w.-]+|(?![\w/.-]))"
+    r"|(?<!\w)[A-Za-z]:[\\/]+(?:[A-Z]\w+|users|temp|tmp|work)"  # C:\Users, C:/Users
+    r"|\bfile:/+[\w.~-]+|(?<![\w\\:])\\\\[\w.$-]+\\\w+"  # file:///home, \\server\share
     r"|(?<![\w.-])[\w.-]+@[\w.-]+:[~/]"  # user@host:~
 )
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(\s*(<[^>]*>|[^()\s]*(?:\([^()\s]*\)[^()\s]*)*)|\b(?:href|src)=\"([^\"]*)\"")
+LINK = re.compile(
+    r"\]\(\s*(<[^>]*>|[^()\s]*(?:\([^()\s]*\)[^()\s]*)*)"
+    r"|\b(?:href|src|srcset)\s*=\s*[\"']?([^\"'\s>]*)"
+    r"|^ {0,3}\[[^\]^\n]+\]:\s*(\S+)"  # a reference's address
+    r"|<(https?://[^>\s]+)>",
+    re.MULTILINE | re.IGNORECASE,
+)
+REFERENCE = re.compile(r"\]\[([^\]\n]+)\]")
 HEADING = re.compile(r"^ *#{1,6} +(.+?) *#*$", re.MULTILINE)
+ROW = re.compile(r"<(?:tr|li|br|p)\b", re.IGNORECASE)
+KEY = re.compile(r"\b(?:sk-[\w-]{20,}|hf_[A-Za-z]{20,})")
 FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 def pages() -> list[Path]:
     """Return every Markdown page that people read, the notebooks aside."""
-    patterns = ("*.md", "notebooks/*.md", "data/*.md", "assets/*/*.md")
+    patterns = ("*.md", "notebooks/*.md", "data/*.md", "assets/*/*.md", "docs/**/*.md",
+                ".github/**/*.md", "course_utils/**/*.md", "tests/**/*.md")  # fmt: skip
     return sorted(path for pattern in patterns for path in REPO.glob(pattern))
 
 
@@ -50,11 +64,19 @@ def output_problems(notebook: NotebookNode, where: str, names: list[str] = ()) -
         problems.append(f"{where}: metadata.widgets is left over; GitHub cannot show the notebook")
     own = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
     for number, cell in enumerate(notebook.cells, 1):
+        lines = 0
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if [kind for kind in data if "widget" in kind]:
                 problems.append(f"{where}: cell {number} holds a widget's state")
-            shown = [output.get("text"), data.get("text/plain"), data.get("text/html")]
+            shown = [output.get("text"), output.get("evalue")]
+            shown += [
+                text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+                for kind, text in data.items()
+                if kind == "image/svg+xml" or not kind.startswith(("image/", "application/vnd"))
+            ]
+            if output.output_type == "error":
+                problems.append(f"{where}: cell {number} ended in {output.ename}")
             for text in filter(None, [*shown, "\n".join(output.get("traceback", []))]):
                 what = {
                     "a machine's path": MACHINE.search(text),
@@ -62,15 +84,17 @@ def output_problems(notebook: NotebookNode, where: str, names: list[str] = ()) -
                     "a progress bar": BAR.search(text),
                     "a log of pip": PIP_LOG.search(text),
                     "a colour code": ANSI.search(text),
+                    "a secret key": KEY.search(text),
                 }
                 problems += [
                     f"{where}: cell {number} shows {name}: {found[0].strip()!r}"
                     for name, found in what.items()
                     if found
                 ]
-            lines = len((output.get("text") or data.get("text/plain", "")).rstrip().split("\n"))
-            if lines > MOST_LINES:
-                problems.append(f"{where}: cell {number} shows {lines} lines, {MOST_LINES} is most")
+            text = data.get("text/markdown") or output.get("text") or data.get("text/plain", "")
+            lines += max(text.rstrip().count("\n") + 1, len(ROW.findall(data.get("text/html", ""))))
+        if lines > MOST_LINES:
+            problems.append(f"{where}: cell {number} shows {lines} lines, {MOST_LINES} is most")
     return problems
 
 
@@ -83,8 +107,12 @@ def link_problems(path: Path) -> list[str]:
     problems = []
     for link in links(_markdown(path)):
         address, _, anchor = link.partition("#")
-        if urlsplit(link).scheme:
+        if not link.strip("#"):
+            problem = "it leads nowhere"
+        elif urlsplit(link).scheme:
             problem = _address_problem(link)
+        elif path.is_relative_to(REPO) and not _published(path.parent / unquote(address)):
+            problem = "it is not in the repository"
         else:
             target = (path.parent / unquote(address)) if address else path
             if not target.exists():
@@ -106,7 +134,9 @@ def links(markdown: str) -> list[str]:
     ['b.md', 'e.png']
     """
     text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", markdown))
-    return [(found[1] or found[2] or "").strip("<>") for found in LINK.finditer(text)]
+    found = [next(filter(None, match.groups()), "").strip("<>") for match in LINK.finditer(text)]
+    known = {name.lower() for name in re.findall(r"^ {0,3}\[([^\]\n]+)\]:", text, re.MULTILINE)}
+    return found + [f"[{r}]" for r in REFERENCE.findall(text) if r.lower() not in known]
 
 
 def anchors(markdown: str) -> set[str]:
@@ -130,6 +160,21 @@ def repository() -> str:
     return urlsplit(project["urls"]["Repository"]).path.strip("/")
 
 
+def _published(target: Path) -> bool:
+    """Return whether a path lies in the repository and not in a folder that git ignores."""
+    inside = Path(os.path.abspath(target))
+    if not inside.is_relative_to(REPO):
+        return False
+    first = (*inside.relative_to(REPO).parts, ".")[0]
+    return first not in ("runs", "build", "dist") and not first.startswith(".venv")
+
+
+def tag() -> str:
+    """Return the tag that is published, "v" and the version of course_utils."""
+    init = (REPO / "course_utils" / "__init__.py").read_text(encoding="utf-8")
+    return "v" + re.search(r'^__version__ = "([^"]+)"', init, re.MULTILINE)[1]
+
+
 def _address_problem(link: str) -> str:
     """Return what is wrong with the form of an address; nothing is fetched."""
     parts = urlsplit(link)
@@ -142,11 +187,15 @@ def _address_problem(link: str) -> str:
         return "not a web address"
     raw = parts.netloc == "raw.githubusercontent.com"
     view = "" if raw else "/(?:blob|tree|raw)"
-    ours = rf"/(?:github/)?{re.escape(repository())}{view}/[^/]+/(.+)"
-    inside = re.fullmatch(ours, parts.path)
-    if inside and parts.netloc.endswith(("github.com", "google.com", "githubusercontent.com")):
-        return "" if (REPO / unquote(inside[1])).exists() else "there is no such file here"
-    return ""
+    if not parts.netloc.endswith(("github.com", "google.com", "githubusercontent.com")):
+        return ""
+    owner, name = repository().split("/")
+    ours = rf"/(?:github/)?([^/]+/{re.escape(name)}){view}/([^/]+)/(.+)"
+    if not (inside := re.fullmatch(ours, parts.path, re.IGNORECASE)):
+        return ""
+    if inside[1] != f"{owner}/{name}" or inside[2] != tag():
+        return f"the course is published as {owner}/{name} {tag()}"
+    return "" if (REPO / unquote(inside[3])).exists() else "there is no such file here"
 
 
 def _markdown(path: Path) -> str:

@@ -31,8 +31,10 @@ def rename(text: str, old: tuple[str, str], new: tuple[str, str]) -> str:
     repo, tag = map(re.escape, old)
     repo = rf"(?<![\w.-]){repo}(?=\.git\b|(?![\w-]|\.\w))"
     before_tag = rf"{repo}(?:\.git)?(?:@|/(?:(?:blob|tree|raw|releases/tag)/)?)|--branch[ =]"
-    text = re.sub(rf"({before_tag}){tag}(?![\w-]|\.\w)", rf"\g<1>{new[1]}", text)
-    return re.sub(repo, new[0], text)
+    ours = rf"(?![^\n]*://(?![^\s]*{repo}))"  # not the tag of another project's clone
+    # ASCII: a Korean particle may follow either name directly.
+    text = re.sub(rf"({before_tag}){tag}(?![\w-]|\.\w){ours}", rf"\g<1>{new[1]}", text, flags=re.A)
+    return re.sub(repo, new[0], text, flags=re.ASCII | re.IGNORECASE)
 
 
 def chapter(changelog: str, repo: str, tag: str) -> str:

@@ -132,6 +132,8 @@ def test_a_bad_name_is_refused_in_one_sentence(capsys, repo, tag, words):
         ("githubusercontent.com/a/b/v1/x.svg", "githubusercontent.com/kim/c/v2/x.svg"),
         ("clone --branch v1 github.com/a/b /x", "clone --branch v2 github.com/kim/c /x"),
         ("see a/b.", "see kim/c."),
+        ("a/b를 보세요, github.com/a/b@v1을", "kim/c를 보세요, github.com/kim/c@v2을"),
+        ("git clone --branch v1 https://github.com/x/y", None),
         ("http://127.0.0.1:8000/v1 v1 a/b-c a/b.c x-a/b", None),
         ("--branch v1.1 and a/bc/blob/v1/x", None),
     ],

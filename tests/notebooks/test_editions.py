@@ -26,6 +26,10 @@ def label(path):
     return "/".join(path.parts[-2:])
 
 
+def test_every_notebook_has_a_source():
+    assert build.strays() == []
+
+
 def test_the_three_notebooks_of_the_spine_are_there():
     assert [path.stem[:2] for path in sources("0[123]_*.py")] == ["01", "02", "03"]
 
