@@ -49,7 +49,7 @@ test: setup .venv-site/ready ## run the tests, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
-	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py --deselect tests/faults/test_readme.py
+	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py tests/test_parallel.py --deselect tests/faults/test_readme.py
 	@$(RUN) tests/faults/readme.py
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions

@@ -180,7 +180,11 @@ def test_the_whole_model_is_an_ordinary_folder(two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", [
+    "lora",
+    pytest.param("full", marks=pytest.mark.skipif(
+        os.environ.get("FAULTS") != "all", reason="only with FAULTS=all")),
+])  # fmt: skip
 def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
     import psutil
 

@@ -65,11 +65,11 @@ def test_two_releases_leave_nothing_of_the_name_before(copy):
         done = run(copy, *names)
         assert done.returncode == 0, done.stderr
         assert left_over(copy, *old) == []
-        checked = run(copy, "--check", script="build.py")
-        assert checked.returncode == 0, checked.stdout
-        there = texts(copy)
-        again = run(copy, *names)
-        assert again.stdout.startswith("0 files") and texts(copy) == there
+    checked = run(copy, "--check", script="build.py")
+    assert checked.returncode == 0, checked.stdout
+    there = texts(copy)
+    again = run(copy, *second)
+    assert again.stdout.startswith("0 files") and texts(copy) == there
     init = (copy / "course_utils" / "__init__.py").read_text(encoding="utf-8")
     assert '__version__ = "9"' in init
     history = (copy / "CHANGELOG.md").read_text(encoding="utf-8")

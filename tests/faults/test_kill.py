@@ -179,6 +179,7 @@ def test_an_uninterrupted_run_asks_for_each_reply_once(uninterrupted):
     assert set(asked) == {digest_of(record) for record in uninterrupted.replies()}
 
 
+@only_in_full  # in short, a run that goes on after a kill shows as much
 def test_running_again_asks_for_nothing_and_changes_nothing(uninterrupted):
     before, asked = uninterrupted.results(), len(uninterrupted.requests())
     uninterrupted.finish()
