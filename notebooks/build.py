@@ -153,7 +153,7 @@ def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
             continue
         try:
             built = nbformat.read(built_path, as_version=4)
-        except ValueError:  # NotJSONError, ValidationError: a merge's marks, say
+        except (ValueError, AttributeError, nbformat.ValidationError):  # marks of a merge, say
             problems.append(f"{where} is no notebook any more: run make notebooks")
             continue
         if built.metadata.get("course", {}).get("code") != code_digest(source):
@@ -187,16 +187,16 @@ def strays(folder: Path = REPO / "notebooks") -> list[str]:
     ]
 
 
-def accept(path: Path) -> int:
-    """Write into each English cell the hash of its Korean twin; return how many changed."""
-    twins, changed = pairs(read_source(path)), 0
+def accept(path: Path) -> list[str]:
+    """Write into each English cell the hash of its Korean twin; return those that changed."""
+    twins, changed = pairs(read_source(path)), []
     following = iter(twins)
 
     def header(match: re.Match) -> str:
-        nonlocal changed
         korean, english = next(following)
         of = digest(korean.source)
-        changed += english.metadata.get("of") != of
+        if english.metadata.get("of") != of:
+            changed.append(f"{_first_line(korean)} = {_first_line(english)}")
         return re.sub(r' of="\w*"', "", match[0]).replace('lang="en"', f'lang="en" of="{of}"')
 
     text = path.read_text(encoding="utf-8")
@@ -285,12 +285,13 @@ def _files_read(notebook: NotebookNode) -> list[str]:
 def _touched_outputs(built: NotebookNode, where: str) -> list[str]:
     """Return which code cells do not show what they showed when they were executed."""
     recorded = built.metadata.course.get("outputs", "").split()
-    code = [cell for cell in built.cells if cell.cell_type == "code"]
+    code = [pair for pair in enumerate(built.cells, 1) if pair[1].cell_type == "code"]
+    now = outputs_digests(built).split()
     return [
-        f"{where}: cell {_first_line(cell)} does not show what it gave when executed: make "
-        "notebooks"
-        for cell, then, now in zip(code, recorded, outputs_digests(built).split(), strict=False)
-        if then != now
+        f"{where}: cell {number} ({_first_line(cell)}) does not show what it gave when executed: "
+        "make notebooks"
+        for (number, cell), then, shown in zip(code, recorded, now, strict=False)
+        if then != shown
     ]
 
 
@@ -317,7 +318,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if options.accept:
         for path in paths:
-            print(f"{path.name}: {accept(path)} English cells recorded anew")
+            changed = accept(path)
+            print(f"{path.name}: {len(changed)} English cells recorded anew", *changed, sep="\n  ")
         return 0
     problems = [problem for path in paths for problem in source_problems(path)]
     if options.check:

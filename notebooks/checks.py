@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import tomllib
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +20,7 @@ MACHINE = re.compile(
     r"(?<![\w./~>-])/(?:work|tmp|root|home|Users|opt|usr|var|private|mnt|workspaces?|Volumes|"
     r"scratch|kaggle|srv|media|nfs|__w|app|etc)(?:/[\w.-]+|(?![\w/.-]))"
     r"|(?<!\w)[A-Za-z]:[\\/]+(?:[A-Z]\w+|users|temp|tmp|work)"  # C:\Users, C:/Users
-    r"|\bfile:/+[\w.~-]+|(?<![\w\\:])\\\\[\w.$-]+\\\w+"  # file:///home, \\server\share
+    r"|\bfile:/+(?!content\b)[\w.~-]+|(?<![\w\\:])\\\\[\w.$-]+\\\w+"  # file:///home, \\server\share
     r"|(?<![\w.-])[\w.-]+@[\w.-]+:[~/]"  # user@host:~
 )
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
@@ -31,9 +32,9 @@ LINK = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 REFERENCE = re.compile(r"\]\[([^\]\n]+)\]")
-HEADING = re.compile(r"^ *#{1,6} +(.+?) *#*$", re.MULTILINE)
+HEADING = re.compile(r"^ {0,3}#{1,6} +(.+?) *#*$", re.MULTILINE)
 ROW = re.compile(r"<(?:tr|li|br|p)\b", re.IGNORECASE)
-KEY = re.compile(r"\b(?:sk-[\w-]{20,}|hf_[A-Za-z]{20,})")
+KEY = re.compile(r"\b(?:sk-|hf_)(?=[\w-]{20,})")  # the rest of it is not repeated in a log
 FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
@@ -103,7 +104,8 @@ def link_problems(path: Path) -> list[str]:
 
     Links into this checkout are followed, with their anchors; of others only the form is read.
     """
-    where = "/".join(path.parts[-2:]) if path.suffix == ".ipynb" else path.name
+    page = path.suffix != ".ipynb" and path.is_relative_to(REPO)
+    where = path.relative_to(REPO).as_posix() if page else "/".join(path.parts[-2:])
     problems = []
     for link in links(_markdown(path)):
         address, _, anchor = link.partition("#")
@@ -118,6 +120,8 @@ def link_problems(path: Path) -> list[str]:
             if not target.exists():
                 figure = target.suffix.lower() in FIGURES
                 problem = "this figure is missing" if figure else "there is no such file"
+            elif path.suffix == ".ipynb" and _other_language(path, target):
+                problem = "it is in the other language"
             elif anchor and target.is_file() and unquote(anchor) not in anchors(_markdown(target)):
                 problem = f"{target.name} has no heading of that name"
             else:
@@ -146,11 +150,13 @@ def anchors(markdown: str) -> set[str]:
     ['A-map-of-it', 'a-map-of-it']
     """
     names: set[str] = set()
+    seen: Counter[str] = Counter()
     for heading in HEADING.findall(FENCE.sub("", markdown)):
         heading = re.sub(r"[`*]|\]\([^)]*\)|\[", "", heading).strip()
         github = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        count = sum(name == github or name.startswith(f"{github}-") for name in names)
-        names |= {f"{github}-{count}" if github in names else github, heading.replace(" ", "-")}
+        count = seen[github]
+        names |= {f"{github}-{count}" if count else github, heading.replace(" ", "-")}
+        seen[github] += 1
     return names | set(re.findall(r'\b(?:id|name)="([^"]+)"', markdown))
 
 
@@ -167,6 +173,13 @@ def _published(target: Path) -> bool:
         return False
     first = (*inside.relative_to(REPO).parts, ".")[0]
     return first not in ("runs", "build", "dist") and not first.startswith(".venv")
+
+
+def _other_language(notebook: Path, page: Path) -> bool:
+    """Return whether a page is also there in the language of the notebook that leads to it."""
+    if notebook.parent.name == "ko":
+        return page.suffix == ".md" and page.with_suffix(".ko.md").exists()
+    return page.name.endswith(".ko.md")
 
 
 def tag() -> str:

@@ -22,13 +22,22 @@ SOURCES = REPO / "notebooks" / "src"
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Moving parts that say nothing once they stand still, and what an installer says.
-BAR = re.compile(r"^.*(?:\d%\|.*\||\d\w* \[\d\d:\d\d[,<]).*$\n?", re.MULTILINE)
+BAR = re.compile(
+    r"^.*(?:\d%\|.*\||\d\w* \[(?:\d+:)?\d\d:\d\d[,<]|[━╸]{5}|\[=+[>.=]*\] |<progress\b|"
+    r"\d [kMG]?i?B/s\b.*\beta\b).*$\n?",
+    re.MULTILINE,
+)
 PIP_LOG = re.compile(
     r"^ *(?:Collecting |Requirement already satisfied|Successfully (?:un)?installed |"
     r"Installing collected packages|Attempting uninstall|Preparing metadata|Building wheels? |"
+    r"Looking in indexes: |Obtaining (?:file|git)|Found existing installation: |Uninstalling \S+:|"
+    r"Installing build dependencies|Getting requirements to build|Created wheel for |"
+    r"Stored in directory: |Note: you may need to restart the kernel|WARNING: Running pip as |"
+    r"ERROR: pip's dependency|Cloning into '|Resolved \d+ packages |Installed \d+ packages |"
     r"(?:Downloading|Using cached) \S+\.(?:whl|tar\.gz)|\[notice\] ).*$\n?",
     re.MULTILINE,
 )
+WIDGET = "application/vnd.jupyter.widget"
 MOST_LINES = 32  # about a screen; a longer output keeps its beginning and its end
 
 
@@ -144,10 +153,10 @@ def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
                 output.text = shorten(tidy(output.text, folders))
             elif output.output_type == "error":
                 output.traceback = [tidy(line, folders) for line in output.traceback]
+            if any(kind.startswith(WIDGET) for kind in output.get("data", {})):
+                output.data.clear()  # its text is no more than the widget's repr
             for kind, content in dict(output.get("data", {})).items():
-                if kind.startswith("application/vnd.jupyter.widget"):
-                    del output.data[kind]
-                elif isinstance(content, str) and not kind.startswith("image/p"):
+                if isinstance(content, str) and not kind.startswith("image/p"):
                     text = tidy(content, folders)
                     output.data[kind] = shorten(text) if kind == "text/plain" else text
             output.pop("transient", None)

@@ -30,11 +30,12 @@ def rename(text: str, old: tuple[str, str], new: tuple[str, str]) -> str:
     """
     repo, tag = map(re.escape, old)
     repo = rf"(?<![\w.-]){repo}(?=\.git\b|(?![\w-]|\.\w))"
-    before_tag = rf"{repo}(?:\.git)?(?:@|/(?:(?:blob|tree|raw|releases/tag)/)?)|--branch[ =]"
-    ours = rf"(?![^\n]*://(?![^\s]*{repo}))"  # not the tag of another project's clone
-    # ASCII: a Korean particle may follow either name directly.
-    text = re.sub(rf"({before_tag}){tag}(?![\w-]|\.\w){ours}", rf"\g<1>{new[1]}", text, flags=re.A)
-    return re.sub(repo, new[0], text, flags=re.ASCII | re.IGNORECASE)
+    address = rf"{repo}(?:\.git)?(?:@|/(?:(?:blob|tree|raw|releases/tag)/)?)"
+    clone = rf"--branch[ =](?=\S++(?!\s+\S*://(?!\S*{repo})))"  # not another project's tag
+    tag = rf"{tag}(?![\w-]|\.\w)"
+    # ASCII: a Korean particle may follow either name directly. GitHub knows no case.
+    text = re.sub(rf"({address}|{clone}){tag}", rf"\g<1>{new[1]}", text, flags=re.A | re.I)
+    return re.sub(repo, new[0], text, flags=re.A | re.I)
 
 
 def chapter(changelog: str, repo: str, tag: str) -> str:
@@ -74,7 +75,11 @@ def release(repo: str, tag: str) -> list[Path]:
     for path in files():
         before = path.read_text(encoding="utf-8")
         if path.name.startswith("CHANGELOG"):
-            after = chapter(rename(before, old, (repo, old[1])), repo, tag)
+            published = old[0].split("/")[0] != "ORG"
+            after = rename(before, old, (repo, old[1] if published else tag))
+            if not published:  # nobody ever saw that version: its chapter becomes this one's
+                after = after.replace(f"[{old[1][1:]}]", f"[{tag[1:]}]")
+            after = chapter(after, repo, tag)
         else:
             after = rename(before, old, (repo, tag))
         after = UNTIL_RELEASE.sub("", after) if path.suffix == ".md" else after

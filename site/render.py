@@ -34,7 +34,9 @@ WORDS = {
 FENCE = re.compile(r"(^ *(?:```+|~~~+).*?^ *(?:```+|~~~+) *$)", re.M | re.S)
 INLINE = re.compile(r"(`[^`\n]+`)")
 BADGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")  # a picture from elsewhere becomes its name
-LINK = re.compile(r"(\]\(|\b(?:href|src)=\")([^)\"\s]+)")
+LINK = re.compile(
+    r"(\]\(<?|\b(?:href|src|srcset)=[\"']|^ {0,3}\[[^\]^\n]+\]:\s*)([^)\"'<>\s]+)", re.M
+)
 MATH = re.compile(r"(?<![\\$\w])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?![$A-Za-z\d])")  # no price of $10
 LIST_AFTER_TEXT = re.compile(r"^(?!\s|(?:[-*+]|\d+\.) |[#>|])(.+\n)(?=(?:[-*+]|\d+\.) )", re.M)
 FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
@@ -102,15 +104,18 @@ def notebook_text(path: Path, language: str) -> str:
 def output_text(output: dict, folder: Path, figure: str) -> str:
     """Return one output as Markdown; a picture is written to `folder/figure`."""
     data = {kind: "".join(content) for kind, content in output.get("data", {}).items()}
-    if "image/png" in data:
+    picture = data.get("image/png") or data.get("image/jpeg")  # a browser looks at its bytes
+    if picture:
         target = folder / figure
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(base64.b64decode(data["image/png"]))
+        target.write_bytes(base64.b64decode(picture))
         return f"![{figure.split('/')[-1].removesuffix('.png')}]({figure})"
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
     if "text/html" in data:
         return data["text/html"]
+    if "text/markdown" in data:
+        return data["text/markdown"]
     return fenced("".join(output.get("text", "")) or data.get("text/plain", ""), "text")
 
 
@@ -150,6 +155,8 @@ def address(link: str, source: Path, language: str) -> str:
             if file == target:
                 return f"{page}{anchor}" if other == language else (
                     f"../{other}/{page.removesuffix('.md')}.html{anchor}")  # fmt: skip
+    if not target.is_relative_to(REPO) or not target.exists():
+        raise SystemExit(f"{source.relative_to(REPO)}: {link}: there is no such file here")
     inside = target.relative_to(REPO).as_posix()
     if target.suffix.lower() in FIGURES:
         copied = PAGES / language / "files" / inside
@@ -228,8 +235,10 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = {name: value or "" for name, value in attributes}
         self.ids |= {values[name] for name in ("id", "name") if name in values}
-        if "src" in values and not values["src"].startswith("data:"):
-            self.links.append((values["src"], True))
+        shown = [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
+        for source in [values.get("src", ""), *shown]:
+            if source and not source.startswith("data:"):
+                self.links.append((source, True))
         if tag in ("a", "link") and "href" in values:
             loaded = tag == "link" and values.get("rel") in ("stylesheet", "icon", "preload")
             self.links.append((values["href"], loaded))

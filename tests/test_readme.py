@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from kernel import REPO
+from kernel import REPO, sources
 
 NAMES = ("README.ko.md", "README.md")
 
@@ -29,6 +29,15 @@ def test_the_first_screen_quotes_the_whole_table(name):
     excerpt, whole = re.findall(r"```text\n( +before/first.*?)```", text(name), re.DOTALL)
     lines = excerpt.splitlines()
     assert 4 < len(lines) < 10 and set(lines) <= set(whole.splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_badge_opens_the_notebook_of_its_row_korean_first(name):
+    rows = re.findall(r"^\| (\d\d) (.*)$", text(name), re.MULTILINE)
+    assert [number for number, _ in rows] == [path.stem[:2] for path in sources()]
+    for number, row in rows:
+        opened = re.findall(r"/notebooks/(ko|en)/(\d\d)_", row)
+        assert opened == [("ko", number), ("en", number)], f"{name}: row {number}"
 
 
 def test_the_results_are_those_of_the_benchmarks():

@@ -15,7 +15,7 @@ from kernel import REPO, sources
 
 from course_utils import __version__
 
-TEXTS = {".md", ".py", ".ipynb", ".toml", ".yml", ".yaml", ".txt", ".json", ".css", ".js", ".html"}
+BINARY = {".png", ".safetensors", ".ico", ".woff2", ".pyc"}
 ignored = shutil.ignore_patterns(
     ".git", ".venv*", "runs", "build", "dist", "__pycache__", "*.egg-info", ".*_cache",
     ".hypothesis", "*.safetensors",
@@ -33,12 +33,14 @@ def texts(copy):
     """Every text of a copy but the tests, which say old names on purpose."""
     tests = copy / "tests"
     return {path: path.read_text(encoding="utf-8") for path in copy.rglob("*")
-            if path.is_file() and path.suffix in TEXTS and tests not in path.parents}  # fmt: skip
+            if path.is_file() and path.suffix not in BINARY
+            and tests not in path.parents}  # fmt: skip
 
 
 def left_over(copy, *names):
     """Files that still hold a name; a changelog's versions are history."""
-    words = re.compile("|".join(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\d)" for name in names))
+    words = "|".join(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\d)" for name in names)
+    words = re.compile(words, re.ASCII | re.IGNORECASE)  # a Korean particle may follow
     return [
         f"{path.relative_to(copy)}: {found[0]}: write it so that notebooks/release.py finds it"
         for path, text in texts(copy).items()
@@ -73,13 +75,22 @@ def test_two_releases_leave_nothing_of_the_name_before(copy):
     init = (copy / "course_utils" / "__init__.py").read_text(encoding="utf-8")
     assert '__version__ = "9"' in init
     history = (copy / "CHANGELOG.md").read_text(encoding="utf-8")
-    for version in (__version__, "91.82.73", "9"):
+    published = [__version__] * (release.repository().split("/")[0] != "ORG")
+    for version in (*published, "91.82.73", "9"):
         assert history.count(f"\n## [{version}]\n") == 1
         assert history.count(f"\n[{version}]: https://github.com/Second/other_name/releases/") == 1
     for language in ("ko", "en"):
         for path in (copy / "notebooks" / language).glob("*.ipynb"):
             text = path.read_text(encoding="utf-8")
             assert "https://github.com/Second/other_name" in text and "--branch v9 " in text
+
+
+@pytest.mark.parametrize("path", release.files(), ids=lambda path: str(path.relative_to(REPO)))
+def test_every_install_line_names_this_version(path):
+    ours = re.escape(release.repository())
+    named = re.findall(rf"--branch[ =](\S+)\s+(?:\{{source\}}|\S*{ours})|{ours}(?:\.git)?@([\w.]+)",
+                       path.read_text(encoding="utf-8"))  # fmt: skip
+    assert {"".join(tag) for tag in named} <= {f"v{__version__}"}
 
 
 def test_a_planted_left_over_is_found(copy):
@@ -134,6 +145,9 @@ def test_a_bad_name_is_refused_in_one_sentence(capsys, repo, tag, words):
         ("see a/b.", "see kim/c."),
         ("a/b를 보세요, github.com/a/b@v1을", "kim/c를 보세요, github.com/kim/c@v2을"),
         ("git clone --branch v1 https://github.com/x/y", None),
+        ("github.com/a/b/blob/v1/c https://x.org", "github.com/kim/c/blob/v2/c https://x.org"),
+        ("--branch v1 https://github.com/a/b # https://x.org",
+         "--branch v2 https://github.com/kim/c # https://x.org"),
         ("http://127.0.0.1:8000/v1 v1 a/b-c a/b.c x-a/b", None),
         ("--branch v1.1 and a/bc/blob/v1/x", None),
     ],

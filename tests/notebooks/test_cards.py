@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import cards
 import pytest
@@ -49,3 +50,16 @@ def test_every_source_begins_with_its_title():
     for path in sources():
         for cell in read_source(path).cells[:2]:
             assert cell.source.startswith(f"# {path.stem[:2]} ")
+
+
+@pytest.mark.parametrize("name", cards.CARDS)
+def test_every_card_says_everything_in_both_languages(name):
+    for key in ("title", "needs", "makes"):
+        said = cards.CARDS[name].get(key) or {}
+        assert all(said.get(language) for language in cards.WORDS), f"{name}: {key}: {said}"
+        assert re.search("[가-힣]", said["ko"]), f"{name}: {key}: no Korean in {said['ko']!r}"
+        assert not re.search("[가-힣]", said["en"]), f"{name}: {key}: Korean in {said['en']!r}"
+
+
+def test_every_notebook_was_measured_and_nothing_else():
+    assert set(json.loads(cards.MEASURED.read_text(encoding="utf-8"))) == set(cards.CARDS)
