@@ -5,7 +5,7 @@
 #   RECIPE=offline      a recipe's name or file                (course)
 #   DATA=my.json        your own instruction data              (course)
 #   REPO=owner/name     the repository it is published as      (release)
-#   TAG=vX.Y.Z              and the version                        (release)
+#   TAG=vX.Y.Z          and the version                        (release)
 
 PYTHON ?= python3
 STACK ?= newest

@@ -131,7 +131,7 @@ def same(expected: Any, got: Any) -> bool:
 
     A tensor or an array counts as its numbers; True is not 1.
     """
-    got = got.tolist() if hasattr(got, "tolist") else got
+    got = _plain(got)
     got = float(got) if isinstance(got, Fraction | Decimal) else got
     if isinstance(expected, bool) or isinstance(got, bool):
         return expected is got
@@ -204,9 +204,14 @@ KINDS = (
 )
 
 
+def _plain(value: Any) -> Any:
+    """Return a tensor or an array as its numbers, anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _form(expected: Any, got: Any) -> Hint | None:
     """What is wrong with the form of a result, whose value may well be right."""
-    got = got.tolist() if hasattr(got, "tolist") else got
+    got = _plain(got)
     if expected is None:
         return None
     if got is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from build import accept as accept_twins
 from build import built_problems, code_digest, refresh_text, source_problems
 from checks import pages, repository
+from checks import tag as published_tag
 from kernel import REPO, read_source, sources
 
 OWNER_AND_NAME = re.compile(r"[a-z\d](?:[a-z\d-]{0,37}[a-z\d])?/[\w.-]{1,100}", re.ASCII | re.I)
@@ -69,7 +70,7 @@ def files() -> list[Path]:
 
 def release(repo: str, tag: str) -> list[Path]:
     """Write the new names; return the files that changed."""
-    old = (repository(), "v" + VERSION.search(INIT.read_text(encoding="utf-8"))[2])
+    old = (repository(), published_tag())
     executed = {path: code_digest(read_source(path)) for path in sources()}
     changed = []
     for path in files():
