@@ -104,7 +104,7 @@ def submit(llm: LLM, requests: Iterable[Request], price_factor: float, max_reque
     _check_budget(llm, todo, price_factor)
     # Does this server know batches at all? Better asked before anything is paid for.
     llm._connection.call(lambda client: client.batches.list(limit=1), _no_batches(llm))
-    kinds = {tuple(sorted(request.params)): request for request in reversed(todo.values())}
+    kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
     for _ in llm.complete(kinds.values()):
         pass
     todo = {key: request for key, request in todo.items() if llm.journal.get(key) is None}
@@ -226,7 +226,7 @@ def _parts(llm: LLM, todo: dict[str, Request], max_requests: int,
     size = 0
     for key, request in todo.items():
         body = {"model": llm.model, "messages": request.messages,
-                **llm._connection.adapted(request.params)}
+                **llm._connection.adapted(llm.params_of(request))}
         row = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         if len(line) > max_bytes:
@@ -254,7 +254,7 @@ def _send(llm: LLM, state: Journal, part: dict[str, Request], lines: bytes,
                                            timeout=600), _no_batches(llm))
     state.add({"key": name, "model": llm.model, "base_url": llm.base_url, "file": file.id,
                "time": time.time(), "price_factor": price_factor,
-               "requests": {key: [request.messages, request.params, request.sample]
+               "requests": {key: [request.messages, llm.params_of(request), request.sample]
                             for key, request in part.items()}})
     batch_id = _create(llm, state, name, settle=0)
     print(f"Submitted {len(part):,} requests as {batch_id}: collect_batch() waits for them.")

@@ -8,6 +8,7 @@ unknown model, an account without credit): CourseError, in one sentence.
 
 import difflib
 import email.utils
+import json
 import os
 import random
 import re
@@ -18,11 +19,24 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
-from course_utils.secrets import remember, scrub
+from course_utils.endpoints import retirement
+from course_utils.secrets import checked, remember, scrub
+
+LONGEST_WAIT = 120
+"""Seconds: whoever asks for more patience than that gets the cell back to run it again later."""
+
+_DELAY = re.compile(
+    r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )(?=\d)"
+    r"(?:([\d.]+) ?h\w*)?\s?(?:([\d.]+) ?m(?!s)\w*)?\s?(?:([\d.]+) ?s\w*)?(?:([\d.]+) ?ms)?", re.I)
+_DAILY = re.compile(r"per[ _-]?day|daily|\b[RT]PD\b", re.IGNORECASE)
 
 
 class Missing(CourseError):
     """The server has nothing at an address (404)."""
+
+
+class QuotaUsedUp(CourseError):
+    """The provider answers no more for hours: stop, and run the same cell again later."""
 
 
 class NoAnswer(CourseError):
@@ -38,8 +52,10 @@ class Connection:
     """One model at one address; see `LLM` for the parameters."""
 
     def __init__(self, model: str, base_url: str | None, api_key: str | None, *,
-                 timeout: float, max_retries: int, backoff: float):
+                 timeout: float, max_retries: int, backoff: float, rpm: float | None = None):
         self.model = model
+        self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
+        self._next = 0.0  # when the next one may be sent
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
                          or "https://api.openai.com/v1")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
@@ -64,6 +80,7 @@ class Connection:
         if not key:
             raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, or "
                               "pass base_url for a server that needs none.")
+        checked(key, f"The API key for {self.base_url}")
         # A proxy set for the outside world must not be asked for a server on this machine.
         http = openai.DefaultHttpxClient(trust_env=False) if local else None
         self._client = openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout,
@@ -89,6 +106,17 @@ class Connection:
                     raise NoAnswer(end.finish_reason, f"{self.base_url}: {end}.") from None
                 attempt += 1
                 time.sleep(pause)
+
+    def turn(self) -> float:
+        """Seconds until the next request may be sent; whoever asks has taken that turn.
+
+        Turns are even, so that no minute of the provider's, wherever it begins, has too many.
+        """
+        with self._lock:
+            now = time.monotonic()
+            at = max(now, self._next)
+            self._next = at + self._distance
+            return at - now
 
     def answered(self) -> None:
         """Note that the server is there: from now on, losing it is a failure that may pass."""
@@ -119,11 +147,16 @@ class Connection:
         elif not isinstance(error, openai.APIError | ValueError):
             raise error  # a ValueError is a broken body: no JSON, no choices, an HTML page
         wait = _retry_after(error)
-        if attempt >= self.max_retries or (wait or 0) > 120:
-            asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > 120 else ""
+        if attempt >= self.max_retries or (wait or 0) > LONGEST_WAIT:
+            asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > LONGEST_WAIT else ""
             raise NoAnswer(None, f"given up after {attempt + 1} attempts{asked}: {said}")
         grown = min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
-        return grown if wait is None else wait
+        if wait is None:
+            return grown
+        if getattr(error, "status_code", None) == 429:
+            with self._lock:  # the others would only be told the same
+                self._next = max(self._next, time.monotonic() + wait)
+        return wait
 
     def _give_up(self, error: Exception, said: str) -> None | NoReturn:
         status, code = getattr(error, "status_code", None), getattr(error, "code", None)
@@ -133,23 +166,36 @@ class Connection:
             raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
                               "key and what it is allowed to do.") from None
         if status == 404 or code == "model_not_found":
-            raise CourseError(self._unknown_model(said)) from None
+            raise CourseError(self._not_found(said)) from None
         if status == 400 and "pinned to" in said:  # transformers serve, which has but one model
             raise CourseError(f'{self.base_url} does not offer the model "{self.model}": '
                               f"{said}.") from None
         if status == 402 or code == "insufficient_quota":
             raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
                               "reply so far is kept; add credit and run again.") from None
+        if status == 429:
+            wait, daily = _retry_after(error) or 0, _DAILY.search(_body(error))
+            if daily or wait > LONGEST_WAIT:
+                what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
+                raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is "
+                                  "kept; run this cell again later, or with another endpoint.",
+                                  ) from None
 
-    def _unknown_model(self, said: str) -> str:
+    def _not_found(self, said: str) -> str:
+        """Say in a sentence why a server answers 404: its model, its address, or its own words."""
         try:
             offered = [model.id for model in self.client().models.list()]
         except Exception:
             return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
                     "in /v1.")
+        if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
+            return f'{self.base_url} offers "{self.model}" and yet answers 404: {said}.'
+        if ended := retirement(self.model):
+            return f'{self.base_url} does not offer the model "{self.model}": {ended}'
         closest = difflib.get_close_matches(self.model, offered, 1, 0)
         advice = f'the closest it offers is "{closest[0]}"' if closest else "it offers none at all"
-        return f'{self.base_url} does not offer the model "{self.model}": {advice}.'
+        return (f'{self.base_url} does not offer the model "{self.model}": {advice}. '
+                f"It answers 404: {said}.")
 
     # ------------------------------------------------------------ parameters a model refuses
 
@@ -174,6 +220,8 @@ class Connection:
             return False
         said = _said(error)
         named = [getattr(error, "param", None), *re.findall(r"['\"`](\w+)['\"`]", said)]
+        # Or in words, as in "does not support response format `json_schema`".
+        named += [name for name in sent if re.search(rf"\b{name.replace('_', ' ')}\b", said, re.I)]
         name = next((name for name in named if name in sent), None)
         hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted",
                          said, re.IGNORECASE)
@@ -189,14 +237,48 @@ class Connection:
         return self.adapted(sent) != sent
 
 
+def _body(error: Exception) -> str:
+    """What the server sent with an error, as text; not every version of openai keeps all of it."""
+    try:
+        return error.response.text
+    except Exception:  # no response, or one that was not read
+        body = getattr(error, "body", None) or ""
+        return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+
+
 def _said(error: Exception) -> str:
-    body = getattr(error, "body", None)
-    said = isinstance(body, dict) and (body.get("message") or body.get("detail"))
-    said = scrub(str(said or error))
+    """An error in the server's own words, on one line."""
+    body = _body(error)
+    said = scrub(_message(body) or body.strip() or _without_body(error))
     if "<html" in said.lower():  # a page for people, from a server on the way
         said = re.sub(r"<[^>]*>", " ", said)
     said = " ".join(said.split())[:300]
     return said.rstrip(".") or type(error).__name__
+
+
+def _message(body: Any) -> str:
+    """The message in an error's body: OpenAI's `error`, FastAPI's `detail`, Gemini's list, or JSON
+    inside a string, as proxies send it on."""
+    if isinstance(body, str):
+        try:
+            return _message(json.loads(body)) if body.lstrip()[:1] in ("{", "[") else body
+        except ValueError:
+            return body
+    if isinstance(body, list):
+        return next(filter(None, map(_message, body)), "")
+    if not isinstance(body, dict):
+        return ""
+    parts = (_message(body.get(name)) for name in ("error", "message", "detail", "msg"))
+    found = next(filter(None, parts), "")
+    # OpenRouter's own message is "Provider returned error"; what the provider said is in `raw`.
+    metadata = body.get("metadata")
+    raw = _message(metadata.get("raw")) if isinstance(metadata, dict) else ""
+    return f"{found}: {raw}" if raw else found
+
+
+def _without_body(error: Exception) -> str:
+    status = getattr(error, "status_code", None)
+    return f"{status}, without a word" if status else str(error)
 
 
 def _never_connected(error: BaseException | None) -> bool:
@@ -209,16 +291,19 @@ def _never_connected(error: BaseException | None) -> bool:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds the server asks to wait, from its Retry-After header (a number or a date)."""
+    """Seconds the server asks to wait: its Retry-After header (a number or a date), else its body,
+    such as Gemini's "retryDelay": "37s" and Groq's "try again in 7m12.5s"."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        if "retry-after" not in headers:
-            return None
-        value = headers["retry-after"]
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        if value := headers.get("retry-after"):
+            if re.fullmatch(r"\d+(\.\d+)?", value):
+                return float(value)
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
-        return None
+        pass
+    if found := _DELAY.search(_body(error)):
+        hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
+        return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
+    return None

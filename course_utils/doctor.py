@@ -109,8 +109,9 @@ def _reader(course: "Course", step: str, endpoint):
                 memory.add(record)
         except (ValueError, KeyError, TypeError):
             continue  # a torn line, or a record about batches
-    address = endpoint.base_url if endpoint.base_url != "offline" else None
-    return LLM(endpoint.model, base_url=address, journal=memory, price=endpoint.price)
+    address = None if endpoint.simulated else endpoint.base_url
+    return LLM(endpoint.model, base_url=address, journal=memory, price=endpoint.price,
+               params=endpoint.params)
 
 
 def _newest(course: "Course", step: str, name: str) -> dict:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from course_utils import CourseError
 from course_utils.connection import Connection, NoAnswer
+from course_utils.endpoints import retirement
 from course_utils.journal import Journal
 
 if TYPE_CHECKING:
@@ -86,12 +87,14 @@ class LLM:
 
     `price` is dollars per million tokens, (prompt, completion). `budget` is dollars for everything
     this model has in the journal, earlier runs included; it needs a price. `timeout` and `backoff`
-    (the first pause before a retry) are seconds. Without `api_key`, OPENAI_API_KEY is used, and no
-    key at all for a server on this machine.
+    (the first pause before a retry) are seconds, `rpm` is requests a minute: no more are sent.
+    `params` go along with every request that does not say otherwise. Without `api_key`,
+    OPENAI_API_KEY is used, and no key at all for a server on this machine.
     """
 
     def __init__(self, model: str, *, base_url: str | None = None, api_key: str | None = None,
-                 journal=None, workers: int = 8, max_retries: int = 6, timeout: float = 60,
+                 journal=None, workers: int = 8, rpm: float | None = None,
+                 params: dict | None = None, max_retries: int = 6, timeout: float = 60,
                  price: tuple[float, float] | None = None, budget: float | None = None,
                  backoff: float = 0.5):
         if budget is not None and price is None:
@@ -99,17 +102,25 @@ class LLM:
                               "tokens, dollars per million completion tokens).")
         if workers < 1:
             raise CourseError(f"An LLM needs at least one worker, not {workers}.")
+        if rpm is not None and not rpm > 0:
+            raise CourseError(f"rpm is requests a minute, so more than 0, not {rpm}.")
         self._connection = Connection(model, base_url, api_key, timeout=timeout,
-                                      max_retries=max_retries, backoff=backoff)
+                                      max_retries=max_retries, backoff=backoff, rpm=rpm)
+        self.params = params or {}
         self.model, self.base_url = model, self._connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
         self.workers, self.price, self.budget = workers, price, budget
         self._lock = threading.Lock()
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
         self._batched: dict[str, float] = {}  # the same for those in a batch
-        own = [record for record in self.journal.records() if record.get("model") == model]
+        records = self.journal.records()
+        own = [record for record in records if record.get("model") == model]
+        for other in dict.fromkeys(record.get("model") for record in records):
+            if other != model and (ended := retirement(other)):
+                print(f"This journal has replies of another model. {ended}")
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
+        self._silent = 0  # how many of the latest replies in a row thought and said nothing
         for record in own:
             try:
                 self._count(record)
@@ -119,10 +130,14 @@ class LLM:
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
-        asked = {"model": self.model, "messages": request.messages, "params": request.params,
-                 "sample": request.sample}
+        asked = {"model": self.model, "messages": request.messages,
+                 "params": self.params_of(request), "sample": request.sample}
         text = json.dumps(asked, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def params_of(self, request: Request) -> dict:
+        """The parameters that a request is sent with: its own before those of the LLM."""
+        return self.params | request.params
 
     def plan(self, requests: Iterable[Request]) -> Plan:
         """Estimate what these requests would take; asks nobody and spends nothing.
@@ -242,7 +257,8 @@ class LLM:
             text = str(message.get("content", ""))
             plain = len(text.encode("ascii", "ignore"))
             prompt += 4 + math.ceil(plain / 4 + (len(text) - plain) / 1.5)
-        limit = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+        params = self.params_of(request)
+        limit = params.get("max_completion_tokens") or params.get("max_tokens")
         seen = self._completions
         if seen["number"] and not (worst and limit):
             completion = seen["longest"] if worst else math.ceil(seen["tokens"] / seen["number"])
@@ -264,15 +280,24 @@ class LLM:
         tokens = record["usage"]["completion_tokens"]
         self.spent += self._paid(record)
         self._completions.update(number=1, tokens=tokens)
+        silent = record.get("finish_reason") == "length" and not record.get("text")
+        self._silent = self._silent + 1 if silent else 0
         self._completions["longest"] = max(self._completions["longest"], tokens)
 
     def _keep(self, record: dict) -> None:
         """Put a reply into the journal, once, and count what it cost."""
         new = self.journal.get(record["key"]) is None
         self.journal.add(record)
-        if new:
-            with self._lock:
-                self._count(record)
+        if not new:
+            return
+        with self._lock:
+            self._count(record)
+            silent = self._silent
+        if silent >= 3 and not record["text"]:
+            raise CourseError(
+                f"The last {silent} replies of {self.model} are empty: all their tokens went into "
+                "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or whatever "
+                "its provider calls it, or raise max_tokens. Every reply so far is kept.")
 
     def _reserve(self, request: Request, key: str, give_up: bool) -> bool:
         """Set the worst case of a request aside; False if it cannot be sent now."""
@@ -300,9 +325,9 @@ class LLM:
         attempt = 0
         try:
             while True:
-                if halt.is_set():
+                if halt.wait(self._connection.turn()):
                     raise _Halted
-                params = self._connection.adapted(request.params)
+                params = self._connection.adapted(self.params_of(request))
                 try:
                     # extra_body rather than keywords: servers know parameters that openai does not
                     response = self._connection.client().chat.completions.create(
@@ -327,23 +352,42 @@ class LLM:
                 self._reserved.pop(key, None)
 
     def _record(self, request: Request, key: str, response) -> dict:
-        choices = getattr(response, "choices", None)
-        if not choices:
-            raise ValueError("the server's reply holds no choices")
-        message = choices[0].message
-        text = message.content or getattr(message, "refusal", None) or ""
+        try:
+            choice = response.choices[0]
+            message = choice.message
+            text = _answer(message.content) or getattr(message, "refusal", None) or ""
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError("the server's reply holds no message") from None
+        if choice.finish_reason == "error":
+            raise ValueError("the server broke its reply off (finish_reason error)")
         text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
         usage = self._estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
         for name in usage:
             reported = getattr(response.usage, name, None)
             usage[name] = usage[name] if reported is None else reported
         return {"key": key, "model": self.model, "text": text,
-                "finish_reason": choices[0].finish_reason, "usage": usage,
+                "finish_reason": choice.finish_reason, "usage": usage,
                 "served_by": response.model,
                 "system_fingerprint": getattr(response, "system_fingerprint", None),
                 "refusal": getattr(message, "refusal", None),
-                "request": {"messages": request.messages, "params": request.params,
+                "request": {"messages": request.messages, "params": self.params_of(request),
                             "sample": request.sample}}
+
+
+def _answer(content) -> str:
+    """The text of a reply without what the model thought aloud.
+
+    Some servers send a list of parts, of which some are thoughts; others put the thoughts before
+    the answer, between <think> and </think>, of which the first may be missing.
+    """
+    if isinstance(content, list):
+        parts = [{"text": part} if isinstance(part, str) else part for part in content]
+        said = [part for part in parts if part.get("type") not in ("thinking", "reasoning")]
+        content = "".join(part.get("text") or "" for part in said)
+    text = content or ""
+    if text.lstrip().startswith("<think>") or ("</think>" in text and "<think>" not in text):
+        return text.partition("</think>")[2].lstrip()
+    return text
 
 
 class _Halted(Exception):

@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 import yaml
 
 from course_utils import CourseError
+from course_utils.endpoints import FILE as ENDPOINTS
+from course_utils.endpoints import Endpoint, EndpointError, fill
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 PRESETS: dict[str, dict[str, float]] = {
@@ -24,20 +26,6 @@ PRESETS: dict[str, dict[str, float]] = {
 
 class RecipeError(CourseError):
     """A recipe that does not exist, or one that says something the course does not understand."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An OpenAI-compatible address: a model's name and where it is served.
-
-    `base_url` None is OpenAI itself; "offline" is the simulated API of `course_utils.offline`,
-    started on loopback. `price` is US dollars for a million input and a million output tokens;
-    None means that nothing is charged.
-    """
-
-    model: str
-    base_url: str | None = None
-    price: tuple[float, float] | None = None
 
 
 def _at_least(least: float, default: float, *, below: float = math.inf) -> Any:
@@ -159,6 +147,11 @@ class Recipe:
             place = place[parent]
         if last not in place:
             raise _unknown(self.name, key, place, ".".join(parents))
+        # Another model has another price, another address other models.
+        if key in ("teacher.model", "judge.model"):
+            place = settings[parents[0]] = {"endpoint": place["endpoint"]}
+        elif key in ("teacher.base_url", "judge.base_url"):
+            place = settings[parents[0]] = {"model": place["model"]}
         place[last] = value
         return _build(type(self), settings, self.name)
 
@@ -188,7 +181,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the course."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path != ENDPOINTS)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -245,6 +238,8 @@ def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
         if key not in fields:
             raise _unknown(source, where, fields, prefix.rstrip("."))
         if dataclasses.is_dataclass(hints[key]):
+            if hints[key] is Endpoint:
+                value = _endpoint(value, key, source)
             if not isinstance(value, dict):
                 raise RecipeError(f"{source}: '{where}' must hold settings, not {value!r}.")
             values[key] = _build(hints[key], value, source, f"{where}.")
@@ -261,6 +256,17 @@ def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
         if required and f.name not in values:
             raise RecipeError(f"{source}: '{prefix}{f.name}' is missing; add it.")
     return kind(**values)
+
+
+def _endpoint(value: Any, role: str, source: str) -> Any:
+    """Return an endpoint's settings for `teacher: openai`, or for settings that leave some out."""
+    value = {"endpoint": value} if isinstance(value, str) else value
+    if value == {}:
+        raise RecipeError(f"{source}: '{role}' says nothing: name an endpoint, or auto.")
+    try:
+        return fill(value, role) if isinstance(value, dict) else value
+    except EndpointError as error:
+        raise RecipeError(f"{source}: '{role}': {error}") from None
 
 
 def _convert(hint: Any, value: Any, source: str, where: str) -> Any:

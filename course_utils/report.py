@@ -158,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
-    simulated = "offline" in (recipe.teacher.base_url, recipe.judge.base_url)
+    simulated = recipe.teacher.simulated or recipe.judge.simulated
     lines = [
         f"# The run '{recipe.name}'",
         "",

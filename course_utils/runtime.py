@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, digest
 from course_utils.colab import DRIVE, mount_drive, on_colab
-from course_utils.recipe import Endpoint, Recipe, load_recipe, recipe_names
+from course_utils.endpoints import (
+    Endpoint,
+    EndpointError,
+    choose,
+    data_terms,
+    entries,
+    key_of,
+    located,
+    retirement,
+    terms,
+)
+from course_utils.recipe import Recipe, load_recipe, recipe_names
 from course_utils.secrets import (
     MissingSecret,
     has_secret,
@@ -36,8 +47,9 @@ __all__ = [
     "pick_attention", "run_name", "secret", "setup", "shown",
 ]  # fmt: skip
 
-GPU_RECIPE, T4 = "gemma-2b-l4", "gemma-2b-t4"
-GPU_NEEDS_GIB = 20  # an L4 shows 22; a T4 shows 15 and has no bfloat16
+# What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, and overflows in float16.
+GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
+L4_GIB, T4_GIB = 20, 14  # an L4 shows 22; a T4 shows 15 and has no bfloat16
 BASE_MODEL = "assets/tiny-gemma-ko"
 
 # What an installation may replace while an older version is loaded.
@@ -79,7 +91,7 @@ class Course:
     @property
     def simulated(self) -> bool:
         """Whether the teacher or the judge is the simulated API."""
-        return "offline" in (self.recipe.teacher.base_url, self.recipe.judge.base_url)
+        return self.recipe.teacher.simulated or self.recipe.judge.simulated
 
     def teacher(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
         """Return the client of the model that writes the data; `settings` go to `LLM`.
@@ -87,19 +99,19 @@ class Course:
         A journal in a step's working folder is brought back from where it is sealed, if it is not
         there, and sealed again soon after each reply.
         """
-        return self._client(self.recipe.teacher, journal, settings)
+        return self._client("teacher", journal, settings)
 
     def judge(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
         """Return the client of the model that compares answers, as `teacher` does."""
-        return self._client(self.recipe.judge, journal, settings)
+        return self._client("judge", journal, settings)
 
     def _client(
-        self, endpoint: Endpoint, journal: str | Path | None, settings: dict[str, Any]
+        self, role: str, journal: str | Path | None, settings: dict[str, Any]
     ) -> "LLM":
         step = self._step_of(journal)
         if step:
             self.store.restore_journals(step)
-        llm = _client(endpoint, journal, settings)
+        llm = _client(getattr(self.recipe, role), role, journal, settings)
         if step:
             llm.journal.watch = self.store.sealing(step)
         return llm
@@ -148,7 +160,7 @@ class Course:
 
     @property
     def _in_world(self) -> bool:
-        return self.data is None and self.recipe.teacher.base_url == "offline"
+        return self.data is None and self.recipe.teacher.simulated
 
     def sample(self, step: str) -> Path:
         """Return the shipped artefacts of a step, so that a notebook opens without the one before.
@@ -186,12 +198,12 @@ def _world():
 def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Course:
     """Find out where this runs, choose the recipe, open the run's store and print the card.
 
-    "auto" takes the recipe of the environment variable RECIPE if there is one, else the GPU recipe
-    where there is a large enough GPU and a key, else the offline one. PRESET=quick makes it small
-    enough for a lesson; DATA names a file of your own tasks; RUNS another folder for the runs;
-    HUB_MIRROR a repository on the Hub for copies of adapters. What earlier sessions sealed is
-    checked, with a line for each part that is broken. Raises RestartNeeded, RecipeError,
-    TaskFileError.
+    "auto" takes the recipe of the environment variable RECIPE if there is one, else the one for the
+    GPU where there is somebody to ask, else the offline one. TEACHER and JUDGE name other
+    endpoints; PRESET=quick makes it small enough for a lesson; DATA names a file of your own tasks;
+    RUNS another folder for the runs; HUB_MIRROR a repository on the Hub for copies of adapters.
+    What earlier sessions sealed is checked, with a line for each part that is broken. Raises
+    RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
     _refuse_replaced_packages()
@@ -208,8 +220,16 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
     hardware = find_device()
     chosen, why = _choose(recipe, hardware)
+    found = load_recipe(chosen)
+    teacher, judge, said = choose(found.teacher, found.judge)
+    if why.startswith("auto") and teacher.endpoint == "auto":  # nobody to ask
+        found, why = load_recipe("offline"), f"auto: {said}"
+        teacher, judge = found.teacher, found.judge
+    if found.teacher.simulated and not teacher.simulated:  # its data is of another world
+        found = found.replace("name", f"{found.name}-{teacher.endpoint}")
+    found = replace(found, teacher=teacher, judge=judge)
     preset = os.environ.get("PRESET") or "full"
-    settings, data = load_recipe(chosen).preset(preset), _data_file()
+    settings, data = found.preset(preset), _data_file()
     if preset != "full":
         why += (
             f"; PRESET={preset}: {settings.data.n:,} tasks, epochs {settings.train.epochs:g}, "
@@ -277,7 +297,7 @@ def doctor() -> str:
         installed = _installed(name)
         note = f", but {loaded} is loaded" if (loaded := _replaced(name)) else ""
         lines.append(f"{name:<17}{installed or 'not installed'}{note}")
-    for name in ("OPENAI_API_KEY", "HF_TOKEN"):
+    for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
         lines.append(f"{name:<17}{'set' if has_secret(name) else 'not set'}")
     lines.append(f"Recipes      {', '.join(recipe_names())}")
     base = REPO / BASE_MODEL / "config.json"
@@ -325,20 +345,21 @@ def _has_driver() -> bool:
     return bool(shutil.which("nvidia-smi")) or os.path.exists("/dev/kfd")
 
 
-def _client(endpoint: Endpoint, journal: str | Path | None, settings: dict[str, Any]) -> "LLM":
+def _client(
+    endpoint: Endpoint, role: str, journal: str | Path | None, settings: dict[str, Any]
+) -> "LLM":
     from course_utils.llm import LLM
 
-    if endpoint.base_url == "offline":
+    endpoint = located(endpoint, role)
+    if endpoint.simulated:
         from course_utils.offline.start import offline_url
 
         url, key = offline_url(), "offline"
-    elif endpoint.base_url is None:
-        url, key = None, secret("OPENAI_API_KEY")
-    else:  # OpenAI's key is for OpenAI alone; a server of your own often needs none
-        url = endpoint.base_url
-        key = secret("LLM_API_KEY", ask=False) if has_secret("LLM_API_KEY") else "none"
-    settings = {"base_url": url, "api_key": key, "price": endpoint.price, **settings}
-    return LLM(endpoint.model, journal=journal, **settings)
+    else:
+        url, key = endpoint.base_url, key_of(endpoint)
+    usual = {"base_url": url, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
+             "workers": endpoint.workers, "params": endpoint.params}  # fmt: skip
+    return LLM(endpoint.model, journal=journal, **usual | settings)
 
 
 def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
@@ -347,16 +368,15 @@ def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
         return recipe, "asked for"
     if (wanted := os.environ.get("RECIPE", "auto")) != "auto":
         return wanted, "asked for by RECIPE"
-    lacking = []
     if device.kind != "cuda":
-        lacking.append("there is no GPU")
-    elif device.gib < GPU_NEEDS_GIB or device.capability < (8, 0):
-        lacking.append(f"the GPU is not an L4 or better ({device.name})")
-    if not has_secret("OPENAI_API_KEY"):
-        lacking.append("OPENAI_API_KEY is not set")
-    if lacking:
-        return "offline", f"auto: {' and '.join(lacking)}"
-    return GPU_RECIPE, "auto: a large enough GPU and a key"
+        return "offline", "auto: there is no GPU"
+    if device.gib < T4_GIB:
+        return "offline", f"auto: the GPU is too small ({device.name})"
+    if device.gib < L4_GIB or device.capability < (8, 0):
+        return T4, "auto: a T4 or the like"
+    if has_secret("HF_TOKEN"):
+        return GATED, "auto: an L4 or better, and HF_TOKEN"
+    return L4, "auto: an L4 or better, without HF_TOKEN"
 
 
 def _data_file() -> Path | None:
@@ -428,8 +448,9 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         "Device": course.hardware.name,
         "Wrong GPU": _wrong_gpu(course),
         "Base model": shown(base) if os.path.isdir(base) else base,
-        "Teacher": _address(recipe.teacher),
-        "Judge": _address(recipe.judge),
+        "Teacher": _address(recipe.teacher, "teacher"),
+        "Judge": _address(recipe.judge, "judge", recipe.teacher),
+        "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,
         "Artefacts": shown(store.root / store.run),
         "Versions": ", ".join(
@@ -444,10 +465,20 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
 
 
-def _address(endpoint: Endpoint) -> str:
-    if endpoint.base_url == "offline":
+def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> str:
+    """Return who is asked, what it costs, and what to know of it, on one line."""
+    try:
+        endpoint = located(endpoint, role)
+    except EndpointError as error:
+        return f"MISSING. {error}"
+    if endpoint.simulated:
         return f"{endpoint.model}: SIMULATED, answers come from a program that knows the truth"
-    return scrub(f"{endpoint.model} at {endpoint.base_url or 'OpenAI'}")
+    said = f"{endpoint.model} at {endpoint.endpoint or endpoint.base_url} ({terms(endpoint)})"
+    if teacher and endpoint.family == teacher.family:
+        said += "; the teacher's own family, which it may favour"
+    if ended := retirement(endpoint.model):
+        said += f". {ended}"
+    return scrub(said)
 
 
 def _wrong_gpu(course: Course) -> str | None:
@@ -456,9 +487,15 @@ def _wrong_gpu(course: Course) -> str | None:
     if device.kind != "cuda" or device.capability >= (8, 0):
         return None
     if course.recipe.train.dtype == "bfloat16":
-        return f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take {T4}."
-    if course.recipe.name == "offline" and (course.store.root / GPU_RECIPE).is_dir():
-        return f"the run {GPU_RECIPE} was begun on a larger one: to go on with it, {cure}."
+        smaller = course.recipe.name.replace("-l4", "-t4")
+        smaller = smaller if smaller in recipe_names() else T4
+        return (
+            f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take "
+            f"{smaller}."
+        )
+    for begun in (GATED, L4):
+        if (course.store.root / begun).is_dir():
+            return f"the run {begun} was begun on a larger one: to go on with it, {cure}."
     return None
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 from course_utils import REPO, CourseError
@@ -34,13 +35,18 @@ class MissingSecret(CourseError):
     """A key that is in none of the places where the course looks; the message says which."""
 
 
+class BadSecret(CourseError):
+    """A key with a character that no key has; the message names it, and never shows the key."""
+
+
 def secret(name: str, *, ask: bool = True) -> str:
     """Return a key from the environment, a .env file, Colab's secrets or, at last, a prompt.
 
-    The value is never printed or stored. Raises MissingSecret, which says what to do.
+    The value is never printed or stored. Raises MissingSecret, which says what to do, and BadSecret
+    for one that was pasted with something else in it.
     """
     if value := os.environ.get(name):
-        return value
+        return checked(value, name)
     problem = ""
     value = _from_env_file(name)
     if not value and on_colab():
@@ -57,7 +63,32 @@ def secret(name: str, *, ask: bool = True) -> str:
             f"{problem}"
         )
     _found[value] = name
-    return value
+    return checked(value, name)
+
+
+def checked(value: str, name: str) -> str:
+    """Return a key that can be sent as it is; raises BadSecret for a character no key has.
+
+    A key goes into a header, where a line break or a Hangul letter would fail far from its cause.
+    """
+    odd = re.search(r"[^!-~]", value)
+    if odd is None:
+        return value
+    found = odd[0]
+    if found in "\r\n":
+        what = "a line break"
+    elif found.isspace():
+        what = "a space"
+    elif unicodedata.category(found) in ("Cf", "Cc"):
+        what = f"an invisible character ({unicodedata.name(found, f'U+{ord(found):04X}').lower()})"
+    elif unicodedata.name(found, "").startswith("HANGUL"):
+        what = "a Hangul letter"
+    else:
+        what = f"a character that is not ASCII ({unicodedata.name(found, 'unknown').lower()})"
+    places = {0: "at its beginning", len(value) - 1: "at its end"}
+    where = places.get(odd.start(), "in its middle")
+    raise BadSecret(f"{name} has {what} {where}, which no key has: copy the key once more, without "
+                    "anything around it, and set it again.")
 
 
 def remember(value: str | None, name: str = "API key") -> None:

@@ -325,7 +325,7 @@ def test_retry_after_is_honoured(api, client):
     start = time.perf_counter()
     list(client(backoff=0).complete([ask("a")]))
     assert time.perf_counter() - start >= 0.4
-    api.answer = lambda body, n: refusal(429, headers={"retry-after": "86400"})
+    api.answer = lambda body, n: refusal(503, headers={"retry-after": "86400"})
     (reply,) = client().complete([ask("b")])
     assert "asks to wait 86400 s" in reply.error  # nobody sits and waits for a day
 
@@ -572,7 +572,7 @@ def test_a_budget_needs_a_price():
 
 
 def test_a_key_given_as_an_argument_is_stored_and_shown_nowhere(tmp_path):
-    key = 'pa"ss word-987654321'
+    key = 'pa"ss-word-987654321'
     journal = Journal.open(tmp_path / "journal.jsonl")
     LLM("m", base_url="http://127.0.0.1:9/v1", api_key=key, journal=journal)
     record = {"key": "k", "model": "m", "text": f"your key is {key}",

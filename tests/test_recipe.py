@@ -41,7 +41,15 @@ def test_the_shipped_recipes_say_what_the_course_says():
     assert (l4.base_model, l4.train.dtype) == ("google/gemma-2b-it", "bfloat16")
     assert (l4.train.learning_rate, l4.train.epochs) == (1e-4, 5)
     assert l4.train.batch_size * l4.train.gradient_accumulation == 8
-    assert l4.teacher.base_url is None and l4.teacher.price[0] > 0
+    assert l4.teacher.endpoint == l4.judge.endpoint == "auto"
+
+
+def test_another_model_has_another_price_and_another_address_other_models():
+    recipe = load_recipe("gemma-2b-l4").replace("teacher", "openai")
+    assert recipe.teacher.model == "gpt-6-luna" and recipe.teacher.price == (0.1, 0.5)
+    assert recipe.replace("teacher.model", "gpt-6.1-terra").teacher.price == (1, 5)
+    own = recipe.replace("teacher.base_url", "http://127.0.0.1:8001/v1").teacher
+    assert (own.endpoint, own.secret, own.price, own.model) == (None, None, None, "gpt-6-luna")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,8 @@ def test_defaults_and_numbers(tmp_path):
         (MINIMAL + "train: {parallel: ddp}", "'train.gpus' is 1 but 'train.parallel' is 'ddp'"),
         (MINIMAL + "architecture: gemma", "'architecture' must be settings such as {model_type"),
         ("base_model: m\njudge: {model: j}", "'teacher' is missing"),
-        ("base_model: m\nteacher: {}\njudge: {model: j}", "'teacher.model' is missing"),
+        ("base_model: m\nteacher: {}\njudge: {model: j}", "'teacher' says nothing: name an"),
+        ("base_model: m\nteacher: opnai\njudge: auto", "'teacher': .* the closest is 'openai'"),
         ("train: [", "cannot be read as YAML.*line 1"),
         ("", "holds no settings"),
     ],

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from course_utils import REPO, CourseError, runtime, secrets
+from course_utils import colab as colab_module
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.runtime import Device, MissingSecret, RestartNeeded, secret, setup, shown
 from course_utils.tasks import Task, TaskFileError, write_tasks
@@ -26,7 +27,8 @@ CPU = Device("cpu", "CPU, 2 cores")
 def bare_machine(monkeypatch, tmp_path):
     """No GPU, no keys, no Colab, an empty folder; whatever setup sets is undone."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in ("RECIPE", "DATA", "PRESET", "OPENAI_API_KEY", "LLM_API_KEY", "HF_TOKEN",
+    for name in ("RECIPE", "DATA", "PRESET", "OPENAI_API_KEY", "GEMINI_API_KEY", "GROQ_API_KEY",
+                 "LLM_API_KEY", "HF_TOKEN", "TEACHER", "JUDGE", "MODEL_PROXY_HOST",
                  "COLAB_RELEASE_TAG", "OFFLINE_URL"):  # fmt: skip
         os.environ.pop(name, None)
     os.environ["RUNS"] = str(tmp_path / "runs")
@@ -35,6 +37,7 @@ def bare_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(secrets, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "_found", {})
     monkeypatch.setattr(runtime, "_exported", {})
+    monkeypatch.setattr(colab_module, "_silent_since", float("-inf"))
     monkeypatch.setattr(runtime, "find_device", lambda: CPU)
     # Packages that other tests have loaded are not this machine's concern.
     monkeypatch.setattr(runtime, "PACKAGES", ("torch",))
@@ -101,21 +104,20 @@ def content(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("device", "key", "recipe", "reason"),
     [
-        (CPU, False, "offline", "there is no GPU and OPENAI_API_KEY is not set"),
-        (CPU, True, "offline", "there is no GPU"),
-        (T4, True, "offline", "the GPU is not an L4 or better (Tesla T4"),
-        (L4, False, "offline", "OPENAI_API_KEY is not set"),
-        (L4, True, "gemma-2b-l4", "a large enough GPU and a key"),
+        (CPU, True, "offline", "auto: there is no GPU"),
+        (T4, True, "midm-2b-t4", "auto: a T4 or the like"),
+        (L4, False, "offline", "auto: none of OPENAI_API_KEY"),
+        (L4, True, "midm-2b-l4", "auto: an L4 or better, without HF_TOKEN"),
     ],
 )
-def test_auto_takes_the_gpu_recipe_only_with_gpu_and_key(
+def test_auto_takes_a_gpu_recipe_only_with_a_gpu_and_somebody_to_ask(
     monkeypatch, capsys, device, key, recipe, reason
 ):
     machine(monkeypatch, device, key)
     course = setup()
     card = capsys.readouterr().out
-    assert course.recipe == load_recipe(recipe)
-    assert course.device == device.kind
+    assert course.recipe.train == load_recipe(recipe).train
+    assert course.recipe.name == recipe and course.device == device.kind
     assert reason in card and device.name in card
     assert "sk-planted-key" not in card
 
@@ -282,20 +284,21 @@ def test_clients_follow_the_recipe(clients, monkeypatch):
     assert (teacher.model, teacher.base_url) == ("simulated-teacher", "http://127.0.0.1:9/v1")
     assert (teacher.journal, teacher.workers) == ("t.jsonl", 3)
     assert course.judge().model == "simulated-judge"
-    with pytest.raises(MissingSecret):
+    with pytest.raises(CourseError, match="nobody to ask"):
         setup("gemma-2b-l4").teacher()
     machine(monkeypatch, L4)
-    teacher = setup("gemma-2b-l4").teacher()
+    teacher = setup("gemma-2b-l4").teacher(workers=2)
     assert (teacher.base_url, teacher.api_key) == (None, "sk-planted-key")
-    assert teacher.price == load_recipe("gemma-2b-l4").teacher.price
+    assert (teacher.model, teacher.price, teacher.rpm) == ("gpt-6-luna", (0.1, 0.5), 500)
+    assert (teacher.params, teacher.workers) == ({"reasoning_effort": "none"}, 2)
 
 
 def test_openais_key_goes_to_openai_only(clients, monkeypatch):
     machine(monkeypatch, CPU)
     recipe = load_recipe("offline").replace("teacher.base_url", "http://127.0.0.1:8001/v1")
-    assert runtime._client(recipe.teacher, None, {}).api_key == "none"
+    assert runtime._client(recipe.teacher, "teacher", None, {}).api_key == "none"
     os.environ["LLM_API_KEY"] = "the-servers-own"
-    assert runtime._client(recipe.teacher, None, {}).api_key == "the-servers-own"
+    assert runtime._client(recipe.teacher, "teacher", None, {}).api_key == "the-servers-own"
 
 
 # --- secrets ----------------------------------------------------------------------------------
@@ -348,8 +351,25 @@ def test_colabs_secrets_fail_in_words(monkeypatch, kind, hint):
     monkeypatch.setattr(secrets, "can_ask", lambda: False)
     with pytest.raises(MissingSecret, match=hint):
         secret("MY_KEY")
+    monkeypatch.setattr(colab_module, "_silent_since", float("-inf"))  # a minute later
     colab(monkeypatch, get=lambda key: "from-colab")
     assert secret("MY_KEY") == "from-colab"
+
+
+def test_where_colabs_secrets_never_answer_they_are_asked_once(monkeypatch):
+    """From VS Code every question takes ten seconds, and a card asks for half a dozen keys."""
+    asked = []
+
+    def get(key):
+        asked.append(key)
+        raise TimeoutException(key)
+
+    colab(monkeypatch, get=get)
+    monkeypatch.setattr(secrets, "can_ask", lambda: False)
+    for name in ("A_KEY", "B_KEY", "C_KEY"):
+        with pytest.raises(MissingSecret, match="From VS Code they never do: paste the key"):
+            secret(name)
+    assert asked == ["A_KEY"]
 
 
 def test_outside_the_browser_colabs_secrets_are_not_there(monkeypatch):
@@ -538,7 +558,7 @@ def test_a_loops_journal_is_sealed_and_brought_back_by_its_client(tmp_path):
 
 def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
     monkeypatch.setattr(runtime, "REPO", REPO)  # the seeds
-    os.environ["RECIPE"] = "gemma-2b-l4"
+    os.environ |= {"RECIPE": "gemma-2b-l4", "OPENAI_API_KEY": "sk-planted-key"}
     page = runtime.doctor()
     assert page.count("nothing yet") == 3
     assert "115 calls to make (0 already in the journal)" in page
@@ -554,7 +574,8 @@ def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
 
     course = setup()
     work = course.store.local("preprocess")
-    llm = LLM(course.recipe.teacher.model, journal=work / "journal.jsonl")
+    llm = LLM(course.recipe.teacher.model, journal=work / "journal.jsonl",
+              params=course.recipe.teacher.params)
     for request in islice(generation_requests(read_tasks(REPO / "data/seed_tasks.jsonl")), 40):
         llm.journal.add({"key": llm.key(request), "model": llm.model, "text": "",
                          "usage": {"prompt_tokens": 1000, "completion_tokens": 2000}})

@@ -1,0 +1,357 @@
+"""Who is asked: the entries, what auto takes, and the whole loop against each provider's dialect."""
+
+import json
+import os
+import re
+
+import dialects
+import pytest
+
+from course_utils import REPO, CourseError, colab, endpoints, runtime, secrets
+from course_utils.connection import QuotaUsedUp
+from course_utils.endpoints import (
+    Endpoint,
+    EndpointError,
+    choose,
+    entries,
+    fill,
+    located,
+    named,
+    retirement,
+    terms,
+)
+from course_utils.generate import generate_tasks
+from course_utils.judge import Item, Judge
+from course_utils.offline import world
+from course_utils.recipe import load_recipe
+from course_utils.runtime import Device, setup
+from course_utils.secrets import BadSecret
+from course_utils.stats import summarize_battle
+from course_utils.tasks import read_tasks
+
+AUTO = Endpoint(endpoint="auto")
+SEEDS = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+KEYS = [entry["secret"] for entry in entries().values() if "secret" in entry]
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch, tmp_path):
+    """No key, no proxy, nobody at the keyboard, an empty folder."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for name in (*KEYS, "TEACHER", "JUDGE", "RECIPE", "PRESET", "DATA", "MODEL_PROXY_HOST",
+                 "LOCAL_URL", "OPENAI_BASE_URL", "COLAB_RELEASE_TAG", "HF_TOKEN"):  # fmt: skip
+        os.environ.pop(name, None)
+    os.environ["RUNS"] = str(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(secrets, "REPO", tmp_path)
+    monkeypatch.setattr(secrets, "_found", {})
+    monkeypatch.setattr(secrets, "can_ask", lambda: False)
+    monkeypatch.setattr(colab, "_silent_since", float("-inf"))
+    monkeypatch.setattr(runtime, "find_device", lambda: Device("cpu", "CPU, 2 cores"))
+    monkeypatch.setattr(runtime, "PACKAGES", ())
+    monkeypatch.setattr(runtime, "_exported", {})
+
+
+def keys(*names):
+    for name in names:
+        os.environ[name] = f"planted-key-of-{name.lower()}"
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", entries())
+def test_each_entry_says_what_a_student_must_know(name):
+    entry = entries()[name]
+    assert entry["data"] and entry["checked"].isoformat() >= "2026-11-01"
+    assert isinstance(entry["models"], dict) and ("list" in entry or entry["models"])
+    for model in entry["models"]:
+        filled = Endpoint(**fill({"endpoint": name, "model": model}, "teacher"))
+        assert terms(filled)
+        if name not in ("local", "offline", "openai"):
+            assert filled.rpm  # nobody's free tier is run into
+    assert entry.get("judge") in (None, *entry["models"])
+    for known in entry.get("retired", {}).values():
+        assert known["successor"] in entry["models"]
+
+
+def test_an_entry_gives_a_model_and_its_terms():
+    luna, terra = named("openai", "teacher"), named("openai", "judge")
+    assert (luna.model, luna.price, luna.params) == (
+        "gpt-6-luna", (0.1, 0.5), {"reasoning_effort": "none"})
+    assert (terra.model, terra.price) == ("gpt-6.1-terra", (1, 5))
+    assert terms(luna) == "$0.10 in and $0.50 out a million tokens, 500 requests a minute"
+    other = named("openai:gpt-7-of-next-year", "teacher")
+    assert other.params == {} and "price not known" in terms(other)
+    free = named("openrouter:openai/gpt-oss-120b:free", "teacher")
+    assert free.model == "openai/gpt-oss-120b:free" and "free" in terms(free)
+    assert named("gemini:gemini-3.5-flash", "judge").rpm == 5
+
+
+def test_an_unknown_endpoint_names_the_closest():
+    with pytest.raises(EndpointError, match="named 'gemni'; the closest is 'gemini', and all are"):
+        named("gemni", "teacher")
+
+
+def test_retired_models_name_their_successors(monkeypatch):
+    assert retirement("gpt-6-luna") is None
+    assert "gpt-4o-mini ends on 2027-01-14; openai's successor is gpt-6-luna" in retirement(
+        "gpt-4o-mini")
+    old = named("openai:gpt-4o", "judge")
+    assert old.price == (2.5, 10)  # while it lasts, the budget holds
+    keys("OPENAI_API_KEY")
+    os.environ |= {"RECIPE": "gemma-2b-l4", "TEACHER": "openai:gpt-4o-mini"}
+    card = runtime._card(*runtime._find_course("auto", None), None)
+    assert "successor is gpt-6-luna" in card
+
+
+def test_a_journal_of_a_retired_model_is_read_and_its_successor_named(tmp_path, capsys):
+    record = {"key": "k", "model": "gpt-4o-mini", "text": "네", "finish_reason": "stop",
+              "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(record) + "\n")
+    keys("OPENAI_API_KEY")
+    os.environ |= {"RECIPE": "gemma-2b-l4", "TEACHER": "openai"}
+    teacher = setup().teacher(journal=tmp_path / "journal.jsonl")
+    assert teacher.journal.get("k")["text"] == "네" and teacher.model == "gpt-6-luna"
+    assert "replies of another model. gpt-4o-mini ends on" in capsys.readouterr().out
+    os.environ["TEACHER"] = "openai:gpt-4o-mini"
+    capsys.readouterr()
+    assert setup().teacher(journal=tmp_path / "journal.jsonl").spent > 0
+    assert "another model" not in capsys.readouterr().out
+
+
+# --- auto ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "teacher", "judge"),
+    [
+        (["OPENAI_API_KEY"], "openai:gpt-6-luna", "openai:gpt-6.1-terra"),
+        (["GEMINI_API_KEY"], "gemini:gemini-3.1-flash-lite", "gemini:gemini-3.1-flash-lite"),
+        (["GROQ_API_KEY"], "groq:openai/gpt-oss-120b", "groq:qwen/qwen3.6-27b"),
+        (["OPENAI_API_KEY", "GROQ_API_KEY"], "openai:gpt-6-luna", "groq:qwen/qwen3.6-27b"),
+        (["GROQ_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"], "openai:gpt-6-luna",
+         "gemini:gemini-3.1-flash-lite"),
+        (["OPENROUTER_API_KEY"], "auto:", "auto:"),
+    ],
+)
+def test_auto_takes_the_first_key_and_a_judge_of_another_family(there, teacher, judge):
+    keys(*there)
+    *both, said = choose(AUTO, AUTO)
+    assert [f"{e.endpoint}:{e.model}" for e in both] == [teacher, judge]
+    assert any(f"{key} is set" == said for key in there) or "none of OPENAI_API_KEY" in said
+
+
+def test_teacher_and_judge_of_the_environment_come_first():
+    keys("OPENAI_API_KEY", "GROQ_API_KEY")
+    os.environ |= {"TEACHER": "groq:llama-3.3-70b-versatile"}
+    teacher, judge, _ = choose(AUTO, AUTO)
+    assert (teacher.model, judge.endpoint) == ("llama-3.3-70b-versatile", "openai")
+    os.environ |= {"TEACHER": "offline", "JUDGE": "groq"}
+    teacher, judge, _ = choose(AUTO, AUTO)
+    assert teacher.simulated and judge.model == "qwen/qwen3.6-27b"
+    os.environ.pop("JUDGE")
+    assert choose(AUTO, AUTO)[1].model == "simulated-judge"
+
+
+def test_a_real_teacher_does_not_share_a_run_with_the_simulated_one(capsys):
+    keys("GROQ_API_KEY")
+    simulated = setup("offline")
+    os.environ["TEACHER"] = "groq"
+    real = setup("offline")
+    assert (simulated.store.run, real.store.run) == ("offline", "offline-groq")
+    assert simulated.simulated and not real.simulated
+    assert not real.truth(real.heldout()[0])
+
+
+@pytest.mark.parametrize(
+    ("device", "token", "recipe"),
+    [
+        (Device("cuda", "Tesla T4", 14.7, (7, 5)), True, "midm-2b-t4"),
+        (Device("cuda", "NVIDIA L4", 22.0, (8, 9)), True, "gemma-2b-l4"),
+        (Device("cuda", "NVIDIA L4", 22.0, (8, 9)), False, "midm-2b-l4"),
+        (Device("cuda", "NVIDIA H100", 79.0, (9, 0)), False, "midm-2b-l4"),
+        (Device("cuda", "NVIDIA RTX 4080", 15.6, (8, 9)), False, "midm-2b-t4"),
+        (Device("cuda", "NVIDIA MX150", 2.0, (6, 1)), False, "offline"),
+        (Device("cpu", "CPU"), True, "offline"),
+    ],
+)
+def test_auto_takes_the_recipe_that_fits_the_gpu(monkeypatch, device, token, recipe):
+    monkeypatch.setattr(runtime, "find_device", lambda: device)
+    keys("OPENAI_API_KEY", *["HF_TOKEN"] * token)
+    course = setup()
+    assert course.recipe.name == recipe
+    assert course.simulated == (recipe == "offline")
+
+
+def test_a_gpu_with_nobody_to_ask_runs_offline_and_says_why(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    assert setup().recipe == load_recipe("offline")
+    said = capsys.readouterr().out
+    assert "auto: none of OPENAI_API_KEY, GEMINI_API_KEY, GROQ_API_KEY is set" in said
+
+
+def test_a_recipe_asked_for_with_nobody_to_ask_trains_but_does_not_generate(capsys):
+    course = setup("gemma-2b-l4")
+    assert "Teacher     MISSING. There is nobody to ask" in capsys.readouterr().out
+    with pytest.raises(EndpointError, match="none of OPENAI_API_KEY, .* TEACHER=local"):
+        course.teacher()
+
+
+# --- keys with something in them ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("sk-abc\ndef-123456", "a line break in its middle"),
+        ("sk-abcdef-123456\n", "a line break at its end"),
+        ("sk-abc def-123456", "a space in its middle"),
+        ("\u00a0sk-abcdef-123456", "a space at its beginning"),
+        ("sk-abc\u200bdef-123456", "an invisible character .zero width space. in its middle"),
+        ("\ufeffsk-abcdef-123456", "an invisible character .zero width no-break space. at its beg"),
+        ("sk-abcdef키123456", "a Hangul letter in its middle"),
+        ("sk-abcdef–123456", "a character that is not ASCII .en dash. in its middle"),
+    ],
+)
+def test_a_key_that_no_key_can_be_is_named_where_it_is_found(key, what):
+    os.environ["OPENAI_API_KEY"] = key
+    for ask in (lambda: choose(AUTO, AUTO), lambda: setup("gemma-2b-l4")):
+        with pytest.raises(BadSecret, match=f"OPENAI_API_KEY has {what}") as error:
+            ask()
+        assert "123456" not in str(error.value) and "abc" not in str(error.value)
+    with pytest.raises(BadSecret, match=f"API key for https://api.example.org/v1 has {what}"):
+        from course_utils.llm import LLM, Request
+
+        llm = LLM("m", base_url="https://api.example.org/v1", api_key=key)
+        list(llm.complete([Request([{"role": "user", "content": "a"}])]))
+
+
+# --- Colab's own models ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy():
+    with dialects.Colab() as server:
+        os.environ |= {"MODEL_PROXY_HOST": server.host, "MODEL_PROXY_API_KEY": server.key}
+        yield server
+        server.shutdown()
+
+
+def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
+    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    course = setup()
+    assert course.recipe.name == "midm-2b-t4"
+    assert course.recipe.teacher.model == "google/gemini-2.5-flash"
+    card = capsys.readouterr().out
+    assert "google/gemini-2.5-flash at colab (free within the provider's limits, 10" in card
+    assert "the teacher's own family" in card and "Sent data   colab: not known" in card
+    proxy.models = ("google/gemini-9-flash",)  # none that the file knows
+    assert choose(AUTO, AUTO)[0].model == "google/gemini-9-flash"
+
+
+@pytest.mark.parametrize(
+    ("status", "models", "said"),
+    [(401, ["m"], "refuses to list its models at .*401"), (403, ["m"], "403"),
+     (200, [], "offers no model")],
+)  # fmt: skip
+def test_a_proxy_that_refuses_leaves_the_offline_recipe(monkeypatch, proxy, status, models, said):
+    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    proxy.shut, proxy.models = status, models
+    course, why = runtime._find_course("auto", None)
+    assert course.recipe.name == "offline"
+    assert re.search(said, why)
+    os.environ["TEACHER"] = "colab"
+    course = setup("midm-2b-t4")
+    with pytest.raises(EndpointError, match=said):
+        course.teacher()
+
+
+def test_colabs_proxy_outside_colab_is_one_sentence():
+    keys("MODEL_PROXY_API_KEY")
+    with pytest.raises(EndpointError, match="MODEL_PROXY_HOST is not set"):
+        located(named("colab", "teacher"), "teacher")
+
+
+# --- dialects ---------------------------------------------------------------------------------------
+
+
+DIALECTS = {
+    "openai": (dialects.OpenAI, "OPENAI_API_KEY", "/v1"),
+    "gemini": (dialects.Gemini, "GEMINI_API_KEY", "/v1beta/openai/"),
+    "groq": (dialects.Groq, "GROQ_API_KEY", "/openai/v1"),
+    "colab": (dialects.Colab, "MODEL_PROXY_API_KEY", "/models/openapi"),
+    "local": (dialects.ThinkingAloud, "LLM_API_KEY", "/v1"),
+}
+RPM = 1200  # a request every 50 ms
+
+
+@pytest.fixture(params=DIALECTS)
+def provider(request, monkeypatch):
+    """A course whose teacher and judge are a provider's, on loopback and in its dialect."""
+    name = request.param
+    kind, key, path = DIALECTS[name]
+    with kind() as server:
+        os.environ |= {key: server.key, "TEACHER": name, "JUDGE": name}
+        os.environ |= {"OPENAI_BASE_URL": server.host + path, "MODEL_PROXY_HOST": server.host,
+                       "LOCAL_URL": server.host + path}  # fmt: skip
+        entry = dict(entries()[name], rpm=RPM)
+        if entry["base_url"] and "${" not in entry["base_url"]:
+            entry["base_url"] = server.host + path
+        monkeypatch.setattr(endpoints, "entries", lambda: entries.__wrapped__() | {name: entry})
+        yield server
+        server.shutdown()
+
+
+def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_path, capsys):
+    def run():
+        course = setup("offline")
+        teacher = course.teacher(journal=tmp_path / "teacher.jsonl", backoff=0.01)
+        report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "tasks.jsonl",
+                                progress=False, threshold=0.8)  # fmt: skip
+        judge = Judge(course.judge(journal=tmp_path / "judge.jsonl", backoff=0.01), progress=False)
+        items = [Item(f"q{i}", task.instruction + "\n\n" + task.input, answer=task.output,
+                      a=task.output, b="모르겠습니다.")
+                 for i, task in enumerate(world.sample_tasks(8, split="heldout", seed=3))]  # fmt: skip
+        return report, judge.battle(items), judge
+
+    report, games, judge = run()
+    assert report.kept == 60 and report.calls >= 3
+    assert judge.invalid == {} and summarize_battle(games).wins >= 6
+    # Never more than `rpm` allows, in whatever stretch; a few milliseconds are the way there.
+    for first, fifth in zip(provider.times, provider.times[4:], strict=False):
+        assert fifth - first > 4 * 60 / RPM - 0.03
+    assert set(provider.answered.values()) == {1}  # none asked twice
+    asked = len(provider.times)
+    again = run()
+    assert again[0].kept == 60 and again[1] == games
+    assert len(provider.times) == asked
+
+
+def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
+    with dialects.Gemini() as server:
+        os.environ |= {"GEMINI_API_KEY": server.key, "TEACHER": "gemini"}
+        entry = dict(entries()["gemini"], rpm=6000, base_url=server.host + "/v1beta/openai/")
+        monkeypatch.setattr(endpoints, "entries", lambda: {**entries.__wrapped__(), "gemini": entry})
+        server.daily = 3
+        teacher = setup("offline").teacher(journal=tmp_path / "journal.jsonl", backoff=0.01)
+        with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
+            generate_tasks(teacher, SEEDS, 200, out=tmp_path / "t.jsonl", progress=False)
+        assert len(teacher.journal) == 3 == server.answered.total()
+        assert server.refused[429] <= server.too_fast + teacher.workers
+        server.daily = 10_000
+        report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
+        assert report.kept == 60 and set(server.answered.values()) == {1}
+        server.shutdown()
+
+
+def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
+    with dialects.OpenAI() as server:
+        os.environ |= {"OPENAI_API_KEY": server.key, "OPENAI_BASE_URL": server.host + "/v1",
+                       "TEACHER": "openai:gpt-6-luna"}  # fmt: skip
+        teacher = setup("offline").teacher(journal=tmp_path / "j.jsonl", params={}, workers=1)
+        with pytest.raises(CourseError, match="last 3 replies of gpt-6-luna are empty.*reasoning"):
+            generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
+        assert len(teacher.journal) == 3  # what was paid for is kept and counted
+        assert teacher.spent == pytest.approx(3 * (9 * 0.1 + 4000 * 0.5) / 1e6)
+        server.shutdown()
