@@ -30,6 +30,9 @@ _DELAY = re.compile(
     r"(?:([\d.]+) ?h\w*)?\s?(?:([\d.]+) ?m(?!s)\w*)?\s?(?:([\d.]+) ?s\w*)?(?:([\d.]+) ?ms)?", re.I)
 _DAILY = re.compile(r"per[ _-]?day|daily|\b[RT]PD\b", re.IGNORECASE)
 
+_next_turn: dict[str, float] = {}  # when an address may be asked next, whoever asks it
+_turns = threading.Lock()
+
 
 class Missing(CourseError):
     """The server has nothing at an address (404)."""
@@ -55,7 +58,6 @@ class Connection:
                  timeout: float, max_retries: int, backoff: float, rpm: float | None = None):
         self.model = model
         self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
-        self._next = 0.0  # when the next one may be sent
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
                          or "https://api.openai.com/v1")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
@@ -112,10 +114,10 @@ class Connection:
 
         Turns are even, so that no minute of the provider's, wherever it begins, has too many.
         """
-        with self._lock:
+        with _turns:
             now = time.monotonic()
-            at = max(now, self._next)
-            self._next = at + self._distance
+            at = max(now, _next_turn.get(self.base_url, 0.0))
+            _next_turn[self.base_url] = at + self._distance
             return at - now
 
     def answered(self) -> None:
@@ -154,8 +156,9 @@ class Connection:
         if wait is None:
             return grown
         if getattr(error, "status_code", None) == 429:
-            with self._lock:  # the others would only be told the same
-                self._next = max(self._next, time.monotonic() + wait)
+            with _turns:  # the others would only be told the same
+                later = max(_next_turn.get(self.base_url, 0.0), time.monotonic() + wait)
+                _next_turn[self.base_url] = later
         return wait
 
     def _give_up(self, error: Exception, said: str) -> None | NoReturn:

@@ -324,14 +324,16 @@ class LLM:
         """Put the reply into the journal and return None, or return (finish_reason, error)."""
         attempt = 0
         try:
+            # Before its turn: openai imports much when it is first used.
+            create = self._connection.client().chat.completions.create
             while True:
                 if halt.wait(self._connection.turn()):
                     raise _Halted
                 params = self._connection.adapted(self.params_of(request))
                 try:
                     # extra_body rather than keywords: servers know parameters that openai does not
-                    response = self._connection.client().chat.completions.create(
-                        model=self.model, messages=request.messages, extra_body=params)
+                    response = create(model=self.model, messages=request.messages,
+                                      extra_body=params)
                     record = self._record(request, key, response)
                 except Exception as error:
                     if self._connection.learn(error, params):

@@ -47,7 +47,7 @@ __all__ = [
     "pick_attention", "run_name", "secret", "setup", "shown",
 ]  # fmt: skip
 
-# What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, and overflows in float16.
+# What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
 GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
 L4_GIB, T4_GIB = 20, 14  # an L4 shows 22; a T4 shows 15 and has no bfloat16
 BASE_MODEL = "assets/tiny-gemma-ko"

@@ -1,4 +1,4 @@
-"""Who is asked: the entries, what auto takes, and the whole loop against each provider's dialect."""
+"""Who is asked: the entries, what auto takes, the whole loop against each provider's dialect."""
 
 import json
 import os
@@ -255,7 +255,9 @@ def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
     [(401, ["m"], "refuses to list its models at .*401"), (403, ["m"], "403"),
      (200, [], "offers no model")],
 )  # fmt: skip
-def test_a_proxy_that_refuses_leaves_the_offline_recipe(monkeypatch, proxy, status, models, said):
+def test_a_proxy_that_refuses_leaves_the_offline_recipe(
+    monkeypatch, proxy, status, models, said
+):
     monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
     proxy.shut, proxy.models = status, models
     course, why = runtime._find_course("auto", None)
@@ -273,7 +275,7 @@ def test_colabs_proxy_outside_colab_is_one_sentence():
         located(named("colab", "teacher"), "teacher")
 
 
-# --- dialects ---------------------------------------------------------------------------------------
+# --- dialects -------------------------------------------------------------------------------------
 
 
 DIALECTS = {
@@ -283,7 +285,7 @@ DIALECTS = {
     "colab": (dialects.Colab, "MODEL_PROXY_API_KEY", "/models/openapi"),
     "local": (dialects.ThinkingAloud, "LLM_API_KEY", "/v1"),
 }
-RPM = 1200  # a request every 50 ms
+RPM = 600  # ten a second
 
 
 @pytest.fixture(params=DIALECTS)
@@ -304,23 +306,25 @@ def provider(request, monkeypatch):
 
 
 def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_path, capsys):
+    items = [Item(f"q{i}", f"{task.instruction}\n\n{task.input}", answer=task.output,
+                  a=task.output, b="모르겠습니다.")
+             for i, task in enumerate(world.sample_tasks(8, split="heldout", seed=3))]  # fmt: skip
+
     def run():
         course = setup("offline")
         teacher = course.teacher(journal=tmp_path / "teacher.jsonl", backoff=0.01)
         report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "tasks.jsonl",
                                 progress=False, threshold=0.8)  # fmt: skip
-        judge = Judge(course.judge(journal=tmp_path / "judge.jsonl", backoff=0.01), progress=False)
-        items = [Item(f"q{i}", task.instruction + "\n\n" + task.input, answer=task.output,
-                      a=task.output, b="모르겠습니다.")
-                 for i, task in enumerate(world.sample_tasks(8, split="heldout", seed=3))]  # fmt: skip
+        client = course.judge(journal=tmp_path / "judge.jsonl", backoff=0.01)
+        judge = Judge(client, progress=False)
         return report, judge.battle(items), judge
 
     report, games, judge = run()
     assert report.kept == 60 and report.calls >= 3
     assert judge.invalid == {} and summarize_battle(games).wins >= 6
-    # Never more than `rpm` allows, in whatever stretch; a few milliseconds are the way there.
-    for first, fifth in zip(provider.times, provider.times[4:], strict=False):
-        assert fifth - first > 4 * 60 / RPM - 0.03
+    # No second has more than `rpm` allows it; on a busy machine one or two come a little late.
+    times = provider.times
+    assert max(sum(0 <= at - start < 1 for at in times) for start in times) <= RPM / 60 + 2
     assert set(provider.answered.values()) == {1}  # none asked twice
     asked = len(provider.times)
     again = run()
@@ -332,7 +336,8 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
     with dialects.Gemini() as server:
         os.environ |= {"GEMINI_API_KEY": server.key, "TEACHER": "gemini"}
         entry = dict(entries()["gemini"], rpm=6000, base_url=server.host + "/v1beta/openai/")
-        monkeypatch.setattr(endpoints, "entries", lambda: {**entries.__wrapped__(), "gemini": entry})
+        others = entries.__wrapped__()
+        monkeypatch.setattr(endpoints, "entries", lambda: others | {"gemini": entry})
         server.daily = 3
         teacher = setup("offline").teacher(journal=tmp_path / "journal.jsonl", backoff=0.01)
         with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from course_utils import REPO, CourseError
+from course_utils.connection import QuotaUsedUp
 from course_utils.journal import Journal, JournalError
 from course_utils.llm import LLM, BudgetReached, Plan, Request
 
@@ -435,6 +436,126 @@ def test_a_filtered_reply_is_kept_as_it_is_and_not_asked_for_again(api, client):
         (reply,) = client().complete([ask("a")])
         assert (reply.text, reply.finish_reason, reply.cached) == ("", "content_filter", cached)
     assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([{"error": {"code": 400, "message": "a list"}}], "a list"),
+        ({"error": "a string"}, "a string"),
+        ("a string alone", "a string alone"),
+        ({"detail": [{"loc": ["body"], "msg": "a list of details"}]}, "a list of details"),
+        ({"error": {"message": json.dumps({"error": {"message": "JSON inside"}})}}, "JSON inside"),
+        ({"error": {"message": "Provider returned error",
+                    "metadata": {"raw": '{"error": {"message": "nested"}}'}}},
+         "Provider returned error: nested"),
+        (b"<html><head><title>t</title></head><body>a page</body></html>", "a page"),
+        (b"", "400, without a word"),
+        ({}, "{}"), ([], "[]"), (None, "null"), ({"error": None}, '{"error": null}'),
+        ({"message": {"message": {"detail": "deep"}}}, "deep"),
+    ],
+)
+def test_an_errors_body_of_any_shape_is_quoted(api, client, body, said):
+    api.answer = lambda _, n: (400, body)
+    (reply,) = client().complete([ask("a")])
+    assert reply.finish_reason == "refused"
+    assert reply.error.startswith("the server refused the request (400: ") and said in reply.error
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ('"retryDelay": "0.3s"', 0.3), ("Please retry in 0.25s.", 0.25),
+        ("Please try again in 300ms. Visit us.", 0.3), ("try again in 0.005 minutes", 0.3),
+    ],
+)  # fmt: skip
+def test_a_delay_in_the_body_is_kept_to_by_everybody(api, client, words, seconds):
+    times = []
+
+    def answer(body, n):
+        times.append(time.monotonic())
+        return refusal(429, words) if n == 0 else chat("ok")
+
+    api.answer = answer
+    replies = client(workers=2, backoff=0).complete([ask("a"), ask("b"), ask("c")])
+    assert [reply.text for reply in replies] == ["ok"] * 3
+    assert max(times) - times[0] >= seconds
+    assert sum(at - times[0] < seconds - 0.05 for at in times) <= 2  # those sent before it spoke
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Rate limit reached on tokens per day (TPD): Limit 100000. Please try again in 9m38.016s.",
+     '"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"',
+     "Rate limit exceeded: free-models-per-day", "try again in 1h2m3s"],
+)
+def test_a_used_up_quota_stops_at_once_and_keeps_what_there_is(api, client, words):
+    api.answer = lambda body, n: chat("ok") if n < 2 else refusal(429, words)
+    llm = client(workers=1)
+    with pytest.raises(QuotaUsedUp, match="every reply so far is kept; run this cell again later"):
+        list(llm.complete(ask(n) for n in range(20)))
+    assert (len(llm.journal), len(api.asked)) == (2, 3)
+
+
+def test_no_minute_has_more_requests_than_it_may(api, client):
+    start = time.monotonic()
+    for model in ("echo-small", "echo-large"):  # one after the other, at one address
+        list(client(model=model, workers=4, rpm=1200).complete(ask(n) for n in range(6)))
+    assert time.monotonic() - start >= 11 * 60 / 1200
+    with pytest.raises(CourseError, match="more than 0, not 0"):
+        client(rpm=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "thinking", "thinking": [{"text": "음"}]},
+          {"type": "text", "text": "네"}], "네"),
+        (["네", "요"], "네요"), ([], ""), ([{"type": "text", "text": None}], ""),
+        ("<think>\n음\n</think>\n\n네", "네"), ("음</think>네", "네"), ("<think>음", ""),
+        ("태그는 <think>와 </think>입니다.", "태그는 <think>와 </think>입니다."), (None, ""),
+    ],
+)  # fmt: skip
+def test_what_a_model_thought_is_not_its_answer(api, client, content, text):
+    api.answer = lambda body, n: chat(content)
+    (reply,) = client().complete([ask("a")])
+    assert reply.text == text
+
+
+@pytest.mark.parametrize("broken", [{"message": None}, {}, {"message": {"content": 3}},
+                                    {"message": {"content": "x"}, "finish_reason": "error"}])
+def test_a_reply_without_a_message_is_a_passing_failure(api, client, broken):
+    whole = chat("at last")
+    spoilt = {**whole[1], "choices": [{"index": 0, "finish_reason": "stop"} | broken]}
+    api.answer = lambda body, n: (200, spoilt) if n == 0 else whole
+    assert [reply.text for reply in client().complete([ask("a")])] == ["at last"]
+    api.answer = lambda body, n: (200, {**whole[1], "choices": {"message": 1}})
+    (reply,) = client(max_retries=1).complete([ask("b")])
+    assert "holds no message" in reply.error
+
+
+def test_three_empty_replies_in_a_row_are_enough(api, client):
+    api.answer = lambda body, n: chat("", "length", (10, 500))
+    llm = client(workers=1)
+    with pytest.raises(CourseError, match="last 3 replies of echo-small are empty: .*reasoning"):
+        list(llm.complete(ask(n) for n in range(20)))
+    assert len(api.asked) == 3
+    again = client(workers=1)  # the cell is run again, and says so with the first new call
+    with pytest.raises(CourseError, match="last 4 replies"):
+        list(again.complete(ask(n) for n in range(20)))
+    better = client(workers=1, params={"reasoning_effort": "none"})
+    api.answer = lambda body, n: chat("ok")
+    assert [r.text for r in better.complete(ask(n) for n in range(4))] == ["ok"] * 4
+    assert api.asked[-1]["reasoning_effort"] == "none"
+
+
+def test_a_404_that_is_not_the_models_quotes_the_server(api, client):
+    words = "No endpoints found matching your data policy"
+    api.answer = lambda body, n: refusal(404, words)
+    with pytest.raises(CourseError, match=f'offers "echo-small" and yet answers 404: {words}'):
+        list(client().complete([ask("a")]))
+    with pytest.raises(CourseError, match='"gpt-4o-mini": gpt-4o-mini ends on .* gpt-6-luna'):
+        list(client(model="gpt-4o-mini").complete([ask("a")]))
 
 
 # ---------------------------------------------------------------- keys stay where they are
