@@ -219,15 +219,16 @@ class Connection:
         What was learned holds for all later requests. The journal's keys are of the request as it
         was asked for, so they stay the same.
         """
-        if getattr(error, "status_code", None) not in (400, 422):
+        status, said = getattr(error, "status_code", None), _said(error)
+        # llama-cpp-python's server answers 500 where its form does not know a value.
+        if status not in (400, 422) and not (status == 500 and "validation error" in said):
             return False
-        said = _said(error)
         named = [getattr(error, "param", None), *re.findall(r"['\"`](\w+)['\"`]", said)]
         # Or in words, as in "does not support response format `json_schema`".
         named += [name for name in sent if re.search(rf"\b{name.replace('_', ' ')}\b", said, re.I)]
         name = next((name for name in named if name in sent), None)
-        hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted",
-                         said, re.IGNORECASE)
+        hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
+                         "validation error", said, re.IGNORECASE)
         if name is None or not (hint or str(error.code).startswith("unsupported")):
             return False
         other = "max_completion_tokens"

@@ -628,6 +628,12 @@ def test_errors_in_the_form_of_other_servers_are_understood(api, client, capsys)
     api.answer = lambda body, n: unknown if "top_k" in body else chat("ok")
     assert [reply.text for reply in client().complete([ask("a", top_k=3, seed=1)])] == ["ok"]
     assert '"top_k": it is left out' in capsys.readouterr().out
+    form = 500, {"error": {"message": "1 validation error: {'loc': ('body', 'response_format', "
+                           "'type'), 'msg': \"Input should be 'text' or 'json_object'\"}"}}
+    api.answer = lambda body, n: form if "response_format" in body else chat("ok")
+    schema = {"type": "json_schema"}  # llama-cpp-python's server takes it for its own mistake
+    (reply,) = client().complete([ask("c", response_format=schema)])
+    assert reply.text == "ok" and '"response_format": it is left' in capsys.readouterr().out
     pinned = 400, {"detail": "Server is pinned to 'folder'; requested 'echo-small'."}
     api.answer = lambda body, n: pinned
     with pytest.raises(CourseError, match='the model "echo-small": Server is pinned to .folder'):

@@ -73,17 +73,19 @@ course = setup()
 # 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다.
 # 지명과 특산물, 낱말의 뜻처럼 강의가 정해 둔 **작은 세계**만 알고, 열두 가지 유형의 과제를 쓰면서 진짜 교사에게 있을 법한 실수도 정해진 비율로 섞습니다.
 # 절차를 익히고 결과를 검산하기에는 좋지만, 이렇게 만든 데이터의 품질은 실제 모델에 관해 아무것도 말해 주지 않습니다.
-# API 키와 GPU가 있으면 같은 셀이 진짜 모델로 돌아갑니다. 바뀌는 것은 **레시피**(recipe), 곧 어떤 모델을 어떤 값으로 쓸지 적어 둔 설정 파일뿐입니다.
+# GPU가 있으면 같은 셀이 진짜 모델로 돌아갑니다. Colab에서는 키가 없어도 됩니다. Colab이 빌려주는 모델이 교사를 맡고, API 키가 있으면 그 키로 쓰는 모델이 맡습니다.
+# 바뀌는 것은 **레시피**(recipe), 곧 어떤 모델을 어떤 값으로 쓸지 적어 둔 설정 파일뿐입니다.
 #
 # 돈과 시간을 쓰기 전에, 앞선 실행에 얼마나 들었는지 봅니다. `candidates`는 교사가 쓴 후보, `kept`는 그 가운데 남긴 과제, `calls`는 물은 횟수입니다.
 # `tokens`는 모델이 글을 세는 단위인 토큰의 수이고, 요금도 이것으로 매깁니다.
 
-# %% [markdown] lang="en" of="b37ed23b"
+# %% [markdown] lang="en" of="cea33b18"
 # If the card's Teacher line says `SIMULATED`, the teacher is not a language model but **a small program that knows the
 # answers**. All it knows is a **small world** of places and their specialities, meanings of words and the like. It writes
 # tasks of twelve kinds and, at fixed rates, makes the mistakes that a real teacher might make. That is good for learning the
-# procedure and for checking results; the quality of such data says nothing about real models. With an API key and a GPU the same cells
-# run with a real one. Only the **recipe** changes, the file that says which models to use and with what settings.
+# procedure and for checking results; the quality of such data says nothing about real models. On a GPU the same cells run
+# with a real one. On Colab you need no key for that: a model that Colab lends you is the teacher, or, if you have an API
+# key, the model behind it. Only the **recipe** changes, the file that says which models to use and with what settings.
 #
 # Before anything is spent: what did the last run take? `candidates` are the tasks that the teacher wrote, `kept` those that
 # were kept, and `calls` how often it was asked. `tokens` are the units in which a model counts text, and in which you pay.
@@ -783,7 +785,7 @@ work, spec = course.store.local("preprocess"), course.recipe.data
 teacher = course.teacher(journal=work / "batch.jsonl")
 eight = list(islice(generation_requests(seeds, seed=spec.seed + 1), 8))
 print("before", teacher.plan(eight))
-if course.recipe.teacher.base_url == "offline":
+if course.recipe.teacher.simulated:
     teacher.submit_batch(eight)  # comes back at once
     print(teacher.collect_batch(progress=False))  # waits, perhaps tomorrow, in another process
     print("after ", teacher.plan(eight))
@@ -795,17 +797,19 @@ if course.recipe.teacher.base_url == "offline":
 # 여덟 개 가운데 하나는 배치보다 먼저 바로 물어봅니다. 키나 모델 이름이 틀렸다면 내일이 아니라 지금 알아야 하기 때문입니다.
 # 배치를 올린 뒤에는 커널이 죽어도 괜찮습니다. 무엇을 보냈는지 일지 옆의 파일에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 돈을 두 번 내는 일은 없습니다.
 #
-# 공짜로 하려면 교사의 **주소**만 바꿉니다. L4 한 장이면 공개된 7B 모델을 vLLM이나 `transformers serve`로 띄울 수 있고, 레시피의 `base_url`과 `model`에 그 주소와 이름을 적으면
-# 이 노트북의 어느 셀도 고칠 것이 없습니다. 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
+# 다른 교사에게 물으려면 **주소**만 바꿉니다. 물어볼 수 있는 곳은 `course_utils/recipes/endpoints.yaml`에 이름, 요금, 분당 요청 수와 함께 적혀 있고, 첫 셀 위에
+# `%env TEACHER=gemini`처럼 이름을 적으면 이 노트북의 어느 셀도 고칠 것이 없습니다. L4 한 장이면 공개된 7B 모델을 직접 띄워 `TEACHER=local`로 물을 수도 있습니다.
+# 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 
-# %% [markdown] lang="en" of="795cd360"
+# %% [markdown] lang="en" of="7217e756"
 # One of the eight is asked directly, before the batch is sent: if the key or the model's name is wrong, you want to know now
 # and not tomorrow. The kernel may die after a batch has been submitted. What was sent is recorded in a file beside the journal, so running again finds
 # the same batch and goes on waiting. Nothing is paid for twice.
 #
-# For free, change nothing but the teacher's **address**. One L4 is enough to serve an open 7B model with vLLM or
-# `transformers serve`; put its address and name into the recipe's `base_url` and `model`, and not a cell of this notebook
-# needs to change. The commands to copy are in section 5 of the [colab_guide](../../colab_guide.md).
+# To ask another teacher, change nothing but the **address**. Whom you can ask stands in `course_utils/recipes/endpoints.yaml`,
+# with names, prices and requests a minute; write one of the names above the first cell, as in `%env TEACHER=gemini`, and not
+# a cell of this notebook needs to change. One L4 is enough to serve an open 7B model of your own and ask it as
+# `TEACHER=local`. The commands to copy are in section 5 of the [colab_guide](../../colab_guide.md).
 
 # %% [markdown] lang="ko"
 # ## 7. 데이터 들여다보기
