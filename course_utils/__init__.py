@@ -5,7 +5,7 @@ Begin where your notebook is; each module says in its first line what it does.
     01 preprocess   tasks  prompts  candidates  rules  similarity  generate  domain  share
     02 train        collator  recipe  train  trainer  preflight  resume  inference
     03 evaluate     judging  judge  stats  labelling  judgment_report  report
-    04 scale up     memory  architecture  parallel  tiny  koalpaca
+    04 scale up     memory  parallel  tiny  koalpaca
     05 demo         demo
     all of them     runtime  llm  journal  checkpoint  secrets  plots  korean  practice
 

@@ -23,7 +23,7 @@ from course_utils.collator import encode_prompts
 from course_utils.share import upload
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
 """Tokens that close a turn; those that a tokenizer has stop a reply, beside its eos."""
@@ -112,6 +112,14 @@ def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
 
     with quiet(), _explained(base) as (found, options):
         return AutoTokenizer.from_pretrained(found, **options)
+
+
+def load_config(base: str | Path) -> "PreTrainedConfig":
+    """Load the configuration of a base model, after the same checks as `load_base`."""
+    from transformers import AutoConfig
+
+    with quiet(), _explained(base) as (found, options):
+        return AutoConfig.from_pretrained(found, **options)
 
 
 def load_model(
@@ -339,6 +347,18 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def own_head_dim() -> None:
+    """Let a Llama's heads have a width of their own, as Kanana's do.
+
+    transformers 5 refuses any Llama whose width is no multiple of its heads, also where `head_dim`
+    says how wide they are and nothing is wrong (huggingface/transformers, pull request 46211).
+    """
+    from transformers import LlamaConfig
+
+    checks = getattr(LlamaConfig, "__class_validators__", [])
+    checks[:] = [check for check in checks if check.__name__ != "validate_architecture"]
+
+
 @contextlib.contextmanager
 def _explained(base: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where a base model is and how to ask for it; say in one sentence why it fails."""
@@ -348,6 +368,7 @@ def _explained(base: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         _check_folder(Path(found))
     # Without a network the Hub's client would ask six times, for most of a minute.
     answers = local or _hub_answers()
+    own_head_dim()
     try:
         yield found, {"local_files_only": not answers}
     except Exception as error:  # each library on the way has error classes of its own

@@ -1,34 +1,29 @@
 """How much GPU memory a training takes, from the recipe and the model's config.json alone.
 
-Nothing is loaded: every figure is arithmetic on widths, layers and tokens, and says what it counts.
-A training holds the weights; for each trained weight a gradient and the optimizer's numbers; and
-what the forward pass keeps for the backward pass, which grows with the tokens of a batch and is the
-hardest part to guess. `saved_bytes` measures that part on a real model, for the arithmetic to be
-held against. Taught in 04, section 1.
+Nothing is loaded: transformers and PEFT make the model without numbers in it (on PyTorch's "meta"
+device), which counts parameters exactly for any architecture. The rest is arithmetic on widths,
+layers and tokens, and says what it counts. A training holds the weights; for each trained weight a
+gradient and the optimizer's numbers; and what the forward pass keeps for the backward pass, which
+grows with the tokens of a batch and is the hardest part to guess: tests/benchmarks/memory.py holds
+it against real models. Taught in 04, section 1.
 """
 
+import functools
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from course_utils import CourseError
-from course_utils.architecture import (
-    Architecture,
-    Config,
-    model_config,
-    parameters,
-    read_architecture,
-)
+from course_utils.inference import ModelFolderError, load_config, own_head_dim, quiet
 from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = [  # with the sizes, which live next door
-    "GIB", "OVERHEAD_GIB", "MemoryEstimate", "estimate_memory", "fits", "layer_parts",
-    "model_config", "parameters", "saved_bytes", "trained_parameters", "what_would_fit",
-]  # fmt: skip
+Config = Any
+"""A model's configuration: config.json as a dict, or a transformers object."""
 
 GIB = 2**30
 OVERHEAD_GIB = 1.0
@@ -38,6 +33,39 @@ TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary."""
 OPTIMIZER_BYTES = {"adafactor": 0, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
 """Bytes a trained weight; any other optimizer is counted as AdamW, two moments in float32."""
+READ_TOGETHER = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
+"""Matrices that read one input; every other one reads an input of its own."""
+MEASURED = ("gemma", "gemma3_text", "gpt_neox", "llama", "qwen3")
+"""Types of model whose kept activations were held against real ones; others count as a relative."""
+
+
+class UnknownSize(CourseError):
+    """A model whose size cannot be known without loading it; the message says what to add."""
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a model's modules and configuration say: counts, widths, and its matrices as (in, out).
+
+    `family` is whose way of keeping activations it has. `layer_weights` counts the matrices of a
+    layer, `norms` the numbers a token that its norms read: the mean, where layers differ.
+    """
+
+    text: str
+    kind: str
+    family: str
+    parameters: int
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    parallel_residual: bool
+    matrices: dict[str, tuple[int, int]]
+    layer_weights: float
+    norms: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,7 @@ class MemoryEstimate:
     it computes again) or `head` (the logits, a tile at a time, and their gradients), never both;
     `update` is for the optimizer's step, when all of these are gone. `full_logits` is what `head`
     would be without tiles. `parameters` and `trained` are counts, `rows` is (rows, tokens each).
+    `like` is " as for llama" where a model's type was never measured: it is counted as if.
     """
 
     parameters: int
@@ -66,6 +95,7 @@ class MemoryEstimate:
     update: float
     full_logits: float
     overhead: float = OVERHEAD_GIB
+    like: str = ""
 
     @property
     def total(self) -> float:
@@ -85,7 +115,8 @@ class MemoryEstimate:
             "gradients": "",
             "optimizer": "",
             "copies": "matrices in half precision",
-            "activations": "{} rows of {} tokens".format(*self.rows),
+            "activations": "{} rows of {} tokens".format(*self.rows)
+            + (f", estimated{self.like}" if self.like else ""),
             "layer": "one layer's backward pass",
             "head": f"logits in tiles; {self.full_logits:.2f} if they were whole",
             "update": "the optimizer's step",
@@ -107,18 +138,17 @@ def estimate_memory(
     """Estimate a training's memory on each GPU for batches of rows of `length` tokens.
 
     `length` None is the longest that the recipe allows. Without `config` it is the recipe's
-    `architecture`, else the local folder's config.json. Raises UnknownSize where there is none, and
-    for a model that is not Gemma's, GPT-NeoX's or Llama's kind.
+    `architecture`, else what the folder or the Hub has. Raises UnknownSize where there is none.
     """
-    shape, spec = read_architecture(model_config(recipe, config)), recipe.train
+    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
     length = length or spec.max_length
     tokens, width = spec.batch_size * length, _width(spec)
     trained = trained_parameters(recipe, config)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
-    a_layer = sum(i * o for i, o in shape.matrices.values())
-    outside = shape.parameters - shape.layers * a_layer
+    a_layer = sizes.layer_weights
+    outside = sizes.parameters - sizes.layers * a_layer
     parts = {
-        "weights": shape.parameters * (4 if spec.held_dtype == "float32" else 2) / shards,
+        "weights": sizes.parameters * (4 if spec.held_dtype == "float32" else 2) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
         "gradients": trained * 4 / shards,
         "optimizer": trained * OPTIMIZER_BYTES.get(spec.optim, 8) / shards,
@@ -131,33 +161,34 @@ def estimate_memory(
 
     a_pass = tokens * sum(layer_parts(recipe, length, config=config).values())
     # Gradients on their way through the widest part; LoRA has one in float32 beside the model's.
-    layer = tokens * shape.intermediate * width
-    layer += tokens * shape.intermediate * (width if spec.full else 4)
+    layer = tokens * sizes.inner * width
+    layer += tokens * sizes.inner * (width if spec.full else 4)
     if spec.activation_checkpointing:
-        parts["activations"] = shape.layers * shape.hidden * _stream_width(spec) * tokens
+        parts["activations"] = sizes.layers * sizes.hidden * _stream_width(spec) * tokens
         layer += a_pass
     else:
-        parts["activations"] = shape.layers * a_pass
-    parts["activations"] += tokens * _norm_bytes(shape, spec)  # the last norm
+        parts["activations"] = sizes.layers * a_pass
+    parts["activations"] += tokens * sizes.hidden * _norm_bytes(sizes, spec)  # the last norm
 
     head = min(tokens, TILE_TOKENS) * TILE_WIDTH * width
-    head += tokens * shape.hidden * (width + 4)  # the labelled positions, and their gradients
-    full_logits = tokens * shape.vocabulary * 12  # log-probabilities, and two gradients of them
+    head += tokens * sizes.hidden * (width + 4)  # the labelled positions, and their gradients
+    full_logits = tokens * sizes.vocabulary * 12  # log-probabilities, and two gradients of them
     if spec.full:
-        head += shape.vocabulary * shape.hidden * 4
-        full_logits += shape.vocabulary * shape.hidden * 4
+        head += sizes.vocabulary * sizes.hidden * 4
+        full_logits += sizes.vocabulary * sizes.hidden * 4
     if shards > 1:
         # Embeddings and head are whole on every GPU; so are two layers, one at work and the next,
         # and the gradients of the one at work.
         parts["weights"] += outside * width
         layer += a_layer * width * (3 if spec.full else 2)
-        head += a_layer * width + (shape.vocabulary * shape.hidden * width if spec.full else 0)
+        head += a_layer * width + (sizes.vocabulary * sizes.hidden * width if spec.full else 0)
     elif spec.full and width == 2:
-        parts["copies"] = shape.layers * a_layer * 2  # autocast keeps them for the whole pass
+        parts["copies"] = sizes.layers * a_layer * 2  # autocast keeps them for the whole pass
     parts |= {"layer": layer, "head": head, "full_logits": full_logits}
     return MemoryEstimate(
-        shape.parameters, trained, (spec.batch_size, length), spec.gpus,
+        sizes.parameters, trained, (spec.batch_size, length), spec.gpus,
         **{name: value / GIB for name, value in parts.items()},
+        like="" if sizes.kind in MEASURED else f" as for {sizes.family}",
     )  # fmt: skip
 
 
@@ -167,40 +198,63 @@ def layer_parts(recipe: Recipe, length: int, *, config: Config = None) -> dict[s
     Counted for batches with some padding. A frozen matrix does not keep its input; one with LoRA
     keeps a copy of it, because autocast converts it anew for PEFT's float32 matrices.
     """
-    shape, spec = read_architecture(model_config(recipe, config)), recipe.train
+    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
     width = _width(spec)
-    trained = set(shape.matrices) if spec.full else set(spec.target_modules)
+    trained = set(sizes.matrices) if spec.full else set(spec.target_modules)
     # Converted for each matrix that reads it, unless it has the type of the matrices already.
     converted = width == 2 and (
-        not spec.full or _stream_width(spec) == 4 or shape.kind == "gpt_neox"
+        not spec.full or _stream_width(spec) == 4 or sizes.family == "gpt_neox"
     )
-    norms = 2 * _norm_bytes(shape, spec)
-    if shape.parallel_residual and _stream_width(spec) == 4:
+    norms = sizes.norms * _norm_bytes(sizes, spec)
+    if sizes.parallel_residual and _stream_width(spec) == 4:
         norms /= 2  # both read the same tensor, and neither has to convert it
 
     inputs = 0 if spec.full else len(trained) * spec.lora_r * width
-    for group in shape.readers:
-        readers = len(trained.intersection(group))
-        if group == ("o_proj",) and not converted and spec.attention != "eager":
-            continue  # it reads what attention keeps anyway
-        inputs += (readers if converted else min(readers, 1)) * shape.matrices[group[0]][0] * width
+    if not converted and spec.attention != "eager":
+        trained -= {"o_proj"}  # it reads what attention keeps anyway
+    for name in trained:
+        together = next((group & trained for group in READ_TOGETHER if name in group), {name})
+        inputs += sizes.matrices[name][0] * width / (1 if converted else len(together))
 
-    query = shape.heads * shape.head_dim
+    query = sizes.heads * sizes.head_dim
     if spec.attention == "eager":
         # Every score after the softmax, in float32, and once more in half precision.
-        scores = shape.heads * length * (4 if width == 4 else 6)
+        scores = sizes.heads * length * (4 if width == 4 else 6)
         attention = 3 * query * width + scores
     else:
         # SDPA gets a mask for each layer, and keys and values repeated for every head that has none
         # of its own; one head for all is only looked at many times.
         flash = spec.attention.startswith(("flash", "kernels-community"))
-        repeated = shape.kv_heads > 1 and not flash
-        key = query if repeated else shape.kv_heads * shape.head_dim
-        attention = 2 * (query + key) * width + shape.heads * 4 + (0 if flash else length * width)
-        if shape.kind == "gpt_neox":
+        repeated = sizes.kv_heads > 1 and not flash
+        key = query if repeated else sizes.kv_heads * sizes.head_dim
+        attention = 2 * (query + key) * width + sizes.heads * 4 + (0 if flash else length * width)
+        if sizes.family == "gpt_neox":
             attention += 2 * query * width  # values are a view of queries, keys and values
-    mlp = (1 if shape.kind == "gpt_neox" else 3) * shape.intermediate * width
+    gated = any("gate" in name for name in sizes.matrices)
+    mlp = (3 if gated else 1) * sizes.inner * width
     return {"norms": norms, "inputs of matrices": inputs, "attention": attention, "mlp": mlp}
+
+
+def model_config(recipe: Recipe, config: Config = None) -> Config:
+    """Return a model's configuration: the one given, the recipe's, the folder's or the Hub's.
+
+    Raises UnknownSize where there is none of them.
+    """
+    config = recipe.architecture if config is None else config
+    if config is not None:
+        return config
+    try:
+        return load_config(recipe.base_model).to_dict()
+    except ModelFolderError as error:
+        raise UnknownSize(
+            f"How large '{recipe.base_model}' is cannot be known here: {error} Or copy what its "
+            "config.json says into the recipe under 'architecture', as gemma-2b-l4.yaml does."
+        ) from None
+
+
+def parameters(config: Config) -> int:
+    """Return the number of a model's parameters: 2,506,172,416 for Gemma-2B's configuration."""
+    return _sizes(config).parameters
 
 
 def trained_parameters(recipe: Recipe, config: Config = None) -> int:
@@ -208,17 +262,16 @@ def trained_parameters(recipe: Recipe, config: Config = None) -> int:
 
     Raises CourseError for a target module that the architecture does not have.
     """
-    shape, spec = read_architecture(model_config(recipe, config)), recipe.train
+    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
     if spec.full:
-        return shape.parameters
+        return sizes.parameters
     for name in spec.target_modules:
-        if name not in shape.matrices:
+        if name not in sizes.matrices:
             raise CourseError(
-                f"{recipe.name}: 'train.target_modules' has '{name}', which a {shape.kind} model "
-                f"does not have; it has {', '.join(shape.matrices)}."
+                f"{recipe.name}: 'train.target_modules' has '{name}', which a {sizes.kind} model "
+                f"does not have; it has {', '.join(sizes.matrices)}."
             )
-    ends = sum(sum(shape.matrices[name]) for name in set(spec.target_modules))
-    return spec.lora_r * shape.layers * ends
+    return _in_adapter(sizes.text, spec.lora_r, tuple(sorted(set(spec.target_modules))))
 
 
 def fits(estimate: MemoryEstimate, gib: float) -> bool:
@@ -248,25 +301,6 @@ def what_would_fit(recipe: Recipe, gib: float, *, length: int | None = None) -> 
     return f"Only the recipe offline would fit; {needed}."
 
 
-def saved_bytes(model: "torch.nn.Module", forward: Callable[[], Any]) -> int:
-    """Run a forward pass and return the bytes it keeps for the backward pass, parameters apart."""
-    import torch
-
-    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def note(tensor: "torch.Tensor") -> "torch.Tensor":
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage  # held on to, so that no address comes twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = forward()  # what the graph keeps lives as long as its result
-    del result
-    return sum(storage.nbytes() for storage in kept.values())
-
-
 def _width(spec: TrainSpec) -> int:
     """Bytes of a number that matrices compute with."""
     return 4 if spec.dtype == "float32" else 2
@@ -274,17 +308,91 @@ def _width(spec: TrainSpec) -> int:
 
 def _stream_width(spec: TrainSpec) -> int:
     """Bytes of a number on its way from layer to layer: the type of the embeddings at work."""
-    return 2 if spec.parallel == "fsdp" and spec.dtype != "float32" else _held_width(spec)
+    return 4 if "float32" == (spec.dtype if spec.parallel == "fsdp" else spec.held_dtype) else 2
 
 
-def _held_width(spec: TrainSpec) -> int:
-    return 4 if spec.held_dtype == "float32" else 2
+def _norm_bytes(sizes: _Sizes, spec: TrainSpec) -> int:
+    """Bytes a norm keeps of a number it reads: that in float32, and what its own gradient needs."""
+    own = {"gemma": 4, "llama": _stream_width(spec), "gpt_neox": 0}[sizes.family]
+    return 4 + (own if spec.full else 0)
 
 
-def _norm_bytes(shape: Architecture, spec: TrainSpec) -> int:
-    """Bytes a token that one norm keeps: its input in float32, and what its own gradient needs."""
-    own = {"gemma": 4, "llama": _stream_width(spec), "gpt_neox": 0}[shape.kind] if spec.full else 0
-    return shape.hidden * (4 + own)
+def _sizes(config: Config) -> _Sizes:
+    config = config if isinstance(config, Mapping) else config.to_dict()
+    return _measure(json.dumps(config, sort_keys=True, default=str))
+
+
+@functools.cache
+def _measure(text: str) -> _Sizes:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    model = _without_memory(text)
+    config, matrices, weights, norms = model.config.get_text_config(), {}, 0, 0
+    layers, hidden, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or hidden // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    for path, module in model.get_decoder().named_modules():
+        name, weight = path.rpartition(".")[2], getattr(module, "weight", None)
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            shape = tuple(weight.shape)
+            matrices.setdefault(name, shape if isinstance(module, Conv1D) else shape[::-1])
+            weights += weight.numel()
+        elif weight is not None and "Norm" in type(module).__name__:
+            shared = {"q_norm": heads, "k_norm": kv_heads}.get(name, 1)  # one norm for each head
+            norms += weight.numel() * (shared if weight.numel() == head_dim else 1)
+    kind = config.model_type
+    family = next((name for name in ("gemma", "gpt_neox") if kind.startswith(name)), "llama")
+    return _Sizes(
+        text, kind, family, sum(p.numel() for p in model.parameters()), layers, hidden,
+        max(i for i, _ in matrices.values()), heads, kv_heads, head_dim, config.vocab_size,
+        getattr(config, "use_parallel_residual", False), matrices, weights / layers,
+        (norms - hidden) / layers,  # the last norm is of no layer
+    )  # fmt: skip
+
+
+@functools.cache
+def _in_adapter(text: str, r: int, targets: tuple[str, ...]) -> int:
+    """Return PEFT's own count of what LoRA trains."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(r=r, target_modules=list(targets), task_type="CAUSAL_LM")
+    with quiet(), torch.device("meta"):
+        return get_peft_model(_without_memory(text), lora).get_nb_trainable_parameters()[0]
+
+
+def _without_memory(text: str) -> "PreTrainedModel":
+    """Return the model of a configuration: its shapes, without numbers in them."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    own_head_dim()
+    given = json.loads(text)
+    try:
+        config = CONFIG_MAPPING[given.get("model_type")].from_dict(given)
+        _check_complete(config.get_text_config(), given.get("text_config", given))
+        with quiet(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except CourseError:
+        raise
+    except Exception as error:  # transformers, huggingface_hub and PyTorch have one each
+        raise UnknownSize(
+            f"How large a model of type '{given.get('model_type')}' is cannot be worked out: "
+            f"transformers makes no language model of it ({' '.join(str(error).split())}); compare "
+            "the architecture with its config.json."
+        ) from None
+
+
+def _check_complete(config: "PreTrainedConfig", given: Mapping[str, Any]) -> None:
+    """Raise CourseError for a size left out: it would be that of transformers' own example."""
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    aliases = {name: {name, config.attribute_map.get(name)} for name in (*names, "vocab_size")}
+    missing = [n for n, said in aliases.items() if hasattr(config, n) and not said & given.keys()]
+    if missing:
+        raise CourseError(
+            f"The architecture lacks {', '.join(missing)}: copy it from the model's config.json."
+        )
 
 
 def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[str, Recipe]]:
@@ -312,7 +420,7 @@ def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[str, Recipe]]:
             yield now()
     if spec.full:
         spec = replace(recipe.train, lora_r=8, activation_checkpointing=True)
-        targets = tuple(read_architecture(model_config(recipe)).matrices)
+        targets = tuple(_sizes(model_config(recipe)).matrices)
         spec = replace(spec, target_modules=targets)
         words = ["an adapter instead of all weights (train.lora_r 8)"]
         yield now()

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from course_utils import CourseError
-from course_utils.architecture import UnknownSize
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row
-from course_utils.memory import MemoryEstimate, estimate_memory, what_would_fit
+from course_utils.memory import MemoryEstimate, UnknownSize, estimate_memory, what_would_fit
 from course_utils.parallel import batch_shape, processes
 from course_utils.recipe import Recipe, TrainSpec
 from course_utils.runtime import Device, find_device, pick_attention
@@ -89,7 +88,7 @@ class Preflight:
         }
         if memory and meant:
             share = memory.trained / memory.parameters
-            rows["Memory"] = f"{memory.total:.1f} GiB estimated, {room}"
+            rows["Memory"] = f"{memory.total:.1f} GiB estimated{memory.like}, {room}"
             rows["Trained"] = (
                 f"{memory.trained:,} of {memory.parameters:,} parameters ({share:.2%})"
             )

@@ -118,7 +118,7 @@ def test_too_little_memory_names_what_would_fit(recipe):
     card = preflight(recipe, [row(512)], device=L4, free=6.1)
     with pytest.raises(PreflightError, match="about 6.4 GiB.* 6.1 free. It would fit with train"):
         check(card)
-    with pytest.raises(PreflightError, match="The recipe gemma-2b-.* would fit"):
+    with pytest.raises(PreflightError, match="The recipe qwen3-4b-l4 would fit"):
         check(preflight(load_recipe("koalpaca-12.8b-a100"), [row(1024)], device=L4))
     # Eight processes share what one cannot hold.
     with pytest.raises(PreflightError, match="an adapter instead of all weights"):
@@ -171,6 +171,8 @@ def test_a_model_of_unknown_size_may_be_trained(recipe):
     assert "unknown for this model, 22.0 GiB free" in str(card) and "Trained" not in str(card)
     with pytest.raises(PreflightError, match="no bfloat16"):
         check(replace(card, device=T4))
+    relative = replace(recipe, architecture=recipe.architecture | {"model_type": "mistral"})
+    assert "GiB estimated as for llama, 22.0" in str(preflight(relative, ROWS, device=L4))
     # What is known to be wrong is still said.
     wrong = recipe.replace("train.target_modules", ["query_key_value"])
     with pytest.raises(CourseError, match="'query_key_value'.*gemma.*q_proj"):

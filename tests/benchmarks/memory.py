@@ -18,7 +18,7 @@ import datetime
 import json
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,11 +29,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_utils import REPO
-from course_utils.memory import GIB, estimate_memory, saved_bytes
+from course_utils.memory import GIB, estimate_memory
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.tasks import write_atomic
 
-KINDS = {"gemma": "gemma-2b-l4", "gpt_neox": "koalpaca-12.8b-a100", "llama": "alpaca-7b-fsdp"}
+KINDS = {
+    "gemma": "gemma-2b-l4", "gpt_neox": "koalpaca-12.8b-a100", "llama": "alpaca-7b-fsdp",
+    "qwen3": "qwen3-4b-l4", "gemma3_text": "gemma-270m",
+}  # fmt: skip
 ALL_LINEAR = {kind: load_recipe(name).train.target_modules for kind, name in KINDS.items()}
 
 
@@ -135,8 +138,10 @@ def small(kind: str, layers: int = 4, **settings: Any) -> dict[str, Any]:
         "model_type": kind, "hidden_size": 512, "intermediate_size": 1408, "vocab_size": 2048,
         "num_hidden_layers": layers, "num_attention_heads": 8, "tie_word_embeddings": False,
     }  # fmt: skip
-    if kind == "gemma":
+    if kind.startswith("gemma"):
         config |= {"num_key_value_heads": 1, "head_dim": 64, "pad_token_id": 0}
+    if kind == "qwen3":
+        config |= {"num_key_value_heads": 2, "head_dim": 96}
     return config | settings
 
 
@@ -165,6 +170,23 @@ def kept(recipe: Recipe, config: dict[str, Any], length: int) -> tuple[float, fl
     estimate = estimate_memory(recipe, length=length, config=config)
     copies = 0 if spec.activation_checkpointing else estimate.copies  # made again layer by layer
     return (estimate.activations + copies) * 1024, measured / 2**20
+
+
+def saved_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
+    """Run a forward pass and return the bytes it keeps for the backward pass, parameters apart."""
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage  # held on to, so that no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()  # what the graph keeps lives as long as its result
+    del result
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def without_memory(model: torch.nn.Module) -> None:
