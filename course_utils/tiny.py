@@ -1,8 +1,8 @@
 """Tiny random models that stand in for the real ones, so that every recipe can be run anywhere.
 
-A stand-in has its recipe's architecture and special tokens, two layers, and no knowledge at all: it
-shows that a training works, never how well. `python -m course_utils.train RECIPE --tiny` uses it.
-Taught in 04, section 2.
+A stand-in has its recipe's architecture, two layers, special tokens and turns like the real ones,
+and no knowledge at all: it shows that a training works, never how well. `python -m
+course_utils.train RECIPE --tiny` uses it. Taught in 04, section 2.
 """
 
 import json
@@ -27,12 +27,14 @@ SEED = 0
 VOCABULARY = 2000
 SEEDS = REPO / "data" / "seed_tasks.jsonl"
 
-# Each kind's special tokens in the order of their ids, and which of them has which part.
-KINDS: dict[str, dict[str, Any]] = {
+# Special tokens in the order of their ids, which of them has which part, and what a chat puts
+# before a turn's role, between role and text, and after the text.
+LAYOUTS: dict[str, dict[str, Any]] = {
     "gemma": {
         "special": ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"],
         "parts": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
         "adds_bos": True,
+        "turn": ("<start_of_turn>", "\n", "<end_of_turn>\n"),
     },
     # As in Polyglot-Ko: one token that begins and ends texts, with id 2, and none for padding.
     "gpt_neox": {
@@ -45,53 +47,68 @@ KINDS: dict[str, dict[str, Any]] = {
         "parts": {"eos": "</s>", "bos": "<s>", "unk": "<unk>"},
         "adds_bos": True,
     },
-}
+    # As in Midm 2.0: Llama 3's turns, and texts are padded with what ends them.
+    "llama3": {
+        "special": ["<|begin_of_text|>", "<pad>", "<|end_of_text|>", "<|eot_id|>",
+                    "<|start_header_id|>", "<|end_header_id|>"],
+        "parts": {"pad": "<|end_of_text|>", "eos": "<|end_of_text|>", "bos": "<|begin_of_text|>"},
+        "adds_bos": True,
+        "turn": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"),
+    },
+    # As in Qwen: no token begins a text.
+    "chatml": {
+        "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        "parts": {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
+        "adds_bos": False,
+        "turn": ("<|im_start|>", "\n", "<|im_end|>\n"),
+    },
+}  # fmt: skip
 
-# Gemma's turns; the generation marks let TRL find the answers by itself, to compare its masks.
-GEMMA_CHAT = """\
-{{ bos_token }}{% for message in messages %}\
-{% if message['role'] == 'assistant' %}\
-{{ '<start_of_turn>model\n' }}{% generation %}\
-{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{% endgeneration %}\
-{% else %}\
-{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] | trim + '<end_of_turn>\n' }}\
-{% endif %}{% endfor %}\
-{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+def _chat(start: str, middle: str, end: str, model: str = "assistant") -> str:
+    """Return a chat template; its generation marks let TRL find the answers, to compare masks."""
+    return f"""\
+{{{{ bos_token }}}}{{% for message in messages %}}\
+{{% if message['role'] == 'assistant' %}}\
+{{{{ '{start}{model}{middle}' }}}}{{% generation %}}\
+{{{{ message['content'] | trim }}}}{{{{ '{end}' }}}}{{% endgeneration %}}\
+{{% else %}}\
+{{{{ '{start}' + message['role'] + '{middle}' + message['content'] | trim + '{end}' }}}}\
+{{% endif %}}{{% endfor %}}\
+{{% if add_generation_prompt %}}{{{{ '{start}{model}{middle}' }}}}{{% endif %}}"""
+
+
+GEMMA_CHAT = _chat(*LAYOUTS["gemma"]["turn"], model="model")
 
 
 def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
     """Write a tiny random model of a recipe's architecture with a tokenizer, and return the folder.
 
     The same bytes every time, and a folder that is there already is used again, so that several
-    processes may ask at once. Raises CourseError for an architecture that is not Gemma's,
-    GPT-NeoX's or Llama's, and for a folder that holds something else.
+    processes may ask at once. Raises CourseError for a folder that holds something else.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
     folder, real = Path(folder), model_config(recipe)
-    kind = real.get("model_type")
-    if kind not in KINDS:
-        raise CourseError(
-            f"There is no tiny stand-in for a model of type '{kind}': 'model_type' in the recipe's "
-            f"architecture has to be one of {', '.join(KINDS)}."
-        )
+    real = real.get("text_config", real)
+    kind = real["model_type"]
     if _is_there(folder, kind):
         return folder
-    tokenizer = train_tokenizer(kind)
+    tokenizer = train_tokenizer(recipe)
+    config = CONFIG_MAPPING[kind].from_dict(real)  # with what a config.json leaves out
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
     settings = {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "vocab_size": len(tokenizer), "max_position_embeddings": 1024,
-        "pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16,
+        "num_attention_heads": 4, "num_key_value_heads": max(1, 4 * shared // heads),
+        "vocab_size": len(tokenizer), "max_position_embeddings": 1024,
+        "tie_word_embeddings": config.tie_word_embeddings, "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
     }  # fmt: skip
     if kind == "gpt_neox":
         settings["rotary_pct"] = real.get("rotary_pct", 0.25)
-    else:
-        shared = real.get("num_key_value_heads", real["num_attention_heads"])
-        settings["num_key_value_heads"] = max(1, 4 * shared // real["num_attention_heads"])
-        settings["head_dim"] = 16
-    settings["tie_word_embeddings"] = real.get("tie_word_embeddings", kind == "gemma")
+        del settings["num_key_value_heads"], settings["head_dim"]  # it has no such settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
@@ -138,8 +155,8 @@ def tiny_recipe(recipe: Recipe, folder: str | Path) -> Recipe:
     )
 
 
-def train_tokenizer(kind: str) -> "PreTrainedTokenizerFast":
-    """Train a BPE with byte fallback on the seed tasks, with the special tokens of an architecture.
+def train_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
+    """Train a BPE with byte fallback on the seed tasks, with special tokens like a recipe's model.
 
     What it cannot spell with its pieces it spells with bytes, so no text is ever unknown.
     """
@@ -155,7 +172,8 @@ def train_tokenizer(kind: str) -> "PreTrainedTokenizerFast":
     )
     from transformers import PreTrainedTokenizerFast
 
-    spec = KINDS[kind]
+    layout = _layout(recipe)
+    spec = LAYOUTS[layout]
     parts = {f"{name}_token": token for name, token in spec["parts"].items()}
     raw = Tokenizer(models.BPE(byte_fallback=True, unk_token=parts.get("unk_token")))
     raw.normalizer = normalizers.Replace(" ", "▁")
@@ -178,14 +196,24 @@ def train_tokenizer(kind: str) -> "PreTrainedTokenizerFast":
         raw.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))]
         )
-    turns = [token for token in spec["special"] if "turn" in token]
+    turns = "".join(spec.get("turn", ()))
+    turns = [token for token in spec["special"] if token in turns and token not in parts.values()]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, clean_up_tokenization_spaces=False, model_max_length=1024,
         additional_special_tokens=turns, **parts,
     )  # fmt: skip
-    if kind == "gemma":
-        tokenizer.chat_template = GEMMA_CHAT
+    if recipe.train.template == "chat":
+        tokenizer.chat_template = GEMMA_CHAT if layout == "gemma" else _chat(*spec["turn"])
     return tokenizer
+
+
+def _layout(recipe: Recipe) -> str:
+    """Return which special tokens a recipe's model has; ChatML's where nothing else is known."""
+    kind, chat = model_config(recipe)["model_type"], recipe.train.template == "chat"
+    if kind == "llama" and chat:
+        return "llama3"
+    known = next((name for name in LAYOUTS if kind.startswith(name)), "chatml")
+    return "chatml" if chat and "turn" not in LAYOUTS[known] else known
 
 
 def _texts() -> Iterator[str]:

@@ -19,6 +19,7 @@ from course_utils.inference import (
     ModelFolderError,
     find_base,
     generate,
+    load_base,
     load_model,
     merge_adapter,
     model_card,
@@ -261,6 +262,24 @@ def test_each_refusal_of_the_hub_is_one_sentence(adapter):
         assert re.search(message, loading), loading
         assert re.match(f"The Hub (refused|has no place).* {repo} ", pushing), pushing
         assert loading.count("\n") == pushing.count("\n") == 0
+
+
+def test_a_llama_whose_heads_have_a_width_of_their_own(tmp_path, tokenizer, monkeypatch):
+    """Kanana's case; where transformers no longer refuses it, `own_head_dim` can go."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    checks = [LlamaConfig.validate_architecture]
+    monkeypatch.setattr(LlamaConfig, "__class_validators__", checks)
+    sizes = {"hidden_size": 28, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16,
+             "num_attention_heads": 3, "num_key_value_heads": 1, "vocab_size": 600}  # fmt: skip
+    with pytest.raises(Exception, match=r"hidden size \(28\) is not a multiple of .* heads \(3\)"):
+        LlamaConfig(**sizes)
+    checks.clear()
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    checks.append(LlamaConfig.validate_architecture)
+    model, _ = load_base(tmp_path)
+    assert model.model.layers[0].self_attn.q_proj.weight.shape == (48, 28)
 
 
 RELOAD = """

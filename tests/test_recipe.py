@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 
 from course_utils.recipe import (
     PRESETS,
@@ -52,12 +53,37 @@ def test_another_model_has_another_price_and_another_address_other_models():
     assert (own.endpoint, own.secret, own.price, own.model) == (None, None, None, "gpt-6-luna")
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_but_the_offline_one_takes_the_teacher_that_is_there(name):
+    settings = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    if name != "offline":
+        assert (settings["teacher"], settings["judge"]) == ("auto", "auto")
+
+
+@pytest.mark.parametrize("name", ["midm-2b-l4", "midm-2b-t4", "kanana-2b-l4", "qwen3-4b-l4"])
+def test_base_models_of_today_are_tuned_as_gemma_2b_is(name):
+    def train(name):
+        return load_recipe(name).to_dict()["train"]
+
+    ours, gemma = train(name), train(f"gemma-2b-{name[-2:]}")
+    changed = {key for key in ours if ours[key] != gemma[key]}
+    assert changed == ({"max_length"} if name.startswith("midm") else set())
+
+
+def test_the_laptop_recipe_is_the_one_that_was_tried():
+    spec = load_recipe("gemma-270m").train
+    assert (spec.lora_r, spec.learning_rate, spec.epochs, spec.max_length) == (8, 5e-4, 3, 512)
+    assert (spec.dtype, spec.threads, spec.template) == ("float32", 2, "koalpaca")
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "gpus", "parallel"),
     [
         ("offline", 16, 1, "none"),
         ("gemma-2b-l4", 8, 1, "none"),
         ("gemma-2b-t4", 8, 1, "none"),
+        ("gemma-270m", 8, 1, "none"),
+        ("midm-2b-t4", 8, 1, "none"),
         ("koalpaca-12.8b-a100", 256, 1, "none"),
         ("koalpaca-12.8b-2xa100", 256, 2, "ddp"),
         ("alpaca-7b-fsdp", 128, 8, "fsdp"),
@@ -75,6 +101,7 @@ def test_recipes_of_one_family_differ_where_their_comments_say_so():
 
     changed = {"batch_size", "gradient_accumulation", "dtype", "attention"}
     assert differences("gemma-2b-l4", "gemma-2b-t4") == changed
+    assert differences("midm-2b-l4", "midm-2b-t4") == changed
     changed = {"gradient_accumulation", "gpus", "parallel"}
     assert differences("koalpaca-12.8b-a100", "koalpaca-12.8b-2xa100") == changed
 

@@ -56,7 +56,7 @@ PEAKS = {
 
 def korean_rows(recipe: Recipe, n: int, vocabulary: int) -> list[dict[str, list[int]]]:
     """Rows with the lengths of real Korean tasks and random ids; the same every time."""
-    tokenizer = train_tokenizer(model_config(recipe)["model_type"])
+    tokenizer = train_tokenizer(recipe)
     template = get_template(recipe.train.template, tokenizer)
     real, _ = encode_tasks(tokenizer, read_tasks(SEEDS), template, recipe.train.max_length)
     rng = random.Random(recipe.train.seed)
@@ -167,7 +167,7 @@ def trainer_for(recipe: Recipe, rows: list, folder: str, steps: int, collator: A
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         data_collator=collator,
-        processing_class=train_tokenizer(model_config(recipe)["model_type"]),
+        processing_class=train_tokenizer(recipe),
         peft_config=None if spec.full else lora,
     )
     trainer.remove_callback(PrinterCallback)
