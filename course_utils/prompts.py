@@ -11,8 +11,10 @@ Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023)
 (Zheng et al., 2023). Taught in 01, sections 2 and 3; 02, section 2; 03, section 2.
 """
 
+import datetime
 import difflib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,6 +117,14 @@ TEMPLATES = {
 }
 
 
+TODAY = datetime.date(2026, 1, 1)
+"""What a chat template that writes today's date is told, so that a prompt is the same every day."""
+# transformers hands its own clock to a template; a macro of that name takes its place.
+_AS_OF_TODAY = "{% macro strftime_now(format) %}{{ format" + "".join(
+    f".replace('{code}', '{TODAY.strftime(code)}')" for code in "%Y %y %m %B %b %d %A %a".split()
+) + " }}{% endmacro %}\n"
+
+
 def get_template(name: str, tokenizer=None) -> Template:
     """The template of that name; "chat" is the tokenizer's own. Raises CourseError."""
     if name == "chat":
@@ -134,27 +144,48 @@ def chat_template(tokenizer) -> Template:
 
     The user's turn is the instruction, or instruction, blank line, input. The response marker and
     the end (`<end_of_turn>` and a line break for Gemma) are found by rendering, never typed in.
+    What is written before an answer, an empty thought too, belongs to the prompt: a model that
+    thinks unless told otherwise is told. Raises CourseError, with the reason, for a template that
+    cannot be used.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise CourseError('This tokenizer has no chat template: use the template "alpaca-ko", '
                           "or the tokenizer of a chat model.")
+
+    def refused(reason: str) -> CourseError:
+        return CourseError(f"This tokenizer's chat template {reason}, so it cannot be used: take "
+                           'the template "alpaca-ko".')
+
+    def render(turns: list[dict[str, str]], *, prompt: bool = False) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                turns, chat_template=_AS_OF_TODAY + tokenizer.get_chat_template(), tokenize=False,
+                add_generation_prompt=prompt, enable_thinking=False)
+        except Exception as error:  # whatever a template may raise, on purpose or not
+            raise refused(f"takes no turn that is plain text ({error})") from None
+
     user, answer = "USER-TEXT", "ANSWER-TEXT"
-    turn = [{"role": "user", "content": user}]
-    asked = tokenizer.apply_chat_template(turn, tokenize=False)
-    prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    reply = [*turn, {"role": "assistant", "content": answer}]
-    whole = tokenizer.apply_chat_template(reply, tokenize=False)
-    if not (prompt.startswith(asked) and whole.startswith(prompt + answer)
-            and prompt.count(user) == 1):
-        raise CourseError("This tokenizer's chat template does not put an answer straight after "
-                          'its generation prompt, so it cannot be used: take "alpaca-ko".')
-    before, after = (part.replace("{", "{{").replace("}", "}}") for part in prompt.split(user))
+    turn = {"role": "user", "content": user}
+    asked, prompt = render([turn]), render([turn], prompt=True)
+    whole = render([turn, {"role": "assistant", "content": answer}])
+    if not prompt.count(user) == whole.count(user) == whole.count(answer) == 1:
+        raise refused("does not write the text of a turn exactly once (it may expect parts, such "
+                      "as images, instead of text)")
+    announced, end = whole.split(answer)
+    if not announced.startswith(prompt):
+        opened = prompt[len(os.path.commonprefix([prompt, announced])):]
+        thinks = " (the model always thinks before it answers)" if "think" in opened else ""
+        raise refused(f"opens a response with {opened!r}, which is not there in a whole "
+                      f"conversation{thinks}")
+    if not announced.startswith(asked):  # Phi-3's eos ends whatever is no prompt
+        asked = announced[: announced.index(user) + len(user)]
+    before, after = (part.replace("{", "{{").replace("}", "}}") for part in announced.split(user))
     return Template(
         name="chat",
         with_input=before + "{instruction}\n\n{input}" + after,
         without_input=before + "{instruction}" + after,
-        response_marker=prompt[len(asked):],
-        end=whole[len(prompt + answer):],
+        response_marker=announced[len(asked):],
+        end=end,
     )
 
 

@@ -1,6 +1,11 @@
 """Templates, the generation prompt and the parser of what comes back."""
 
+import copy
+import datetime
+import importlib.util
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +18,7 @@ from course_utils.prompts import (
     KOALPACA,
     TASKS_FORMAT,
     TEMPLATES,
+    TODAY,
     Rejected,
     chat_template,
     generation_prompt,
@@ -68,23 +74,120 @@ def test_the_chat_template_is_the_tokenizers_own(tokenizer):
 
 
 class Odd:
-    """A tokenizer whose chat template is missing, or puts something before every answer."""
+    """A tokenizer whose chat template is missing, or does what a given function does."""
 
     def __init__(self, chat_template):
         self.chat_template = chat_template
 
-    def apply_chat_template(self, turns, tokenize, add_generation_prompt=False):
-        text = "".join(f"<{turn['role']}>think " + turn["content"] for turn in turns)
-        return text + "<assistant>" * add_generation_prompt
+    def get_chat_template(self):
+        return "made by hand"
+
+    def apply_chat_template(self, turns, *, add_generation_prompt, **options):
+        return self.chat_template([turn["content"] for turn in turns], add_generation_prompt)
 
 
-def test_a_chat_template_that_cannot_be_used_is_refused():
-    with pytest.raises(CourseError, match="no chat template"):
-        chat_template(Odd(None))
-    with pytest.raises(CourseError, match="straight after"):
-        chat_template(Odd("x"))
+@pytest.mark.parametrize(("template", "reason"), [
+    (None, "no chat template"),
+    (lambda texts, prompt: "".join(texts * 2), "does not write the text of a turn exactly once"),
+    (lambda texts, prompt: "images", "does not write the text of a turn exactly once"),
+    (lambda texts, prompt: ">".join(texts) + "A:" * prompt, "opens a response with 'A:', which is"),
+    (lambda texts, prompt: 1 / 0, r"no turn that is plain text \(division by zero\)"),
+])
+def test_a_chat_template_that_cannot_be_used_is_refused(template, reason):
+    with pytest.raises(CourseError, match=f'{reason}.*"alpaca-ko"'):
+        chat_template(Odd(template))
+
+
+def test_a_chat_template_needs_a_tokenizer():
     with pytest.raises(CourseError, match="pass one"):
         get_template("chat")
+
+
+# Every chat template that TRL ships, and why those are refused that are.
+SHIPPED = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
+REFUSED = {
+    "deepseek_r1_distill": r"'<think>\\n', which is not there .*always thinks",
+    "deepseekv3": r"'<think>\\n', which is not there .*always thinks",
+    "idefics3": "does not write the text of a turn.*images, instead of text",
+    "llava_next": "takes no turn that is plain text .*has no attribute 'text'",
+    "smolvlm": "does not write the text of a turn.*images, instead of text",
+}
+
+
+def with_template(tokenizer, template):
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.fixture
+def day(monkeypatch):
+    """Make it another day for whatever a chat template asks transformers."""
+
+    def make(date):
+        clock = SimpleNamespace(now=lambda: date)
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+
+    return make
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.jinja")), ids=lambda path: path.stem)
+def test_every_chat_template_of_trl_is_taken_or_refused_for_what_it_does(path, tokenizer, day):
+    day(TODAY)
+    tokenizer = with_template(tokenizer, path.read_text(encoding="utf-8"))
+    reason = REFUSED.get(path.stem.removesuffix("_training"))
+    if reason:
+        with pytest.raises(CourseError, match=reason):
+            chat_template(tokenizer)
+        return
+    template = chat_template(tokenizer)
+    for task in (WITH, WITHOUT, Task("{빈칸} {0}", " {}", "x")):
+        user = "\n\n".join(part.strip() for part in (task.instruction, task.input) if part)
+        turns = [{"role": "user", "content": user}]
+        options = {"tokenize": False, "enable_thinking": False}
+        asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+        assert template.render(task).startswith(asked)
+        assert template.render(task).endswith(template.response_marker)
+        turns.append({"role": "assistant", "content": task.output})
+        whole = tokenizer.apply_chat_template(turns, **options)
+        assert template.render(task) + task.output + template.end == whole
+
+
+@pytest.mark.parametrize(("name", "thought"), [
+    ("qwen3", "<think>\n\n</think>\n\n"), ("qwen3_5_think", "<think>\n\n</think>\n\n"),
+    ("nemotron_3_nano", "<think></think>"), ("glm4moe", "<think></think>\n"),
+    ("gptoss", "<|channel|>final<|message|>"), ("phi3", "<|assistant|>\n"),
+])
+def test_a_thought_that_is_not_thought_belongs_to_the_prompt(name, thought, tokenizer):
+    shipped = (SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")
+    template = chat_template(with_template(tokenizer, shipped))
+    assert template.response_marker.endswith(thought) and thought not in template.end
+
+
+# As in Midm 2.0 and Llama 3.2: the date in words.
+DATED = """\
+{%- if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}
+{{- bos_token + '오늘 날짜는 ' + date_string + '이다.' }}{% for message in messages %}
+{{- '<|' + message.role + '|>' + message.content }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("llama3_2", "01 Jan 2026"), ("gptoss", "2026-01-01"), ("muse_glimmer", "2026-01-01"),
+     (None, "오늘 날짜는 01 Jan 2026이다.")],
+)
+def test_a_prompt_is_the_same_every_day(name, written, tokenizer, day):
+    shipped = (SHIPPED / f"{name}.jinja").read_text("utf-8") if name else DATED
+    tokenizer = with_template(tokenizer, shipped)
+    ours, theirs = set(), set()
+    for date in (datetime.datetime(2030, 5, 1), datetime.datetime(2030, 5, 2)):
+        day(date)
+        ours.add(chat_template(tokenizer).render(WITHOUT))
+        turns = [{"role": "user", "content": "?"}]
+        theirs.add(tokenizer.apply_chat_template(turns, tokenize=False))
+    assert (len(ours), len(theirs)) == (1, 2)
+    assert written in ours.pop()
 
 
 def test_a_mistyped_template_names_the_closest():
