@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
+from course_utils.prompts import with_fixed_date
 from course_utils.share import upload
 
 if TYPE_CHECKING:
@@ -107,11 +108,19 @@ def load_base(
 
 
 def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a base model, after the same checks as `load_base`."""
+    """Load the tokenizer of a base model, after the same checks as `load_base`.
+
+    Where its chat template writes today's date, that is one day for ever: rows that were encoded
+    yesterday, and a model that was tuned on them, would not know today's.
+    """
     from transformers import AutoTokenizer
 
     with quiet(), _explained(base) as (found, options):
-        return AutoTokenizer.from_pretrained(found, **options)
+        tokenizer = AutoTokenizer.from_pretrained(found, **options)
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "strftime_now" in template:
+        tokenizer.chat_template = with_fixed_date(template)
+    return tokenizer
 
 
 def load_config(base: str | Path) -> "PreTrainedConfig":

@@ -43,10 +43,11 @@ from course_utils.tasks import Task
 
 __all__ = [  # with the parser, the rules and the judge's prompts, which live next door
     "ALPACA", "ALPACA_BILINGUAL", "ALPACA_KO", "KOALPACA", "RULES", "TASKS_FORMAT", "TEMPLATES",
+    "TODAY",
     "BattleParts", "GradeParts", "Parsed", "Rejected", "Rule", "Template",
     "battle_prompt", "chat_template", "check_task", "generation_prompt", "get_template",
     "grade_prompt", "parse_generation", "quote", "read_battle_prompt", "read_generation_prompt",
-    "read_grade_prompt", "split_candidates", "unquote",
+    "read_grade_prompt", "split_candidates", "unquote", "with_fixed_date",
 ]
 
 # ---------------------------------------------------------------- 1. templates
@@ -119,10 +120,17 @@ TEMPLATES = {
 
 TODAY = datetime.date(2026, 1, 1)
 """What a chat template that writes today's date is told, so that a prompt is the same every day."""
-# transformers hands its own clock to a template; a macro of that name takes its place.
-_AS_OF_TODAY = "{% macro strftime_now(format) %}{{ format" + "".join(
-    f".replace('{code}', '{TODAY.strftime(code)}')" for code in "%Y %y %m %B %b %d %A %a".split()
-) + " }}{% endmacro %}\n"
+
+
+def with_fixed_date(template: str) -> str:
+    """The same chat template, for which every day is TODAY.
+
+    transformers gives a template its clock as `strftime_now`; a macro of that name takes its place.
+    """
+    codes = "%Y %y %m %B %b %d %A %a".split()
+    date = "".join(f".replace('{code}', '{TODAY.strftime(code)}')" for code in codes)
+    macro = f"{{% macro strftime_now(format) %}}{{{{ format{date} }}}}{{% endmacro %}}\n"
+    return macro + template.removeprefix(macro)
 
 
 def get_template(name: str, tokenizer=None) -> Template:
@@ -159,8 +167,8 @@ def chat_template(tokenizer) -> Template:
     def render(turns: list[dict[str, str]], *, prompt: bool = False) -> str:
         try:
             return tokenizer.apply_chat_template(
-                turns, chat_template=_AS_OF_TODAY + tokenizer.get_chat_template(), tokenize=False,
-                add_generation_prompt=prompt, enable_thinking=False)
+                turns, chat_template=with_fixed_date(tokenizer.get_chat_template()),
+                tokenize=False, add_generation_prompt=prompt, enable_thinking=False)
         except Exception as error:  # whatever a template may raise, on purpose or not
             raise refused(f"takes no turn that is plain text ({error})") from None
 

@@ -4,6 +4,7 @@ import copy
 import datetime
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils import CourseError
+from course_utils.inference import load_tokenizer
 from course_utils.prompts import (
     ALPACA,
     ALPACA_KO,
@@ -188,6 +190,19 @@ def test_a_prompt_is_the_same_every_day(name, written, tokenizer, day):
         theirs.add(tokenizer.apply_chat_template(turns, tokenize=False))
     assert (len(ours), len(theirs)) == (1, 2)
     assert written in ours.pop()
+
+
+def test_a_tokenizer_is_loaded_with_a_date_that_stays(tokenizer, tiny_base, tmp_path, day):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    with_template(tokenizer, DATED).save_pretrained(base)
+    loaded, turns, texts = load_tokenizer(base), [{"role": "user", "content": "?"}], set()
+    for date in (datetime.datetime(2030, 5, 1), datetime.datetime(2030, 5, 2)):
+        day(date)
+        texts.add(loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    template = chat_template(loaded)  # the same whether the tokenizer was loaded here or not
+    assert texts == {template.render(Task("?"))}
+    loaded.save_pretrained(base)  # as a merged model's is
+    assert load_tokenizer(base).chat_template == loaded.chat_template
 
 
 def test_a_mistyped_template_names_the_closest():
