@@ -112,16 +112,16 @@ for name, recipe in recipes.items():
 # %% [markdown] lang="ko"
 # `batch`는 한 번 갱신할 때 읽는 행의 수(effective batch)입니다. 배치 크기, 기울기 누적(gradient accumulation) 횟수, GPU의 수를 곱한 값입니다.
 # GPU가 늘거나 메모리가 모자라 배치를 줄일 때 **이 곱을 지키면** 학습률을 다시 찾지 않아도 됩니다.
-# `koalpaca` 두 줄과 `gemma-2b` 두 줄이 그렇게 짝을 이룹니다. `rate`는 학습률, `tokens`는 한 행의 최대 토큰 수이고, `ddp`와 `fsdp`는 GPU 여러 장을 쓰는 두 방법입니다(3절과 4절).
+# `koalpaca` 두 줄, `gemma-2b` 두 줄, `midm-2b` 두 줄이 그렇게 짝을 이룹니다. `rate`는 학습률, `tokens`는 한 행의 최대 토큰 수이고, `ddp`와 `fsdp`는 GPU 여러 장을 쓰는 두 방법입니다(3절과 4절).
 #
 # 메모리는 눈대중하지 않고 셈합니다. 학습하는 파라미터 하나마다 수를 네 개씩 들고 있어야 합니다. 가중치(weights) 자신, 기울기(gradient), 그리고 옵티마이저 AdamW가 기억하는 두 평균입니다.
 # 수 하나를 4바이트에 적는 float32라면 모두 4 + 4 + 8 = 16바이트입니다. 얼려 둔 가중치는 2바이트짜리 bfloat16 하나면 됩니다.
 
-# %% [markdown] lang="en" of="7d4a6454"
+# %% [markdown] lang="en" of="6a6f1912"
 # `batch` is the number of rows behind one update (the effective batch): batch size times gradient accumulation times GPUs.
 # When there are more GPUs, or when memory asks for smaller batches, **keep this product**, and you need not look for a new
-# learning rate. The two `koalpaca` lines are such a pair, and so are the two `gemma-2b` lines. `rate` is the learning rate, `tokens`
-# the most tokens in a row; `ddp` and `fsdp` are two ways to use several GPUs (sections 3 and 4).
+# learning rate. The two `koalpaca` lines are such a pair, and so are those of `gemma-2b` and of `midm-2b`. `rate` is the learning rate,
+# `tokens` the most tokens in a row; `ddp` and `fsdp` are two ways to use several GPUs (sections 3 and 4).
 #
 # Memory is worked out, not guessed. For every trained parameter four numbers are held: the weight itself, its gradient, and the two
 # means that the optimizer, AdamW, remembers. In float32, at 4 bytes a number, that is 4 + 4 + 8 = 16 bytes. A frozen weight is one
@@ -146,16 +146,19 @@ assert full / 2 > 80 > full / 4 and lora < 40
 # (원본은 가중치를 float16으로 두고 float32 사본을 따로 들었지만, 2 + 2 + 4 + 8도 16바이트입니다.) LoRA라면 얼려 둔 가중치가 거의 전부라 **한 장**이면 됩니다.
 #
 # 나머지는 읽는 글의 길이를 따라 늘어납니다. 역전파(backward pass) 때 쓰려고 층마다 남겨 두는 활성값(activations), 그리고 마지막에 토큰마다 어휘 크기만큼 펼쳐지는 로짓(logits)입니다.
-# `estimate_memory`는 이것까지 셉니다. 모델을 내려받지 않고 설정 파일의 숫자만으로 셈합니다.
+# `estimate_memory`는 이것까지 셉니다. 모델을 내려받지 않고 설정 파일만 보고 셈합니다. 파라미터의 수는 transformers와 PEFT가 **값은 비워 둔 채** 모양만 갖춘 모델을 만들어 세므로 어떤 구조든 정확합니다.
+# 활성값은 어림입니다. 진짜 모델에 대어 본 적이 없는 구조라면, 어느 구조처럼 어림했는지 출력에 적힙니다.
 
-# %% [markdown] lang="en" of="49806552"
+# %% [markdown] lang="en" of="623b8744"
 # For all of the 12.8B, these four numbers alone take more than two A100s with 80 GB. That is why KoAlpaca took **four** and let ZeRO-3, of
 # which section 4 says more, share out weights, gradients and optimizer. (The original held float16 weights and a float32 copy of
 # them, but 2 + 2 + 4 + 8 is 16 bytes as well.) With LoRA, the frozen weights are nearly everything, and **one** GPU will do.
 #
 # The rest grows with the text that is read: activations, which each layer keeps for the backward pass, and logits, which spread out
-# to the size of the vocabulary at the end, for every token. `estimate_memory` counts these as well, from the numbers in a
-# configuration file, without downloading a model.
+# to the size of the vocabulary at the end, for every token. `estimate_memory` counts these as well, from a configuration file,
+# without downloading a model. For the parameters, transformers and PEFT make a model that has shapes **and no numbers in them**, so their count is exact
+# for any architecture. The activations are an estimate; for an architecture that was never held against a real model, the
+# output says as which other one it was estimated.
 
 # %%
 from course_utils.memory import estimate_memory
@@ -209,7 +212,7 @@ import matplotlib.pyplot as plt
 from course_utils import plots
 
 plots.use_korean_font()
-fig, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(8.4, 6.2), layout="constrained")
 for y, plan in enumerate(plans.values()):
     need, left = estimate_memory(plan), 0
     held = {"weights 가중치": need.weights + need.adapter + need.copies,
@@ -1127,9 +1130,9 @@ check("04.1", states_gib)
 # 남은 메모리가 `gib`인 GPU에서 돌 수 있는, GPU **한 장**짜리 레시피(`recipe.train.gpus`가 1)의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 그 GPU에 bfloat16이 없으면(`bfloat16=False`) `recipe.train.dtype`이 `"bfloat16"`인 레시피는 뺍니다.
 # `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
 #
-# 보기: 24GB로 파는 L4는 22GiB를 보여 줍니다. `fitting(22, True)`는 `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
+# 보기: 16GB로 파는 T4는 15GiB를 보여 주고, bfloat16이 없습니다. `fitting(15, False)`는 `['gemma-270m', 'gemma-2b-t4', 'midm-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
-# %% [markdown] lang="en" of="3e2682e2"
+# %% [markdown] lang="en" of="61fa903f"
 # ### Exercise 2. The recipes for my GPU
 #
 # ★★ · about 10 minutes · section 1
@@ -1137,7 +1140,7 @@ check("04.1", states_gib)
 # Return the names of the recipes for **one** GPU (`recipe.train.gpus` is 1) that run with `gib` free, as a list in the order of `recipe_names()`. If the GPU has no bfloat16 (`bfloat16=False`), leave out those whose `recipe.train.dtype` is `"bfloat16"`.
 # Use `load_recipe`, `estimate_memory` and `fits`.
 #
-# Example: an L4, sold as 24 GB, shows 22 GiB. `fitting(22, True)` is `['gemma-2b-l4', 'gemma-2b-t4', 'offline']`; where nothing fits it is `[]`.
+# Example: a T4, sold as 16 GB, shows 15 GiB and has no bfloat16. `fitting(15, False)` is `['gemma-270m', 'gemma-2b-t4', 'midm-2b-t4', 'offline']`; where nothing fits it is `[]`.
 
 # %%
 def fitting(gib, bfloat16):
