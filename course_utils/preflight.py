@@ -17,7 +17,7 @@ from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row
 from course_utils.memory import MemoryEstimate, UnknownSize, estimate_memory, what_would_fit
 from course_utils.parallel import batch_shape, processes
-from course_utils.recipe import Recipe, TrainSpec
+from course_utils.recipe import Recipe, TrainSpec, recipe_names
 from course_utils.runtime import Device, find_device, pick_attention
 
 if TYPE_CHECKING:
@@ -148,9 +148,11 @@ def check(card: Preflight) -> None:
     """Raise PreflightError if a training cannot work: bfloat16, memory, a row without labels."""
     spec, device = card.recipe.train, card.device
     if device.kind == "cuda" and spec.dtype == "bfloat16" and device.capability < (8, 0):
+        same = f"{card.recipe.name.removesuffix('-l4')}-t4"
+        other = same if same in recipe_names() else "midm-2b-t4"
         raise PreflightError(
             f"{device.name} has no bfloat16, which the recipe {card.recipe.name} asks for: use the "
-            'recipe gemma-2b-t4, or recipe.replace("train.dtype", "float16").'
+            f'recipe {other}, or recipe.replace("train.dtype", "float16").'
         )
     if card.untrained:
         first, others = card.untrained[0], len(card.untrained) - 1

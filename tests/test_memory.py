@@ -237,13 +237,22 @@ def test_named_changes_really_fit_and_keep_the_rows_of_a_step():
     assert smaller.train.effective_batch == L4.train.effective_batch
 
 
-def test_where_a_configuration_comes_from(tmp_path, tiny_base):
+def test_where_a_configuration_comes_from(tmp_path, tiny_base, monkeypatch):
     other = L4.architecture | {"num_hidden_layers": 1}
     assert model_config(L4, other) == other
     assert model_config(L4) == L4.architecture
     local = replace(L4, architecture=None, base_model=str(tiny_base))
     assert model_config(local)["hidden_size"] == 32
     assert estimate_memory(local).parameters == parameters(model_config(local))
+    # A Hub id that the cache knows, without its weights.
+    snapshot = tmp_path / "models--me--small" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--me--small" / "refs").mkdir()
+    (tmp_path / "models--me--small" / "refs" / "main").write_text("1")
+    (snapshot / "config.json").write_text(json.dumps(L4.architecture))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = replace(L4, architecture=None, base_model="me/small")
+    assert estimate_memory(cached) == estimate_memory(L4)
     unknown = replace(L4, architecture=None)
     with pytest.raises(UnknownSize, match="google/gemma-2b-it.*under 'architecture'"):
         estimate_memory(unknown)
