@@ -145,8 +145,7 @@ def estimate_memory(
     tokens, width = spec.batch_size * length, _width(spec)
     trained = trained_parameters(recipe, config)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
-    a_layer = sizes.layer_weights
-    outside = sizes.parameters - sizes.layers * a_layer
+    a_layer, outside = sizes.layer_weights, sizes.parameters - sizes.layers * sizes.layer_weights
     parts = {
         "weights": sizes.parameters * (4 if spec.held_dtype == "float32" else 2) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
@@ -212,7 +211,7 @@ def layer_parts(recipe: Recipe, length: int, *, config: Config = None) -> dict[s
     inputs = 0 if spec.full else len(trained) * spec.lora_r * width
     if not converted and spec.attention != "eager":
         trained -= {"o_proj"}  # it reads what attention keeps anyway
-    for name in trained:
+    for name in (name for name in sizes.matrices if name in trained):
         together = next((group & trained for group in READ_TOGETHER if name in group), {name})
         inputs += sizes.matrices[name][0] * width / (1 if converted else len(together))
 
@@ -308,7 +307,8 @@ def _width(spec: TrainSpec) -> int:
 
 def _stream_width(spec: TrainSpec) -> int:
     """Bytes of a number on its way from layer to layer: the type of the embeddings at work."""
-    return 4 if "float32" == (spec.dtype if spec.parallel == "fsdp" else spec.held_dtype) else 2
+    dtype = spec.dtype if spec.parallel == "fsdp" else spec.held_dtype
+    return 4 if dtype == "float32" else 2
 
 
 def _norm_bytes(sizes: _Sizes, spec: TrainSpec) -> int:
