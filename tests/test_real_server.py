@@ -46,7 +46,7 @@ def test_a_teachers_reply_is_read_and_kept(client):
 def test_a_judge_gives_a_verdict_or_a_named_failure(client):
     items = [Item("1", "대한민국의 수도는 어디인가요?", answer="서울입니다.", a="서울입니다.",
                   b="부산입니다."),
-             Item("2", "3에 4를 더하면?", answer="7입니다.", a="8입니다.", b="7입니다.")]  # fmt: skip
+             Item("2", "3에 4를 더하면?", answer="7", a="8입니다.", b="7입니다.")]  # fmt: skip
     judge = Judge(client(), progress=False)
     judge.battle(items)
     for judgment in judge.judgments:
