@@ -4,6 +4,7 @@
 #   STACK=colab         Colab's library versions, in .venv-colab
 #   RECIPE=offline      a recipe's name or file                (course)
 #   DATA=my.json        your own instruction data              (course)
+#   GPU=T4              T4, L4, G4, A100 or H100               (colab)
 #   REPO=owner/name     the repository it is published as      (release)
 #   TAG=vX.Y.Z          and the version                        (release)
 
@@ -11,6 +12,7 @@ PYTHON ?= python3
 STACK ?= newest
 RECIPE ?= offline
 DATA ?=
+GPU ?= T4
 REPO ?=
 TAG ?=
 
@@ -29,7 +31,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test faults lab notebooks base-model bench release site site-test jupyter-test clean
+.PHONY: help setup course test faults lab notebooks base-model bench colab release site site-test jupyter-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -61,6 +63,9 @@ base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
 	do echo "== $$script"; $(RUN) "$$script"; done
+
+colab: ## measure 01 to 03 on a GPU of Colab; needs a Google account: make colab GPU=T4
+	@$(PYTHON) tools/colab/run.py --gpu "$(GPU)"
 
 release: setup ## set every badge, install line and link: make release REPO=owner/name TAG=vX.Y.Z
 	@$(RUN) notebooks/release.py "$(REPO)" "$(TAG)"

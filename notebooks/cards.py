@@ -1,7 +1,7 @@
 """The card at the top of every notebook: where to open it, what it needs and makes, what it takes.
 
-Its words are in cards.yaml. Minutes and memory are those of the last `make notebooks`, kept in
-measured.json; whatever was not measured is said to be so.
+Its words are in cards.yaml. Minutes and memory are in measured.json: "offline" from the last
+`make notebooks`, a Colab GPU's from tools/colab; whatever was not measured is said to be so.
 """
 
 import json
@@ -31,7 +31,7 @@ WORDS = {
         "time": "Time", "memory": "Peak memory", "cost": "API cost",
         "offline": "CPU, {cores} cores, offline recipe ({date})",
         "minutes": "{} minutes", "seconds": "{} seconds", "free": "none",
-        "not measured": "not measured",
+        "not measured": "not measured", "both": "{gpu} GiB GPU, {ram} GiB RAM",
     },
 }  # fmt: skip
 
@@ -56,21 +56,28 @@ def links(name: str, language: str) -> str:
 def card(name: str, language: str) -> str:
     """Return the card of a notebook as Markdown."""
     say, facts = WORDS[language], CARDS[name]
-    measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
-    offline, unknown = measured.get(name), say["not measured"]
-    rows = []
+    gpus, unknown = dict(measured().get(name, {})), say["not measured"]
+    offline, rows = gpus.pop("offline", None), []
     if offline:
-        seconds, minutes = offline["seconds"], round(offline["seconds"] / 60)
         where = say["offline"].format(cores=offline["cores"], date=offline["date"])
-        took = say["seconds"].format(seconds) if minutes < 2 else say["minutes"].format(minutes)
-        rows.append([where, took, f"{offline['memory_gib']:.1f} GiB", say["free"]])
-    cost = unknown if facts["api"] else say["free"]
-    rows.append(["Colab L4", unknown, unknown, cost])
+        rows.append([where, _took(offline, say), f"{offline['memory_gib']:.1f} GiB", say["free"]])
+    for gpu, found in gpus.items():
+        where = f"Colab {gpu}, {found['recipe']} ({found['date']})"
+        memory = say["both"].format(gpu=found["gpu_gib"], ram=found["memory_gib"])
+        cost = f"${found['dollars']:.2f}" if found["dollars"] else say["free"]
+        rows.append([where, _took(found, say), memory, cost])
+    if not gpus:
+        rows.append(["Colab L4", unknown, unknown, unknown if facts["api"] else say["free"]])
     head = [say[key] for key in ("where", "time", "memory", "cost")]
     lines = [f"**{say['needs']}** {facts['needs'][language]}  ",
              f"**{say['makes']}** {facts['makes'][language]}", ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * 4, *rows)]
     return "\n".join(lines)
+
+
+def measured() -> dict[str, dict]:
+    """Return measured.json: for each notebook what it took, offline and on Colab's GPUs."""
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
 
 
 def with_card(source: str, name: str, language: str) -> str:
@@ -103,14 +110,19 @@ class Meter:
     def write(self, name: str) -> None:
         """Put what was measured into measured.json."""
         self._over.set()
-        known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
-        known[name] = {
+        known = measured()
+        known.setdefault(name, {})["offline"] = {
             "seconds": round(time.perf_counter() - self._start),
             "memory_gib": round(self.peak / 2**30, 1),
             "cores": os.cpu_count(), "date": date.today().isoformat(),
         }  # fmt: skip
         text = json.dumps(dict(sorted(known.items())), indent=1)
         MEASURED.write_text(text + "\n", encoding="utf-8")
+
+
+def _took(found: dict, say: dict[str, str]) -> str:
+    seconds, minutes = found["seconds"], round(found["seconds"] / 60)
+    return say["seconds"].format(seconds) if minutes < 2 else say["minutes"].format(minutes)
 
 
 def _title(name: str, language: str) -> str:
