@@ -71,8 +71,9 @@ for number, cell in enumerate(code):
         said = f"GPU 0: {'NVIDIA L4' if failing('another GPU') else 'Tesla T4'} (UUID: GPU-1)\n"
     if cell["id"] == "after" and not emptied and not failing("no end"):
         said = "MEASURED " + json.dumps({
-            "recipe": "midm-2b-t4-quick", "seconds": 600, "memory_gib": 3.2, "gpu_gib": 7.1,
-            "dollars": 0, "python": "3.13.5", "packages": "torch==2.11.0\ntrl==1.16.0\n",
+            "recipe": "offline-quick" if failing("nobody to ask") else "midm-2b-t4-quick",
+            "seconds": 600, "memory_gib": 3.2, "gpu_gib": 7.1, "dollars": 0, "python": "3.13.5",
+            "packages": "torch==2.11.0\ntrl==1.16.0\n",
         })  # fmt: skip
     cell["outputs"].append({"output_type": "stream", "name": "stdout", "text": said})
     error = None

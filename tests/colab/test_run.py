@@ -74,6 +74,7 @@ def test_a_whole_run_fills_the_cards(colab, tmp_path, monkeypatch):
         ("no quota", 1, ["new"], ["colab usage"]),
         ("another GPU", 1, [*WHOLE[:4], "stop"], ["NVIDIA L4", "not the T4"]),
         ("error", 1, AS_FAR_AS_02, ["02_train, cell 5", "and its last line", "_output.ipynb"]),
+        ("nobody to ask", 1, [*WHOLE[:7], "stop"], ["offline recipe", "--keys"]),
         ("no end", 1, [*WHOLE[:7], "stop"], ["01_preprocess did not reach its end"]),
         ("lost", 1, AS_FAR_AS_02, ["02_train, cell 5", "took the machine away"]),
         ("broken connection", 1, AS_FAR_AS_02, ["02_train, cell 5", "--minutes"]),

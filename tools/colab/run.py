@@ -143,6 +143,11 @@ def measure(gpu: str, preset: str, folder: Path, minutes: float) -> dict[str, di
         if not last.startswith("MEASURED "):
             raise Failed(f"{name} did not reach its end: look at {folder}, then run this again.")
         results[name] = {**json.loads(last.removeprefix("MEASURED ")), "machine": machine}
+        if results[name]["recipe"].startswith("offline"):
+            raise Failed(
+                "The course found nobody to ask and took the offline recipe, which says "
+                "nothing about this GPU: put a key into .env, then run this with --keys."
+            )
     return results
 
 
@@ -197,6 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=("quick", "full"), default="quick")
     # Only after so long does Google's command notice that the connection broke.
     parser.add_argument("--minutes", type=float, default=60, help="the longest a cell may take")
+    # Colab's Secrets do not answer Google's command.
     parser.add_argument("--keys", action="store_true", help="send the checkout's .env along")
     parser.add_argument("--folder", type=Path, default=REPO / "runs" / "colab")
     parser.add_argument("--into", type=Path, default=REPO / "notebooks" / "measured.json")
