@@ -41,7 +41,7 @@ setup: ## install everything into .venv
 	@$(SETUP)
 
 course: setup ## run the whole course: data -> model -> judgment, then print the report
-	@$(RUN) notebooks/run.py --recipe "$(RECIPE)" $(DATA_OPTION)
+	@$(RUN) -m tools.notebooks.run --recipe "$(RECIPE)" $(DATA_OPTION)
 
 lab: setup ## open the notebooks in JupyterLab, Korean first
 	@$(RUN) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/ko/01_preprocess.ipynb \
@@ -55,10 +55,10 @@ faults: setup ## kill, starve and corrupt the course, check that nothing is lost
 	@$(RUN) tests/faults/readme.py
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
-	@$(RUN) notebooks/build.py
+	@$(RUN) -m tools.notebooks.build
 
 base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
-	@$(RUN) -m course_utils.offline.pretrain
+	@$(RUN) -m tools.base_model.pretrain
 
 bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
@@ -68,10 +68,10 @@ colab: ## measure 01 to 03 on a GPU of Colab; needs a Google account: make colab
 	@$(PYTHON) tools/colab/run.py --gpu "$(GPU)"
 
 release: setup ## set every badge, install line and link: make release REPO=owner/name TAG=vX.Y.Z
-	@$(RUN) notebooks/release.py "$(REPO)" "$(TAG)"
+	@$(RUN) -m tools.notebooks.release "$(REPO)" "$(TAG)"
 
 # The site has an environment of its own: the tools that render it disturb no stack.
-.venv-site/ready: site/requirements.txt
+.venv-site/ready: tools/site/requirements.txt
 	@echo "Installing the site's tools into .venv-site (once, half a minute) ..."
 	@$(PYTHON) -m venv .venv-site
 	@.venv-site/bin/python -m pip install --disable-pip-version-check --no-input -r $< \
@@ -79,7 +79,7 @@ release: setup ## set every badge, install line and link: make release REPO=owne
 	@touch $@
 
 site: .venv-site/ready ## render notebooks, README and guide, both languages, into build/site
-	@.venv-site/bin/python site/render.py
+	@.venv-site/bin/python tools/site/render.py
 
 site-test: setup site ## look at every page of the site in a headless Chromium
 	@SITE=all $(RUN) -m pytest tests/test_site.py

@@ -2,15 +2,16 @@
 
 Begin where your notebook is; each module says in its first line what it does.
 
-    01 preprocess   tasks  prompts  candidates  rules  similarity  generate  domain  share
-    02 train        collator  recipe  train  trainer  preflight  resume  inference
-    03 evaluate     judging  judge  stats  labelling  judgment_report  report
-    04 scale up     memory  parallel  tiny  koalpaca
-    05 demo         demo
-    all of them     runtime  llm  journal  checkpoint  secrets  plots  korean  practice
+    01 preprocess   tasks  korean  prompts  parsing  similarity  llm  generate
+    02 train        collator  train  inference
+    03 evaluate     judge  stats
+    all of them     checkpoint  recipe  session  plots
 
-What those stand on: batch and connection under llm; slices, parts and sealing under checkpoint;
-intervals, agreement, ranking and replies under stats; offline/ is the simulated world.
+One floor down is what serves them: scale (04), demo (05), sources (the Batch API, own documents,
+the Hub), reports, practice (the exercises), offline (the simulated world). Still on this floor, on
+their way into the modules they serve: connection, journal and endpoints (llm, recipe); agreement,
+intervals, ranking and replies (stats); parts, sealing and slices (checkpoint); trainer, resume and
+preflight (train); judging (judge); colab, secrets and doctor (session).
 """
 
 import warnings

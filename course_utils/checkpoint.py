@@ -30,7 +30,6 @@ from course_utils.parts import (
     CheckpointError,
     copy,
     describe,
-    digest,
     discard,
     is_safe,
     parts,
@@ -44,13 +43,8 @@ from course_utils.parts import (
     write,
     write_manifest,
 )
-from course_utils.sealing import MINUTES, Sealing, SealingCallback
+from course_utils.sealing import MINUTES, Sealing
 from course_utils.secrets import scrub
-
-__all__ = [
-    "MANIFEST", "MINUTES", "CheckpointError", "CheckpointStore", "Sealed", "SealingCallback",
-    "digest",
-]  # fmt: skip
 
 KEEP = 2
 CHECKED = 256 << 20
@@ -380,7 +374,7 @@ class CheckpointStore:
                  for name in names if name.startswith("adapter/")}  # fmt: skip
         if not self.mirror or not files:
             return
-        from course_utils.share import upload
+        from course_utils.sources.share import upload
 
         try:
             print(f"The adapter of '{step}' is on the Hub as well: {upload(self.mirror, files)}")

@@ -14,7 +14,7 @@ from course_utils.parts import BrokenPart, parts, read_manifest, verify
 from course_utils.slices import is_journal, journals, slices
 
 if TYPE_CHECKING:
-    from course_utils.runtime import Course
+    from course_utils.session import Course
 
 PER_CALL = 20  # tasks asked for in one request
 LONGEST_VERDICT = 512  # tokens, for an estimate before there is a verdict

@@ -22,13 +22,8 @@ from tqdm.auto import tqdm
 
 from course_utils import CourseError
 from course_utils.llm import LLM, Request
-from course_utils.prompts import (
-    RULES,
-    TASKS_FORMAT,
-    check_task,
-    generation_prompt,
-    parse_generation,
-)
+from course_utils.parsing import RULES, check_task, parse_generation
+from course_utils.prompts import TASKS_FORMAT, generation_prompt
 from course_utils.similarity import SimilarityFilter, filter_similar, morphemes
 from course_utils.tasks import Task, write_tasks
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.prompts import with_fixed_date
-from course_utils.share import upload
+from course_utils.sources.share import upload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -17,22 +17,15 @@ from course_utils.judging import (
     BRACKETS,
     GRADES,
     JSON,
-    PROMPT_VERSION,
     REMINDER,
     VerdictError,
     battle_prompt,
     grade_prompt,
-    parse_verdict,
     read_reply,
     verdict_format,
 )
 from course_utils.llm import LLM, Reply, Request
 from course_utils.stats import Game, Grade, some_of
-
-__all__ = [
-    "BATTLE_VERDICTS", "GRADES", "PROMPT_VERSION", "Game", "Grade", "Item", "Judge", "Judgment",
-    "VerdictError", "pair_items", "parse_verdict", "repeat_rows",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from course_utils.endpoints import retirement
 from course_utils.journal import Journal
 
 if TYPE_CHECKING:
-    from course_utils.batch import BatchReport
+    from course_utils.sources.batch import BatchReport
 
 
 class BudgetReached(CourseError):
@@ -168,7 +168,7 @@ class LLM:
         key, an unknown model, a server that cannot be reached, a spent budget or a request that
         waits in a batch raise CourseError.
         """
-        from course_utils import batch
+        from course_utils.sources import batch
 
         requests = iter(requests)
         self._batched = batch.on_their_way(self)
@@ -232,7 +232,7 @@ class LLM:
         so check your provider's. Prints the plan; raises BudgetReached before anything is sent.
         The requests must come to an end. How it works stands in batch.py.
         """
-        from course_utils import batch
+        from course_utils.sources import batch
 
         return batch.submit(self, requests, price_factor, max_requests, max_bytes)
 
@@ -245,7 +245,7 @@ class LLM:
         the wait, `cancel` the batches. The report counts and names what has no reply. Raises
         CourseError if a batch failed as a whole.
         """
-        from course_utils import batch
+        from course_utils.sources import batch
 
         return batch.collect(self, timeout, pause, longest_pause, cancel, progress)
 

@@ -4,7 +4,7 @@ Three kinds, in this order:
 
 1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
 2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
-   or as JSON; what becomes of the reply is for candidates.py and rules.py to say;
+   or as JSON; what becomes of the reply is for parsing.py and parsing.py to say;
 3. `grade_prompt` and `battle_prompt`: what a judge reads; they live in judging.py.
 
 Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023), MT-Bench's judge
@@ -20,35 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from course_utils import CourseError
-from course_utils.candidates import (
+from course_utils.parsing import (
     FIELDS,
-    Parsed,
-    Rejected,
-    parse_generation,
     read_fields,
     split_candidates,
 )
-from course_utils.judging import (
-    BattleParts,
-    GradeParts,
-    battle_prompt,
-    grade_prompt,
-    quote,
-    read_battle_prompt,
-    read_grade_prompt,
-    unquote,
-)
-from course_utils.rules import RULES, Rule, check_task
 from course_utils.tasks import Task
-
-__all__ = [  # with the parser, the rules and the judge's prompts, which live next door
-    "ALPACA", "ALPACA_BILINGUAL", "ALPACA_KO", "KOALPACA", "RULES", "TASKS_FORMAT", "TEMPLATES",
-    "TODAY",
-    "BattleParts", "GradeParts", "Parsed", "Rejected", "Rule", "Template",
-    "battle_prompt", "chat_template", "check_task", "generation_prompt", "get_template",
-    "grade_prompt", "parse_generation", "quote", "read_battle_prompt", "read_generation_prompt",
-    "read_grade_prompt", "split_candidates", "unquote", "with_fixed_date",
-]
 
 # ---------------------------------------------------------------- 1. templates
 

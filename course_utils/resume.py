@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from course_utils import parallel
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import Row
 from course_utils.inference import base_hash
-from course_utils.parallel import TrainError, is_sharded
 from course_utils.recipe import Recipe, TrainSpec
+from course_utils.scale import parallel
+from course_utils.scale.parallel import TrainError, is_sharded
 from course_utils.tasks import write_atomic
 
 

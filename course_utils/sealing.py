@@ -62,7 +62,7 @@ def SealingCallback(store: "CheckpointStore", step: str, minutes: float = MINUTE
     """
     from transformers import TrainerCallback
 
-    from course_utils import parallel
+    from course_utils.scale import parallel
 
     class _SealingCallback(TrainerCallback):
         saved = time.monotonic()

@@ -13,32 +13,15 @@ from statistics import fmean
 from typing import Literal
 
 from course_utils.agreement import (
-    Agreement,
-    RepeatSummary,
-    agreement,
-    cohen_kappa,
     count_invalid,
-    summarize_repeats,
 )
 from course_utils.intervals import (
     StatsError,
     bootstrap_interval,
-    questions_needed,
     sign_test,
     wilson_interval,
     win_rate_interval,
 )
-from course_utils.ranking import bradley_terry
-from course_utils.replies import exact_match, repetition_rate, stop_rate
-
-__all__ = [
-    "Agreement", "BattleSummary", "Game", "Grade", "GradeSummary", "JudgeBias", "PairedSummary",
-    "Rate", "RepeatSummary", "StatsError", "Verdict", "VerdictSummary", "agreement",
-    "bootstrap_interval", "bradley_terry", "cohen_kappa", "exact_match", "judge_bias",
-    "paired_difference", "questions_needed", "repetition_rate", "sign_test", "stop_rate",
-    "summarize_battle", "summarize_grades", "summarize_repeats", "verdict_win_rate",
-    "wilson_interval", "win_rate_interval",
-]  # fmt: skip
 
 Verdict = Literal["a", "b", "tie"]
 """Who is better, in terms of the two models, never of the positions they were shown in."""

@@ -25,21 +25,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from course_utils import REPO, CourseError, parallel
-from course_utils.checkpoint import CheckpointStore, SealingCallback, digest
+from course_utils import REPO, CourseError
+from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
 from course_utils.inference import find_base, load_tokenizer, quiet
-from course_utils.memory import estimate_memory
-from course_utils.parallel import TrainError
+from course_utils.parts import digest
 from course_utils.preflight import check, preflight
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.resume import difference, find_checkpoint, identity_of, read_identity
-from course_utils.runtime import find_device
+from course_utils.scale import parallel
+from course_utils.scale.memory import estimate_memory
+from course_utils.scale.parallel import TrainError
+from course_utils.scale.tiny import tiny_recipe
+from course_utils.sealing import SealingCallback
+from course_utils.session import find_device
 from course_utils.tasks import Task, read_tasks, write_atomic
-from course_utils.tiny import tiny_recipe
-
-__all__ = ["TrainError", "TrainResult", "estimate_memory", "main", "train"]
 
 DATA_STEP, DATA_FILE = "preprocess", "tasks.jsonl"
 TINY_TASKS = 48

@@ -24,12 +24,13 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from course_utils import CourseError, parallel
+from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, Row
 from course_utils.inference import load_base
-from course_utils.parallel import TrainError, batch_shape, is_sharded
 from course_utils.recipe import Recipe, TrainSpec
 from course_utils.resume import checkpoints
+from course_utils.scale import parallel
+from course_utils.scale.parallel import TrainError, batch_shape, is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -321,7 +322,7 @@ def _lora(spec: TrainSpec) -> LoraConfig | None:
 def _attention(spec: TrainSpec) -> str:
     if spec.attention != "auto":
         return spec.attention
-    from course_utils.runtime import pick_attention
+    from course_utils.session import pick_attention
 
     return pick_attention()
 

@@ -4,13 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.stats import (
-    StatsError,
-    agreement,
-    cohen_kappa,
-    summarize_repeats,
-    wilson_interval,
-)
+from course_utils.agreement import agreement, cohen_kappa, summarize_repeats
+from course_utils.intervals import StatsError, wilson_interval
 
 LABELS = ["a", "b", "tie"]
 pairs = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=2)

@@ -7,7 +7,7 @@ import pytest
 
 from course_utils import REPO
 from course_utils.inference import load_base, load_tokenizer
-from course_utils.offline.pretrain import SPECIAL, card, fingerprint
+from tools.base_model.pretrain import SPECIAL, card, fingerprint
 
 FOLDER = REPO / "assets/tiny-gemma-ko"
 

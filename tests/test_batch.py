@@ -18,10 +18,11 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
-from course_utils import REPO, CourseError, batch
+from course_utils import REPO, CourseError
 from course_utils.llm import LLM, BudgetReached, Request
 from course_utils.offline import batches
 from course_utils.offline.server import Dropped, Settings, make_app
+from course_utils.sources import batch
 
 
 class Server:

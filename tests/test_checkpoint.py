@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from course_utils import REPO, checkpoint, parts, sealing, slices
-from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore, SealingCallback
+from course_utils.checkpoint import CheckpointStore
+from course_utils.parts import MANIFEST, CheckpointError
+from course_utils.sealing import SealingCallback
 
 
 def fill(store, step, **files):

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from course_utils import REPO, CourseError
-from course_utils import demo as demo_module
 from course_utils.collator import encode_prompts
-from course_utils.demo import (
+from course_utils.demo import page as demo_module
+from course_utils.demo.page import (
     build_page,
     draw,
     example_tasks,
@@ -23,7 +23,7 @@ from course_utils.demo import (
     stream_both,
 )
 from course_utils.inference import generate, load_model
-from course_utils.runtime import setup
+from course_utils.session import setup
 from course_utils.tasks import Task
 
 ADAPTER = REPO / "assets" / "sample" / "train" / "adapter"

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils import REPO, CourseError
-from course_utils.domain import (
+from course_utils.llm import LLM
+from course_utils.offline.simulated import Imperfections, teach
+from course_utils.parsing import check_task
+from course_utils.sources.domain import (
     NO_ANSWER,
     REASONS,
     Answer,
@@ -26,10 +29,7 @@ from course_utils.domain import (
     read_answer_prompt,
     read_question_prompt,
 )
-from course_utils.llm import LLM
-from course_utils.offline.simulated import Imperfections, teach
-from course_utils.prompts import check_task
-from course_utils.retrieval import Document, PassageIndex, passages, read_documents
+from course_utils.sources.retrieval import Document, PassageIndex, passages, read_documents
 from course_utils.tasks import read_jsonl, read_tasks
 
 DOCUMENTS = read_documents(REPO / "data" / "domain")

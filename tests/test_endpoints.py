@@ -7,7 +7,8 @@ import re
 import dialects
 import pytest
 
-from course_utils import REPO, CourseError, colab, endpoints, runtime, secrets
+from course_utils import REPO, CourseError, colab, endpoints, secrets
+from course_utils import session as runtime
 from course_utils.connection import QuotaUsedUp
 from course_utils.endpoints import (
     Endpoint,
@@ -24,8 +25,8 @@ from course_utils.generate import generate_tasks
 from course_utils.judge import Item, Judge
 from course_utils.offline import world
 from course_utils.recipe import load_recipe
-from course_utils.runtime import Device, setup
 from course_utils.secrets import BadSecret
+from course_utils.session import Device, setup
 from course_utils.stats import summarize_battle
 from course_utils.tasks import read_tasks
 

@@ -1,16 +1,12 @@
 """The pictures in assets/figures show what the code computes now, in letters without a font."""
 
-import importlib.util
 import re
 
 import pytest
 
 from course_utils import REPO
 from course_utils.stats import summarize_battle
-
-spec = importlib.util.spec_from_file_location("figures", REPO / "assets" / "figures.py")
-figures = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(figures)
+from tools import figures
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +19,7 @@ def test_the_committed_picture_shows_what_is_computed_now(name, counts, monkeypa
     monkeypatch.setattr(figures, "pruned_pairs", lambda: counts)
     path = REPO / "assets" / "figures" / f"{name}.svg"
     now = figures.shown(figures.FIGURES[name]())
-    assert figures.description(path) == now, "out of date: run python assets/figures.py"
+    assert figures.description(path) == now, "out of date: run python -m tools.figures"
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

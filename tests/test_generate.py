@@ -17,7 +17,8 @@ from course_utils.generate import (
     question_text,
 )
 from course_utils.llm import LLM, BudgetReached
-from course_utils.prompts import TASKS_FORMAT, check_task, read_generation_prompt
+from course_utils.parsing import check_task
+from course_utils.prompts import TASKS_FORMAT, read_generation_prompt
 from course_utils.similarity import morphemes, rouge_l
 from course_utils.tasks import Task, read_tasks
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kernel import REPO
 
 from course_utils import __version__
+from tools.notebooks.kernel import REPO
 
 
 def load(name):
@@ -55,13 +55,13 @@ def test_make_lists_these_targets_too(target):
     done = subprocess.run(["make", "--dry-run", target, *names], **run)
     assert done.returncode == 0, done.stderr
     if target == "release":
-        assert 'notebooks/release.py "kim/course" "v1"' in done.stdout
+        assert '-m tools.notebooks.release "kim/course" "v1"' in done.stdout
 
 
 @pytest.fixture
 def checkout(tmp_path):
     """What the hooks read, with this Python in the place of .venv's."""
-    for name in ("notebooks", "course_utils", "data", "assets", "site", "tests"):
+    for name in ("notebooks", "course_utils", "data", "assets", "tools", "tests"):
         shutil.copytree(REPO / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [*REPO.glob("*.md"), REPO / "pyproject.toml", REPO / "LICENSE"]:
         shutil.copy(path, tmp_path)

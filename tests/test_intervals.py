@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.offline.simulated import JudgeTraits
-from course_utils.stats import (
-    Game,
+from course_utils.intervals import (
     StatsError,
     bootstrap_interval,
     questions_needed,
     sign_test,
-    verdict_win_rate,
     wilson_interval,
     win_rate_interval,
 )
+from course_utils.offline.simulated import JudgeTraits
+from course_utils.stats import Game, verdict_win_rate
 
 counts = st.tuples(*[st.integers(0, 300)] * 3).filter(any)
 

@@ -10,19 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from course_utils import REPO, CourseError
+from course_utils.agreement import summarize_repeats
 from course_utils.connection import NoAnswer
+from course_utils.intervals import StatsError
 from course_utils.judge import Item, Judge, Judgment, pair_items, repeat_rows
 from course_utils.judging import PROMPT_VERSION, read_battle_prompt, read_grade_prompt
 from course_utils.llm import LLM, BudgetReached
 from course_utils.offline import world
-from course_utils.stats import (
-    Game,
-    Grade,
-    StatsError,
-    summarize_battle,
-    summarize_grades,
-    summarize_repeats,
-)
+from course_utils.stats import Game, Grade, summarize_battle, summarize_grades
 
 
 def scripted(answer, **settings) -> LLM:

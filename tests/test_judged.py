@@ -5,7 +5,7 @@ import random
 import pytest
 
 from course_utils import CourseError
-from course_utils.judged import JudgedBattle, JudgedGrades, pick_disagreements
+from course_utils.reports.judged import JudgedBattle, JudgedGrades, pick_disagreements
 from course_utils.stats import Game, Grade
 from tests.judgments import item, said
 

@@ -12,8 +12,8 @@ pytest.importorskip("markdown_it")
 from markdown_it import MarkdownIt
 
 from course_utils import CourseError
-from course_utils.judgment_report import FIGURES, write_judgment_report
-from course_utils.markdown import visible
+from course_utils.reports.judgments import FIGURES, write_judgment_report
+from course_utils.reports.markdown import visible
 from course_utils.stats import Game, judge_bias, summarize_battle, summarize_grades
 from tests.judgments import HOSTILE, item, said
 
@@ -22,7 +22,7 @@ from tests.judgments import HOSTILE, item, said
 def quick(request, monkeypatch):
     """Drawing takes most of the time: only the tests of figures, by their names, draw."""
     if "figure" not in request.node.name:
-        monkeypatch.setattr("course_utils.judgment_report._Report.draw", lambda *_: "![a](a.png)")
+        monkeypatch.setattr("course_utils.reports.judgments._Report.draw", lambda *_: "![a](a.png)")
 
 
 CATEGORIES = ["추론", "수학", "글쓰기"]

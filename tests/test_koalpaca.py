@@ -10,8 +10,8 @@ import pytest
 
 from course_utils import CourseError
 from course_utils.collator import encode_tasks, show_mask
-from course_utils.koalpaca import HUB_ID, KoAlpacaError, load_koalpaca
 from course_utils.prompts import KOALPACA
+from course_utils.scale.koalpaca import HUB_ID, KoAlpacaError, load_koalpaca
 from course_utils.tasks import Task, TaskFileError
 
 V10 = [

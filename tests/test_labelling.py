@@ -6,7 +6,7 @@ import pytest
 
 from course_utils import CourseError
 from course_utils.judge import Item
-from course_utils.labelling import choose_items, label_items, read_labels
+from course_utils.reports.labelling import choose_items, label_items, read_labels
 
 ITEMS = [Item(f"q{i:02}", f"질문 {i}?", a=f"가 {i}", b=f"나 {i}") for i in range(12)]
 

@@ -8,7 +8,7 @@ pytest.importorskip("markdown_it")
 
 from markdown_it import MarkdownIt
 
-from course_utils.markdown import fenced, plain, table, visible
+from course_utils.reports.markdown import fenced, plain, table, visible
 from tests.judgments import HOSTILE
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils import REPO, CourseError
-from course_utils.memory import (
+from course_utils.recipe import load_recipe, recipe_names
+from course_utils.scale.memory import (
     GIB,
     UnknownSize,
     estimate_memory,
@@ -22,7 +23,6 @@ from course_utils.memory import (
     trained_parameters,
     what_would_fit,
 )
-from course_utils.recipe import load_recipe, recipe_names
 
 BENCHMARK = runpy.run_path(str(REPO / "tests" / "benchmarks" / "memory.py"))
 KINDS = BENCHMARK["KINDS"]

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, parallel
+from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
-from course_utils.parallel import TrainError, batch_shape, from_main
 from course_utils.recipe import TrainSpec, load_recipe
+from course_utils.scale import parallel
+from course_utils.scale.parallel import TrainError, batch_shape, from_main
 from course_utils.tasks import Task
 from course_utils.train import train
 

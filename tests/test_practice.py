@@ -4,8 +4,17 @@ import time
 
 import pytest
 
-from course_utils import exercises, practice
-from course_utils.practice import Case, Hint, UnknownExercise, check, examine, same, show
+from course_utils.practice import cases as exercises
+from course_utils.practice import checks as practice
+from course_utils.practice.checks import (
+    Case,
+    Hint,
+    UnknownExercise,
+    check,
+    examine,
+    same,
+    show,
+)
 
 HINT = Hint("두 배로 해 보세요.", "Double it.")
 

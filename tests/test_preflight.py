@@ -11,10 +11,10 @@ import pytest
 
 from course_utils import REPO, CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport
-from course_utils.memory import estimate_memory
 from course_utils.preflight import PreflightError, check, padding_share, preflight
 from course_utils.recipe import load_recipe
-from course_utils.runtime import Device
+from course_utils.scale.memory import estimate_memory
+from course_utils.session import Device
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
 T4 = Device("cuda", "Tesla T4, 15 GiB, capability 7.5", 15.0, (7, 5))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
+from course_utils.parsing import Rejected, parse_generation, split_candidates
 from course_utils.prompts import (
     ALPACA,
     ALPACA_KO,
@@ -21,13 +22,10 @@ from course_utils.prompts import (
     TASKS_FORMAT,
     TEMPLATES,
     TODAY,
-    Rejected,
     chat_template,
     generation_prompt,
     get_template,
-    parse_generation,
     read_generation_prompt,
-    split_candidates,
 )
 from course_utils.tasks import Task
 

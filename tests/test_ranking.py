@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from course_utils.stats import Game, StatsError, bradley_terry
+from course_utils.intervals import StatsError
+from course_utils.ranking import bradley_terry
+from course_utils.stats import Game
 
 # American League 1987: games that the row's team won against the column's. Agresti, Categorical
 # Data Analysis (2002), table 10.10, whose estimates have Baltimore at 0.

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from kernel import REPO, sources
+
+from tools.notebooks.kernel import REPO, sources
 
 NAMES = ("README.ko.md", "README.md")
 

@@ -6,14 +6,7 @@ import json
 import pytest
 import yaml
 
-from course_utils.recipe import (
-    PRESETS,
-    RECIPES,
-    RecipeError,
-    TrainSpec,
-    load_recipe,
-    recipe_names,
-)
+from course_utils.recipe import PRESETS, RECIPES, RecipeError, TrainSpec, load_recipe, recipe_names
 
 MINIMAL = "base_model: m\nteacher: {model: t}\njudge: {model: j}\n"
 

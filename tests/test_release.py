@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-import release
-from build import built_problems, source_problems
-from kernel import REPO, sources
 
 from course_utils import __version__
+from tools.notebooks import release
+from tools.notebooks.build import built_problems, source_problems
+from tools.notebooks.kernel import REPO, sources
 
 BINARY = {".png", ".safetensors", ".ico", ".woff2", ".pyc"}
 ignored = shutil.ignore_patterns(
@@ -22,9 +22,9 @@ ignored = shutil.ignore_patterns(
 )  # fmt: skip
 
 
-def run(copy, *arguments, script="release.py"):
+def run(copy, *arguments, tool="release"):
     return subprocess.run(
-        [sys.executable, f"notebooks/{script}", *arguments],
+        [sys.executable, "-m", f"tools.notebooks.{tool}", *arguments],
         cwd=copy, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
@@ -42,7 +42,7 @@ def left_over(copy, *names):
     words = "|".join(rf"(?<![\w.]){re.escape(name)}(?![\w]|\.\d)" for name in names)
     words = re.compile(words, re.ASCII | re.IGNORECASE)  # a Korean particle may follow
     return [
-        f"{path.relative_to(copy)}: {found[0]}: write it so that notebooks/release.py finds it"
+        f"{path.relative_to(copy)}: {found[0]}: write it so that make release finds it"
         for path, text in texts(copy).items()
         if path.name != "CHANGELOG.md" and (found := words.search(text))
     ]
@@ -67,7 +67,7 @@ def test_two_releases_leave_nothing_of_the_name_before(copy):
         done = run(copy, *names)
         assert done.returncode == 0, done.stderr
         assert left_over(copy, *old) == []
-    checked = run(copy, "--check", script="build.py")
+    checked = run(copy, "--check", tool="build")
     assert checked.returncode == 0, checked.stdout
     there = texts(copy)
     again = run(copy, *second)
@@ -97,7 +97,7 @@ def test_a_planted_left_over_is_found(copy):
     page = copy / "planted.md"
     page.write_text("See v81.72.63 and v81.72.63.1.\n")
     assert left_over(copy, "v81.72.63") == [
-        "planted.md: v81.72.63: write it so that notebooks/release.py finds it"
+        "planted.md: v81.72.63: write it so that make release finds it"
     ]
     page.unlink()
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.stats import StatsError, exact_match, repetition_rate, stop_rate
+from course_utils.intervals import StatsError
+from course_utils.replies import exact_match, repetition_rate, stop_rate
 
 
 def test_exact_match_reads_the_first_line_only():

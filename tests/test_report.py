@@ -7,7 +7,7 @@ import pytest
 from course_utils import CourseError
 from course_utils.checkpoint import CheckpointStore
 from course_utils.recipe import load_recipe
-from course_utils.report import Row, collect, format_table, write_report
+from course_utils.reports.run import Row, collect, format_table, write_report
 
 FUNNEL = {
     "candidates": 2480,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils import REPO, CourseError
-from course_utils.retrieval import (
+from course_utils.sources.retrieval import (
     Document,
     Passage,
     PassageIndex,

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from course_utils import REPO, korean
-from course_utils.rules import RULES, check_task
+from course_utils.parsing import RULES, check_task
 from course_utils.tasks import Task
 
 LONG = "다음 문장을 " * 51
@@ -92,7 +92,7 @@ def test_hangul_share():
 
 def test_the_analyser_is_not_loaded_before_it_is_needed():
     program = ("import sys\n"
-               "from course_utils.rules import check_task\n"
+               "from course_utils.parsing import check_task\n"
                "from course_utils.tasks import Task\n"
                "assert check_task(Task('춘천은 어느 도에 있나요?', '', '강원')) is None\n"
                "assert 'kiwipiepy' not in sys.modules\n")

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError, runtime, secrets
+from course_utils import REPO, CourseError, secrets
 from course_utils import colab as colab_module
+from course_utils import session as runtime
 from course_utils.recipe import RecipeError, load_recipe
-from course_utils.runtime import Device, MissingSecret, RestartNeeded, secret, setup, shown
+from course_utils.secrets import MissingSecret, secret
+from course_utils.session import Device, RestartNeeded, setup, shown
 from course_utils.tasks import Task, TaskFileError, write_tasks
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))

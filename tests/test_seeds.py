@@ -11,7 +11,8 @@ from itertools import product
 import pytest
 
 from course_utils import REPO
-from course_utils.prompts import check_task, generation_prompt, read_generation_prompt
+from course_utils.parsing import check_task
+from course_utils.prompts import generation_prompt, read_generation_prompt
 from course_utils.similarity import filter_similar
 from course_utils.tasks import Task, read_jsonl, read_tasks
 

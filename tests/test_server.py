@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import pytest
 
 from course_utils import REPO
+from course_utils.judging import battle_prompt, grade_prompt
 from course_utils.offline import world
 from course_utils.offline.server import Settings, complete, count_tokens
 from course_utils.offline.simulated import (
@@ -29,7 +30,8 @@ from course_utils.offline.simulated import (
     teach,
     truth,
 )
-from course_utils.prompts import battle_prompt, generation_prompt, grade_prompt, parse_generation
+from course_utils.parsing import parse_generation
+from course_utils.prompts import generation_prompt
 from course_utils.stats import Game, summarize_battle, verdict_win_rate
 
 COMMAND = [sys.executable, "-m", "course_utils.offline.server"]

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from course_utils import CourseError, share
+from course_utils import CourseError
 from course_utils.recipe import load_recipe
-from course_utils.share import (
+from course_utils.sources import share
+from course_utils.sources.share import (
     compare_with_alpaca,
     data_hash,
     dataset_card,

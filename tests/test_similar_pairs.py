@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from course_utils import REPO
-from course_utils.prompts import check_task
+from course_utils.parsing import check_task
 from course_utils.tasks import Task, read_jsonl
 
 PAIRS = read_jsonl(REPO / "data" / "similar_pairs.jsonl")

@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from course_utils import REPO, CourseError, similarity
-from course_utils.similarity import (
-    Match,
-    SimilarityFilter,
-    filter_similar,
-    morphemes,
-    rouge_l,
-)
+from course_utils.similarity import Match, SimilarityFilter, filter_similar, morphemes, rouge_l
 
 
 class Spaces:

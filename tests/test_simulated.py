@@ -8,14 +8,6 @@ from collections import Counter
 import pytest
 
 from course_utils import REPO
-from course_utils.domain import (
-    NO_ANSWER,
-    answer_prompt,
-    groundedness,
-    parse_answer,
-    parse_questions,
-    question_prompt,
-)
 from course_utils.judging import (
     BATTLE_VERDICTS,
     BRACKETS,
@@ -30,7 +22,15 @@ from course_utils.judging import (
 from course_utils.offline.protocol import ApiError
 from course_utils.offline.server import Settings, complete
 from course_utils.offline.simulated import HONEST, Imperfections, JudgeTraits, teach
-from course_utils.prompts import check_task
+from course_utils.parsing import check_task
+from course_utils.sources.domain import (
+    NO_ANSWER,
+    answer_prompt,
+    groundedness,
+    parse_answer,
+    parse_questions,
+    question_prompt,
+)
 from course_utils.tasks import Task
 
 PERFECT = Imperfections(**{field.name: 0 for field in dataclasses.fields(Imperfections)})

@@ -5,18 +5,15 @@ SITE=all looks at every page; else at the home page, the guide and one notebook 
 """
 
 import functools
-import importlib.util
 import os
 import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from kernel import REPO
 
-spec = importlib.util.spec_from_file_location("render", REPO / "site" / "render.py")
-render = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(render)
+from tools.notebooks.kernel import REPO
+from tools.site import render
 
 WIDTHS = {"phone": 400, "desktop": 1280}
 SHOWN = ("index", "guide", "02_train")
@@ -92,7 +89,7 @@ def site():
         pytest.skip("the site's tools are not installed: make site")
     # Rendering fails by itself, and says which, where a link is dead.
     done = subprocess.run(
-        [python, "site/render.py"], cwd=REPO, capture_output=True, text=True, timeout=300
+        [python, "tools/site/render.py"], cwd=REPO, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return REPO / "build" / "site"

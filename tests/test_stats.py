@@ -6,17 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course_utils.intervals import StatsError, wilson_interval, win_rate_interval
 from course_utils.stats import (
     Game,
     Grade,
-    StatsError,
     judge_bias,
     paired_difference,
     summarize_battle,
     summarize_grades,
     verdict_win_rate,
-    wilson_interval,
-    win_rate_interval,
 )
 
 VERDICTS = ["a", "b", "tie"]

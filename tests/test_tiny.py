@@ -9,11 +9,11 @@ import pytest
 from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, encode_tasks
 from course_utils.inference import load_base, load_tokenizer, stop_ids
-from course_utils.memory import estimate_memory, model_config, parameters, trained_parameters
 from course_utils.prompts import get_template
 from course_utils.recipe import load_recipe, recipe_names
+from course_utils.scale.memory import estimate_memory, model_config, parameters, trained_parameters
+from course_utils.scale.tiny import LAYOUTS, SEEDS, tiny_base, tiny_recipe
 from course_utils.tasks import Task, read_tasks
-from course_utils.tiny import LAYOUTS, SEEDS, tiny_base, tiny_recipe
 
 ONE_OF_EACH = {
     "gemma": "gemma-2b-l4",
@@ -170,14 +170,14 @@ def test_a_process_that_comes_second_takes_what_is_there(folders, tmp_path, monk
         shutil.copytree(folders["gemma"], target)
         raise OSError("not empty")
 
-    monkeypatch.setattr("course_utils.tiny.os.rename", first)
+    monkeypatch.setattr("course_utils.scale.tiny.os.rename", first)
     assert tiny_base(recipe, folder) == folder
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
     def full(source, target):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("course_utils.tiny.os.rename", full)
+    monkeypatch.setattr("course_utils.scale.tiny.os.rename", full)
     with pytest.raises(OSError, match="No space"):
         tiny_base(recipe, tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

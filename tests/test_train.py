@@ -11,8 +11,9 @@ from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode
 from course_utils.inference import ModelFolderError
 from course_utils.recipe import load_recipe, recipe_names
+from course_utils.scale.parallel import TrainError
 from course_utils.tasks import Task, write_tasks
-from course_utils.train import TrainError, main, train
+from course_utils.train import main, train
 
 TASKS = [
     Task("다음 문장을 존댓말로 바꾸세요.", f"밥 {i}번 먹었어?", f"식사를 {i}번 하셨어요?")

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from course_utils.offline import documents, world
+from course_utils.offline import world
 from course_utils.offline.world import FAMILIES, facts, josa, solve
+from tools.base_model import documents
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once an
     subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
-from course_utils.runtime import setup
+from course_utils.session import setup
 
 course = setup()
 
@@ -239,7 +239,7 @@ print(*reply.text.splitlines()[:15], "...", sep="\n")
 # task or is rejected for one named reason.** Nothing disappears silently.
 
 # %%
-from course_utils.prompts import parse_generation, split_candidates
+from course_utils.parsing import parse_generation, split_candidates
 
 candidates = split_candidates(reply.text, first_number=4)
 parsed = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason)
@@ -430,7 +430,7 @@ for text in ["서울 지도를 그려 주세요.", "좋은 지도자의 자질�
 # do (drawing pictures or maps, playing music) and nothing else. Here they are beside a test that only looks for the words.
 
 # %%
-from course_utils.rules import check_task
+from course_utils.parsing import check_task
 from course_utils.tasks import Task
 
 cases = {
@@ -459,7 +459,7 @@ for instruction, impossible in cases.items():
 # %%
 import inspect
 
-from course_utils.rules import RULES, check_task
+from course_utils.parsing import RULES, check_task
 
 for name, rule in RULES.items():
     print(f"{name:24}{rule.description}")
@@ -592,7 +592,7 @@ for same, wanted in [(True, "the same task: drop one"), (False, "different tasks
 
 # %%
 from course_utils.generate import generation_requests, question_text
-from course_utils.prompts import parse_generation
+from course_utils.parsing import parse_generation
 from course_utils.similarity import SimilarityFilter
 
 teacher = course.teacher(journal=course.store.local("preprocess") / "journal.jsonl")
@@ -749,7 +749,7 @@ print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal be
 import dataclasses
 import json
 
-from course_utils.runtime import shown
+from course_utils.session import shown
 from course_utils.tasks import write_atomic
 
 funnel = dataclasses.asdict(report) | {"path": out.name}
@@ -869,7 +869,7 @@ else:
 
 # %%
 from course_utils.generate import question_text
-from course_utils.prompts import parse_generation
+from course_utils.parsing import parse_generation
 from course_utils.similarity import SimilarityFilter
 from course_utils.tasks import read_jsonl
 
@@ -952,7 +952,7 @@ plots.verb_objects(tasks, title=f"{len(tasks):,} tasks 과제" + simulated)
 
 # %%
 from course_utils.korean import verb_object
-from course_utils.share import compare_with_alpaca
+from course_utils.sources.share import compare_with_alpaca
 
 print(compare_with_alpaca(tasks))
 verbs = {name: {found[0] for task in some if (found := verb_object(task.instruction))}
@@ -1024,7 +1024,7 @@ else:
 import json
 from types import SimpleNamespace
 
-from course_utils.share import dataset_card, push_dataset, to_dataset, write_alpaca_json
+from course_utils.sources.share import dataset_card, push_dataset, to_dataset, write_alpaca_json
 from course_utils.tasks import read_tasks
 
 folder, work = course.artefact("preprocess"), course.store.local("preprocess")
@@ -1096,7 +1096,7 @@ else:
 
 # %%
 from course_utils import REPO
-from course_utils.retrieval import PassageIndex, passages, read_documents
+from course_utils.sources.retrieval import PassageIndex, passages, read_documents
 
 documents = read_documents(REPO / "data" / "domain")
 texts = {document.name: document.text for document in documents}
@@ -1123,7 +1123,7 @@ assert max(len(piece.text.split()) for piece in pieces) <= 80
 # %%
 from itertools import islice
 
-from course_utils.domain import question_requests
+from course_utils.sources.domain import question_requests
 
 work = course.store.restore("domain")  # a new session takes back what the last one sealed
 
@@ -1140,7 +1140,7 @@ print("questions", teacher.plan(asking))
 # Ask once for each word. When the questions are there, the second stage, the answers, can be planned as well.
 
 # %%
-from course_utils.domain import answer_request, parse_questions
+from course_utils.sources.domain import answer_request, parse_questions
 
 questions = []
 for reply in teacher.complete(asking):
@@ -1174,7 +1174,7 @@ print(answering[0].messages[0]["content"])
 # Now join both stages and repeat until 40 tasks are kept. The questions that just came are in the journal and are not asked again.
 
 # %%
-from course_utils.domain import grounded_tasks
+from course_utils.sources.domain import grounded_tasks
 
 assert teacher.plan(asking).calls == 0
 threshold = course.recipe.data.threshold
@@ -1205,7 +1205,7 @@ assert report.candidates == report.kept + sum(report.rejected.values())
 # Read what was kept and what was not, with its grounds.
 
 # %%
-from course_utils.domain import groundedness
+from course_utils.sources.domain import groundedness
 from course_utils.tasks import read_jsonl, read_tasks
 
 
@@ -1266,7 +1266,7 @@ assert share["faithful"] == share["the opposite"] == 1
 # documents until there are hundreds or more.
 
 # %%
-from course_utils.runtime import shown
+from course_utils.session import shown
 
 sealed = course.store.seal("domain")
 print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
@@ -1296,8 +1296,8 @@ assert (sealed.path / "domain.jsonl").read_bytes() == report.path.read_bytes()
 from dataclasses import asdict
 
 from course_utils import CourseError
-from course_utils.retrieval import Document, search_naver
-from course_utils.runtime import secret
+from course_utils.secrets import secret
+from course_utils.sources.retrieval import Document, search_naver
 from course_utils.tasks import write_jsonl
 
 found = work / "naver.jsonl"
@@ -1404,7 +1404,7 @@ def read_item(text):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("01.1", read_item)
 
@@ -1484,7 +1484,7 @@ def hangul_share(text):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("01.2", hangul_share)
 
@@ -1542,7 +1542,7 @@ def sort_out(tasks, rules):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("01.3", sort_out)
 
@@ -1616,7 +1616,7 @@ def may_exceed(a, b, threshold):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("01.4", may_exceed)
 
@@ -1678,7 +1678,7 @@ def dollars(n, kept, asked, answered, price, batch):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("01.5", dollars)
 

@@ -61,7 +61,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once an
     subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
-from course_utils.runtime import setup
+from course_utils.session import setup
 
 course = setup()
 
@@ -970,7 +970,7 @@ plots.loss_curve(result.log, title="Training loss 학습 손실")
 # %%
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
-from course_utils.stats import exact_match
+from course_utils.replies import exact_match
 
 model, tokenizer = load_model(course.base_model, course.artefact("train") / "adapter")
 template = get_template(course.recipe.train.template, tokenizer)
@@ -1000,7 +1000,7 @@ for question, old, new in zip(questions, before, after, strict=True):
 # (repetition rate). The first shows what training the end was worth; when the second grows, the model is going round in circles.
 
 # %%
-from course_utils.stats import repetition_rate, stop_rate
+from course_utils.replies import repetition_rate, stop_rate
 
 print(f"{'':8}{'right':>8}{'stopped':>10}{'repeated':>10}   of {len(questions)} questions")
 for name, replies in {"before": before, "after": after}.items():
@@ -1246,7 +1246,7 @@ def mask_turns(turns):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("02.1", mask_turns)
 
@@ -1316,7 +1316,7 @@ def trained_pieces(pieces, prompt):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("02.2", trained_pieces)
 
@@ -1386,7 +1386,7 @@ def pad_left(prompts, pad):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("02.3", pad_left)
 
@@ -1454,7 +1454,7 @@ def window_loss(steps):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("02.4", window_loss)
 
@@ -1530,7 +1530,7 @@ def lora_size(config, r):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("02.5", lora_size)
 

@@ -53,7 +53,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once an
     subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
-from course_utils.runtime import setup
+from course_utils.session import setup
 
 course = setup()
 
@@ -125,7 +125,7 @@ for task in [heldout[0], *unseen[:1]]:
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
 
 # %%
-from course_utils.stats import exact_match
+from course_utils.replies import exact_match
 from course_utils.tasks import read_jsonl, write_jsonl
 
 known = course.truth(heldout[0]) is not None  # the small world, whose right answers are known
@@ -259,7 +259,7 @@ def to_row(number, task, said):
 # %%
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
-from course_utils.runtime import shown
+from course_utils.session import shown
 
 
 def replies(name, adapter=None):
@@ -328,7 +328,7 @@ for name, rows in {"before": before, "after": after}.items():
 # Outside the small world most references are sentences or explanations, and no model will match them to the letter. If this table is close to 0% throughout for a real model, nothing is broken: section 4 says why.
 
 # %%
-from course_utils.stats import wilson_interval
+from course_utils.intervals import wilson_interval
 
 pairs = load()[: len(heldout)]
 scores = {name: compare(some) for name, some in by_family(pairs).items()}
@@ -435,7 +435,7 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # It may still impress the judge.
 
 # %%
-from course_utils.prompts import battle_prompt
+from course_utils.judging import battle_prompt
 
 old, new = load()[0]
 print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, new).reference))
@@ -485,7 +485,7 @@ for item in (to_item(*clear), to_item(*close)):
 # Anything else is a `VerdictError`: asked once more, then kept as invalid.
 
 # %%
-from course_utils.judge import VerdictError, parse_verdict
+from course_utils.judging import VerdictError, parse_verdict
 
 for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도 [[B]]도 좋습니다.\n[[B]]",
              "둘 다 틀렸습니다.\n[[D]]", "[[A]]\n덧붙이면 B도 좋습니다.", "Assistant B"]:
@@ -585,8 +585,8 @@ assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval fo
 # `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth in spite of 30% `noise`, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
 
 # %%
+from course_utils.agreement import summarize_repeats
 from course_utils.judge import repeat_rows
-from course_utils.stats import summarize_repeats
 
 print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
 judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0, "noise": 0.3})
@@ -616,7 +616,7 @@ print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have the same verdic
 # Set `LABEL = True` and run: two answers appear, and **who wrote which is hidden**. Type one character and press Enter: 1 or 2 for the better answer, 0 for a tie, q to stop. Each is saved at once; run the cell again and it goes on.
 
 # %%
-from course_utils.labelling import choose_items, label_items, read_labels
+from course_utils.reports.labelling import choose_items, label_items, read_labels
 
 LABEL = False
 chosen = choose_items(to_judge(), 20)
@@ -629,8 +629,8 @@ if not labels and known:  # nobody has labelled: the known truth stands in, and 
 print(f"{len(labels)} {whose} labels:", dict(Counter(labels.values())))
 
 # %%
+from course_utils.agreement import agreement
 from course_utils.judge import Judge
-from course_utils.stats import agreement
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
 mine = [item for item in chosen if item.id in labels]
@@ -853,7 +853,7 @@ win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조�
 # The smaller the difference, the more questions. For several win rates, work out how many it takes until the 95% interval leaves 50% behind, or until it is at most five points wide on each side, supposing there are no ties.
 
 # %%
-from course_utils.stats import questions_needed, win_rate_interval
+from course_utils.intervals import questions_needed, win_rate_interval
 
 print("win rate   to leave 50% behind   within 5 points each side   (no ties)")
 for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
@@ -886,7 +886,8 @@ assert questions_needed(0.55) > 300
 # Each pair of letters below is one question; the tuned model is B in the first order and A in the second.
 
 # %%
-from course_utils.stats import Game, sign_test, summarize_battle, wilson_interval
+from course_utils.intervals import sign_test, wilson_interval
+from course_utils.stats import Game, summarize_battle
 
 verdicts = "AB BA BA BA BB BA BA AA AB BA BA BA BA BA AB".split()
 won = sum((one == "B") + (two == "A") for one, two in verdicts)
@@ -972,7 +973,7 @@ print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p 
 
 # %%
 from course_utils.judge import Judge
-from course_utils.judgment_report import write_judgment_report
+from course_utils.reports.judgments import write_judgment_report
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
 items, graded = to_judge(), {}
@@ -1036,7 +1037,7 @@ print(f"{sealed.files} files, {sealed.bytes:,} bytes sealed in {sealed.path.name
 
 # %%
 from course_utils import CourseError
-from course_utils.report import write_report
+from course_utils.reports.run import write_report
 
 try:
     print(write_report(course.store, course.recipe, data=course.data))
@@ -1115,7 +1116,7 @@ def question_score(one, two):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("03.1", question_score)
 
@@ -1179,7 +1180,7 @@ def read_verdict(text, allowed):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("03.2", read_verdict)
 
@@ -1255,7 +1256,7 @@ def kappa(a, b):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("03.3", kappa)
 
@@ -1329,7 +1330,7 @@ def wilson(k, n, z):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("03.4", wilson)
 
@@ -1403,7 +1404,7 @@ def win_rates(games):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("03.5", win_rates)
 

@@ -67,7 +67,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once an
     subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
-from course_utils.runtime import setup
+from course_utils.session import setup
 
 course = setup()
 
@@ -94,8 +94,8 @@ course = setup()
 
 # %%
 from course_utils.checkpoint import CheckpointStore
-from course_utils.memory import model_config, parameters
 from course_utils.recipe import load_recipe, recipe_names
+from course_utils.scale.memory import model_config, parameters
 
 store = CheckpointStore.open("scale-up", course.store.root)  # this notebook's own run
 recipes = {name: load_recipe(name) for name in recipe_names()}
@@ -128,7 +128,7 @@ for name, recipe in recipes.items():
 # number in bfloat16, 2 bytes.
 
 # %%
-from course_utils.memory import GIB, trained_parameters
+from course_utils.scale.memory import GIB, trained_parameters
 
 recipe = load_recipe("koalpaca-12.8b-a100")
 total, adapter = parameters(model_config(recipe)), trained_parameters(recipe)
@@ -161,7 +161,7 @@ assert full / 2 > 80 > full / 4 and lora < 40
 # output says as which other one it was estimated.
 
 # %%
-from course_utils.memory import estimate_memory
+from course_utils.scale.memory import estimate_memory
 
 print(estimate_memory(recipe))
 
@@ -180,7 +180,7 @@ print(estimate_memory(recipe))
 # Now compare every recipe with the GPUs: which is the smallest that it fits into, and what if all weights were trained?
 
 # %%
-from course_utils.memory import fits
+from course_utils.scale.memory import fits
 
 GPUS = {"T4": 15, "L4": 22, "A100-40": 39, "A100-80": 79}  # GiB that a program can see
 
@@ -254,7 +254,7 @@ _ = ax.legend(frameon=False, loc="lower right")
 # the texts, then another method.
 
 # %%
-from course_utils.memory import what_would_fit
+from course_utils.scale.memory import what_would_fit
 
 koalpaca = recipes["koalpaca-12.8b-a100"]
 for name, recipe, gib in [
@@ -328,7 +328,7 @@ write_jsonl(files / "KoAlpaca_v1.1.jsonl", v11)
 print(f"{len(v10)} rows like v1.0, {len(v11)} rows like v1.1, written for this course")
 
 # %%
-from course_utils.koalpaca import load_koalpaca
+from course_utils.scale.koalpaca import load_koalpaca
 
 source = files / "ko_alpaca_data.json"  # or "beomi/KoAlpaca-v1.1a", or a file that you downloaded
 tasks = load_koalpaca(source)
@@ -373,7 +373,7 @@ assert KOALPACA.render(asked[1]) == f"### 질문: {asked[1].instruction}\n\n### 
 # %%
 from course_utils.inference import load_base
 from course_utils.recipe import load_recipe
-from course_utils.tiny import tiny_base
+from course_utils.scale.tiny import tiny_base
 
 recipe = load_recipe("koalpaca-12.8b-a100")
 base = tiny_base(recipe, store.local("tiny-neox"))  # random weights: what it writes means nothing
@@ -463,7 +463,7 @@ print(f"by segments: {report}")
 # padded. Here are the two compared:
 
 # %%
-from course_utils.memory import GIB, estimate_memory, trained_parameters
+from course_utils.scale.memory import GIB, estimate_memory, trained_parameters
 
 spec = recipe.train
 print(f"{'':16}{'KoAlpaca v1.1b, published':34}here")
@@ -533,7 +533,7 @@ print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 # few tasks a larger share is held out.
 
 # %%
-from course_utils.tiny import tiny_recipe
+from course_utils.scale.tiny import tiny_recipe
 from course_utils.train import train
 
 tiny = tiny_recipe(recipe, store.local("tiny-neox"))
@@ -559,7 +559,7 @@ assert after < before
 import torch
 
 from course_utils.inference import load_model
-from course_utils.runtime import shown
+from course_utils.session import shown
 
 tuned, tokenizer = load_model(tiny.base_model, result.adapter, device="cpu", dtype="float32")
 rows, _ = encode_tasks(tokenizer, tasks[:24], KOALPACA, tiny.train.max_length)
@@ -640,8 +640,8 @@ from course_utils import REPO
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
 from course_utils.inference import load_base
 from course_utils.prompts import KOALPACA
+from course_utils.scale.tiny import tiny_base
 from course_utils.tasks import read_tasks
-from course_utils.tiny import tiny_base
 
 base = tiny_base(load_recipe("koalpaca-12.8b-2xa100"), store.local("tiny-neox"))
 model, tokenizer = load_base(base, dtype="float32")  # random weights
@@ -738,9 +738,9 @@ for name, average in [
 # with communication. Each still reads rows of its own.
 
 # %%
-from course_utils.memory import estimate_memory
-from course_utils.parallel import batch_shape
 from course_utils.recipe import load_recipe
+from course_utils.scale.memory import estimate_memory
+from course_utils.scale.parallel import batch_shape
 
 recipe = load_recipe("alpaca-7b-fsdp")
 print(f"{'GiB on each':13}{'weights':>8}{'gradients':>11}{'AdamW':>7}{'the rest':>10}{'total':>7}   rows a step")
@@ -835,8 +835,8 @@ class Look(TrainerCallback):
 import yaml
 
 from course_utils import REPO
+from course_utils.scale.tiny import tiny_recipe
 from course_utils.tasks import read_tasks, write_atomic, write_tasks
-from course_utils.tiny import tiny_recipe
 
 JOB = '''
 from course_utils.checkpoint import CheckpointStore
@@ -895,7 +895,7 @@ for processes, step in [(1, "one-process"), (2, "two-processes")]:
 # Now look at the losses. If it is the same training, they must be the same.
 
 # %%
-from course_utils.runtime import shown
+from course_utils.session import shown
 from course_utils.train import TrainResult
 
 one, two = (TrainResult.load(store.latest(step)) for step in ("one-process", "two-processes"))
@@ -936,9 +936,9 @@ print("trained model:", shown(two.adapter))
 # Take out the adapter that section 2 sealed. What is there, and how large is it?
 
 # %%
-from course_utils.memory import GIB, model_config, parameters, trained_parameters
 from course_utils.recipe import load_recipe
-from course_utils.tiny import tiny_base
+from course_utils.scale.memory import GIB, model_config, parameters, trained_parameters
+from course_utils.scale.tiny import tiny_base
 
 recipe, sealed = load_recipe("koalpaca-12.8b-a100"), store.latest("koalpaca")
 base = tiny_base(recipe, store.local("tiny-neox"))
@@ -1090,7 +1090,7 @@ def states_gib(parameters, trained):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("04.1", states_gib)
 
@@ -1148,7 +1148,7 @@ def fitting(gib, bfloat16):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("04.2", fitting)
 
@@ -1156,7 +1156,7 @@ check("04.2", fitting)
 # <details><summary>풀이</summary>
 #
 # ```python
-# from course_utils.memory import estimate_memory, fits
+# from course_utils.scale.memory import estimate_memory, fits
 # from course_utils.recipe import load_recipe, recipe_names
 #
 #
@@ -1176,7 +1176,7 @@ check("04.2", fitting)
 # <details><summary>Solution</summary>
 #
 # ```python
-# from course_utils.memory import estimate_memory, fits
+# from course_utils.scale.memory import estimate_memory, fits
 # from course_utils.recipe import load_recipe, recipe_names
 #
 #
@@ -1218,7 +1218,7 @@ def shrink(fixed, row, batch, times, gib):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("04.3", shrink)
 
@@ -1280,7 +1280,7 @@ def share_rows(effective, gpus, most):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("04.4", share_rows)
 
@@ -1342,7 +1342,7 @@ def own_rows(rows, gpus, rank):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("04.5", own_rows)
 

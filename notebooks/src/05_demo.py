@@ -50,7 +50,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once an
     subprocess.run(f"(test -d {home} || {clone}) && {install}", shell=True, check=True)
     sys.path[:0] = [home] if home not in sys.path else []
 
-from course_utils.runtime import setup
+from course_utils.session import setup
 
 course = setup()
 
@@ -67,7 +67,7 @@ course = setup()
 # So it takes the memory of one model, and both replies grow at the same time.
 
 # %%
-from course_utils.demo import example_tasks, load_duo, stream_both
+from course_utils.demo.page import example_tasks, load_duo, stream_both
 
 duo = load_duo(course)
 tasks = example_tasks(course)
@@ -119,7 +119,7 @@ print(inspect.getsource(stream_both))
 # What a model gives is not a reply but a score (logit) for every token that could come next. The function below chooses one token by those scores.
 
 # %%
-from course_utils.demo import draw
+from course_utils.demo.page import draw
 
 print(inspect.getsource(draw))
 
@@ -160,7 +160,7 @@ assert different[0.0] == 1
 # Length is counted in tokens, not in letters, and prompt and reply together may take up to the recipe's `max_length`: in fine-tuning the model never saw anything longer.
 
 # %%
-from course_utils.demo import respond
+from course_utils.demo.page import respond
 
 for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
     for *_, notice in respond(duo, instruction, "", temperature=0, length=64):
@@ -189,8 +189,8 @@ for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
 # whoever knows the address can use this model, so close it when you are done.
 
 # %%
-from course_utils.demo import build_page, launch
-from course_utils.runtime import on_colab
+from course_utils.colab import on_colab
+from course_utils.demo.page import build_page, launch
 
 page = build_page(duo, course)
 address = launch(page, share=on_colab(), inline=False)
@@ -225,7 +225,7 @@ if not KEEP_OPEN:
 # 터미널에서는 명령 하나로 같은 페이지를 띄웁니다. 다른 어댑터를 쓰려면 `--adapter 폴더`를, 공유 링크를 만들려면 `--share`를 붙이세요.
 #
 # ```bash
-# python -m course_utils.demo
+# python -m course_utils.demo.page
 # ```
 #
 # 데모가 보여 주지 못하는 것도 있습니다. 잘된 답 몇 개는 모델이 좋다는 증거가 아니고, 우리는 잘된 것을 더 오래 기억합니다.
@@ -237,7 +237,7 @@ if not KEEP_OPEN:
 # In a terminal one command starts the same page. Add `--adapter FOLDER` for another adapter, `--share` for a share link.
 #
 # ```bash
-# python -m course_utils.demo
+# python -m course_utils.demo.page
 # ```
 #
 # There is something a demo cannot show. A few good replies are no proof of a good model, and we remember the good ones longer.
@@ -295,7 +295,7 @@ def softmax(logits, temperature):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("05.1", softmax)
 
@@ -371,7 +371,7 @@ def refuse(instruction, tokens, length, window):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("05.2", refuse)
 
@@ -437,7 +437,7 @@ def last_turns(turns, room):
     ...
 
 # %%
-from course_utils.practice import check
+from course_utils.practice.checks import check
 
 check("05.3", last_turns)
 

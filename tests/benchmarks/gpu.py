@@ -32,18 +32,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, Trai
 from course_utils import REPO
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
 from course_utils.inference import quiet
-from course_utils.memory import (
+from course_utils.prompts import get_template
+from course_utils.recipe import Recipe, load_recipe
+from course_utils.scale.memory import (
     OVERHEAD_GIB,
     estimate_memory,
     model_config,
     parameters,
     trained_parameters,
 )
-from course_utils.prompts import get_template
-from course_utils.recipe import Recipe, load_recipe
-from course_utils.runtime import pick_attention
+from course_utils.scale.tiny import SEEDS, tiny_recipe, train_tokenizer
+from course_utils.session import pick_attention
 from course_utils.tasks import read_tasks, write_atomic
-from course_utils.tiny import SEEDS, tiny_recipe, train_tokenizer
 
 WARM_UP = 3
 # Dense TFLOP/s of the tensor cores in half precision, from NVIDIA's data sheets; the first name

@@ -29,8 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_utils import REPO
-from course_utils.memory import GIB, estimate_memory
 from course_utils.recipe import Recipe, load_recipe
+from course_utils.scale.memory import GIB, estimate_memory
 from course_utils.tasks import write_atomic
 
 KINDS = {

@@ -24,9 +24,10 @@ from pathlib import Path
 from statistics import median
 
 from course_utils import REPO
-from course_utils.checkpoint import MINUTES, CheckpointStore
+from course_utils.checkpoint import CheckpointStore
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
+from course_utils.sealing import MINUTES
 from course_utils.tasks import read_tasks, write_atomic
 
 LATENCY, WORKERS = 0.3, 8

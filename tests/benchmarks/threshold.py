@@ -19,7 +19,7 @@ from pathlib import Path
 from course_utils import REPO, stats
 from course_utils.generate import generation_requests, question_text
 from course_utils.offline.simulated import Imperfections, teach
-from course_utils.prompts import parse_generation
+from course_utils.parsing import parse_generation
 from course_utils.similarity import filter_similar, morphemes, rouge_l
 from course_utils.tasks import read_jsonl, read_tasks, write_atomic
 

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import cards
 import psutil
 import pytest
-from kernel import REPO
 
 from course_utils.judge import Judge
 from course_utils.llm import LLM
+from tools.notebooks import cards
+from tools.notebooks.kernel import REPO
 
 WHOLE = """new upload exec 00_setup restart-kernel exec 01_preprocess restart-kernel exec 02_train
 restart-kernel exec 03_evaluate stop""".split()

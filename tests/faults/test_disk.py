@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from course_utils import REPO, checkpoint, parts
-from course_utils.checkpoint import MANIFEST, CheckpointError, CheckpointStore
+from course_utils.checkpoint import CheckpointStore
+from course_utils.parts import MANIFEST, CheckpointError
 
 FULL = os.environ.get("FAULTS") == "all"
 PATIENCE = 120

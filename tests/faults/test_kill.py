@@ -45,7 +45,7 @@ class Run:
     def start(self) -> subprocess.Popen:
         environment = {k: v for k, v in os.environ.items() if k not in ("DATA", "OFFLINE_URL")}
         return subprocess.Popen(
-            [sys.executable, "notebooks/run.py", "--recipe", str(RECIPE)],
+            [sys.executable, "-m", "tools.notebooks.run", "--recipe", str(RECIPE)],
             cwd=REPO, stdout=open(self.root / "out.txt", "a"), stderr=subprocess.STDOUT,
             env={
                 **environment,

@@ -8,7 +8,8 @@ import os
 
 import jupytext
 import pytest
-from kernel import NotebookFailed, execute
+
+from tools.notebooks.kernel import NotebookFailed, execute
 
 KEYS = {"OPENAI_API_KEY": "sk-planted-openai-0f3b9c77d1", "HF_TOKEN": "hf_PlantedHubTokenQ7w3Lm0Z"}
 CELLS = {
@@ -26,7 +27,7 @@ CELLS = {
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_failing_cell_saves_no_key(tmp_path, cell):
-    source = "# %%\nimport os\nfrom course_utils.runtime import setup\nsetup('offline')\n"
+    source = "# %%\nimport os\nfrom course_utils.session import setup\nsetup('offline')\n"
     notebook = jupytext.reads(f"{source}\n# %%\n{cell}\n", fmt="py:percent")
     environment = {**KEYS, "RUNS": str(tmp_path), "DATA": "", "RECIPE": "offline"}
     with pytest.raises(NotebookFailed) as failed:

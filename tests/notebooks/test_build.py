@@ -2,11 +2,10 @@
 
 import textwrap
 
-import build
-import checks
-import kernel
 import nbformat
 import pytest
+
+from tools.notebooks import build, checks, kernel
 
 SOURCE = """
 # %% [markdown] lang="ko"

@@ -4,9 +4,10 @@ import json
 import os
 import re
 
-import cards
 import pytest
-from kernel import read_source, sources
+
+from tools.notebooks import cards
+from tools.notebooks.kernel import read_source, sources
 
 
 def test_every_notebook_has_a_card_and_every_card_a_notebook():

@@ -2,11 +2,12 @@
 
 import re
 
-import build
 import nbformat
 import pytest
-from checks import link_problems, pages
-from kernel import REPO, read_source, sources
+
+from tools.notebooks import build
+from tools.notebooks.checks import link_problems, pages
+from tools.notebooks.kernel import REPO, read_source, sources
 
 BUILT = [
     REPO / "notebooks" / language / f"{path.stem}.ipynb"

@@ -1,8 +1,9 @@
 """Notebooks 04 and 05 from their first cells to their last; tests/faults runs 01 to 03."""
 
 import chromium
-import kernel
 import pytest
+
+from tools.notebooks import kernel
 
 
 @pytest.mark.slow

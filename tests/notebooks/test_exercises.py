@@ -5,11 +5,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-import kernel
 import pytest
 
-from course_utils.exercises import EXERCISES
-from course_utils.practice import examine, same, show
+from course_utils.practice.cases import EXERCISES
+from course_utils.practice.checks import examine, same, show
+from tools.notebooks import kernel
 
 FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 CHECK = re.compile(r'check\("(\d\d\.\d)", (\w+)\)\Z')
@@ -345,15 +345,15 @@ def all_are_trained(parameters, trained):
 
 
 def the_share_of_one_gpu(gib, bfloat16):
-    from course_utils.memory import estimate_memory
     from course_utils.recipe import load_recipe, recipe_names
+    from course_utils.scale.memory import estimate_memory
 
     return [n for n in recipe_names() if estimate_memory(load_recipe(n)).total <= gib]
 
 
 def without_the_card(gib, bfloat16):
-    from course_utils.memory import estimate_memory
     from course_utils.recipe import load_recipe, recipe_names
+    from course_utils.scale.memory import estimate_memory
 
     recipes = map(load_recipe, recipe_names())
     single = [recipe for recipe in recipes if recipe.train.gpus == 1]

@@ -16,7 +16,8 @@ from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
-from kernel import REPO, sources
+
+from tools.notebooks.kernel import REPO, sources
 
 ALL = os.environ.get("JUPYTER") == "all"
 NOTEBOOKS = [path.stem for path in sources()] if ALL else ["05_demo"]

@@ -2,13 +2,13 @@
 
 import re
 
-import kernel
 import pytest
 
 from course_utils.generate import generation_requests
 from course_utils.recipe import PRESETS
-from course_utils.runtime import setup
+from course_utils.session import setup
 from course_utils.tasks import Task
+from tools.notebooks import kernel
 
 NOTEBOOKS = ["01_preprocess", "03_evaluate"]
 

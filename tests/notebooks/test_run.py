@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 
-import kernel
 import psutil
 import pytest
-import run
 
 from course_utils import CourseError
+from tools.notebooks import kernel, run
 
 HEAD = """
 # %% [markdown] lang="ko"
@@ -21,7 +20,7 @@ HEAD = """
 # ## Preparation
 # %%
 import json
-from course_utils.runtime import setup
+from course_utils.session import setup
 course = setup()
 
 # %% [markdown] lang="ko"

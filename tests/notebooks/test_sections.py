@@ -8,8 +8,9 @@ import ast
 import builtins
 import re
 
-import kernel
 import pytest
+
+from tools.notebooks import kernel
 
 # How many cells of section 1 have to be run first; None is all of them.
 NOTEBOOKS = {

@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
-from kernel import ANSI, BAR, MOST_LINES, PIP_LOG, REPO
 from nbformat import NotebookNode
+
+from tools.notebooks.kernel import ANSI, BAR, MOST_LINES, PIP_LOG, REPO
 
 # Colab's /content is where a reader's own files are; every other root belongs to some machine.
 # A URL's path is no such folder.

@@ -12,10 +12,11 @@ from datetime import date
 
 import psutil
 import yaml
-from checks import repository, tag
-from kernel import REPO
 
-CARDS = yaml.safe_load((REPO / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
+from tools.notebooks.checks import repository, tag
+from tools.notebooks.kernel import REPO
+
+CARDS = yaml.safe_load((REPO / "tools" / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
 MEASURED = REPO / "notebooks" / "measured.json"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 

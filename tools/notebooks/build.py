@@ -8,10 +8,10 @@ A source is jupytext's percent format. Markdown cells come in pairs, Korean firs
 `of` is a hash of the Korean cell that the English one was written for: when the Korean changes, the
 tests fail until somebody has looked at the English and said so with `--accept`.
 
-    python notebooks/build.py             execute every source once, write both editions
-    python notebooks/build.py --text      new prose only; refused where the code has changed
-    python notebooks/build.py --check     say what is out of date, broken or stray, change nothing
-    python notebooks/build.py --accept    record that every English cell matches its Korean one
+    python -m tools.notebooks.build            execute every source once, write both editions
+    python -m tools.notebooks.build --text     new prose only; refused where the code has changed
+    python -m tools.notebooks.build --check    say what is out of date, broken or stray
+    python -m tools.notebooks.build --accept   record that each English cell matches its Korean one
 """
 
 import argparse
@@ -24,9 +24,11 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from cards import Meter, with_card
-from checks import link_problems, machine_names, output_problems, pages
-from kernel import (
+from nbformat import NotebookNode
+
+from tools.notebooks.cards import Meter, with_card
+from tools.notebooks.checks import link_problems, machine_names, output_problems, pages
+from tools.notebooks.kernel import (
     REPO,
     SOURCES,
     NotebookFailed,
@@ -36,7 +38,6 @@ from kernel import (
     sources,
     tidy_outputs,
 )
-from nbformat import NotebookNode
 
 LANGUAGES = ("ko", "en")
 CODE = re.compile(r"```.*?```|`[^`]*`|https?://\S+", re.DOTALL)

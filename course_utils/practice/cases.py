@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from course_utils.practice import Case, Hint
+from course_utils.practice.checks import Case, Hint
 
 Cases = Iterator[Case]
 EXERCISES: dict[str, Callable[[], Cases]] = {}
@@ -32,7 +32,7 @@ def exercise(number: str) -> Callable[[Callable[[], Cases]], Callable[[], Cases]
 
 @exercise("01.1")
 def read_item() -> Cases:
-    from course_utils.candidates import read_fields
+    from course_utils.parsing import read_fields
 
     def case(text: str, ko: str, en: str) -> Case:
         return Case((text,), read_fields(text), Hint(ko, en))
@@ -99,7 +99,7 @@ def hangul_share() -> Cases:
 
 @exercise("01.3")
 def sort_out() -> Cases:
-    from course_utils.rules import RULES
+    from course_utils.parsing import RULES
     from course_utils.tasks import Task
 
     names = ("missing field", "too short", "not Korean", "leading punctuation")
@@ -299,8 +299,8 @@ def window_loss() -> Cases:
 
 @exercise("02.5")
 def lora_size() -> Cases:
-    from course_utils.memory import trained_parameters
     from course_utils.recipe import load_recipe
+    from course_utils.scale.memory import trained_parameters
 
     recipe = load_recipe("gemma-2b-l4")
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -393,7 +393,7 @@ def read_verdict() -> Cases:
 
 @exercise("03.3")
 def kappa() -> Cases:
-    from course_utils.stats import agreement
+    from course_utils.agreement import agreement
 
     def case(a: list[str | None], b: list[str | None], ko: str, en: str) -> Case:
         some = any(None not in pair for pair in zip(a, b, strict=True))
@@ -427,7 +427,7 @@ def kappa() -> Cases:
 def wilson() -> Cases:
     from statistics import NormalDist
 
-    from course_utils.stats import wilson_interval
+    from course_utils.intervals import wilson_interval
 
     def case(k: int, n: int, z: float, ko: str, en: str) -> Case:
         level = 2 * NormalDist().cdf(z) - 1
@@ -450,7 +450,8 @@ def wilson() -> Cases:
 
 @exercise("03.5")
 def win_rates() -> Cases:
-    from course_utils.stats import Game, StatsError, summarize_battle, verdict_win_rate
+    from course_utils.intervals import StatsError
+    from course_utils.stats import Game, summarize_battle, verdict_win_rate
 
     def rate(summarize: Callable, judged: list) -> float | None:
         try:
@@ -488,8 +489,8 @@ def win_rates() -> Cases:
 
 @exercise("04.1")
 def states_gib() -> Cases:
-    from course_utils.memory import estimate_memory
     from course_utils.recipe import load_recipe
+    from course_utils.scale.memory import estimate_memory
 
     def case(name: str, full: bool, ko: str, en: str) -> Case:
         recipe = load_recipe(name).replace("train.gpus", 1).replace("train.parallel", "none")
@@ -509,8 +510,8 @@ def states_gib() -> Cases:
 
 @exercise("04.2")
 def fitting() -> Cases:
-    from course_utils.memory import estimate_memory, fits
     from course_utils.recipe import load_recipe, recipe_names
+    from course_utils.scale.memory import estimate_memory, fits
 
     recipes = {name: load_recipe(name) for name in recipe_names()}
 
@@ -556,8 +557,8 @@ def shrink() -> Cases:
 
 @exercise("04.4")
 def share_rows() -> Cases:
-    from course_utils.parallel import TrainError, batch_shape
     from course_utils.recipe import TrainSpec
+    from course_utils.scale.parallel import TrainError, batch_shape
 
     def case(effective: int, gpus: int, most: int, ko: str, en: str) -> Case:
         spec = TrainSpec(batch_size=most, gradient_accumulation=effective // most)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.inference import quiet
-from course_utils.memory import model_config
 from course_utils.prompts import TEMPLATES
 from course_utils.recipe import Recipe
+from course_utils.scale.memory import model_config
 from course_utils.tasks import read_tasks
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ always among the things to do: nothing here can be answered without reading the 
 import random
 
 from course_utils.offline import world
-from course_utils.offline.documents import (
+from course_utils.offline.world import facts, josa
+from tools.base_model.documents import (
     Writer,
     train_ad,
     train_deposits,
@@ -20,7 +21,6 @@ from course_utils.offline.documents import (
     train_review,
     train_sum,
 )
-from course_utils.offline.world import facts, josa
 
 Exercise = tuple[str, str, str]
 """What to do, what to do it with, and the outcome."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
-from course_utils.checkpoint import CheckpointStore, digest
+from course_utils.checkpoint import CheckpointStore
 from course_utils.colab import DRIVE, mount_drive, on_colab
 from course_utils.endpoints import (
     Endpoint,
@@ -28,24 +28,14 @@ from course_utils.endpoints import (
     retirement,
     terms,
 )
+from course_utils.parts import digest
 from course_utils.recipe import Recipe, load_recipe, recipe_names
-from course_utils.secrets import (
-    MissingSecret,
-    has_secret,
-    scrub,
-    scrub_notebook_errors,
-    secret,
-)
+from course_utils.secrets import has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.slices import is_journal
 from course_utils.tasks import Task, read_tasks, split_heldout
 
 if TYPE_CHECKING:
     from course_utils.llm import LLM
-
-__all__ = [
-    "Course", "Device", "MissingSecret", "RestartNeeded", "doctor", "find_device", "on_colab",
-    "pick_attention", "run_name", "secret", "setup", "shown",
-]  # fmt: skip
 
 # What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
 GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"

@@ -147,7 +147,7 @@ def same(expected: Any, got: Any) -> bool:
 
 
 def _cases(number: str) -> list[Case]:
-    from course_utils.exercises import EXERCISES
+    from course_utils.practice.cases import EXERCISES
 
     if number not in EXERCISES:
         near = [name for name in EXERCISES if name.startswith(str(number)[:2])] or list(EXERCISES)

@@ -12,19 +12,19 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from course_utils import CourseError
-from course_utils.judged import JudgedBattle, JudgedGrades, grade_of, pick_disagreements
+from course_utils.agreement import summarize_repeats
+from course_utils.intervals import StatsError
 from course_utils.korean import language_flag
-from course_utils.markdown import fenced, plain, table
+from course_utils.reports.judged import JudgedBattle, JudgedGrades, grade_of, pick_disagreements
+from course_utils.reports.markdown import fenced, plain, table
 from course_utils.stats import (
     BattleSummary,
     Game,
     Grade,
-    StatsError,
     judge_bias,
     paired_difference,
     summarize_battle,
     summarize_grades,
-    summarize_repeats,
 )
 from course_utils.tasks import write_atomic
 

@@ -26,9 +26,11 @@ from tqdm.auto import tqdm
 
 from course_utils import CourseError, generate
 from course_utils.generate import GenerationReport
+from course_utils.judging import quote, unquote
 from course_utils.llm import LLM, Reply, Request
-from course_utils.prompts import check_task, quote, unquote
-from course_utils.retrieval import (
+from course_utils.parsing import check_task
+from course_utils.similarity import SimilarityFilter
+from course_utils.sources.retrieval import (
     Document,
     Passage,
     PassageIndex,
@@ -36,7 +38,6 @@ from course_utils.retrieval import (
     passages,
     plain,
 )
-from course_utils.similarity import SimilarityFilter
 from course_utils.tasks import Task, write_jsonl, write_tasks
 
 REASONS = (*generate.REASONS, "refused", "not in the documents", "bad citation", "not grounded")

@@ -20,8 +20,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-REPO = Path(__file__).resolve().parent.parent
-HERE = REPO / "site"
+REPO = Path(__file__).resolve().parents[2]
+HERE = REPO / "tools" / "site"
 PAGES = REPO / "build" / "pages"
 SITE = REPO / "build" / "site"
 WORDS = {
@@ -182,7 +182,7 @@ def render(language: str) -> None:
     (other,) = WORDS.keys() - {language}
     title = re.search(r"^# (.+)", sources(language)["index.md"].read_text(encoding="utf-8"), re.M)
     nav = stage(language)
-    settings = {  # JSON is YAML; what is not here comes from site/mkdocs.yml
+    settings = {  # JSON is YAML; what is not here comes from tools/site/mkdocs.yml
         "INHERIT": str(HERE / "mkdocs.yml"),
         "site_name": title[1],
         "docs_dir": str(PAGES / language),
@@ -251,7 +251,7 @@ def _mathml(match: re.Match) -> str:
 
 
 def main() -> int:
-    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # site/requirements.txt pins MkDocs 1.6
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # tools/site/requirements.txt pins MkDocs 1.6
     start = time.perf_counter()
     for folder in (PAGES, SITE):
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from typing import Any
 from course_utils import CourseError
 from course_utils.checkpoint import CheckpointStore
 from course_utils.recipe import Recipe
-from course_utils.runtime import shown
+from course_utils.session import shown
 from course_utils.tasks import write_atomic
 
 STEPS = {"preprocess": "funnel.json", "train": "result.json", "evaluate": "summary.json"}

@@ -1,7 +1,7 @@
 """Run the whole course without a browser: the three notebooks in order, then one table.
 
-    python notebooks/run.py --recipe offline
-    python notebooks/run.py --recipe offline --data my_tasks.json
+    python -m tools.notebooks.run --recipe offline
+    python -m tools.notebooks.run --recipe offline --data my_tasks.json
 
 Everything that was finished or paid for is kept: after an interruption the same command goes on.
 """
@@ -18,8 +18,10 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from build import LANGUAGES, edition
-from kernel import (
+from nbformat import NotebookNode
+
+from tools.notebooks.build import LANGUAGES, edition
+from tools.notebooks.kernel import (
     REPO,
     NotebookFailed,
     execute,
@@ -29,15 +31,14 @@ from kernel import (
     tidy,
     tidy_outputs,
 )
-from nbformat import NotebookNode
 
 sys.path.insert(0, str(REPO))
 
 from course_utils import CourseError  # noqa: E402
 from course_utils.checkpoint import CheckpointStore  # noqa: E402
 from course_utils.recipe import load_recipe  # noqa: E402
-from course_utils.report import write_report  # noqa: E402
-from course_utils.runtime import run_name, shown  # noqa: E402
+from course_utils.reports.run import write_report  # noqa: E402
+from course_utils.session import run_name, shown  # noqa: E402
 from course_utils.tasks import read_tasks, write_atomic  # noqa: E402
 
 SPINE = "0[123]_*.py"

@@ -25,8 +25,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from course_utils import REPO
-from course_utils.offline.documents import documents
-from course_utils.tiny import GEMMA_CHAT
+from course_utils.scale.tiny import GEMMA_CHAT
+from tools.base_model.documents import documents
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ no number measured with it says anything about a real model.** Do not use it for
   tied embeddings, bfloat16.
 - Tokenizer: byte-fallback BPE of {vocabulary:,} tokens in Gemma's conventions (single digits, the
   turn tokens, a chat template with generation markers).
-- Data: {tokens:,} tokens from `course_utils.offline.documents` (phase 1) and, as one half of phase
+- Data: {tokens:,} tokens from `tools.base_model.documents` (phase 1) and, as one half of phase
   2, `exercises`; seed {seed}. No request, no instruction wording and no chat turn is among them:
   it has not been instruction-tuned.
 - Afterwards the rows of `<start_of_turn>` and `<end_of_turn>` were drawn anew: no document holds

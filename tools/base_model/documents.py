@@ -30,7 +30,7 @@ def documents(seed: int = 0, *, exercises: bool = False) -> Iterator[str]:
     rng = random.Random(f"documents/{seed}")
     weights, writers = zip(*WRITERS, strict=True)
     if exercises:
-        from course_utils.offline import exercises as pages
+        from tools.base_model import pages
 
         weights, writers = (*weights, sum(weights)), (*writers, pages.exercises)
     while True:

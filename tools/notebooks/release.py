@@ -10,11 +10,11 @@ import re
 import sys
 from pathlib import Path
 
-from build import accept as accept_twins
-from build import built_problems, code_digest, refresh_text, source_problems
-from checks import pages, repository
-from checks import tag as published_tag
-from kernel import REPO, read_source, sources
+from tools.notebooks.build import accept as accept_twins
+from tools.notebooks.build import built_problems, code_digest, refresh_text, source_problems
+from tools.notebooks.checks import pages, repository
+from tools.notebooks.checks import tag as published_tag
+from tools.notebooks.kernel import REPO, read_source, sources
 
 OWNER_AND_NAME = re.compile(r"[a-z\d](?:[a-z\d-]{0,37}[a-z\d])?/[\w.-]{1,100}", re.ASCII | re.I)
 TAG = re.compile(r"v\d+(?:\.\d+){0,2}(?:(?:a|b|rc)\d+)?", re.ASCII)
@@ -63,7 +63,8 @@ def refusal(repo: str, tag: str) -> str:
 
 def files() -> list[Path]:
     """Return every file that may name the repository, the built notebooks aside."""
-    patterns = ("course_utils/**/*.py", "notebooks/src/*.py", "site/*.yml", ".github/**/*.yml")
+    patterns = ("course_utils/**/*.py", "notebooks/src/*.py", "tools/site/*.yml",
+                ".github/**/*.yml")  # fmt: skip
     found = [path for pattern in patterns for path in sorted(REPO.glob(pattern))]
     return [REPO / "pyproject.toml", *pages(), *found]
 

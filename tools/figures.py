@@ -1,4 +1,4 @@
-"""Draw the four pictures of the course: python assets/figures.py writes assets/figures/.
+"""Draw the four pictures of the course: python -m tools.figures writes assets/figures/.
 
 As SVG for pages; as PNG for notebooks, which show them in an output, where Colab sees them too.
 
@@ -23,7 +23,7 @@ from course_utils.generate import question_text
 from course_utils.inference import load_tokenizer
 from course_utils.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, _font_file, use_korean_font
 from course_utils.prompts import get_template
-from course_utils.runtime import BASE_MODEL
+from course_utils.session import BASE_MODEL
 from course_utils.stats import Game
 from course_utils.tasks import read_tasks
 

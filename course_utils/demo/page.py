@@ -1,6 +1,6 @@
 """The demo page: a base model and the tuned one side by side on the same instruction.
 
-    python -m course_utils.demo [--recipe R] [--adapter FOLDER] [--share]
+    python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
 The base model is in memory once and answers as a batch of two rows: PEFT gives the first row no
 adapter and the second one its own, so both replies grow at the same time. The page asks nothing of
@@ -22,8 +22,8 @@ from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.inference import Generated, load_model, stop_ids
 from course_utils.prompts import Template, get_template
-from course_utils.runtime import BASE_MODEL, Course, setup
 from course_utils.secrets import scrub
+from course_utils.session import BASE_MODEL, Course, setup
 from course_utils.tasks import Task, read_tasks
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def launch(page: "gr.Blocks", *, share: bool = False, block: bool = False, **opt
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m course_utils.demo", description="Base and tuned model side by side."
+        prog="python -m course_utils.demo.page", description="Base and tuned model side by side."
     )
     parser.add_argument("--recipe", default="auto", help="a recipe's name or file")
     parser.add_argument("--adapter", help="an adapter's folder; default: the one of this run")

@@ -1,0 +1,1 @@
+"""The page that asks both models side by side. Taught in 05."""
