@@ -1,7 +1,7 @@
 # Every target first makes its own environment in .venv; a second call finds it ready.
 #
 #   PYTHON=python3.12   another interpreter, 3.11 or newer     (default: python3)
-#   STACK=colab         Colab's library versions, in .venv-colab
+#   STACK=colab         Colab's image, and the course on top of it, in .venv-colab
 #   RECIPE=offline      a recipe's name or file                (course)
 #   DATA=my.json        your own instruction data              (course)
 #   GPU=T4              T4, L4, G4, A100 or H100               (colab)
@@ -22,12 +22,13 @@ CONSTRAINTS := constraints.txt
 else ifeq ($(STACK),colab)
 VENV := .venv-colab
 CONSTRAINTS := constraints-colab.txt
+IMAGE := tests/colab/image.txt
 else
 $(error STACK=$(STACK) is not a stack of this course: use STACK=newest or STACK=colab)
 endif
 
 # A PYTHON that the user names must be the environment's; the default one need not be.
-SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command line environment,$(origin PYTHON)),asked,default)
+SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command line environment,$(origin PYTHON)),asked,default) $(IMAGE)
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
@@ -88,5 +89,5 @@ jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both
 	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py
 
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
-	rm -rf .venv .venv-colab .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-colab .venv-image .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

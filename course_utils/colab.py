@@ -1,11 +1,31 @@
-"""What Google Colab does its own way: its Drive, and its Secrets. Taught at the beginning of 01."""
+"""What Google Colab does its own way: its image, its Drive, its Secrets. Taught at the start of 01.
+
+The first cell imports this before anything is installed: the standard library has to do.
+"""
 
 import errno
+import importlib
+import importlib.metadata
 import math
 import os
+import re
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
+from course_utils import REPO, CourseError, __version__
+
+KEPT = ("torch", "numpy")
+"""The machine's own: a newer torch wants a newer driver, and much is built against this numpy."""
+REFUSED = {"torchao": ((0, 16), "peft")}
+"""What the image has and a library of ours refuses: the first version it takes, who refuses."""
+
+INDEX = re.compile(
+    "NewConnectionError|NameResolutionError|Temporary failure in name|ConnectTimeout|ReadTimeout|"
+    "ProxyError|Max retries exceeded|Network is unreachable|Connection (?:refused|reset|aborted)"
+)
 DRIVE = Path("/content/drive/MyDrive")
 CONTENT = Path("/content")
 """The machine's own disk, gone with the session."""
@@ -33,6 +53,72 @@ MOUNT_PROBLEMS = (
 def on_colab() -> bool:
     """Return whether this is a Colab session."""
     return "COLAB_RELEASE_TAG" in os.environ
+
+
+def install() -> None:
+    """Install what the image lacks, remove what our libraries refuse, say what changed in one line.
+
+    Once the course is installed, this takes no time and no network. torch and numpy stay as they
+    are. Raises CourseError, with the last that pip said, where pip fails.
+    """
+    before = installed()
+    if before.get("course_utils") != __version__:  # pip installs it last, after all it needs
+        with tempfile.TemporaryDirectory() as folder:
+            constraints = Path(folder) / "constraints.txt"
+            kept = [f"{name}=={before[name]}\n" for name in KEPT if name in before]
+            constraints.write_text("".join(kept))
+            _pip("install", "-c", str(constraints), "-e", f"{REPO}[colab]")
+    for name, (least, _) in REFUSED.items():
+        if name in before and tuple(map(int, before[name].split(".")[:2])) < least:
+            _pip("uninstall", "-y", name)
+    if changed := _changes(before, installed()):
+        print(f"{'Installed':<12}{changed}")
+
+
+def installed() -> dict[str, str]:
+    """Return name (as it is imported, mostly) and version of every installed package.
+
+    What lies in the checkout is none: pip describes the course there before it has installed it.
+    """
+    importlib.invalidate_caches()
+    folders = [folder for folder in sys.path if Path(folder).resolve() != REPO]
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions(path=folders):
+        about = distribution.metadata
+        if about["Name"]:  # none where an installation was cut off
+            found.setdefault(re.sub(r"[-_.]+", "_", about["Name"]).lower(), about["Version"])
+    return found
+
+
+def _changes(before: dict[str, str], after: dict[str, str]) -> str:
+    """Return "datasets 4.0.0 -> 5.2.0; new: trl 1.16.0; removed: torchao 0.10.0 (...)", or ""."""
+    replaced = [f"{name} {version} -> {after[name]}" for name, version in before.items()
+                if after.get(name, version) != version]  # fmt: skip
+    new = [f"{name} {after[name]}" for name in after.keys() - before.keys()]
+    removed = [
+        f"{name} {before[name]}" + (f" ({REFUSED[name][1]} refuses it)" if name in REFUSED else "")
+        for name in before.keys() - after.keys()
+    ]
+    parts = {"": replaced, "new: ": new, "removed: ": removed}
+    return "; ".join(what + ", ".join(sorted(names)) for what, names in parts.items() if names)
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", *arguments, "-q", "--no-input"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PIP_RETRIES": "2"}
+    )
+    if done.returncode == 0:
+        return
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.upper().startswith("ERROR:")]
+    said = (errors or lines or ["nothing"])[-1].removeprefix("ERROR: ").rstrip(".")
+    reason, cure = "pip failed", "run this cell again; if it fails again, show this to the course"
+    if "No space left on device" in done.stderr:
+        reason, cure = "the disk is full", "delete what you can spare and run this cell again"
+    elif INDEX.search(done.stderr):
+        reason, cure = "the package index cannot be reached", "run this cell again in a while"
+    raise CourseError(f"The course is not installed: {reason} (pip: {said}); {cure}.")
 
 
 def mount_drive() -> str | None:

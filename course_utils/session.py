@@ -33,6 +33,7 @@ from course_utils.recipe import Recipe, load_recipe, recipe_names
 from course_utils.secrets import has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.slices import is_journal
 from course_utils.tasks import Task, read_tasks, split_heldout
+from course_utils.trial import refusal, training_step
 
 if TYPE_CHECKING:
     from course_utils.llm import LLM
@@ -192,8 +193,9 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     GPU where there is somebody to ask, else the offline one. TEACHER and JUDGE name other
     endpoints; PRESET=quick makes it small enough for a lesson; DATA names a file of your own tasks;
     RUNS another folder for the runs; HUB_MIRROR a repository on the Hub for copies of adapters.
-    What earlier sessions sealed is checked, with a line for each part that is broken. Raises
-    RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
+    What earlier sessions sealed is checked, with a line for each part that is broken; so is on
+    Colab, with a line where it fails, whether what is installed can train. Raises RestartNeeded,
+    RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
     _refuse_replaced_packages()
@@ -203,6 +205,8 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     print(_card(course, why, drive_problem))
     for line in course.store.check():
         print(f"{'Checked':<12}{line}")
+    if on_colab() and (refused := refusal()):  # elsewhere `make setup` chose what is installed
+        print(f"{'Training':<12}{refused}")
     return course
 
 
@@ -260,7 +264,7 @@ def pick_attention() -> str:
     kernel = "kernels-community/flash-attn2"
     if importlib.util.find_spec("kernels"):
         try:
-            _try_attention(kernel)
+            training_step(kernel, "cuda")
             return kernel
         except Exception as error:  # whatever is wrong with it, it is not used
             print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
@@ -511,19 +515,3 @@ def _refuse_replaced_packages() -> None:
             f"{', '.join(replaced)} is loaded but another version is installed by now: restart the "
             f"session (Runtime > Restart session) and run the cells again; nothing is lost."
         )
-
-
-def _try_attention(name: str) -> None:
-    """Run one real forward and backward pass of a tiny model with an attention implementation."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1,
-    )  # fmt: skip
-    config._attn_implementation = name
-    model = LlamaForCausalLM(config).to("cuda", torch.bfloat16)
-    ids = torch.arange(32, device="cuda").reshape(2, 16)
-    model(input_ids=ids, labels=ids).loss.backward()
-    torch.cuda.synchronize()

@@ -1,0 +1,108 @@
+"""Does training work with what is installed here? One LoRA step of a model that is made up for it.
+
+    python -m course_utils.trial      # nothing, or which package refuses and what to do
+
+An image that nobody of us chose may hold a package that ours refuse, and most refuse it as late as
+the first LoRA layer, an hour into the course.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+
+from course_utils import REPO
+from course_utils.colab import installed
+
+STACK = ("torch", "transformers", "peft", "accelerate", "datasets", "trl")
+OLDER_IMAGE = (
+    "choose an earlier Runtime version (Runtime > Change runtime type) and report this line"
+)
+
+
+def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
+    """Take one LoRA step with a two-layer Llama of random weights, and import the trainer.
+
+    Whatever a library raises comes out of it.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTTrainer  # noqa: F401
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    config._attn_implementation = attention
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules="all-linear"))
+    model.to(device, torch.float32 if device == "cpu" else torch.bfloat16)
+    optimizer = torch.optim.AdamW(weight for weight in model.parameters() if weight.requires_grad)
+    ids = torch.arange(32, device=device).reshape(2, 16)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def refusal() -> str | None:
+    """Return which package refuses to train here and what to do, in one sentence; None if none.
+
+    The step is taken in a process of its own, which costs some seconds of imports, once for what is
+    installed: this session stays free of libraries that it may not need (01 trains nothing), that
+    would have begun offline, or of which a half would be left after a failure.
+    """
+    if not all(importlib.util.find_spec(name) for name in STACK):
+        return None  # nothing trains here
+    return _refusal(frozenset(installed().items()))
+
+
+@functools.cache
+def _refusal(installed: frozenset[tuple[str, str]]) -> str | None:
+    done = subprocess.run(
+        [sys.executable, "-m", "course_utils.trial"], cwd=REPO, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        return None
+    said = done.stdout.strip().split("\n")[-1]
+    if done.returncode == 1 and said:
+        return said
+    return f"Python ended in the middle of one step (code {done.returncode}): {OLDER_IMAGE}."
+
+
+def explain(error: Exception) -> str:
+    """Return an error out of a library as one sentence: who refuses what, and what to do."""
+    message = " ".join(str(error).split())[:200].rstrip(".")
+    frame, who = error.__traceback__, "course_utils"
+    while frame:
+        module = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
+        who, frame = module if module in STACK else who, frame.tb_next
+    # A package that is named, and that none of ours asks for, can go.
+    asked = {_name(line) for name in STACK for line in importlib.metadata.requires(name) or ()
+             if "extra ==" not in line}  # fmt: skip
+    here = installed()
+    named = [_name(word) for word in re.findall(r"(?<![\w/])[A-Za-z][\w.-]*", message)]
+    refused = [name for name in named if name in here and name not in {*asked, *STACK}]
+    if isinstance(error, ImportError) and refused:
+        return (
+            f"{refused[0]} {here[refused[0]]} is refused by {who} {here.get(who)} ({message}): run "
+            f"`%pip uninstall -y {refused[0]}` in a cell, then this cell again."
+        )
+    return (
+        f"{who} {here.get(who)} does not train here ({type(error).__name__}: {message}): "
+        f"{OLDER_IMAGE}."
+    )
+
+
+def _name(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "_", re.match(r"[\w.-]*", requirement)[0].rstrip(".")).lower()
+
+
+if __name__ == "__main__":
+    try:
+        training_step()
+    except Exception as error:  # whatever it is, it is told
+        print(explain(error))
+        sys.exit(1)
