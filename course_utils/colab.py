@@ -111,7 +111,7 @@ def _pip(*arguments: str) -> None:
     if done.returncode == 0:
         return
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.upper().startswith("ERROR:")]
+    errors = [line for line in lines if line.startswith("ERROR:")]
     said = (errors or lines or ["nothing"])[-1].removeprefix("ERROR: ").rstrip(".")
     reason, cure = "pip failed", "run this cell again; if it fails again, show this to the course"
     if "No space left on device" in done.stderr:

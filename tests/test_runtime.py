@@ -43,6 +43,7 @@ def bare_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "find_device", lambda: CPU)
     # Packages that other tests have loaded are not this machine's concern.
     monkeypatch.setattr(runtime, "PACKAGES", ("torch",))
+    monkeypatch.setattr(runtime, "refusal", lambda: None)
 
 
 def machine(monkeypatch, device, key=True):
@@ -510,6 +511,18 @@ def test_a_connection_to_drive_that_broke_is_made_anew(monkeypatch, content):
     assert on_colab.mount_drive() is None and mounted == [True]
 
 
+def test_what_cannot_train_is_the_cards_last_line_on_colab_and_stops_nothing(
+    monkeypatch, capsys, content
+):
+    monkeypatch.setattr(runtime, "refusal", lambda: "torchao 0.10.0 is refused by peft.")
+    setup("offline")
+    assert "Training" not in capsys.readouterr().out  # there `make setup` chose the packages
+    colab(monkeypatch, get=lambda name: None, mount=lambda *_, **__: None)
+    assert setup("offline").recipe.name == "offline"
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "Training    torchao 0.10.0 is refused by peft."
+
+
 def test_a_t4_where_an_l4_is_needed_is_said(monkeypatch, capsys, tmp_path):
     machine(monkeypatch, T4)
     setup("gemma-2b-l4")
@@ -610,7 +623,7 @@ def attention(monkeypatch, device, installed=(), trial=None):
     monkeypatch.setattr(runtime, "find_device", lambda: device)
     has = lambda name: name if name in installed else None  # noqa: E731
     monkeypatch.setattr(runtime, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=has)))
-    monkeypatch.setattr(runtime, "_try_attention", trial)
+    monkeypatch.setattr(runtime, "training_step", trial)
     return runtime.pick_attention()
 
 
@@ -621,7 +634,7 @@ def test_attention_is_sdpa_wherever_flash_attention_would_not_work(monkeypatch, 
     assert attention(monkeypatch, L4) == "sdpa"
     assert capsys.readouterr().out.count("\n") == 1
 
-    def broken(name):
+    def broken(name, device):
         raise ImportError("no build for this torch")
 
     assert attention(monkeypatch, L4, ["kernels"], broken) == "sdpa"
@@ -631,7 +644,8 @@ def test_attention_is_sdpa_wherever_flash_attention_would_not_work(monkeypatch, 
 def test_attention_takes_what_works(monkeypatch):
     assert attention(monkeypatch, L4, ["flash_attn"]) == "flash_attention_2"
     tried = []
-    assert attention(monkeypatch, L4, ["kernels"], tried.append) == tried[0]
+    trial = lambda name, device: tried.append((name, device))  # noqa: E731
+    assert (attention(monkeypatch, L4, ["kernels"], trial), "cuda") == tried[0]
 
 
 # --- the offline server -----------------------------------------------------------------------

@@ -20,7 +20,7 @@ LIGHT = (
     "llm", "connection", "endpoints", "checkpoint", "session", "generate", "judge", "judging",
     "secrets", "doctor", "practice.checks", "practice.cases", "reports.judged", "reports.judgments",
     "reports.labelling", "reports.markdown", "reports.run", "sources.batch", "sources.domain",
-    "sources.retrieval", "offline.world", "offline.start",
+    "sources.retrieval", "offline.world", "offline.start", "colab", "trial",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}
 
@@ -72,18 +72,28 @@ def test_torch_and_numpy_are_asked_for_in_train_only():
         assert not {"torch", "numpy", "matplotlib", "torchvision"} & set(map(name_of, group))
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "constraints-colab.txt"])
-def test_constraints_pin_every_direct_dependency(name):
+@pytest.mark.parametrize(
+    "names", [["constraints.txt"], ["tests/colab/image.txt", "constraints-colab.txt"]]
+)
+def test_each_stack_pins_every_direct_dependency(names):
     from packaging.requirements import Requirement
 
-    lines = (REPO / name).read_text(encoding="utf-8").splitlines()
+    lines = [line for n in names for line in (REPO / n).read_text(encoding="utf-8").splitlines()]
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert pins["torch"] == "2.13.0"
     extras = project()["optional-dependencies"]
     for text in [*project()["dependencies"], *extras["train"], *extras["dev"]]:
         wanted = Requirement(text)
         version = pins[wanted.name.replace("_", "-").lower()]
-        assert wanted.specifier.contains(version), f"{name} pins {version}, but {text}"
+        assert wanted.specifier.contains(version), f"{names[-1]} pins {version}, but {text}"
+
+
+def test_the_course_is_importable_before_anything_is_installed():
+    done = subprocess.run(  # -S: no site-packages, as good as a bare Python
+        [sys.executable, "-S", "-c", "import course_utils.colab, course_utils.secrets"],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_package_carries_its_data_files():
@@ -136,10 +146,10 @@ def make(*arguments: str, folder: Path = REPO, **environment: str) -> subprocess
 @pytest.fixture
 def bare(tmp_path):
     """A checkout with nothing in it but what setting up needs."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "constraints-colab.txt"):
-        shutil.copy(REPO / name, tmp_path)
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(REPO / ".ci" / "setup", tmp_path / ".ci")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "constraints-colab.txt",
+                 "tests/colab/image.txt", ".ci/setup"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
     return tmp_path
 
 
@@ -181,6 +191,7 @@ def test_an_unknown_stack_is_one_sentence():
 def test_the_colab_stack_has_its_own_environment():
     commands = make("--dry-run", "test", STACK="colab").stdout
     assert ".venv-colab constraints-colab.txt" in commands and ".venv-colab/bin/python" in commands
+    assert "default tests/colab/image.txt" in commands and "image" not in make("-n", "test").stdout
 
 
 def test_a_python_that_is_not_there_or_too_old(bare):
@@ -201,15 +212,16 @@ def test_an_environment_that_is_broken_or_of_another_python(bare):
     assert f".venv belongs to Python 3.10 and not to {ours}" in said and "rm -rf .venv" in said
 
 
-def test_without_a_network_setup_says_so(bare):
+@pytest.mark.parametrize(("stack", "venv"), [("newest", ".venv"), ("colab", ".venv-colab")])
+def test_without_a_network_setup_says_so(bare, stack, venv):
     for name in ("course_utils", "README.md"):
         (bare / name).symlink_to(REPO / name)
     nowhere = "http://127.0.0.1:9/simple"
     done = make(
-        "setup", f"PYTHON={sys.executable}", folder=bare,
+        "setup", f"PYTHON={sys.executable}", f"STACK={stack}", folder=bare,
         PIP_INDEX_URL=nowhere, PIP_EXTRA_INDEX_URL=nowhere, PIP_FIND_LINKS="",
         PIP_CONFIG_FILE=os.devnull, PIP_NO_CACHE_DIR="1",
     )  # fmt: skip
     said = one_sentence(done)
-    assert "package index cannot be reached" in said and ".venv/setup.log" in said
-    assert (bare / ".venv" / "setup.log").is_file()
+    assert "package index cannot be reached" in said and f"{venv}/setup.log" in said
+    assert (bare / venv / "setup.log").is_file()

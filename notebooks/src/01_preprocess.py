@@ -60,8 +60,8 @@ import sys
 if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, and what it needs
     home = "/content/instruction-tuning-course"
     source = "https://github.com/ORG/instruction-tuning-course"
-    clone = f"test -d {home} || git clone -q --depth 1 --branch v0.1.0 {source} {home}"
-    if subprocess.run(clone, shell=True).returncode:
+    clone = f"git -c advice.detachedHead=false clone -q --depth 1 --branch v0.1.0 {source} {home}"
+    if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
     from course_utils.colab import install
