@@ -60,7 +60,7 @@ def refusal() -> str | None:
 
 
 @functools.cache
-def _refusal(installed: frozenset[tuple[str, str]]) -> str | None:
+def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
     done = subprocess.run(
         [sys.executable, "-m", "course_utils.trial"], cwd=REPO, capture_output=True, text=True
     )
