@@ -94,6 +94,7 @@ def execute(
             **os.environ,
             **environment,
             "IPYTHONDIR": profile,  # nobody's startup files
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else Colab's ipykernel speaks of breakpoints
             "PYTHONPATH": os.pathsep.join(
                 [str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
