@@ -52,7 +52,7 @@ test: setup .venv-site/ready ## run the tests, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
-	@FAULTS=all $(RUN) -m pytest tests/faults tests/test_batch.py tests/test_parallel.py --deselect tests/faults/test_readme.py
+	@FAULTS=all $(RUN) -m pytest tests/faults tests/sources/test_batch.py tests/scale/test_parallel.py --deselect tests/faults/test_readme.py
 	@$(RUN) tests/faults/readme.py
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
@@ -83,7 +83,7 @@ site: .venv-site/ready ## render notebooks, README and guide, both languages, in
 	@.venv-site/bin/python tools/site/render.py
 
 site-test: setup site ## look at every page of the site in a headless Chromium
-	@SITE=all $(RUN) -m pytest tests/test_site.py
+	@SITE=all $(RUN) -m pytest tests/tools/test_site.py
 
 jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both languages (20 minutes)
 	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py

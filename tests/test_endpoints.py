@@ -7,8 +7,7 @@ import re
 import dialects
 import pytest
 
-from course_utils import REPO, CourseError, colab, endpoints, secrets
-from course_utils import session as runtime
+from course_utils import REPO, CourseError, colab, endpoints, secrets, session
 from course_utils.connection import QuotaUsedUp
 from course_utils.endpoints import (
     Endpoint,
@@ -48,9 +47,9 @@ def no_keys(monkeypatch, tmp_path):
     monkeypatch.setattr(secrets, "_found", {})
     monkeypatch.setattr(secrets, "can_ask", lambda: False)
     monkeypatch.setattr(colab, "_silent_since", float("-inf"))
-    monkeypatch.setattr(runtime, "find_device", lambda: Device("cpu", "CPU, 2 cores"))
-    monkeypatch.setattr(runtime, "PACKAGES", ())
-    monkeypatch.setattr(runtime, "_exported", {})
+    monkeypatch.setattr(session, "find_device", lambda: Device("cpu", "CPU, 2 cores"))
+    monkeypatch.setattr(session, "PACKAGES", ())
+    monkeypatch.setattr(session, "_exported", {})
 
 
 def keys(*names):
@@ -102,7 +101,7 @@ def test_retired_models_name_their_successors(monkeypatch):
     assert old.price == (2.5, 10)  # while it lasts, the budget holds
     keys("OPENAI_API_KEY")
     os.environ |= {"RECIPE": "gemma-2b-l4", "TEACHER": "openai:gpt-4o-mini"}
-    card = runtime._card(*runtime._find_course("auto", None), None)
+    card = session._card(*session._find_course("auto", None), None)
     assert "successor is gpt-6-luna" in card
 
 
@@ -178,7 +177,7 @@ def test_a_real_teacher_does_not_share_a_run_with_the_simulated_one(capsys):
     ],
 )
 def test_auto_takes_the_recipe_that_fits_the_gpu(monkeypatch, device, token, recipe):
-    monkeypatch.setattr(runtime, "find_device", lambda: device)
+    monkeypatch.setattr(session, "find_device", lambda: device)
     keys("OPENAI_API_KEY", *["HF_TOKEN"] * token)
     course = setup()
     assert course.recipe.name == recipe
@@ -186,7 +185,7 @@ def test_auto_takes_the_recipe_that_fits_the_gpu(monkeypatch, device, token, rec
 
 
 def test_a_gpu_with_nobody_to_ask_runs_offline_and_says_why(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
     assert setup().recipe == load_recipe("offline")
     said = capsys.readouterr().out
     assert "auto: none of OPENAI_API_KEY, GEMINI_API_KEY, GROQ_API_KEY is set" in said
@@ -240,7 +239,7 @@ def proxy():
 
 
 def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
-    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
     course = setup()
     assert course.recipe.name == "midm-2b-t4"
     assert course.recipe.teacher.model == "google/gemini-2.5-flash"
@@ -259,9 +258,9 @@ def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
 def test_a_proxy_that_refuses_leaves_the_offline_recipe(
     monkeypatch, proxy, status, models, said
 ):
-    monkeypatch.setattr(runtime, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
+    monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
     proxy.shut, proxy.models = status, models
-    course, why = runtime._find_course("auto", None)
+    course, why = session._find_course("auto", None)
     assert course.recipe.name == "offline"
     assert re.search(said, why)
     os.environ["TEACHER"] = "colab"

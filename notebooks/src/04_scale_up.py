@@ -1175,7 +1175,7 @@ check("04.2", fitting)
 #
 # </details>
 
-# %% [markdown] lang="en" of="e5839901"
+# %% [markdown] lang="en" of="0e9e790a"
 # <details><summary>Solution</summary>
 #
 # ```python

@@ -236,7 +236,7 @@ if not KEEP_OPEN:
 #
 # 여기까지가 강의의 전부입니다. 데이터를 만들고, 가르치고, 재고, 보여 주는 일을 한 번씩 모두 해 보았습니다. 이제 [01 전처리](01_preprocess.ipynb)로 돌아가 여러분의 씨앗으로 다시 시작해 보세요.
 
-# %% [markdown] lang="en" of="0dca0b3d"
+# %% [markdown] lang="en" of="9ccd3c7e"
 # In a terminal one command starts the same page. Add `--adapter FOLDER` for another adapter, `--share` for a share link.
 #
 # ```bash

@@ -17,6 +17,7 @@ import random
 from pathlib import Path
 
 from course_utils import REPO, stats
+from course_utils.agreement import cohen_kappa
 from course_utils.generate import generation_requests, question_text
 from course_utils.offline.simulated import Imperfections, teach
 from course_utils.parsing import parse_generation
@@ -79,7 +80,7 @@ def agreement(tokens: str, threshold: float, values: list[float], labels: list[b
     low, high = stats.wilson_interval(right, len(labels))
     return {"tokens": tokens, "threshold": threshold, "pairs": len(labels),
             "accuracy": right / len(labels), "low": low, "high": high,
-            "kappa": stats.cohen_kappa(same, labels),
+            "kappa": cohen_kappa(same, labels),
             "precision": both / sum(same) if any(same) else None, "recall": both / sum(labels)}
 
 

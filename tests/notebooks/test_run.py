@@ -107,12 +107,12 @@ def test_ctrl_c_is_one_sentence_and_leaves_no_kernel(spine, tmp_path):
     body = "import os, pathlib, time\npathlib.Path(course.store.local('x') / 'pid').write_text("
     body += "str(os.getpid()))\ntime.sleep(120)\n"
     (spine / "01_preprocess.py").write_text((HEAD + body).lstrip(), encoding="utf-8")
-    code = "import pathlib, sys, kernel, run; kernel.SOURCES = pathlib.Path(sys.argv[1])"
-    code += "; sys.exit(run.main([]))"
+    code = "import pathlib, sys; from tools.notebooks import kernel, run"
+    code += "; kernel.SOURCES = pathlib.Path(sys.argv[1]); sys.exit(run.main([]))"
     runner = subprocess.Popen(
         [sys.executable, "-c", code, str(spine)], text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=kernel.REPO,
-        env={**os.environ, "PYTHONPATH": str(kernel.REPO / "notebooks")},
+        env={**os.environ, "PYTHONPATH": str(kernel.REPO)},
     )  # fmt: skip
     try:
         noted = tmp_path / "runs" / "offline" / "x" / "work" / "pid"
@@ -185,7 +185,7 @@ def test_a_second_runner_is_refused(tmp_path):
 
 def test_what_a_killed_runner_left_is_ended_and_strangers_are_not(tmp_path):
     code = (
-        "import sys, time, run, pathlib\n"
+        "import sys, time, pathlib\nfrom tools.notebooks import run\n"
         "with run.only_one_here(pathlib.Path(sys.argv[1])) as remember:\n"
         "    for pid in sys.argv[2:]: remember(int(pid))\n"
         "    print('held', flush=True)\n"
@@ -196,7 +196,7 @@ def test_what_a_killed_runner_left_is_ended_and_strangers_are_not(tmp_path):
         holder = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), *(str(s.pid) for s in sleepers)],
             stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(kernel.REPO / "notebooks")},
+            env={**os.environ, "PYTHONPATH": str(kernel.REPO)},
         )  # fmt: skip
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGKILL)

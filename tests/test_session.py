@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError, secrets
+from course_utils import REPO, CourseError, secrets, session
 from course_utils import colab as colab_module
-from course_utils import session as runtime
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.secrets import MissingSecret, secret
 from course_utils.session import Device, RestartNeeded, setup, shown
@@ -35,19 +34,19 @@ def bare_machine(monkeypatch, tmp_path):
         os.environ.pop(name, None)
     os.environ["RUNS"] = str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "REPO", tmp_path)
+    monkeypatch.setattr(session, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "_found", {})
-    monkeypatch.setattr(runtime, "_exported", {})
+    monkeypatch.setattr(session, "_exported", {})
     monkeypatch.setattr(colab_module, "_silent_since", float("-inf"))
-    monkeypatch.setattr(runtime, "find_device", lambda: CPU)
+    monkeypatch.setattr(session, "find_device", lambda: CPU)
     # Packages that other tests have loaded are not this machine's concern.
-    monkeypatch.setattr(runtime, "PACKAGES", ("torch",))
-    monkeypatch.setattr(runtime, "refusal", lambda: None)
+    monkeypatch.setattr(session, "PACKAGES", ("torch",))
+    monkeypatch.setattr(session, "refusal", lambda: None)
 
 
 def machine(monkeypatch, device, key=True):
-    monkeypatch.setattr(runtime, "find_device", lambda: device)
+    monkeypatch.setattr(session, "find_device", lambda: device)
     if key:
         os.environ["OPENAI_API_KEY"] = "sk-planted-key"
 
@@ -94,7 +93,7 @@ def content(monkeypatch, tmp_path):
     from course_utils import colab as on_colab
 
     monkeypatch.setattr(on_colab, "DRIVE", tmp_path / "content/drive/MyDrive")
-    monkeypatch.setattr(runtime, "DRIVE", on_colab.DRIVE)
+    monkeypatch.setattr(session, "DRIVE", on_colab.DRIVE)
     monkeypatch.setattr(checkpoint, "DRIVE", on_colab.DRIVE)
     monkeypatch.setattr(checkpoint, "COLAB", tmp_path / "content")
     os.environ.pop("RUNS")
@@ -233,7 +232,7 @@ def test_the_card_names_the_base_model_as_seen_from_the_checkout(tmp_path, monke
 
 
 def test_shown_hides_the_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr(runtime, "REPO", tmp_path / "checkout")
+    monkeypatch.setattr(session, "REPO", tmp_path / "checkout")
     assert shown(tmp_path / "checkout" / "runs" / "offline") == "runs/offline"
     assert shown(tmp_path / "elsewhere") == "elsewhere"  # from the working folder
     assert shown("/somewhere/else") == "/somewhere/else"
@@ -299,9 +298,9 @@ def test_clients_follow_the_recipe(clients, monkeypatch):
 def test_openais_key_goes_to_openai_only(clients, monkeypatch):
     machine(monkeypatch, CPU)
     recipe = load_recipe("offline").replace("teacher.base_url", "http://127.0.0.1:8001/v1")
-    assert runtime._client(recipe.teacher, "teacher", None, {}).api_key == "none"
+    assert session._client(recipe.teacher, "teacher", None, {}).api_key == "none"
     os.environ["LLM_API_KEY"] = "the-servers-own"
-    assert runtime._client(recipe.teacher, "teacher", None, {}).api_key == "the-servers-own"
+    assert session._client(recipe.teacher, "teacher", None, {}).api_key == "the-servers-own"
 
 
 # --- secrets ----------------------------------------------------------------------------------
@@ -433,7 +432,7 @@ def test_a_notebook_saves_no_key_with_an_error(monkeypatch):
 
 def test_doctor_tells_which_keys_are_set_and_never_what_they_are(monkeypatch):
     machine(monkeypatch, CPU)
-    page = runtime.doctor()
+    page = session.doctor()
     assert "OPENAI_API_KEY   set" in page and "HF_TOKEN         not set" in page
     assert "sk-planted-key" not in page and CPU.name in page
 
@@ -514,7 +513,7 @@ def test_a_connection_to_drive_that_broke_is_made_anew(monkeypatch, content):
 def test_what_cannot_train_is_the_cards_last_line_on_colab_and_stops_nothing(
     monkeypatch, capsys, content
 ):
-    monkeypatch.setattr(runtime, "refusal", lambda: "torchao 0.10.0 is refused by peft.")
+    monkeypatch.setattr(session, "refusal", lambda: "torchao 0.10.0 is refused by peft.")
     setup("offline")
     assert "Training" not in capsys.readouterr().out  # there `make setup` chose the packages
     colab(monkeypatch, get=lambda name: None, mount=lambda *_, **__: None)
@@ -572,14 +571,14 @@ def test_a_loops_journal_is_sealed_and_brought_back_by_its_client(tmp_path):
 
 
 def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "REPO", REPO)  # the seeds
+    monkeypatch.setattr(session, "REPO", REPO)  # the seeds
     os.environ |= {"RECIPE": "gemma-2b-l4", "OPENAI_API_KEY": "sk-planted-key"}
-    page = runtime.doctor()
+    page = session.doctor()
     assert page.count("nothing yet") == 3
     assert "115 calls to make (0 already in the journal)" in page
     assert "trains from the start" in page
     assert "about $0.00" not in page and "for 60 questions in both orders" in page
-    assert not (runtime._find_course("auto", None)[0].store.root).exists()  # it only looked
+    assert not (session._find_course("auto", None)[0].store.root).exists()  # it only looked
 
     from itertools import islice
 
@@ -594,22 +593,22 @@ def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
     for request in islice(generation_requests(read_tasks(REPO / "data/seed_tasks.jsonl")), 40):
         llm.journal.add({"key": llm.key(request), "model": llm.model, "text": "",
                          "usage": {"prompt_tokens": 1000, "completion_tokens": 2000}})
-    assert "75 calls to make (40 already in the journal)" in runtime.doctor()
+    assert "75 calls to make (40 already in the journal)" in session.doctor()
     (work / "funnel.json").write_text('{"calls": 40}')
     part = course.store.seal("preprocess").path
     for folder, content in (("train", "result.json"), ("evaluate", "summary.json")):
         (course.store.local(folder) / content).write_text("{}")
         course.store.seal(folder)
-    page = runtime.doctor()
+    page = session.doctor()
     assert "part-0001 whole (1 files, 13 bytes); journal.jsonl in 1 slices, whole" in page
     assert "rerun: 0 calls to make (40 already in the journal)" in page
     assert "trains from the start" in page  # an empty result is none
     (part / "funnel.json").write_bytes(bytes(13))
-    assert "part-0001 BROKEN (funnel.json is not what was written" in runtime.doctor()
+    assert "part-0001 BROKEN (funnel.json is not what was written" in session.doctor()
 
 
 def test_a_replaced_package_asks_for_a_restart(monkeypatch):
-    monkeypatch.setattr(runtime, "PACKAGES", ("pytest",))
+    monkeypatch.setattr(session, "PACKAGES", ("pytest",))
     setup("offline")
     monkeypatch.setitem(sys.modules, "pytest", SimpleNamespace(__version__="0.1"))
     with pytest.raises(RestartNeeded, match=r"pytest 0\.1 is loaded .* restart the session"):
@@ -620,11 +619,11 @@ def test_a_replaced_package_asks_for_a_restart(monkeypatch):
 
 
 def attention(monkeypatch, device, installed=(), trial=None):
-    monkeypatch.setattr(runtime, "find_device", lambda: device)
+    monkeypatch.setattr(session, "find_device", lambda: device)
     has = lambda name: name if name in installed else None  # noqa: E731
-    monkeypatch.setattr(runtime, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=has)))
-    monkeypatch.setattr(runtime, "training_step", trial)
-    return runtime.pick_attention()
+    monkeypatch.setattr(session, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=has)))
+    monkeypatch.setattr(session, "training_step", trial)
+    return session.pick_attention()
 
 
 def test_attention_is_sdpa_wherever_flash_attention_would_not_work(monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """Two processes on a CPU: the same losses as one, really sharded, killed and gone on from.
 
-Run by torchrun this file is one of the processes: torchrun tests/test_parallel.py JOB.json.
+Run by torchrun this file is one of the processes: torchrun tests/scale/test_parallel.py JOB.json.
 """
 
 import json
