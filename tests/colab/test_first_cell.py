@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from checks import repository
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpec
 
 from course_utils import REPO, __version__
+from tools.notebooks.checks import repository
 
 IMAGE = REPO / ".venv-image"
 pytestmark = pytest.mark.skipif(
