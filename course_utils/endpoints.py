@@ -101,20 +101,21 @@ def named(text: str, role: str) -> Endpoint:
 
 
 def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]:
-    """Return teacher and judge as they are here, and in words what "auto" found.
+    """Return teacher and judge as they are here, and in words why it is this teacher.
 
     TEACHER and JUDGE in the environment come first. An endpoint that is not there stays as it was
     said, "auto" for one; whoever asks it gets the sentence that `located` raises.
     """
+    said = ""
     if wanted := os.environ.get("TEACHER"):
-        teacher = named(wanted, "teacher")
+        teacher, said = named(wanted, "teacher"), "TEACHER asks for it"
         if judge.simulated and not teacher.simulated:
             judge = Endpoint(endpoint="auto")  # the simulated one knows no other world
     if wanted := os.environ.get("JUDGE"):
         judge = named(wanted, "judge")
-    said = ""
     if "auto" in (teacher.endpoint, judge.endpoint):
-        there, said = available()
+        there, found = available()
+        said = said or found
         if teacher.endpoint == "auto" and there:
             teacher = there[0]
         if judge.endpoint == "auto" and teacher.endpoint != "auto":
@@ -136,8 +137,10 @@ def available() -> tuple[list[Endpoint], str]:
             there.append(located(named(name, "teacher"), "teacher"))
         except EndpointError as error:
             problems.append(str(error))
+    if there and there[0].endpoint == "colab":
+        return there, "Colab lends its models"
     if there:
-        return there, f"{_entry(there[0].endpoint)['secret']} is set"
+        return there, f"{there[0].secret} is set"
     return [], " ".join([f"none of {', '.join(missing)} is set", *problems])
 
 

@@ -214,14 +214,20 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
     hardware = find_device()
     chosen, why = _choose(recipe, hardware)
+    if chosen == GATED and why.startswith("auto"):  # a token added later begins no other run
+        runs = CheckpointStore.open(L4, root or os.environ.get("RUNS") or None).root
+        if any(runs.glob(f"{L4}*")) and not any(runs.glob(f"{GATED}*")):
+            chosen, why = L4, "auto: this run was begun before"
     found = load_recipe(chosen)
     teacher, judge, said = choose(found.teacher, found.judge)
     if why.startswith("auto") and teacher.endpoint == "auto":  # nobody to ask
-        found, why = load_recipe("offline"), f"auto: {said}"
+        found, why, said = load_recipe("offline"), f"auto: {said}", ""
         teacher, judge = found.teacher, found.judge
     if found.teacher.simulated and not teacher.simulated:  # its data is of another world
         found = found.replace("name", f"{found.name}-{teacher.endpoint}")
     found = replace(found, teacher=teacher, judge=judge)
+    if said and teacher.endpoint != "auto":
+        why += f"; {said}"
     preset = os.environ.get("PRESET") or "full"
     settings, data = found.preset(preset), _data_file()
     if preset != "full":

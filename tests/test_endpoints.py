@@ -184,6 +184,16 @@ def test_auto_takes_the_recipe_that_fits_the_gpu(monkeypatch, device, token, rec
     assert course.simulated == (recipe == "offline")
 
 
+def test_a_token_added_later_does_not_begin_another_run(monkeypatch, capsys):
+    monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "L4", 22.0, (8, 9)))
+    keys("OPENAI_API_KEY")
+    setup().store.local("train")
+    keys("HF_TOKEN")
+    assert setup().recipe.name == "midm-2b-l4"
+    assert "begun before; OPENAI_API_KEY is set" in capsys.readouterr().out
+    assert setup("gemma-2b-l4").recipe.name == "gemma-2b-l4"
+
+
 def test_a_gpu_with_nobody_to_ask_runs_offline_and_says_why(monkeypatch, capsys):
     monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
     assert setup().recipe == load_recipe("offline")
@@ -245,6 +255,7 @@ def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
     assert course.recipe.teacher.model == "google/gemini-2.5-flash"
     card = capsys.readouterr().out
     assert "google/gemini-2.5-flash at colab (free within the provider's limits, 10" in card
+    assert "(auto: a T4 or the like; Colab lends its models)" in card
     assert "the teacher's own family" in card and "Sent data   colab: not known" in card
     proxy.models = ("google/gemini-9-flash",)  # none that the file knows
     assert choose(AUTO, AUTO)[0].model == "google/gemini-9-flash"
