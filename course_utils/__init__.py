@@ -14,6 +14,7 @@ intervals, ranking and replies (stats); parts, sealing and slices (checkpoint); 
 preflight (train); judging (judge); colab, secrets and doctor (session).
 """
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -24,6 +25,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 # tqdm's advice to install widgets, at the top of every notebook: plain text bars will do.
 warnings.filterwarnings("ignore", message="IProgress not found")
+# bitsandbytes' advice to install kernels, on CPUs that have bfloat16: its own will do.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class CourseError(Exception):

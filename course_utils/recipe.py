@@ -51,7 +51,8 @@ class TrainSpec:
     steps, otherwise a number of steps. `sampling` "length" puts rows of like length side by side.
     `heldout` is the share of rows kept back for a loss on rows that are not trained. `save_steps`
     is the distance between two checkpoints in optimiser steps. `gpus` is how many processes the
-    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice.
+    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice. `quantize`
+    "4bit" holds the frozen matrices under an adapter in four bits a weight (QLoRA).
     """
 
     template: str = "chat"
@@ -75,6 +76,7 @@ class TrainSpec:
     optim: str = "adamw_torch"
     max_grad_norm: float = _at_least(0, 0.3)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantize: Literal["none", "4bit"] = "none"
     attention: str = "auto"
     activation_checkpointing: bool = False
     heldout: float = _at_least(0, 0.0, below=1)
@@ -82,6 +84,13 @@ class TrainSpec:
     seed: int = 0
     save_steps: int = _at_least(1, 50)
     threads: int = _at_least(0, 0)
+
+    def __post_init__(self) -> None:
+        if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
+            raise RecipeError(
+                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an adapter "
+                "(a 'train.lora_r' above 0) and another 'train.parallel' than fsdp."
+            )
 
     @property
     def effective_batch(self) -> int:
@@ -255,7 +264,10 @@ def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and f.name not in values:
             raise RecipeError(f"{source}: '{prefix}{f.name}' is missing; add it.")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except RecipeError as error:  # settings that exclude each other
+        raise RecipeError(f"{source}: {error}") from None
 
 
 def _endpoint(value: Any, role: str, source: str) -> Any:

@@ -114,7 +114,9 @@ def make_trainer(
     # Updates are too small for 16 bits, so weights that are trained are held in float32; mixed
     # precision rounds them for each step. LoRA's own are float32 by PEFT.
     held = spec.held_dtype if gpu else "float32"
-    model, _ = load_base(recipe.base_model, dtype=held, attention=_attention(spec))
+    model, _ = load_base(
+        recipe.base_model, dtype=held, attention=_attention(spec), quantize=spec.quantize
+    )
     pad = tokenizer.pad_token_id
     trainer = _Trainer(
         model=model,
@@ -131,6 +133,10 @@ def make_trainer(
         processing_class=tokenizer,
         peft_config=_lora(spec),
     )
+    if spec.quantize == "4bit":  # TRL 1.16 rounds such an adapter to bfloat16, also on a T4
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     trainer.order = RowOrder(
         len(rows),
         spec.seed,

@@ -66,9 +66,10 @@ def name_of(requirement: str) -> str:
 
 def test_torch_and_numpy_are_asked_for_in_train_only():
     extras = project()["optional-dependencies"]
-    assert set(extras) == {"train", "colab", "demo", "lab", "dev"}
+    others = {"colab", "demo", "lab", "quantize", "dev"}
+    assert set(extras) == {"train", *others}
     assert "torch" in map(name_of, extras["train"])
-    for group in (project()["dependencies"], *(extras[e] for e in ("colab", "demo", "lab", "dev"))):
+    for group in (project()["dependencies"], *(extras[extra] for extra in others)):
         assert not {"torch", "numpy", "matplotlib", "torchvision"} & set(map(name_of, group))
 
 
@@ -82,7 +83,7 @@ def test_each_stack_pins_every_direct_dependency(names):
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert pins["torch"] == "2.13.0"
     extras = project()["optional-dependencies"]
-    for text in [*project()["dependencies"], *extras["train"], *extras["dev"]]:
+    for text in [*project()["dependencies"], *extras["train"], *extras["dev"], *extras["quantize"]]:
         wanted = Requirement(text)
         version = pins[wanted.name.replace("_", "-").lower()]
         assert wanted.specifier.contains(version), f"{names[-1]} pins {version}, but {text}"

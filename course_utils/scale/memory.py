@@ -33,6 +33,8 @@ TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary."""
 OPTIMIZER_BYTES = {"adafactor": 0, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
 """Bytes a trained weight; any other optimizer is counted as AdamW, two moments in float32."""
+NF4_BYTES = 1 / 2 + (1 + 4 / 256) / 64
+"""Four bits a weight, a byte for the scale of 64 weights, and a float32 for 256 such scales."""
 READ_TOGETHER = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
 """Matrices that read one input; every other one reads an input of its own."""
 MEASURED = ("gemma", "gemma3_text", "gpt_neox", "llama", "qwen3")
@@ -73,11 +75,11 @@ class MemoryEstimate:
     """What a training holds on each GPU when it holds most, in GiB, part by part.
 
     `activations` is what all layers keep for the backward pass, `copies` the matrices in half
-    precision beside float32 ones. On top comes either `layer` (one layer's backward pass, with what
-    it computes again) or `head` (the logits, a tile at a time, and their gradients), never both;
-    `update` is for the optimizer's step, when all of these are gone. `full_logits` is what `head`
-    would be without tiles. `parameters` and `trained` are counts, `rows` is (rows, tokens each).
-    `like` is " as for llama" where a model's type was never measured: it is counted as if.
+    precision beside float32 ones, or the one that is unpacked from 4 bits. On top comes either
+    `layer` (one layer's backward pass, with what it computes again) or `head` (the logits, a tile
+    at a time, and their gradients), never both; `update` is for the optimizer's step, when all of
+    these are gone. `full_logits` is what `head` would be without tiles. `parameters` and `trained`
+    are counts, `rows` is (rows, tokens each). `like` is " as for llama" where a model's type was never measured: it is counted as if.
     """
 
     parameters: int
@@ -114,7 +116,7 @@ class MemoryEstimate:
             "adapter": f"{self.trained:,} parameters, the only ones trained",
             "gradients": "",
             "optimizer": "",
-            "copies": "matrices in half precision",
+            "copies": "matrices in the type they compute in",
             "activations": "{} rows of {} tokens".format(*self.rows)
             + (f", estimated{self.like}" if self.like else ""),
             "layer": "one layer's backward pass",
@@ -146,12 +148,15 @@ def estimate_memory(
     trained = trained_parameters(recipe, config)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
     a_layer, outside = sizes.layer_weights, sizes.parameters - sizes.layers * sizes.layer_weights
+    held, packed = 4 if spec.held_dtype == "float32" else 2, spec.quantize == "4bit"
+    in_layers = sizes.layers * a_layer * (NF4_BYTES if packed else held)
     parts = {
-        "weights": sizes.parameters * (4 if spec.held_dtype == "float32" else 2) / shards,
+        "weights": (outside * held + in_layers) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
         "gradients": trained * 4 / shards,
         "optimizer": trained * OPTIMIZER_BYTES.get(spec.optim, 8) / shards,
-        "copies": 0,
+        # Packed matrices are unpacked one at a time.
+        "copies": max(i * o for i, o in sizes.matrices.values()) * width if packed else 0,
         # What is not fused makes one more array of the size of all trained weights.
         "update": trained * 4 / shards if spec.optim == "adamw_torch" else 0,
     }
