@@ -121,7 +121,7 @@ def load_base(
             use_safetensors=True, **options,  # other formats of weights are pickles
         )
     for module in model.modules():
-        # Where a CPU computes in bfloat16, bitsandbytes packs such matrices anew at the first reply:
+        # Where a CPU has bfloat16, bitsandbytes packs such matrices anew at the first evaluation:
         # for good, less exactly, and no gradient passes them any more.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

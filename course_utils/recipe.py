@@ -88,8 +88,8 @@ class TrainSpec:
     def __post_init__(self) -> None:
         if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
             raise RecipeError(
-                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an adapter "
-                "(a 'train.lora_r' above 0) and another 'train.parallel' than fsdp."
+                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an "
+                "adapter ('train.lora_r' above 0) and another 'train.parallel' than fsdp."
             )
 
     @property

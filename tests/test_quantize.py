@@ -53,8 +53,9 @@ def test_a_killed_run_ends_in_the_same_bytes(recipe, result, tmp_path):
 def test_recomputed_activations_give_the_same_adapter(recipe, result, tmp_path, monkeypatch):
     """As on a GPU: gradients come through TRL's checkpointing without peft's preparations."""
     assert recipe.train.activation_checkpointing
-    ours = trainer._checkpointing
-    monkeypatch.setattr(trainer, "_checkpointing", lambda spec, gpu, sharded: ours(spec, True, False))
+    arguments = trainer._checkpointing(recipe.train, gpu=True, sharded=False)
+    assert True in arguments.values()
+    monkeypatch.setattr(trainer, "_checkpointing", lambda *_: arguments)
     again = train(recipe, CheckpointStore.open("recomputed", tmp_path), TASKS)
     assert adapter_bytes(again) == adapter_bytes(result)
 

@@ -151,7 +151,7 @@ def test_defaults_and_numbers(tmp_path):
         (MINIMAL + "train: {parallel: dp}", "'train.parallel' must be none or ddp or fsdp"),
         (MINIMAL + "train: {report_to: wb}", "'train.report_to' must be none or tensorboard or"),
         (MINIMAL + "train: {quantize: 8bit}", "'train.quantize' must be none or 4bit, not '8bit'"),
-        (MINIMAL + "train: {quantize: 4bit, lora_r: 0}", "'train.quantize' 4bit holds frozen .*fsdp"),
+        (MINIMAL + "train: {quantize: 4bit, lora_r: 0}", "'train.quantize' 4bit .*above 0.*fsdp"),
         (MINIMAL + "train: {gpus: 2}", "'train.gpus' is 2 but 'train.parallel' is 'none'"),
         (MINIMAL + "train: {parallel: ddp}", "'train.gpus' is 1 but 'train.parallel' is 'ddp'"),
         (MINIMAL + "architecture: gemma", "'architecture' must be settings such as {model_type"),

@@ -251,7 +251,8 @@ def test_what_was_sealed_before_a_setting_existed_is_not_trained_again(recipe, s
     first = train(short, store, TASKS)
     work = store.local("train")
     result = json.loads((work / "result.json").read_text())
-    for name in ("heldout", "sampling", "report_to", "gpus", "parallel", "weight_decay", "quantize"):
+    newer = ("heldout", "sampling", "report_to", "gpus", "parallel", "weight_decay", "quantize")
+    for name in newer:
         result["identity"]["train"].pop(name, None)
     (work / "result.json").write_text(json.dumps(result))
     store.seal("train")

@@ -79,7 +79,8 @@ class MemoryEstimate:
     `layer` (one layer's backward pass, with what it computes again) or `head` (the logits, a tile
     at a time, and their gradients), never both; `update` is for the optimizer's step, when all of
     these are gone. `full_logits` is what `head` would be without tiles. `parameters` and `trained`
-    are counts, `rows` is (rows, tokens each). `like` is " as for llama" where a model's type was never measured: it is counted as if.
+    are counts, `rows` is (rows, tokens each). `like` is " as for llama" where a model's type was
+    never measured: it is counted as if.
     """
 
     parameters: int

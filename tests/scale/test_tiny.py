@@ -208,7 +208,8 @@ def test_an_architecture_without_a_stand_in(tmp_path):
 @pytest.mark.parametrize(
     "name", [n for n in recipe_names() if load_recipe(n).train.dtype == "float16"]
 )
-def test_float16_trains_what_a_t4_recipe_trains(name, tmp_path):
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
+def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     """Steps as the Trainer makes them on a T4: half-precision weights, scaled loss, tiny model.
 
     It shows that these settings hold together: gradients come through and the loss falls. It does
@@ -222,8 +223,9 @@ def test_float16_trains_what_a_t4_recipe_trains(name, tmp_path):
 
     recipe = tiny_recipe(load_recipe(name), tmp_path / "tiny")
     spec = recipe.train
-    model, tokenizer = load_base(recipe.base_model, dtype=spec.held_dtype)
-    assert {p.dtype for p in model.parameters()} == {torch.float16}
+    model, tokenizer = load_base(recipe.base_model, dtype=spec.held_dtype, quantize=quantize)
+    packed = {torch.uint8} if quantize == "4bit" else set()
+    assert {p.dtype for p in model.parameters()} == {torch.float16} | packed
     template = get_template(spec.template, tokenizer)
     rows, _ = encode_tasks(tokenizer, TASKS, template, spec.max_length)
     batch = MaskingCollator(tokenizer.pad_token_id)(list(rows))
