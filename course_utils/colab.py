@@ -69,7 +69,7 @@ def install() -> None:
             constraints.write_text("".join(kept))
             _pip("install", "-c", str(constraints), "-e", f"{REPO}[colab]")
     for name, (least, _) in REFUSED.items():
-        if name in before and tuple(map(int, before[name].split(".")[:2])) < least:
+        if name in before and _release(before[name]) < least:
             _pip("uninstall", "-y", name)
     if changed := _changes(before, installed()):
         print(f"{'Installed':<12}{changed}")
@@ -88,6 +88,10 @@ def installed() -> dict[str, str]:
         if about["Name"]:  # none where an installation was cut off
             found.setdefault(re.sub(r"[-_.]+", "_", about["Name"]).lower(), about["Version"])
     return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> str:

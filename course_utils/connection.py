@@ -25,10 +25,13 @@ from course_utils.secrets import checked, remember, scrub
 LONGEST_WAIT = 120
 """Seconds: whoever asks for more patience than that gets the cell back to run it again later."""
 
-_DELAY = re.compile(
-    r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )(?=\d)"
-    r"(?:([\d.]+) ?h\w*)?\s?(?:([\d.]+) ?m(?!s)\w*)?\s?(?:([\d.]+) ?s\w*)?(?:([\d.]+) ?ms)?", re.I)
-_DAILY = re.compile(r"per[ _-]?day|daily|\b[RT]PD\b", re.IGNORECASE)
+_DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
+                    r"((?:\d+(?:\.\d+)? ?[a-z]* ?)+)", re.IGNORECASE)
+_UNITS = {"ms": 0.001, "milli": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400}
+_DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|daily|\b[RT]PD\b|24 ?h|weekly|monthly",
+                    re.IGNORECASE)
+_WRONG_KEY = re.compile("API_KEY_INVALID|API key (?:not valid|expired)", re.IGNORECASE)
+_NOT_ALLOWED = re.compile("location is not supported|billing", re.IGNORECASE)
 
 _next_turn: dict[str, float] = {}  # when an address may be asked next, whoever asks it
 _turns = threading.Lock()
@@ -40,6 +43,16 @@ class Missing(CourseError):
 
 class QuotaUsedUp(CourseError):
     """The provider answers no more for hours: stop, and run the same cell again later."""
+
+
+class ErrorInReply(ValueError):
+    """An error that a server sent as a reply, with the status 200 and its own inside."""
+
+    def __init__(self, error: Any):
+        code = error.get("code") if isinstance(error, dict) else None
+        super().__init__(_message(error) or "an error without a word")
+        self.body, self.code = {"error": error}, code
+        self.status_code = int(code) if str(code).isdigit() else 500
 
 
 class NoAnswer(CourseError):
@@ -110,15 +123,15 @@ class Connection:
                 time.sleep(pause)
 
     def turn(self) -> float:
-        """Seconds until the next request may be sent; whoever asks has taken that turn.
+        """Take the turn to send a request and return 0, or return the seconds until the next one.
 
         Turns are even, so that no minute of the provider's, wherever it begins, has too many.
         """
         with _turns:
-            now = time.monotonic()
-            at = max(now, _next_turn.get(self.base_url, 0.0))
-            _next_turn[self.base_url] = at + self._distance
-            return at - now
+            now, due = time.monotonic(), _next_turn.get(self.base_url, 0.0)
+            if now >= due:
+                _next_turn[self.base_url] = now + self._distance
+            return max(0.0, due - now)
 
     def answered(self) -> None:
         """Note that the server is there: from now on, losing it is a failure that may pass."""
@@ -131,11 +144,10 @@ class Connection:
         """
         import openai
 
-        said = _said(error)
+        said, status = _said(error), getattr(error, "status_code", None)
         self._give_up(error, said)
-        if isinstance(error, openai.APIStatusError):
+        if status is not None:
             self._reached = True
-            status = error.status_code
             if status < 500 and status not in (408, 409, 425, 429):
                 raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
         elif isinstance(error, openai.APIConnectionError):
@@ -148,14 +160,14 @@ class Connection:
             raise NoAnswer("refused", f"the request holds half of a character ({error})")
         elif not isinstance(error, openai.APIError | ValueError):
             raise error  # a ValueError is a broken body: no JSON, no choices, an HTML page
-        wait = _retry_after(error)
+        wait = _retry_after(error) or None  # no delay at all would only be refused again
         if attempt >= self.max_retries or (wait or 0) > LONGEST_WAIT:
             asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > LONGEST_WAIT else ""
             raise NoAnswer(None, f"given up after {attempt + 1} attempts{asked}: {said}")
         grown = min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
         if wait is None:
             return grown
-        if getattr(error, "status_code", None) == 429:
+        if status == 429:
             with _turns:  # the others would only be told the same
                 later = max(_next_turn.get(self.base_url, 0.0), time.monotonic() + wait)
                 _next_turn[self.base_url] = later
@@ -165,11 +177,17 @@ class Connection:
         status, code = getattr(error, "status_code", None), getattr(error, "code", None)
         if isinstance(error, CourseError):
             raise error
-        if status in (401, 403):
-            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
-                              "key and what it is allowed to do.") from None
         if status == 404 or code == "model_not_found":
             raise CourseError(self._not_found(said)) from None
+        # Gemini answers 400 to a wrong key.
+        if status == 401 or (status == 400 and _WRONG_KEY.search(_body(error))):
+            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
+                              "key and what it is allowed to do.") from None
+        if status == 403 and re.search("moderat|flagged|safety", said, re.IGNORECASE):
+            raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
+        if status == 403 or (status == 400 and _NOT_ALLOWED.search(said)):
+            raise CourseError(f"{self.base_url} does not let this account ask ({status}: {said}): "
+                              "settle it there, or take another endpoint.") from None
         if status == 400 and "pinned to" in said:  # transformers serve, which has but one model
             raise CourseError(f'{self.base_url} does not offer the model "{self.model}": '
                               f"{said}.") from None
@@ -177,7 +195,7 @@ class Connection:
             raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
                               "reply so far is kept; add credit and run again.") from None
         if status == 429:
-            wait, daily = _retry_after(error) or 0, _DAILY.search(_body(error))
+            wait, daily = _retry_after(error) or 0, _is_daily(_body(error))
             if daily or wait > LONGEST_WAIT:
                 what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
                 raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is "
@@ -187,7 +205,7 @@ class Connection:
     def _not_found(self, said: str) -> str:
         """Say in a sentence why a server answers 404: its model, its address, or its own words."""
         try:
-            offered = [model.id for model in self.client().models.list()]
+            offered = [model.id for model in self.client().models.list() if model.id]
         except Exception:
             return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
                     "in /v1.")
@@ -223,12 +241,14 @@ class Connection:
         # llama-cpp-python's server answers 500 where its form does not know a value.
         if status not in (400, 422) and not (status == 500 and "validation error" in said):
             return False
+        # Named by itself, in quotes, or where a form says which of its fields it means.
         named = [getattr(error, "param", None), *re.findall(r"['\"`](\w+)['\"`]", said)]
-        # Or in words, as in "does not support response format `json_schema`".
-        named += [name for name in sent if re.search(rf"\b{name.replace('_', ' ')}\b", said, re.I)]
+        for place in re.findall(r'"loc"\s*:\s*\[([^\]]*)\]', _body(error)):
+            named += re.findall(r"\w+", place)
+        named += [name for name in sent if _is_meant(name, said)]
         name = next((name for name in named if name in sent), None)
         hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
-                         "validation error", said, re.IGNORECASE)
+                         "validation error|must be one of", said, re.IGNORECASE)
         if name is None or not (hint or str(error.code).startswith("unsupported")):
             return False
         other = "max_completion_tokens"
@@ -280,6 +300,22 @@ def _message(body: Any) -> str:
     return f"{found}: {raw}" if raw else found
 
 
+def _is_meant(name: str, said: str) -> bool:
+    """Whether a sentence is about a parameter: "seed" alone may be any word of it."""
+    words = name.replace("_", "[_ ]")
+    if "_" in name and re.search(rf"\b{words}\b", said, re.IGNORECASE):
+        return True
+    return bool(re.search(rf"(?:parameter|argument|field|supplied)s?:? {words}\b|"
+                          rf"\b{words} (?:is|does|are) not|\b{words} must be", said, re.IGNORECASE))
+
+
+def _is_daily(body: str) -> bool:
+    """Whether a limit is one of a day or more; where quotas are named, their names decide."""
+    if quotas := re.findall(r'quotaId\W+(\w+)', body):
+        return any(re.search("Per(Day|Week|Month)", quota) for quota in quotas)
+    return bool(_DAILY.search(body))
+
+
 def _without_body(error: Exception) -> str:
     status = getattr(error, "status_code", None)
     return f"{status}, without a word" if status else str(error)
@@ -288,7 +324,7 @@ def _without_body(error: Exception) -> str:
 def _never_connected(error: BaseException | None) -> bool:
     # By name, because openai 2 is built on httpx and openai 3 on httpx2.
     while error is not None:
-        if type(error).__name__ == "ConnectError":
+        if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -307,7 +343,10 @@ def _retry_after(error: Exception) -> float | None:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
         pass
-    if found := _DELAY.search(_body(error)):
-        hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
-        return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
-    return None
+    if not (found := _DELAY.search(_body(error))):
+        return None
+    seconds = 0.0
+    for number, unit in re.findall(r"(\d+(?:\.\d+)?) ?([a-z]*)", found[1], re.IGNORECASE):
+        known = [u for u in _UNITS if unit.lower().startswith(u)] if unit else [""]
+        seconds += float(number) * _UNITS[max(known, key=len)]
+    return seconds

@@ -100,7 +100,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
     kept: list[Task] = []
     rejected: Counter = Counter()
     calls = tokens = barren = refused = 0
-    cost, note = 0.0, ""
+    cost, note, refusal = 0.0, "", ""
     requests = generation_requests(seeds, seed=seed, batch=batch, as_json=as_json)
     with (closing(llm.complete(requests)) as replies,
           tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar):
@@ -113,7 +113,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
                     raise CourseError(f"Generation stopped at request {calls}, with {len(kept)} of "
                                       f"{n} tasks: {reply.error}. Every reply so far is kept; run "
                                       "again to go on.")
-                refused += 1
+                refused, refusal = refused + 1, reply.error
             else:
                 tokens += sum(reply.usage.values())
                 cost += reply.cost
@@ -134,7 +134,8 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
             barren = 0 if len(kept) > before else barren + 1
     if len(kept) < n:
         note = (f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new"
-                + (f" ({refused} of {calls} were refused by the server)." if refused else "."))
+                + (f" ({refused} of {calls} were refused, the last because {refusal})." if refused
+                   else "."))
     write_tasks(out, kept)
     return GenerationReport(len(kept) + rejected.total(), len(kept), _ordered(rejected), calls,
                             tokens, cost, Path(out), note)

@@ -18,6 +18,7 @@ Threads, not asyncio: a notebook already runs an event loop. Taught in 01, secti
 import hashlib
 import json
 import math
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from course_utils import CourseError
-from course_utils.connection import Connection, NoAnswer
+from course_utils.connection import Connection, ErrorInReply, NoAnswer
 from course_utils.endpoints import retirement
 from course_utils.journal import Journal
 
@@ -120,6 +121,7 @@ class LLM:
                 print(f"This journal has replies of another model. {ended}")
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
+        self._refused = 0  # how many requests were refused as such
         self._silent = 0  # how many of the latest replies in a row thought and said nothing
         for record in own:
             try:
@@ -280,7 +282,9 @@ class LLM:
         tokens = record["usage"]["completion_tokens"]
         self.spent += self._paid(record)
         self._completions.update(number=1, tokens=tokens)
-        silent = record.get("finish_reason") == "length" and not record.get("text")
+        silent = not record.get("text") and (
+            record.get("finish_reason") == "length"
+            or (record.get("finish_reason") == "stop" and tokens >= 50))
         self._silent = self._silent + 1 if silent else 0
         self._completions["longest"] = max(self._completions["longest"], tokens)
 
@@ -327,7 +331,9 @@ class LLM:
             # Before its turn: openai imports much when it is first used.
             create = self._connection.client().chat.completions.create
             while True:
-                if halt.wait(self._connection.turn()):
+                while (pause := self._connection.turn()) and not halt.wait(pause):
+                    pass
+                if halt.is_set():
                     raise _Halted
                 params = self._connection.adapted(self.params_of(request))
                 try:
@@ -345,6 +351,11 @@ class LLM:
                     self._keep(record)
                     return None
         except NoAnswer as end:
+            try:
+                self._count_refusal(end)
+            except CourseError as error:
+                halt.because(error)
+                raise
             return end.finish_reason, str(end)
         except CourseError as error:
             halt.because(error)
@@ -353,11 +364,23 @@ class LLM:
             with self._lock:
                 self._reserved.pop(key, None)
 
+    def _count_refusal(self, end: NoAnswer) -> None:
+        """Raise CourseError where nothing but refusals came: it is not this one request."""
+        with self._lock:
+            self._refused += end.finish_reason == "refused"
+            if self._refused < 3 or self._completions["number"]:
+                return
+        raise CourseError(f"{self.base_url} refused the first {self._refused} requests, and "
+                          f"answered none: {end}.")
+
     def _record(self, request: Request, key: str, response) -> dict:
+        if error := getattr(response, "error", None):
+            raise ErrorInReply(error)
         try:
             choice = response.choices[0]
             message = choice.message
-            text = _answer(message.content) or getattr(message, "refusal", None) or ""
+            refusal = getattr(message, "refusal", None) or ""
+            text = _answer(message.content) or _answer(refusal)
         except (AttributeError, IndexError, KeyError, TypeError):
             raise ValueError("the server's reply holds no message") from None
         if choice.finish_reason == "error":
@@ -366,7 +389,8 @@ class LLM:
         usage = self._estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
         for name in usage:
             reported = getattr(response.usage, name, None)
-            usage[name] = usage[name] if reported is None else reported
+            if type(reported) is int and reported >= 0:
+                usage[name] = reported
         return {"key": key, "model": self.model, "text": text,
                 "finish_reason": choice.finish_reason, "usage": usage,
                 "served_by": response.model,
@@ -380,16 +404,25 @@ def _answer(content) -> str:
     """The text of a reply without what the model thought aloud.
 
     Some servers send a list of parts, of which some are thoughts; others put the thoughts before
-    the answer, between <think> and </think>, of which the first may be missing.
+    the answer, between <think> and </think>, of which the first may be missing. A tag that the
+    answer speaks of stays.
     """
     if isinstance(content, list):
         parts = [{"text": part} if isinstance(part, str) else part for part in content]
-        said = [part for part in parts if part.get("type") not in ("thinking", "reasoning")]
+        said = [part for part in parts if not part.get("thought")
+                and part.get("type") not in ("thinking", "thought", "reasoning")]  # fmt: skip
         content = "".join(part.get("text") or "" for part in said)
     text = content or ""
-    if text.lstrip().startswith("<think>") or ("</think>" in text and "<think>" not in text):
-        return text.partition("</think>")[2].lstrip()
+    while thought := _THOUGHT.match(text):
+        text = text[thought.end():]
+    if (end := _END_OF_THOUGHT.search(text)) and not _THOUGHT.search(text[:end.start()]):
+        return text[end.end():]
     return text
+
+
+_THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
+                      r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>[ \t]*(?:\n\s*|\Z)", re.IGNORECASE)
 
 
 class _Halted(Exception):

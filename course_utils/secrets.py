@@ -51,6 +51,7 @@ def secret(name: str, *, ask: bool = True) -> str:
     value = _from_env_file(name)
     if not value and on_colab():
         value, problem = colab_secret(name)
+        value = value if isinstance(value, str) else None
     if not value and ask and can_ask():
         try:
             value = getpass.getpass(f"{name}: ").strip()
@@ -156,17 +157,17 @@ def can_ask() -> bool:
 
 
 def _from_env_file(name: str) -> str | None:
+    from dotenv import dotenv_values  # not there yet when the first cell begins
+
     for folder in (Path.cwd(), REPO):
         path = folder / ".env"
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            value = dotenv_values(path, encoding="utf-8-sig", interpolate=False).get(name)
         except (OSError, UnicodeDecodeError):
             continue
-        for line in text.splitlines():
-            key, equals, value = line.strip().removeprefix("export ").partition("=")
-            if equals and key.strip() == name and (value := value.strip().strip("\"'")):
-                _warn_if_open(path)
-                return value
+        if value:
+            _warn_if_open(path)
+            return value
     return None
 
 

@@ -30,7 +30,7 @@ from course_utils.endpoints import (
 )
 from course_utils.parts import digest
 from course_utils.recipe import Recipe, load_recipe, recipe_names
-from course_utils.secrets import has_secret, scrub, scrub_notebook_errors, secret
+from course_utils.secrets import BadSecret, has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.slices import is_journal
 from course_utils.tasks import Task, read_tasks, split_heldout
 from course_utils.trial import refusal, training_step
@@ -298,7 +298,11 @@ def doctor() -> str:
         note = f", but {loaded} is loaded" if (loaded := _replaced(name)) else ""
         lines.append(f"{name:<17}{installed or 'not installed'}{note}")
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
-        lines.append(f"{name:<17}{'set' if has_secret(name) else 'not set'}")
+        try:
+            said = "set" if has_secret(name) else "not set"
+        except BadSecret as error:
+            said = str(error)
+        lines.append(f"{name:<21}{said}")
     lines.append(f"Recipes      {', '.join(recipe_names())}")
     base = REPO / BASE_MODEL / "config.json"
     lines.append(f"Offline base {'there' if base.is_file() else 'missing: make base-model'}")

@@ -79,11 +79,11 @@ def explain(error: Exception) -> str:
     while frame:
         module = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
         who, frame = module if module in STACK else who, frame.tb_next
-    # A package that is named, and that none of ours asks for, can go.
+    # A package whose version is named, and that none of ours asks for, can go.
     asked = {_name(line) for name in STACK for line in importlib.metadata.requires(name) or ()
              if "extra ==" not in line}  # fmt: skip
     here = installed()
-    named = [_name(word) for word in re.findall(r"(?<![\w/])[A-Za-z][\w.-]*", message)]
+    named = [_name(word) for word in re.findall(r"version of ([A-Za-z][\w.-]*)", message)]
     refused = [name for name in named if name in here and name not in {*asked, *STACK}]
     if isinstance(error, ImportError) and refused:
         return (

@@ -201,10 +201,14 @@ def test_a_refused_request_is_passed_over(run, teacher):
     teacher.status = lambda seed: 400 if seed == 0 else 200
     report = run(n=10)
     assert (report.kept, report.calls) == (10, 2)
-    teacher.status = lambda seed: 400
-    report = run(n=10, name="b", patience=6)
-    assert (report.kept, report.calls) == (0, 6)
-    assert "6 of 6 were refused" in report.note
+    teacher.status = lambda seed: 400 if seed else 200
+    report = run(n=100, name="b", patience=6)
+    assert report.calls == 7 and report.kept > 0
+    assert "6 of 7 were refused, the last because the server refused the request (400: out of" in (
+        report.note)
+    teacher.status = lambda seed: 400  # nothing but refusals is no accident
+    with pytest.raises(CourseError, match=r"refused the first \d requests.* out of order"):
+        run(n=10, name="c")
 
 
 def test_a_budget_stops_and_a_larger_one_goes_on(run, teacher):

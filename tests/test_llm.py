@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError
+from course_utils import REPO, CourseError, connection
 from course_utils.connection import QuotaUsedUp
 from course_utils.journal import Journal, JournalError
 from course_utils.llm import LLM, BudgetReached, Plan, Request
@@ -467,6 +468,7 @@ def test_an_errors_body_of_any_shape_is_quoted(api, client, body, said):
     [
         ('"retryDelay": "0.3s"', 0.3), ("Please retry in 0.25s.", 0.25),
         ("Please try again in 300ms. Visit us.", 0.3), ("try again in 0.005 minutes", 0.3),
+        ("try again in 300 milliseconds", 0.3), ("Retry after 0.3", 0.3),
     ],
 )  # fmt: skip
 def test_a_delay_in_the_body_is_kept_to_by_everybody(api, client, words, seconds):
@@ -487,7 +489,8 @@ def test_a_delay_in_the_body_is_kept_to_by_everybody(api, client, words, seconds
     "words",
     ["Rate limit reached on tokens per day (TPD): Limit 100000. Please try again in 9m38.016s.",
      '"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"',
-     "Rate limit exceeded: free-models-per-day", "try again in 1h2m3s"],
+     "Rate limit exceeded: free-models-per-day", "try again in 1h2m3s", "try again in 3m0.5s",
+     "limit of 50 requests per 24 hours", "Requests for today are used up until midnight"],
 )
 def test_a_used_up_quota_stops_at_once_and_keeps_what_there_is(api, client, words):
     api.answer = lambda body, n: chat("ok") if n < 2 else refusal(429, words)
@@ -495,6 +498,100 @@ def test_a_used_up_quota_stops_at_once_and_keeps_what_there_is(api, client, word
     with pytest.raises(QuotaUsedUp, match="every reply so far is kept; run this cell again later"):
         list(llm.complete(ask(n) for n in range(20)))
     assert (len(llm.journal), len(api.asked)) == (2, 3)
+
+
+@pytest.mark.parametrize(("words", "seconds"), [
+    ("try again in 1m30s", 90), ("try again in 7m12.5s", 432.5), ("retry in 1h2m3s", 3723),
+    ("again in 500 milliseconds", 0.5), ("retry after 30", 30), ('"retryDelay": "37s"', 37),
+    ("again in 1 day", 86_400), ("again in 1.2.3s", 1.2), ("again in a while", None),
+])  # fmt: skip
+def test_delays_in_words(words, seconds):
+    error = SimpleNamespace(response=SimpleNamespace(text=words, headers={}))
+    assert connection._retry_after(error) == seconds
+
+
+def test_a_delay_of_nothing_is_no_reason_to_hurry(api, client):
+    api.answer = lambda body, n: refusal(429, headers={"retry-after": "0"}) if n < 3 else chat("ok")
+    start = time.monotonic()
+    assert [r.text for r in client(backoff=0.1).complete([ask("a")])] == ["ok"]
+    assert time.monotonic() - start > 0.75 * (0.1 + 0.2 + 0.4)
+
+
+def test_a_limit_of_a_minute_may_speak_of_days(api, client):
+    words = ('"quotaId": "GenerateRequestsPerMinutePerProject" Requests per day are reset at '
+             'midnight. Please retry in 0.1s')  # fmt: skip
+    api.answer = lambda body, n: refusal(429, words) if n == 0 else chat("ok")
+    assert [r.text for r in client().complete([ask("a")])] == ["ok"]
+
+
+def test_errors_inside_a_reply_are_what_they_say(api, client):
+    def inside(code, message):
+        return 200, {"error": {"code": code, "message": message}}
+
+    api.answer = lambda body, n: inside(502, "overloaded") if n == 0 else chat("ok")
+    assert [r.text for r in client().complete([ask("a")])] == ["ok"]
+    api.answer = lambda body, n: inside(429, "Rate limit exceeded: free-models-per-day")
+    with pytest.raises(QuotaUsedUp, match="free-models-per-day"):
+        list(client().complete([ask("b")]))
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "said"),
+    [
+        (400, "API key not valid. Please pass a valid API key.", "refused the API key .400: API"),
+        (400, "User location is not supported for the API use.", "does not let this account ask"),
+        (400, "Billing hard limit has been reached", "does not let this account ask"),
+        (403, "Country not supported", "does not let this account ask .403: Country"),
+    ],
+)
+def test_what_the_account_may_not_do_stops_at_once(api, client, status, words, said):
+    api.answer = lambda body, n: refusal(status, words)
+    with pytest.raises(CourseError, match=said):
+        list(client(workers=1).complete(ask(n) for n in range(20)))
+    assert len(api.asked) == 1
+
+
+def test_one_flagged_question_does_not_stop_the_others(api, client):
+    flagged = refusal(403, "Your input was flagged by the moderation")
+    api.answer = lambda body, n: flagged if said(body) == "b" else chat("ok")
+    replies = list(client().complete([ask("a"), ask("b"), ask("c")]))
+    assert [reply.finish_reason for reply in replies] == ["stop", "refused", "stop"]
+
+
+def test_refusals_and_nothing_else_stop_after_three(api, client):
+    api.answer = lambda body, n: refusal(400, "the context is too small")
+    with pytest.raises(CourseError, match="refused the first 3 requests, .* context is too small"):
+        list(client(workers=1).complete(ask(n) for n in range(20)))
+    assert len(api.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"error": {"message": "Unrecognized request argument supplied: seed"}}, "seed"),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, "seed"),
+        ({"error": {"message": "response format is not supported"}}, "response_format"),
+        ({"error": {"message": "'reasoning_effort' must be one of low, high"}}, "reasoning_effort"),
+        ({"error": {"message": "blocked: unsupported topic, the seed of violence"}}, None),
+        ({"error": {"message": "the temperature of this topic is not supported"}}, None),
+    ],
+)
+def test_a_parameter_is_left_out_only_where_it_is_meant(api, client, body, name):
+    sent = {"seed": 1, "temperature": 0, "response_format": {}, "reasoning_effort": "none"}
+    api.answer = lambda asked, n: (400, body) if name is None or name in asked else chat("ok")
+    (reply,) = client().complete([ask("a", **sent)])
+    assert (reply.text, reply.finish_reason) == (("ok", "stop") if name else (None, "refused"))
+
+
+@pytest.mark.parametrize("odd", ["20", -20, 1e400, None, True])
+def test_usage_that_is_no_count_is_estimated(api, client, odd):
+    whole = chat("네")
+    whole[1]["usage"] = {"prompt_tokens": odd, "completion_tokens": odd}
+    api.answer = lambda body, n: whole
+    llm = client(price=(1, 1))
+    (reply,) = llm.complete([ask("a")])
+    assert all(type(n) is int and n > 0 for n in reply.usage.values()) and llm.spent > 0
+    assert client(price=(1, 1)).spent == llm.spent
 
 
 def test_no_minute_has_more_requests_than_it_may(api, client):
@@ -512,8 +609,11 @@ def test_no_minute_has_more_requests_than_it_may(api, client):
         ([{"type": "thinking", "thinking": [{"text": "음"}]},
           {"type": "text", "text": "네"}], "네"),
         (["네", "요"], "네요"), ([], ""), ([{"type": "text", "text": None}], ""),
-        ("<think>\n음\n</think>\n\n네", "네"), ("음</think>네", "네"), ("<think>음", ""),
+        ([{"type": "text", "text": "음", "thought": True}, {"type": "text", "text": "네"}], "네"),
+        ("<think>\n음\n</think>\n\n네", "네"), ("음\n</think>\n\n네", "네"), ("<think>음", ""),
+        ("<thinking>a</thinking><think>b</think>네", "네"), ("[THINK]음[/THINK]네", "네"),
         ("태그는 <think>와 </think>입니다.", "태그는 <think>와 </think>입니다."), (None, ""),
+        ("`</think>`는 생각의 끝입니다.", "`</think>`는 생각의 끝입니다."),
     ],
 )  # fmt: skip
 def test_what_a_model_thought_is_not_its_answer(api, client, content, text):

@@ -433,7 +433,7 @@ def test_a_notebook_saves_no_key_with_an_error(monkeypatch):
 def test_doctor_tells_which_keys_are_set_and_never_what_they_are(monkeypatch):
     machine(monkeypatch, CPU)
     page = session.doctor()
-    assert "OPENAI_API_KEY   set" in page and "HF_TOKEN         not set" in page
+    assert "OPENAI_API_KEY       set" in page and "HF_TOKEN             not set" in page
     assert "sk-planted-key" not in page and CPU.name in page
 
 

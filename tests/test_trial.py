@@ -67,6 +67,7 @@ def raised(error, module="peft.tuners.lora"):
         RuntimeError("size changed, may indicate\n  binary incompatibility"),
         ImportError("numpy>=9 is required, but found numpy==2.1.3"),  # not to be uninstalled
         ImportError("cannot import name 'x' from 'tokenizers' (/usr/lib/pytest/tokenizers)"),
+        ImportError("tokenizers>=0.22 is required. Try: `pip install transformers -U`"),
     ],
 )
 def test_what_training_needs_is_never_to_be_uninstalled(error):
