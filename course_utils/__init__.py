@@ -11,7 +11,7 @@ One floor down is what serves them: scale (04), demo (05), sources (the Batch AP
 the Hub), reports, practice (the exercises), offline (the simulated world). Still on this floor, on
 their way into the modules they serve: connection, journal and endpoints (llm, recipe); agreement,
 intervals, ranking and replies (stats); parts, sealing and slices (checkpoint); trainer, resume and
-preflight (train); judging (judge); colab, secrets and doctor (session).
+preflight (train); colab, secrets and doctor (session).
 """
 
 import logging

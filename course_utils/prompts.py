@@ -1,14 +1,15 @@
-"""Every text the course sends to a model, and the parsers of what comes back.
+"""The texts the course sends to a model, and the readers of them.
 
 Three kinds, in this order:
 
 1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
 2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
-   or as JSON; what becomes of the reply is for parsing.py and parsing.py to say;
-3. `grade_prompt` and `battle_prompt`: what a judge reads; they live in judging.py.
+   or as JSON; what becomes of the reply is for parsing.py to say;
+3. `quote`: how somebody else's text stands in a prompt, such as those of judge.py, without posing
+   as a part of it.
 
-Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023), MT-Bench's judge
-(Zheng et al., 2023). Taught in 01, sections 2 and 3; 02, section 2; 03, section 2.
+Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023). Taught in 01,
+sections 2 and 3; 02, section 2.
 """
 
 import datetime
@@ -253,3 +254,34 @@ def read_generation_prompt(text: str) -> tuple[list[Task], int] | None:
 def _item(number: int, task: Task) -> str:
     return (f"###\n{number}. 지시문: {task.instruction}\n"
             f"{number}. 입력: {task.input or _NO_INPUT}\n{number}. 출력: {task.output}\n")
+
+
+# ---------------------------------------------------------------- 3. other people's texts
+
+_BREAK = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"  # whatever somebody may take for a line break
+
+
+def quote(parts: list[tuple[str, str | None]], tag: str = "") -> str:
+    """Set titled texts between delimiters, a bar before each line, so none can pose as anything."""
+    sections = []
+    for title, text in parts:
+        if text is not None:
+            # One more space after each "[" that another follows: undone exactly by unquote.
+            text = re.sub(r"\[( *)(?=\[)", r"[\1 ", text)
+            text = "| " + re.sub(f"({_BREAK})", r"\1| ", text)
+            begin, end = (f"===== {' '.join([title, word, tag]).strip()} ====="
+                          for word in ("시작", "끝"))
+            sections.append(f"\n{begin}\n{text}\n{end}\n")
+    return "".join(sections) + "\n"
+
+
+def unquote(text: str, head: str) -> dict[str, str] | None:
+    """The texts that `quote` put after `head`, by title, exactly; None if it begins otherwise."""
+    if not text.startswith(head):
+        return None
+    section = re.compile(
+        r"^===== (.+) 시작( \w+)? =====\n((?:\| .*\n)+)===== \1 끝\2? =====$", re.MULTILINE
+    )
+    return {title: re.sub(r"\[( *) (?=\[)", r"[\1",
+                          re.sub(rf"({_BREAK})\| ", r"\1", lines[2:-1]))
+            for title, _, lines in section.findall(text)}

@@ -13,8 +13,15 @@ from course_utils import REPO, CourseError
 from course_utils.agreement import summarize_repeats
 from course_utils.connection import NoAnswer
 from course_utils.intervals import StatsError
-from course_utils.judge import Item, Judge, Judgment, pair_items, repeat_rows
-from course_utils.judging import PROMPT_VERSION, read_battle_prompt, read_grade_prompt
+from course_utils.judge import (
+    PROMPT_VERSION,
+    Item,
+    Judge,
+    Judgment,
+    read_battle_prompt,
+    read_grade_prompt,
+    repeat_rows,
+)
 from course_utils.llm import LLM, BudgetReached
 from course_utils.offline import world
 from course_utils.stats import Game, Grade, summarize_battle, summarize_grades
@@ -351,22 +358,6 @@ def test_identical_answers_are_a_tie_that_nobody_asked_for(capsys):
         ("same", "ab"), ("same", "ba"), ("empty", "ab"), ("empty", "ba")]
     assert all((j.model, j.reason, j.cost) == ("", "", 0) for j in judge.judgments if not j.key)
     assert len(judge.llm.asked) == len(judge.battle_requests(items)) == 2
-
-
-def test_two_models_answers_are_paired_by_id():
-    a = [Item("1", "q", "가", reference="r", category="c"), Item("2", "p", "나")]
-    b = [Item("2", "p", "둘"), Item("1", "q", "하나", reference="r")]
-    assert pair_items(a, iter(b)) == [
-        Item("1", "q", a="가", b="하나", reference="r", category="c"),
-        Item("2", "p", a="나", b="둘")]
-    with pytest.raises(CourseError, match="one of the models only: 2, 3"):
-        pair_items(a, [b[1], Item("3", "p", "셋")])
-    with pytest.raises(CourseError, match="not asked the same question, .*: 1"):
-        pair_items(a, [b[0], Item("1", "다른 질문", "하나", reference="r")])
-    with pytest.raises(CourseError, match="several items have the id 2"):
-        pair_items(a, [b[0], b[0]])
-    with pytest.raises(CourseError, match="'answer' in the items q1"):
-        pair_items(ITEMS, ITEMS)
 
 
 def test_a_quota_that_ends_half_way_keeps_what_was_paid_and_names_what_is_missing(tmp_path):

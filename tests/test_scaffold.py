@@ -17,9 +17,9 @@ from course_utils import REPO, __version__
 LIGHT = (
     "tasks", "korean", "prompts", "parsing", "similarity", "collator", "intervals",
     "agreement", "ranking", "replies", "stats", "recipe", "journal",
-    "llm", "connection", "endpoints", "checkpoint", "session", "generate", "judge", "judging",
-    "secrets", "doctor", "practice.checks", "practice.cases", "reports.judged", "reports.judgments",
-    "reports.labelling", "reports.markdown", "reports.run", "sources.batch", "sources.domain",
+    "llm", "connection", "endpoints", "checkpoint", "session", "generate", "judge",
+    "secrets", "doctor", "practice.checks", "practice.cases", "reports.judgments",
+    "reports.labelling", "reports.run", "sources.batch", "sources.domain",
     "sources.retrieval", "offline.world", "offline.start", "colab", "trial",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "matplotlib"}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 
-from course_utils.judging import BattleParts, GradeParts, read_battle_prompt, read_grade_prompt
+from course_utils.judge import BattleParts, GradeParts, read_battle_prompt, read_grade_prompt
 from course_utils.offline import world
 from course_utils.prompts import read_generation_prompt
 from course_utils.sources.domain import NO_ANSWER, read_answer_prompt, read_question_prompt

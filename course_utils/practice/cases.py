@@ -352,7 +352,7 @@ def question_score() -> Cases:
 
 @exercise("03.2")
 def read_verdict() -> Cases:
-    from course_utils.judging import BATTLE_VERDICTS, GRADES, VerdictError, parse_verdict
+    from course_utils.judge import BATTLE_VERDICTS, GRADES, VerdictError, parse_verdict
 
     def case(text: str, allowed: tuple[str, ...], ko: str, en: str) -> Case:
         try:

@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 
 from course_utils import CourseError, generate
 from course_utils.generate import GenerationReport
-from course_utils.judging import quote, unquote
 from course_utils.llm import LLM, Reply, Request
 from course_utils.parsing import check_task
+from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
 from course_utils.sources.retrieval import (
     Document,

@@ -438,7 +438,7 @@ assert scores["모두 6개입니다."] > scores["모두 다섯 개예요."]  # a
 # It may still impress the judge.
 
 # %%
-from course_utils.judging import battle_prompt
+from course_utils.judge import battle_prompt
 
 old, new = load()[0]
 print(battle_prompt(new["question"], new["reply"], old["reply"], to_item(old, new).reference))
@@ -488,7 +488,7 @@ for item in (to_item(*clear), to_item(*close)):
 # Anything else is a `VerdictError`: asked once more, then kept as invalid.
 
 # %%
-from course_utils.judging import VerdictError, parse_verdict
+from course_utils.judge import VerdictError, parse_verdict
 
 for text in ["B가 정확합니다.\n[[B]]", "B가 더 낫습니다.", "[[A]]도 [[B]]도 좋습니다.\n[[B]]",
              "둘 다 틀렸습니다.\n[[D]]", "[[A]]\n덧붙이면 B도 좋습니다.", "Assistant B"]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import pytest
 
 from course_utils import REPO
-from course_utils.judging import battle_prompt, grade_prompt
+from course_utils.judge import battle_prompt, grade_prompt
 from course_utils.offline import world
 from course_utils.offline.server import Settings, complete, count_tokens
 from course_utils.offline.simulated import (

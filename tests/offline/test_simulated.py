@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from course_utils import REPO
-from course_utils.judging import (
+from course_utils.judge import (
     BATTLE_VERDICTS,
     BRACKETS,
     GRADES,

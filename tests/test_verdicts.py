@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import course_utils.judging
+import course_utils.judge
 from course_utils import REPO
-from course_utils.judging import (
+from course_utils.judge import (
     BATTLE_VERDICTS,
     BRACKETS,
     GRADES,
@@ -24,14 +24,13 @@ from course_utils.judging import (
     battle_prompt,
     grade_prompt,
     parse_verdict,
-    quote,
     read_battle_prompt,
     read_grade_prompt,
     read_reply,
     reason_of,
-    unquote,
     verdict_format,
 )
+from course_utils.prompts import quote, unquote
 
 FORMS = (JSON, BRACKETS, REMINDER)
 ROWS = [json.loads(line) for line in
@@ -41,7 +40,7 @@ hostile = pytest.mark.parametrize("text", HOSTILE, ids=[row["about"] for row in 
 
 
 def test_the_examples_in_the_docstrings():
-    assert doctest.testmod(course_utils.judging).failed == 0
+    assert doctest.testmod(course_utils.judge).failed == 0
 
 
 # ---------------------------------------------------------------- prompts
