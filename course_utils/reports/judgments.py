@@ -1,22 +1,26 @@
 """The report of a set of judgments: one folder with report.md and its figures, to read on GitHub.
 
 What a number cannot show is in it as well: every invalid judgment with its reason, and the
-disagreements that teach most, with both answers and what the judge said in either order.
+disagreements that teach most, with both answers and what the judge said in either order. Texts of
+models are escaped or fenced, so that no answer can change the page. (A Markdown library would not
+help: those that are well kept read Markdown, and none writes any text safely into it.)
 """
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from course_utils import CourseError
 from course_utils.agreement import summarize_repeats
 from course_utils.intervals import StatsError
+from course_utils.judge import ORDERS, Item, Judgment, check_items, score_of
 from course_utils.korean import language_flag
-from course_utils.reports.judged import JudgedBattle, JudgedGrades, grade_of, pick_disagreements
-from course_utils.reports.markdown import fenced, plain, table
 from course_utils.stats import (
     BattleSummary,
     Game,
@@ -28,21 +32,16 @@ from course_utils.stats import (
 )
 from course_utils.tasks import write_atomic
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from course_utils.judge import Item, Judgment
-
 LISTED = 100  # rows of one list
 FIGURES = ("win_rate.png", "categories.png", "grades.png", "bias.png")
 
 
 def write_judgment_report(
     folder: str | Path,
-    items: "Iterable[Item]" = (),
-    judgments: "Iterable[Judgment]" = (),
+    items: Iterable[Item] = (),
+    judgments: Iterable[Judgment] = (),
     *,
-    grades: "Mapping[str, tuple[Iterable[Item], Iterable[Judgment]]] | None" = None,
+    grades: Mapping[str, tuple[Iterable[Item], Iterable[Judgment]]] | None = None,
     names: tuple[str, str] = ("a", "b"),
     title: str = "Judgments 심사 보고서",
     most: int = 10,
@@ -56,9 +55,13 @@ def write_judgment_report(
     are shown. Returns the path of report.md. Raises CourseError when there is nothing to report,
     and for judgments that do not belong to the items. Taught in 03.
     """
+    a, b = names
+    if a == b:
+        raise CourseError(f"Both models are called {a!r}: give each its own name.")
     report = _Report(
-        JudgedBattle.read(names, items, judgments),
-        {name: JudgedGrades.read(name, *given) for name, given in (grades or {}).items()},
+        _Judged.read("battle", {a: "a", b: "b"}, items, judgments),
+        {name: _Judged.read("grade", {name: "answer"}, *given)
+         for name, given in (grades or {}).items()},
         seed,
         most,
     )
@@ -82,22 +85,79 @@ def write_judgment_report(
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """A battle, or one model's grades: said[id, order] are the judgments of an item, by repeat.
+
+    `sides` says which field of an item is whose answer: {"tuned": "a", "base": "b"}.
+    """
+
+    sides: dict[str, str]
+    items: dict[str, Item]
+    said: dict[tuple[str, str], list[Judgment]]
+
+    @classmethod
+    def read(cls, kind: str, sides: dict[str, str], items: Iterable[Item],
+             judgments: Iterable[Judgment]) -> "_Judged":
+        """Put the judgments in order; CourseError for those that do not belong to the items."""
+        items = {item.id: item for item in check_items(items, *sides.values())}
+        orders = ORDERS if kind == "battle" else ("",)
+        said = {(id, order): [] for id in items for order in orders}
+        for judgment in sorted(judgments, key=lambda judgment: judgment.repeat):
+            if judgment.kind != kind:
+                raise CourseError(
+                    f"The judgment of {judgment.id} is a {judgment.kind} among those of a {kind}: "
+                    "give a battle's judgments first, grades as grades={model: (items, judgments)}."
+                )
+            if judgment.id not in items:
+                raise CourseError(f"There is a judgment of {judgment.id}, but no such item.")
+            told = said[judgment.id, judgment.order]
+            if told and told[-1].repeat == judgment.repeat:
+                raise CourseError(f"Judged twice in one order and repeat: {judgment.id}.")
+            told.append(judgment)
+        return cls(sides, items, said)
+
+    @property
+    def judgments(self) -> list[Judgment]:
+        return [judgment for told in self.said.values() for judgment in told]
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What was asked for, by order."""
+        names = list(self.sides)
+        if len(names) == 1:
+            return {"": f"grades of {names[0]}"}
+        return {order: f"battle, {name} first" for order, name in zip(ORDERS, names, strict=True)}
+
+    @property
+    def games(self) -> list[Game]:
+        """One game an item, of the first judgment in each order; a missing one is invalid."""
+        first = {where: told[0].verdict if told else None for where, told in self.said.items()}
+        return [
+            Game(id, first[id, "ab"], first[id, "ba"], len(item.a), len(item.b))
+            for id, item in self.items.items()
+        ]
+
+    @property
+    def grades(self) -> list[Grade]:
+        """One grade an item, of its first judgment; a missing one is invalid."""
+        return [
+            Grade(id, score_of(told[0]), told[0].reason) if told else Grade(id, None)
+            for (id, _), told in self.said.items()
+        ]
+
+
+@dataclass(frozen=True)
 class _Report:
-    battle: JudgedBattle
-    grades: dict[str, JudgedGrades]
+    battle: _Judged
+    grades: dict[str, _Judged]
     seed: int
     most: int
-    figures: "dict[str, Figure]" = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def judgments(self) -> "list[Judgment]":
-        graded = [judgment for one in self.grades.values() for judgment in one.judgments]
-        return self.battle.judgments + graded
-
-    @property
-    def items(self) -> "list[Item]":
-        graded = [item for one in self.grades.values() for item in one.items.values()]
-        return [*self.battle.items.values(), *graded]
+    def parts(self) -> list[_Judged]:
+        """Whatever was judged: the battle, if there is one, and each model's grades."""
+        return [part for part in (self.battle, *self.grades.values()) if part.items]
 
     def summarize(self, games: Sequence[Game]) -> BattleSummary:
         return summarize_battle(games, seed=self.seed, allow_invalid=True)
@@ -110,24 +170,22 @@ class _Report:
 
 
 def _opening(report: _Report) -> Iterator[str]:
-    models = sorted({judgment.model for judgment in report.judgments if judgment.model})
+    models = sorted({j.model for part in report.parts for j in part.judgments if j.model})
     if any(model.startswith("simulated") for model in models):
         yield (
             "> **THE JUDGE WAS A SIMULATION. 이 판정은 모의 심사자가 한 것입니다.** It is a "
             "program with a known position bias and noise, made to learn the method with. None of "
             "these numbers says anything about a real model."
         )
-    sides = " and ".join(
-        plain(n) for n in (report.battle.names if report.battle.items else report.grades)
-    )
+    named = report.battle.sides if report.battle.items else report.grades
     judges = ", ".join(map(plain, models)) or "unknown"
-    yield f"Models 모델: **{sides}**. Judge 심사자: **{judges}**."
+    yield f"Models 모델: **{' and '.join(map(plain, named))}**. Judge 심사자: **{judges}**."
 
 
 def _win_rate(report: _Report) -> Iterator[str]:
     if not report.battle.items:
         return
-    a, b = map(plain, report.battle.names)
+    a, b = map(plain, report.battle.sides)
     yield f"## Win rate of {a} against {b} 승률"
     try:
         found = report.summarize(report.battle.games)
@@ -160,7 +218,7 @@ def _win_rate(report: _Report) -> Iterator[str]:
 
 
 def _categories(report: _Report) -> Iterator[str]:
-    if len({item.category for item in report.items}) < 2:
+    if len({item.category for part in report.parts for item in part.items.values()}) < 2:
         return
     yield "## By category 유형별"
     if games := _by_category(report.battle.items.values(), report.battle.games):
@@ -196,7 +254,7 @@ def _categories(report: _Report) -> Iterator[str]:
         yield table(["category 유형", *(cell for head in heads for cell in head)], rows)
 
 
-def _by_category(items: "Iterable[Item]", results: Iterable) -> dict[str, list]:
+def _by_category(items: Iterable[Item], results: Iterable) -> dict[str, list]:
     """What came of the items, by their category, in the items' order."""
     found: dict[str, list] = {}
     for item, result in zip(items, results, strict=True):
@@ -234,8 +292,8 @@ def _grades(report: _Report) -> Iterator[str]:
     yield report.draw("grades.png", "grades", "grade_histogram", scores)
 
 
-def _difference(one: JudgedGrades, other: JudgedGrades, seed: int) -> str:
-    a, b = plain(one.name), plain(other.name)
+def _difference(one: _Judged, other: _Judged, seed: int) -> str:
+    a, b = (plain(name) for judged in (one, other) for name in judged.sides)
     try:
         found = paired_difference(one.grades, other.grades, seed=seed, allow_invalid=True)
     except StatsError as error:
@@ -271,19 +329,18 @@ def _bias(report: _Report) -> Iterator[str]:
 
 
 def _repeats(report: _Report) -> Iterator[str]:
-    said = report.battle.said.values()
-    asked = {
-        f"battle, {shown} first": [[judgment.verdict for judgment in one[order]] for one in said]
-        for order, shown in zip(("ab", "ba"), report.battle.names, strict=True)
-    }
-    for name, one in report.grades.items():
-        asked[f"grades of {name}"] = [list(map(grade_of, told)) for told in one.said.values()]
     rows = []
-    for name, told in asked.items():
-        k = max(map(len, told), default=0)
-        if k > 1:  # a repeat that is missing is invalid
-            whole = [row + [None] * (k - len(row)) for row in told]
-            rows.append([plain(name), k, *_repeat_cells(whole)])
+    for part in report.parts:
+        for order, what in part.asked.items():
+            told = [
+                [score_of(j) if j.kind == "grade" else j.verdict for j in row]
+                for (_, shown), row in part.said.items()
+                if shown == order
+            ]
+            k = max(map(len, told))
+            if k > 1:  # a repeat that is missing is invalid
+                whole = [row + [None] * (k - len(row)) for row in told]
+                rows.append([plain(what), k, *_repeat_cells(whole)])
     if rows:
         yield "## Asked again 반복"
         yield table(
@@ -302,9 +359,11 @@ def _repeat_cells(rows: list[list]) -> tuple:
 
 
 def _cost(report: _Report) -> Iterator[str]:
-    parts = {"battle 비교": report.battle.judgments} if report.battle.items else {}
-    parts |= {f"grades of {name} 채점": one.judgments for name, one in report.grades.items()}
-    parts["all 전체"] = report.judgments
+    parts = {
+        "battle 비교" if part is report.battle else f"grades of {next(iter(part.sides))} 채점":
+        part.judgments for part in report.parts
+    }
+    parts["all 전체"] = [judgment for told in parts.values() for judgment in told]
     rows = []
     for name, told in parts.items():
         asked = sum(judgment.key != "" for judgment in told)
@@ -322,11 +381,12 @@ def _cost(report: _Report) -> Iterator[str]:
 
 
 def _flags(report: _Report) -> Iterator[str]:
-    answers = report.battle.answers + [a for one in report.grades.values() for a in one.answers]
     flags = dict.fromkeys(  # an answer that is in the battle and graded as well is named once
         (item.id, name, reason)
-        for item, name, answer in answers
-        if (reason := language_flag(answer, item.answer_lang))
+        for part in report.parts
+        for item in part.items.values()
+        for name, field in part.sides.items()
+        if (reason := language_flag(getattr(item, field), item.answer_lang))
     )
     yield "## Language flags 언어 표시"
     if not flags:
@@ -341,19 +401,16 @@ def _flags(report: _Report) -> Iterator[str]:
 
 
 def _invalid(report: _Report) -> Iterator[str]:
-    asked = [
-        (id, f"battle, {report.battle.names[order == 'ba']} first", told)
-        for id, orders in report.battle.said.items()
-        for order, told in orders.items()
-    ]
-    for name, one in report.grades.items():
-        asked += [(id, f"grade of {name}", told) for id, told in one.said.items()]
     rows = []
-    for id, what, told in asked:
-        failed = [(j.invalid or "invalid", j.error) for j in told if j.verdict is None]
-        if not told:
-            failed = [("not judged", "There is no judgment.")]
-        rows += [(plain(id), plain(what), plain(why), plain(error, 300)) for why, error in failed]
+    for part in report.parts:
+        for (id, order), told in part.said.items():
+            failed = [(j.invalid or "invalid", j.error) for j in told if j.verdict is None]
+            if not told:
+                failed = [("not judged", "There is no judgment.")]
+            rows += [
+                (plain(id), plain(part.asked[order]), plain(why), plain(error, 300))
+                for why, error in failed
+            ]
     yield "## Invalid judgments 무효 판정"
     if not rows:
         yield "None 없음."
@@ -379,9 +436,9 @@ def _disagreements(report: _Report) -> Iterator[str]:
     found = pick_disagreements(battle.games, _gains(report), report.most)
     if not found:
         yield "There is none among the valid questions 없음."
-    a, b = map(plain, battle.names)
+    a, b = map(plain, battle.sides)
     for number, one in enumerate(found, 1):
-        item, said = battle.items[one.game.id], battle.said[one.game.id]
+        item = battle.items[one.game.id]
         category = f" ({plain(item.category)})" if item.category else ""
         yield f"### {number}. {plain(item.id)}{category}: {one.why}"
         yield "**Question 질문**"
@@ -392,8 +449,8 @@ def _disagreements(report: _Report) -> Iterator[str]:
         for name, answer in ((a, item.a), (b, item.b)):
             yield f"**Answer of {name} 답변** ({len(answer):,} characters 글자)"
             yield fenced(answer)
-        for order, shown in (("ab", a), ("ba", b)):
-            judgment = said[order][0]
+        for order, shown in zip(ORDERS, (a, b), strict=True):
+            judgment = battle.said[item.id, order][0]
             winner = {"a": a, "b": b, "tie": "tie 무승부"}[judgment.verdict]
             yield f"**Judge 심사자, {shown} shown first: {winner}**"
             yield fenced(judgment.reason)
@@ -401,9 +458,9 @@ def _disagreements(report: _Report) -> Iterator[str]:
 
 def _gains(report: _Report) -> dict[str, float]:
     """Grade of a minus grade of b, where both models of the battle were graded on a question."""
-    if any(name not in report.grades for name in report.battle.names):
+    if any(name not in report.grades for name in report.battle.sides):
         return {}
-    of_a, of_b = ({g.id: g.score for g in report.grades[n].grades} for n in report.battle.names)
+    of_a, of_b = ({g.id: g.score for g in report.grades[n].grades} for n in report.battle.sides)
     both = [id for id in of_a if of_a[id] is not None and of_b.get(id) is not None]
     return {id: of_a[id] - of_b[id] for id in both}
 
@@ -416,3 +473,104 @@ def _listed(head: Sequence[str], rows: Sequence[Sequence]) -> Iterator[str]:
     yield table(head, rows[:LISTED])
     if (more := len(rows) - LISTED) > 0:
         yield f"And {more:,} more."
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A question worth reading, and why."""
+
+    game: Game
+    rank: int
+    why: str
+
+
+def pick_disagreements(
+    games: Iterable[Game], gains: Mapping[str, float] | None = None, most: int = 10
+) -> list[Disagreement]:
+    """The questions to read first: those where the judge is least to be trusted.
+
+    In this order: (1) the two orders name different winners; (2) the grades prefer the other model
+    (`gains`: grade of a minus grade of b, by id); (3) one order names a winner, the other a tie;
+    (4) both orders name the longer answer. Within each, the greatest difference in length first.
+    """
+    found = []
+    for game in games:
+        if game.score is None:
+            continue
+        lead, gain = game.score - 0.5, (gains or {}).get(game.id, 0)
+        if game.contradicts:
+            position = "first" if game.first == "a" else "second"
+            found.append(Disagreement(game, 1, f"whichever was shown {position} won"))
+        elif lead * gain < 0:
+            found.append(Disagreement(game, 2, "the grades prefer the other model"))
+        elif game.first != game.second:
+            found.append(Disagreement(game, 3, "one order names a winner, the other a tie"))
+        elif lead * (game.len_a - game.len_b) > 0:
+            found.append(Disagreement(game, 4, "both orders name the longer answer"))
+    found.sort(key=lambda one: (one.rank, -abs(one.game.len_a - one.game.len_b)))
+    return found[:most]
+
+
+# ---------------------------------------------------------------- texts of models in Markdown
+
+
+def plain(text: str, limit: int = 80) -> str:
+    """A text on one line as it is: what Markdown or HTML would read in it becomes &#...;.
+
+    Safe in a table's cell, in a heading and within a sentence, though not at the beginning of a
+    line, where "1." or "-" makes a list. "a|b" -> "a&#124;b"
+    """
+    text = " ".join(visible(str(text)).split())
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return _ACTIVE.sub(lambda found: f"&#{ord(found[0])};", text)
+
+
+# All punctuation but -,%+' and: a colon before a space, a full stop unless it makes an address.
+_ACTIVE = re.compile(r"[!-$&(*/;-@\[-`{-~)]|:(?! )|(?<=www)\.")
+
+
+def fenced(text: str, limit: int = 1_200) -> str:
+    """A text in a fence longer than any in it, cut with a note where it is longer than `limit`.
+
+    Lines wider than a page are folded, since GitHub does not.
+    """
+    text = visible(text)
+    if not text.strip():
+        return "(empty 빈 글)"
+    shown, more = "\n".join(map(_folded, text[:limit].split("\n"))), len(text) - limit
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    note = f"\n\n(cut 생략: {more:,} more characters in the journal)" if more > 0 else ""
+    return f"{fence}text\n{shown}\n{fence}{note}"
+
+
+def _folded(line: str, width: int = 100) -> str:
+    """A line as lines of at most `width` columns, a Korean letter being two of them wide."""
+    lines = []
+    while True:
+        columns = accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+        fits = sum(column <= width for column in columns)
+        if fits == len(line):
+            return "\n".join([*lines, line])
+        end = line.rfind(" ", fits // 2, fits + 1) + 1 or fits
+        lines.append(line[:end].rstrip(" "))
+        line = line[end:]
+
+
+def table(head: Sequence, rows: Iterable[Sequence]) -> str:
+    """A table of cells that are Markdown already; `plain` makes them so."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def visible(text: str) -> str:
+    """Lines end in one way, and what acts without being seen is written out, as \\u202e.
+
+    Joined emoji stay joined; letters that turn round the direction of a line do not stay hidden.
+    """
+    text = re.sub("\r\n?|[\v\f\x1c-\x1f\x85\u2028\u2029]", "\n", text)
+    return "".join(
+        c
+        if c in "\n\t\u200d" or c.isprintable() or unicodedata.category(c) == "Zs"
+        else f"\\u{ord(c):04x}"
+        for c in text
+    )

@@ -9,11 +9,20 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown_it")
 
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from course_utils import CourseError
-from course_utils.reports.judgments import FIGURES, write_judgment_report
-from course_utils.reports.markdown import visible
+from course_utils.reports.judgments import (
+    FIGURES,
+    fenced,
+    pick_disagreements,
+    plain,
+    table,
+    visible,
+    write_judgment_report,
+)
 from course_utils.stats import Game, judge_bias, summarize_battle, summarize_grades
 from tests.judgments import HOSTILE, item, said
 
@@ -27,6 +36,7 @@ def quick(request, monkeypatch):
 
 CATEGORIES = ["추론", "수학", "글쓰기"]
 NAMES = ("tuned", "base")
+ITEMS = [item("q1", "가나다", "가"), item("q2", "가", "가나"), item("q3", "가", "나")]
 
 
 def battle(n=30, seed=0, **more):
@@ -117,6 +127,68 @@ def test_writing_twice_writes_the_same(tmp_path):
     shuffled = random.Random(1).sample(battle()[1], 60)
     assert write(tmp_path / "two", battle()[0], shuffled) == page
     assert write(tmp_path / "one", *battle()) == page
+
+def test_the_first_judgment_counts_whatever_the_order_they_come_in(tmp_path):
+    judgments = [
+        said("q1", "ab", "a"), said("q1", "ba", "b"), said("q2", "ab", "tie"), said("q2", "ba"),
+        *(said(id, order, "a", repeat=1) for id in ("q1", "q2") for order in ("ab", "ba")),
+    ]  # fmt: skip
+    answers = [item("q1", answer="가"), item("q2", answer="나"), item("q3", answer="다")]
+    told = [said("q2"), said("q1", verdict="10"), said("q1", verdict="2", repeat=1)]
+    pages = set()
+    for seed in range(5):
+        draw = random.Random(seed).sample
+        grades = {"tuned": (iter(answers), draw(told, 3))}
+        pages.add(write(tmp_path, iter(ITEMS), draw(judgments, 8), grades=grades))
+    (page,) = pages
+    assert [cells(page, name)[1] for name in ("wins", "contradictions", "invalid 무효")] == [
+        "0", "1", "2"]  # an invalid one stays invalid, so does what was never judged
+    assert cells(page, "tuned")[1] == "10.00" and cells(page, "tuned")[3:5] == ["1", "2"]
+    assert cells(page, "battle 비교")[1] == "8"
+    assert "5 invalid: not judged 3, no verdict 2" in page
+
+
+@pytest.mark.parametrize(
+    ("items", "judgments", "message"),
+    [
+        ([*ITEMS, item("q2", "가", "나")], [], "several items have the id q2"),
+        ([item("q9", "가", None)], [], "no 'b' in the items q9"),
+        (ITEMS, [said("q9", "ab", "a")], "judgment of q9, but no such item"),
+        (ITEMS, [said("q1", "", "7")], "judgment of q1 is a grade among those of a battle"),
+        (ITEMS, [said("q1", "ab", "a")] * 2, "Judged twice in one order and repeat: q1"),
+    ],
+)
+def test_judgments_that_do_not_belong_to_the_items_are_named(tmp_path, items, judgments, message):
+    with pytest.raises(CourseError, match=message):
+        write(tmp_path / "new", items, judgments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    with pytest.raises(CourseError, match="Both models are called 'x'"):
+        write(tmp_path, ITEMS, [], names=("x", "x"))
+
+
+def test_disagreements_come_by_kind_then_by_length():
+    games = [
+        Game("longer", "a", "a", 50, 10),
+        Game("half", "a", "tie", 90, 10),
+        Game("shorter", "a", "a", 10, 50),
+        Game("graded", "b", "b", 10, 80),
+        Game("second", "b", "a", 10, 20),
+        Game("first", "a", "b", 10, 60),
+        Game("invalid", "a", None, 10, 900),
+        Game("tied", "tie", "tie", 10, 900),
+    ]
+    gains = {"graded": 3, "longer": 2, "first": -5, "tied": 4}
+    found = pick_disagreements(games, gains)
+    assert [one.game.id for one in found] == ["first", "second", "graded", "half", "longer"]
+    assert [one.rank for one in found] == [1, 1, 2, 3, 4]
+    assert found[0].why == "whichever was shown first won"
+    assert found[1].why == "whichever was shown second won"
+    assert pick_disagreements(games, gains, most=2) == found[:2]
+    assert [one.rank for one in pick_disagreements(games)] == [1, 1, 3, 4, 4]
+    assert pick_disagreements([]) == []
 
 
 def test_a_simulated_judge_is_announced_before_any_number(tmp_path):
@@ -302,3 +374,87 @@ def test_from_the_simulated_judge_to_its_report(tmp_path):
     judge.grade(graded)
     page = write(tmp_path, grades={"tuned": (graded, judge.judgments)})
     assert cells(page, "grades of tuned 채점")[1:4] == ["24", "24", "0"]
+
+
+# ---------------------------------------------------------------- texts of models in Markdown
+
+
+def texts(tokens):
+    """What a reader sees of inline tokens; raises for anything but text."""
+    found = []
+    for token in tokens:
+        for child in token.children or []:
+            assert child.type in ("text", "text_special"), (child.type, child.content)
+            found.append(child.content)
+    return found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_fenced_text_is_one_block_of_code(text):
+    fence, after = [t for t in parse(f"{fenced(text)}\n\n끝") if t.type in ("fence", "inline")]
+    assert fence.type == "fence" and fence.info == "text" and fence.content == visible(text) + "\n"
+    assert after.content == "끝"
+
+
+@given(st.text(alphabet=st.sampled_from("`~a \n\t가<>#|\r\\"), min_size=1, max_size=60))
+def test_no_text_closes_its_fence(text):
+    tokens = [t for t in parse(f"{fenced(text)}\n\n끝") if t.type in ("fence", "inline")]
+    if text.strip():
+        assert tokens[0].content == visible(text) + "\n"
+        tokens = tokens[1:]
+    assert [t.content for t in tokens[-1:]] == ["끝"] and len(tokens) <= 2
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_plain_text_stays_in_its_cell_its_heading_and_its_line(text):
+    page = f"# {plain(text, 999)}\n\n{table(['가', '나'], [[plain(text, 999), 1]])}"
+    tokens = parse(page)
+    kinds = [token.type for token in tokens if token.nesting == 1]
+    assert kinds == ["heading_open", "table_open", "thead_open", *["tr_open"], *["th_open"] * 2,
+                     "tbody_open", "tr_open", *["td_open"] * 2]  # fmt: skip
+    shown = " ".join(visible(text).split())
+    said = ["".join(texts([token])) for token in tokens if token.type == "inline"]
+    assert said == [shown, "가", "나", shown, "1"]
+
+
+@given(st.text(min_size=1, max_size=40).filter(str.strip))
+def test_any_text_is_text(text):
+    tokens = parse(f"처음 {plain(text, 999)} 끝")
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    shown = " ".join(visible(text).split())
+    assert "".join(texts(tokens)) == f"처음 {shown} 끝"
+
+
+def test_no_address_becomes_a_link_by_itself():
+    """GitHub links addresses on its own: what makes them one is written as an entity."""
+    said = plain("www.example.org http://example.org me@example.org")
+    assert "www." not in said and "://" not in said and "@" not in said
+
+
+def test_long_texts_are_cut_and_say_so():
+    assert plain("가" * 100, 10) == "가" * 9 + "…"
+    said = fenced("나" * 1300, 1200)
+    assert said.count("나") == 1200
+    assert said.endswith("(cut 생략: 100 more characters in the journal)")
+    assert "cut" not in fenced("나" * 1200, 1200)
+
+
+def test_what_cannot_be_seen_is_written_out():
+    assert visible("a\u202eb\x00c\ud800") == "a\\u202eb\\u0000c\\ud800"
+    assert visible("가\u3000나\t다\r\n라 👨\u200d👩") == "가\u3000나\t다\n라 👨\u200d👩"
+    assert fenced(" \n") == "(empty 빈 글)"
+    fenced("\ud800").encode("utf-8")
+
+
+@given(st.text(alphabet="가나 ab", min_size=1, max_size=300).filter(str.strip))
+def test_wide_lines_are_folded_without_losing_a_letter(text):
+    fence, *lines, end = fenced(text).split("\n")
+    assert (fence, end) == ("```text", "```")
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(len(line) + sum(c in "가나" for c in line) <= 101 for line in lines)
+
+
+def test_lines_are_folded_between_words():
+    said = fenced("그리고 " * 40).split("\n")[1:-1]
+    assert len(said) == 3 and {line.strip().split(" ")[0] for line in said} == {"그리고"}
+    assert fenced("가" * 50).split("\n")[1:-1] == ["가" * 50]
