@@ -6,8 +6,6 @@ session that ends loses nothing, and running the cell again goes on where it sto
 Taught in 03, section 7.
 """
 
-import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 from course_utils import CourseError
 from course_utils.judge import Item
 from course_utils.stats import Verdict
-from course_utils.tasks import read_jsonl
+from course_utils.tasks import read_jsonl, write_jsonl
 
 KEYS = {"1": 0, "2": 1, "0": None}
 HELP = "1 = 답변 1이 낫다, 2 = 답변 2가 낫다, 0 = 비긴다, q = 그만 (1, 2, tie, stop): "
@@ -57,24 +55,25 @@ def label_items(
             break
         chosen = KEYS[key]
         labels[item.id] = "tie" if chosen is None else sides[chosen]
-        _keep(path, {"id": item.id, "verdict": labels[item.id], "first": sides[0]})
+        row = {"id": item.id, "verdict": labels[item.id], "first": sides[0]}
+        write_jsonl(path, [*_rows(path), row])
     print(f"{sum(item.id in labels for item in items)} of {len(items)} labelled")
     return {item.id: labels[item.id] for item in items if item.id in labels}
 
 
 def read_labels(path: str | Path) -> dict[str, Verdict]:
     """Return the labels of a file by id, the last one of each; {} if there is no file yet."""
+    return {row["id"]: row["verdict"] for row in _rows(path)}
+
+
+def _rows(path: str | Path) -> list[dict]:
     path = Path(path)
-    if not path.is_file() or not path.stat().st_size:
-        return {}
-    labels = {}
-    for number, row in enumerate(read_jsonl(path), 1):
-        whole = isinstance(row, dict) and "id" in row
-        if not whole or row.get("verdict") not in ("a", "b", "tie"):
+    rows = read_jsonl(path) if path.is_file() and path.stat().st_size else []
+    for number, row in enumerate(rows, 1):
+        if "id" not in row or row.get("verdict") not in ("a", "b", "tie"):
             raise CourseError(f"{path}:{number} is no label: remove that line, or name another "
                               "file for your labels.")
-        labels[row["id"]] = row["verdict"]
-    return labels
+    return rows
 
 
 def _page(item: Item, sides: Sequence[Verdict]) -> str:
@@ -89,24 +88,8 @@ def _key(ask: Callable[[str], str]) -> str:
     while True:
         try:
             key = ask(HELP).strip().lower()
-        except (EOFError, KeyboardInterrupt, NotImplementedError):
+        except (EOFError, KeyboardInterrupt, NotImplementedError):  # Jupyter's is one of the last
             return "q"
-        except Exception as error:  # a notebook whose front end cannot ask has an error of its own
-            if type(error).__name__ == "StdinNotImplementedError":
-                return "q"
-            raise
         if key in KEYS or key == "q":
             return key
         print(BACK)
-
-
-def _keep(path: str | Path, row: dict) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    with open(path, "a+b") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":
-            line = b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
