@@ -14,6 +14,7 @@ Exact match and win rates are shares from 0 to 1. What an evaluation did not mea
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,13 @@ def collect(store: CheckpointStore, *, data: Path | None = None) -> list[Row]:
                 f"the notebook that makes it, or all of them with make course."
             )
     funnel, result, summary = (_read(folders[step] / name) for step, name in STEPS.items())
+    source = f"tasks in {data.name}" if data else "tasks generated"
+    rejected = sorted(funnel.get("rejected", {}).items(), key=lambda item: -item[1])
     return [
-        *_funnel_rows(funnel, data),
-        *_training_rows(result),
+        Row(source, after=f"{funnel['candidates']:,}"),
+        Row("tasks kept", after=f"{funnel['kept']:,}"),
+        *(Row(f"  rejected: {reason}", after=f"{count:,}") for reason, count in rejected),
+        Row("training loss", f"{result['first_loss']:.3f}", f"{result['last_loss']:.3f}"),
         *_evaluation_rows(summary),
         Row("tasks are in", after=shown(folders["preprocess"] / "tasks.jsonl")),
         Row("adapter is in", after=shown(_adapter(folders["train"]))),
@@ -79,8 +84,7 @@ def format_table(rows: list[Row]) -> str:
     header = Row("", "before/first", "after/last")
     # A long single value (a path) must not push the columns of numbers apart.
     numbers = [row for row in rows if row.before]
-    what = max(len(row.what) for row in rows)
-    before = len(header.before)
+    what, before = max(len(row.what) for row in rows), len(header.before)
     after = max([len(header.after), *(len(row.after) for row in numbers)])
     lines = []
     for row in [header, *rows]:
@@ -89,21 +93,6 @@ def format_table(rows: list[Row]) -> str:
         line += f"{row.after:>{after}}" if len(row.after) <= after else row.after
         lines.append(line.rstrip())
     return "\n".join(lines)
-
-
-def _funnel_rows(funnel: dict[str, Any], data: Path | None) -> list[Row]:
-    source = "tasks generated" if data is None else f"tasks in {data.name}"
-    rows = [
-        Row(source, after=f"{funnel['candidates']:,}"),
-        Row("tasks kept", after=f"{funnel['kept']:,}"),
-    ]
-    for reason, count in sorted(funnel.get("rejected", {}).items(), key=lambda item: -item[1]):
-        rows.append(Row(f"  rejected: {reason}", after=f"{count:,}"))
-    return rows
-
-
-def _training_rows(result: dict[str, Any]) -> list[Row]:
-    return [Row("training loss", f"{result['first_loss']:.3f}", f"{result['last_loss']:.3f}")]
 
 
 def _evaluation_rows(summary: dict[str, Any]) -> list[Row]:
@@ -158,30 +147,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
-    simulated = recipe.teacher.simulated or recipe.judge.simulated
-    lines = [
-        f"# The run '{recipe.name}'",
-        "",
-        f"Base model {recipe.base_model}, teacher {recipe.teacher.model}, "
-        f"judge {recipe.judge.model}" + (f", own tasks from {data.name}." if data else "."),
-        "",
-    ]
-    if simulated:
-        lines += [
-            "**Teacher and judge are simulations** with a known truth, for learning how the parts "
-            "work: these numbers say nothing about real models.",
-            "",
-        ]
-    lines += ["| | before / first | after / last |", "|---|---:|---:|"]
+    lines = ["| | before / first | after / last |", "|---|---:|---:|"]
     for row in rows:
-        what = row.what.replace("  ", "&nbsp;&nbsp;", 1) if row.what.startswith(" ") else row.what
+        what = re.sub("^  ", "&nbsp;&nbsp;", row.what)
         lines.append(f"| {what} | {row.before} | {row.after} |")
-    lines += [
-        "",
+    own = f", own tasks from {data.name}" if data else ""
+    parts = [
+        f"# The run '{recipe.name}'",
+        f"Base model {recipe.base_model}, teacher {recipe.teacher.model}, "
+        f"judge {recipe.judge.model}{own}.",
+        "\n".join(lines),
         "Exact match: the first line of the reply equals the reference. Win rate: the judge "
         "compared the tuned model with its base on each question in both orders: a win needs both, "
         "a tie or a contradiction is half a win, and the 95% interval counts questions, not "
         "verdicts.",
-        "",
     ]
-    return "\n".join(lines)
+    if recipe.teacher.simulated or recipe.judge.simulated:
+        parts.insert(2, "**Teacher and judge are simulations** with a known truth, for learning "
+                     "how the parts work: these numbers say nothing about real models.")
+    return "\n\n".join(parts) + "\n"
