@@ -171,7 +171,7 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
                            "was asked for.", "several verdicts")
     verdict = found.pop()
     if verdict not in allowed:
-        raise VerdictError(f"The judge's verdict [[{_short(verdict)}]] is none of {offered}.",
+        raise VerdictError(f"The judge's verdict [[{verdict[:40]}]] is none of {offered}.",
                            "not offered")
     if not re.search(_VERDICT, text.strip().splitlines()[-1]):
         raise VerdictError(f"The judge's verdict [[{verdict}]] is not on the reply's last line.",
@@ -217,13 +217,9 @@ def _read_json(text: str, allowed: Collection[str]) -> tuple[str, str]:
         raise VerdictError(f"The judge's reply is not the JSON that was asked for: {asked}.",
                            "no verdict")
     if found["verdict"] not in allowed:
-        raise VerdictError(f"The judge's verdict {_short(repr(found['verdict']))} is none of "
+        raise VerdictError(f"The judge's verdict {repr(found['verdict'])[:40]} is none of "
                            f"{', '.join(allowed)}.", "not offered")
     return found["verdict"], found["reason"].strip()
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def verdict_format(allowed: Collection[str]) -> dict:
@@ -280,6 +276,11 @@ class Judgment:
     key: str = ""
     model: str = ""
     cost: float = 0.0
+
+    @property
+    def value(self) -> str | int | None:
+        """The verdict as it is counted: a grade is a number."""
+        return int(self.verdict) if self.kind == "grade" and self.verdict else self.verdict
 
 
 @dataclass(eq=False)
@@ -342,10 +343,21 @@ class Judge:
         return [Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b))
                 for i in items]
 
+    def _battles(self, items: list[Item]) -> list[_Case]:
+        cases = []
+        for repeat, item, order in product(range(self.repeats), items, ORDERS):
+            shown = (item.a, item.b) if order == "ab" else (item.b, item.a)
+            prompt = partial(battle_prompt, item.question, *shown, item.reference)
+            case = _Case(item.id, "battle", order, repeat, prompt, ORDERS[order])
+            if item.a == item.b:  # nobody has to be asked
+                case.judgment = Judgment(item.id, "battle", order, repeat, "tie")
+            cases.append(case)
+        return cases
+
     def grade(self, items: Iterable[Item]) -> list[Grade]:
         """Grade each item's answer from 1 to 10; an invalid judgment has the score None."""
         self._judge(self._grades(check_items(items, "answer", say=True)), "grading")
-        return [Grade(j.id, score_of(j), j.reason) for j in self.judgments if j.repeat == 0]
+        return [Grade(j.id, j.value, j.reason) for j in self.judgments if j.repeat == 0]
 
     def battle_requests(self, items: Iterable[Item]) -> list[Request]:
         """What `battle` would ask for next, one request a judgment: hand them to `llm.plan`.
@@ -359,21 +371,10 @@ class Judge:
         """The same for `grade`, one an item."""
         return self._due(self._grades(check_items(items, "answer")))
 
-    def _battles(self, items: list[Item]) -> list[_Case]:
-        cases = []
-        for repeat, item, order in product(range(self.repeats), items, ORDERS):
-            shown = (item.a, item.b) if order == "ab" else (item.b, item.a)
-            prompt = partial(battle_prompt, item.question, *shown, item.reference)
-            case = _Case(item.id, "battle", order, repeat, prompt, ORDERS[order])
-            if item.a == item.b:
-                case.judgment = Judgment(item.id, "battle", order, repeat, "tie")
-            cases.append(case)
-        return cases
-
     def _grades(self, items: list[Item]) -> list[_Case]:
         return [_Case(item.id, "grade", "", repeat,
                       partial(grade_prompt, item.question, item.answer, item.reference),
-                      {grade: grade for grade in GRADES})
+                      dict(zip(GRADES, GRADES, strict=True)))
                 for repeat, item in product(range(self.repeats), items)]
 
     # ------------------------------------------------------------ many judgments
@@ -472,16 +473,11 @@ class Judge:
         else:
             try:
                 said, reason = read_reply(reply.text, case.means, case.form)
-                verdict = case.means[said]  # what it says of the models: swapped back
+                verdict = case.means[said]  # of a battle: swapped back, from places to models
             except VerdictError as failure:
                 invalid, error = failure.name, str(failure)
         return Judgment(case.id, case.kind, case.order, case.repeat, verdict, reason, invalid,
                         error, reply.key, reply.model, case.cost)
-
-
-def score_of(judgment: Judgment) -> int | None:
-    """The grade that a judgment gives, None if it is invalid."""
-    return None if judgment.verdict is None else int(judgment.verdict)
 
 
 def repeat_rows(judgments: Iterable[Judgment]) -> list[list[str | int | None]]:
@@ -491,7 +487,7 @@ def repeat_rows(judgments: Iterable[Judgment]) -> list[list[str | int | None]]:
     """
     rows: dict[tuple, list] = {}
     for j in sorted(judgments, key=lambda j: j.repeat):
-        rows.setdefault((j.id, j.order), []).append(score_of(j) if j.kind == "grade" else j.verdict)
+        rows.setdefault((j.id, j.order), []).append(j.value)
     return list(rows.values())
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from course_utils import CourseError
 from course_utils.agreement import summarize_repeats
 from course_utils.intervals import StatsError
-from course_utils.judge import ORDERS, Item, Judgment, check_items, score_of
+from course_utils.judge import ORDERS, Item, Judgment, check_items
 from course_utils.korean import language_flag
 from course_utils.stats import (
     BattleSummary,
@@ -141,7 +141,7 @@ class _Judged:
     def grades(self) -> list[Grade]:
         """One grade an item, of its first judgment; a missing one is invalid."""
         return [
-            Grade(id, score_of(told[0]), told[0].reason) if told else Grade(id, None)
+            Grade(id, told[0].value, told[0].reason) if told else Grade(id, None)
             for (id, _), told in self.said.items()
         ]
 
@@ -333,9 +333,7 @@ def _repeats(report: _Report) -> Iterator[str]:
     for part in report.parts:
         for order, what in part.asked.items():
             told = [
-                [score_of(j) if j.kind == "grade" else j.verdict for j in row]
-                for (_, shown), row in part.said.items()
-                if shown == order
+                [j.value for j in row] for (_, shown), row in part.said.items() if shown == order
             ]
             k = max(map(len, told))
             if k > 1:  # a repeat that is missing is invalid
