@@ -1,35 +1,159 @@
-"""How much better, and how sure: pure functions over judgments, without a client and without luck.
+"""Win rate, intervals, agreement: pure functions over judgments, without a client and without luck.
 
 The unit is the question. A battle asks about each question twice, with the two answers in either
-order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Intervals,
-agreement, ranking and what is counted on replies have their own modules; their names are all here.
+order, and those two verdicts make one result: 60 questions are 60 observations, not 120.
+scipy takes most of a second to import, so only the two functions that call it do.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Literal
+from numbers import Real
+from statistics import NormalDist, fmean, stdev
+from typing import Any, Literal
 
-from course_utils.agreement import (
-    count_invalid,
-)
-from course_utils.intervals import (
-    StatsError,
-    bootstrap_interval,
-    sign_test,
-    wilson_interval,
-    win_rate_interval,
-)
+from course_utils import CourseError
 
 Verdict = Literal["a", "b", "tie"]
 """Who is better, in terms of the two models, never of the positions they were shown in."""
 
-VERDICTS = ("a", "b", "tie")
-LOWEST, HIGHEST = 1, 10  # the judge's scale
-
 Interval = tuple[float, float]
+
+
+class StatsError(CourseError):
+    """The judgments do not support the number asked for, so there is no number."""
+
+
+# --- intervals and a test ---------------------------------------------------------------------
+
+
+def wilson_interval(k: float, n: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval for k successes in n trials, as shares from 0 to 1.
+
+    k may hold halves, a tie being half a win (which is why scipy's, for whole numbers, is not used
+    here); but scores of 0, 1/2 and 1 vary less than a coin with the same mean, so with ties this
+    interval is too wide: see `win_rate_interval`. Raises StatsError without trials. Wilson, JASA 22
+    (1927). Taught in 03, sections 3 and 8.
+
+    >>> [round(limit, 3) for limit in wilson_interval(11, 15)]
+    [0.48, 0.891]
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p, shrink = k / n, 1 + z * z / n
+    center = (p + z * z / (2 * n)) / shrink
+    margin = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, center - margin), min(1.0, center + margin)
+
+
+def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
+    """95% score interval for a win rate: Wilson's without ties, the narrower the more there are.
+
+    It holds the win rates that the score test of three outcomes does not reject. As the win rate is
+    (1 + P(win) - P(loss)) / 2, this is Tango's interval for the difference of two proportions
+    measured on the same questions. Raises StatsError without questions. Tango, Statistics in
+    Medicine 17 (1998). Taught in 03, section 10.
+
+    >>> [round(limit, 3) for limit in win_rate_interval(40, 100, 20)]
+    [0.515, 0.609]
+    """
+    n = wins + ties + losses
+    if min(wins, ties, losses) < 0 or n <= 0:
+        raise StatsError(
+            f"An interval needs counts >= 0 of at least one question, not {wins} wins, {ties} ties "
+            f"and {losses} losses."
+        )
+    z = NormalDist().inv_cdf(0.975)
+
+    def plausible(lead: float) -> bool:
+        """Whether P(win) - P(loss) = lead is not rejected: the likeliest P(loss) given the lead
+        is the root of a quadratic, and gives the variance."""
+        b = 2 * n * lead - (wins + losses) - (wins - losses) * lead
+        c = -losses * lead * (1 - lead)
+        loss = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        variance = n * max(0.0, 2 * loss + lead * (1 - lead))
+        return (wins - losses - n * lead) ** 2 <= z * z * variance
+
+    def edge(outside: float) -> float:
+        """Where, on the way from the lead found to -1 or 1, leads cease to be plausible."""
+        if plausible(outside):
+            return outside
+        inside = (wins - losses) / n
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if plausible(middle) else (inside, middle)
+        return inside
+
+    return (1 + edge(-1.0)) / 2, (1 + edge(1.0)) / 2
+
+
+def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
+    """95% percentile bootstrap interval of the mean, the same for the same values and seed.
+
+    Resamples whole values, so give one value a question; their order does not matter. Raises
+    StatsError without values. Efron and Tibshirani, An Introduction to the Bootstrap (1993).
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    values = sorted(values)
+    if not values or not all(map(math.isfinite, values)):
+        raise StatsError("A bootstrap needs numbers: leave out what failed and count it.")
+    if values[0] == values[-1]:  # all the same, or one alone, which scipy refuses
+        return values[0], values[0]
+    found = bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
+        batch=100,  # of 10,000 questions, so many resamples fit into 8 MB
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Exact two-sided sign test: how often a fair coin is at least as lopsided; ties say nothing.
+
+    Taught in 03, sections 8 and 11.
+
+    >>> round(sign_test(10, 3), 3)
+    0.092
+    """
+    from scipy.stats import binomtest
+
+    # The smaller count, so that both directions give the same number to the last digit.
+    return float(binomtest(min(wins, losses), wins + losses).pvalue) if wins + losses else 1.0
+
+
+def questions_needed(win_rate: float, *, half_width: float | None = None, ties: float = 0.0) -> int:
+    """How many questions until the interval leaves out 50%, or is at most `half_width` each side.
+
+    Takes the win rate and the share of ties that will be found. Chance finds a lower win rate every
+    other time, so prepare more than this. Raises StatsError when no number is enough. Taught in 03,
+    section 10.
+
+    >>> questions_needed(0.6), questions_needed(0.6, half_width=0.05)
+    (97, 366)
+    """
+    shares = win_rate - ties / 2, ties, 1 - win_rate - ties / 2
+    if min(shares) < -1e-12:
+        raise StatsError(f"A win rate of {win_rate:.1%} cannot come with {ties:.1%} ties.")
+    if half_width is None and win_rate == 0.5 or half_width is not None and half_width <= 0:
+        raise StatsError("No number of questions is enough for that: ask for less certainty.")
+
+    def too_few(n: int) -> bool:
+        low, high = win_rate_interval(*(max(0.0, n * share) for share in shares))
+        if half_width is None:
+            return low <= 0.5 <= high
+        return (high - low) / 2 > half_width
+
+    enough = 1
+    while too_few(enough):
+        enough *= 2
+    return bisect_left(range(enough), True, lo=enough // 2, key=lambda n: n > 0 and not too_few(n))
+
+
+# --- battles ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,7 +161,7 @@ class Game:
     """One question judged in both orders: `first` with a shown first, `second` with b shown first.
 
     None is an invalid judgment. `len_a` and `len_b` are the answers' lengths in characters.
-    Verdicts of one order alone are no Games: see `verdict_win_rate`.
+    Verdicts of one order alone are no Games: see `verdict_win_rate`. Taught in 03, section 8.
     """
 
     id: str
@@ -48,7 +172,7 @@ class Game:
 
     def __post_init__(self):
         for verdict in (self.first, self.second):
-            if verdict is not None and verdict not in VERDICTS:
+            if verdict not in ("a", "b", "tie", None):
                 raise StatsError(
                     f"Game {self.id}: a verdict is 'a', 'b', 'tie' or None, not {verdict!r}."
                 )
@@ -73,12 +197,106 @@ class Game:
 
 
 @dataclass(frozen=True)
-class Grade:
-    """One answer's grade from 1 to 10 and the judge's reason; score None is an invalid judgment."""
+class VerdictSummary:
+    """What single verdicts of one order show about model a, as if position did not matter.
 
-    id: str
-    score: int | None
-    reason: str = ""
+    Intervals are 95%, rates run from 0 to 1; n counts the valid ones = wins + ties + losses.
+    `interval` is the one to quote: it knows that ties vary less than coins (`win_rate_interval`),
+    while `wilson` treats a tie as half a coin and is too wide when there are many.
+    """
+
+    n: int
+    wins: int
+    ties: int
+    losses: int
+    invalid: int
+    win_rate: float
+    interval: Interval
+    wilson: Interval
+
+
+@dataclass(frozen=True)
+class BattleSummary(VerdictSummary):
+    """What a battle shows about model a: as VerdictSummary, but counting questions.
+
+    A tie is any question worth half a win; `contradictions` counts those among them whose two
+    orders name different winners. worst and best: the win rate if every invalid question were lost
+    or won. consistency: share of questions whose two verdicts are equal. first_position_rate and
+    longer_win_rate are those of `judge_bias`.
+    """
+
+    contradictions: int
+    bootstrap: Interval
+    worst: float
+    best: float
+    sign_test_p: float
+    consistency: float
+    first_position_rate: float | None
+    longer_win_rate: float | None
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        invalid = f"{self.invalid} invalid"
+        if self.invalid:
+            invalid += f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
+        return (
+            f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): "
+            f"{self.wins} wins, {self.ties} ties ({self.contradictions} of them contradictions), "
+            f"{self.losses} losses on {self.n} questions, {invalid}; "
+            f"sign test p = {self.sign_test_p:.2g}"
+        )
+
+
+def summarize_battle(
+    games: Iterable[Game], *, seed: int = 0, allow_invalid: bool = False
+) -> BattleSummary:
+    """Summarize a battle from the side of model a; a question is won, lost or tied as a whole.
+
+    Raises StatsError when a judgment is invalid, unless `allow_invalid` leaves those questions out
+    (and counts them). Taught in 03, section 8.
+    """
+    games = list(games)
+    valid = [game for game in games if game.score is not None]
+    invalid = _count_invalid(games, valid, "questions", allow_invalid)
+    scores = [game.score for game in valid]
+    points, rate, bias = sum(scores), _win_rate(scores, invalid), judge_bias(valid)
+    return BattleSummary(
+        **vars(rate),
+        contradictions=sum(game.contradicts for game in valid),
+        bootstrap=bootstrap_interval(scores, seed=seed),
+        worst=points / len(games),
+        best=(points + invalid) / len(games),
+        sign_test_p=sign_test(rate.wins, rate.losses),
+        consistency=fmean(game.first == game.second for game in valid),
+        first_position_rate=bias.first and bias.first.value,
+        longer_win_rate=bias.longer and bias.longer.value,
+    )
+
+
+def verdict_win_rate(
+    verdicts: Iterable[Verdict | None], *, allow_invalid: bool = False
+) -> VerdictSummary:
+    """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
+
+    Raises StatsError when a verdict is invalid (None), unless `allow_invalid` leaves it out. Taught
+    in 03, sections 6 and 9.
+
+    >>> verdict_win_rate(["a", "a", "tie", "b"]).win_rate
+    0.625
+    """
+    # A verdict is worth what a question is whose two verdicts agree.
+    scores = [Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts)]
+    valid = [score for score in scores if score is not None]
+    return _win_rate(valid, _count_invalid(scores, valid, "verdicts", allow_invalid))
+
+
+def _win_rate(scores: list[float], invalid: int) -> VerdictSummary:
+    n, points = len(scores), sum(scores)
+    counts = wins, ties, losses = [scores.count(score) for score in (1, 0.5, 0)]
+    return VerdictSummary(
+        n, wins, ties, losses, invalid,
+        points / n, win_rate_interval(*counts), wilson_interval(points, n),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,137 +321,11 @@ class JudgeBias:
     longer: Rate | None
 
 
-@dataclass(frozen=True)
-class BattleSummary:
-    """What a battle shows about model a; intervals are 95%, rates run from 0 to 1.
-
-    n counts the valid questions = wins + ties + losses. A tie is any question worth half a win;
-    `contradictions` counts those among them whose two orders name different winners. `interval` is
-    the one to quote: it knows that ties vary less than coins (`win_rate_interval`), while `wilson`
-    treats a tie as half a coin and is too wide when there are many. worst and best: the win rate
-    if every invalid question were lost or won. consistency: share of questions whose two verdicts
-    are equal. first_position_rate and longer_win_rate are those of `judge_bias`.
-    """
-
-    n: int
-    wins: int
-    ties: int
-    losses: int
-    contradictions: int
-    invalid: int
-    win_rate: float
-    interval: Interval
-    wilson: Interval
-    bootstrap: Interval
-    worst: float
-    best: float
-    sign_test_p: float
-    consistency: float
-    first_position_rate: float | None
-    longer_win_rate: float | None
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        invalid = f"{self.invalid} invalid"
-        if self.invalid:
-            invalid += f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
-        return (
-            f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): "
-            f"{self.wins} wins, {self.ties} ties ({self.contradictions} of them contradictions), "
-            f"{self.losses} losses on {self.n} questions, {invalid}; "
-            f"sign test p = {self.sign_test_p:.2g}"
-        )
-
-
-@dataclass(frozen=True)
-class VerdictSummary:
-    """A win rate from single verdicts of one order, as if position did not matter."""
-
-    n: int
-    wins: int
-    ties: int
-    losses: int
-    invalid: int
-    win_rate: float
-    interval: Interval
-    wilson: Interval
-
-
-@dataclass(frozen=True)
-class GradeSummary:
-    """Mean grade of the n valid judgments with its 95% bootstrap interval.
-
-    worst and best: the mean if every invalid answer had the lowest or the highest grade.
-    """
-
-    n: int
-    mean: float
-    bootstrap: Interval
-    invalid: int
-    worst: float
-    best: float
-
-
-@dataclass(frozen=True)
-class PairedSummary:
-    """Grades of a minus grades of b on the same n questions: the mean with a bootstrap interval.
-
-    wins, ties and losses count the questions on which a has the higher, the same or the lower
-    grade. worst and best: the mean difference if every missing grade went against a, or for a.
-    """
-
-    n: int
-    mean: float
-    bootstrap: Interval
-    wins: int
-    ties: int
-    losses: int
-    sign_test_p: float
-    invalid: int
-    worst: float
-    best: float
-
-
-def summarize_battle(
-    games: Iterable[Game], *, seed: int = 0, allow_invalid: bool = False
-) -> BattleSummary:
-    """Summarize a battle from the side of model a; a question is won, lost or tied as a whole.
-
-    Raises StatsError when a judgment is invalid, unless `allow_invalid` leaves those questions out
-    (and counts them). Taught in 03.
-    """
-    games = list(games)
-    valid = [game for game in games if game.score is not None]
-    invalid = count_invalid(games, valid, "questions", allow_invalid)
-    scores = [game.score for game in valid]
-    n = len(valid)
-    wins, ties, losses = (scores.count(s) for s in (1.0, 0.5, 0.0))
-    points = wins + ties / 2
-    bias = judge_bias(valid)
-    return BattleSummary(
-        n=n,
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        contradictions=sum(game.contradicts for game in valid),
-        invalid=invalid,
-        win_rate=points / n,
-        interval=win_rate_interval(wins, ties, losses),
-        wilson=wilson_interval(points, n),
-        bootstrap=bootstrap_interval(scores, seed=seed),
-        worst=points / (n + invalid),
-        best=(points + invalid) / (n + invalid),
-        sign_test_p=sign_test(wins, losses),
-        consistency=fmean(game.first == game.second for game in valid),
-        first_position_rate=bias.first and bias.first.value,
-        longer_win_rate=bias.longer and bias.longer.value,
-    )
-
-
 def judge_bias(games: Iterable[Game]) -> JudgeBias:
     """How far the judge follows position and length, from the valid questions of a battle.
 
     The interval of `first` counts questions: the two verdicts on one question are not independent.
+    Taught in 03, section 9.
     """
     valid = [game for game in games if game.score is not None]
     # How many of a question's verdicts named the answer shown first, and how many named any. In
@@ -269,33 +361,49 @@ def _clustered(counts: Sequence[tuple[int, int]]) -> Rate | None:
     return Rate(share, wilson_interval(share * alike, alike), trials)
 
 
-def verdict_win_rate(
-    verdicts: Iterable[Verdict | None], *, allow_invalid: bool = False
-) -> VerdictSummary:
-    """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
+# --- grades -----------------------------------------------------------------------------------
 
-    Raises StatsError when a verdict is invalid (None), unless `allow_invalid` leaves it out.
 
-    >>> verdict_win_rate(["a", "a", "tie", "b"]).win_rate
-    0.625
+@dataclass(frozen=True)
+class Grade:
+    """One answer's grade from 1 to 10 and the judge's reason; score None is an invalid judgment."""
+
+    id: str
+    score: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class GradeSummary:
+    """Mean grade of the n valid judgments with its 95% bootstrap interval.
+
+    worst and best: the mean if every invalid answer had the lowest or the highest grade.
     """
-    verdicts = list(verdicts)
-    valid = [verdict for verdict in verdicts if verdict is not None]
-    if unknown := set(valid) - set(VERDICTS):
-        raise StatsError(f"A verdict is 'a', 'b', 'tie' or None, not {sorted(unknown)}.")
-    invalid = count_invalid(verdicts, valid, "verdicts", allow_invalid)
-    wins, ties, losses = (valid.count(v) for v in ("a", "tie", "b"))
-    won, n = wins + ties / 2, len(valid)
-    return VerdictSummary(
-        n=n,
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        invalid=invalid,
-        win_rate=won / n,
-        interval=win_rate_interval(wins, ties, losses),
-        wilson=wilson_interval(won, n),
-    )
+
+    n: int
+    mean: float
+    bootstrap: Interval
+    invalid: int
+    worst: float
+    best: float
+
+
+@dataclass(frozen=True)
+class PairedSummary:
+    """Grades of a minus grades of b on the same n questions: the mean with a bootstrap interval.
+
+    wins, ties and losses count the questions on which a has the higher, the same or the lower
+    grade; `invalid` those on which a grade is missing.
+    """
+
+    n: int
+    mean: float
+    bootstrap: Interval
+    wins: int
+    ties: int
+    losses: int
+    sign_test_p: float
+    invalid: int
 
 
 def summarize_grades(
@@ -304,21 +412,22 @@ def summarize_grades(
     """Mean grade with a bootstrap interval over the questions; takes Grades or bare scores.
 
     Raises StatsError for a negative score, which is how some tools store a failure, and for an
-    invalid grade (None), unless `allow_invalid` leaves it out and counts it.
+    invalid grade (None), unless `allow_invalid` leaves it out and counts it. Taught in 03, section
+    12.
     """
     scores = [grade.score if isinstance(grade, Grade) else grade for grade in grades]
     valid = [score for score in scores if score is not None]
     if strange := [score for score in valid if not 0 <= score < math.inf]:
         raise StatsError(f"{strange[0]} is no grade: write a judgment that failed as None.")
-    invalid = count_invalid(scores, valid, "grades", allow_invalid)
-    n, total = len(valid), math.fsum(valid)
+    invalid = _count_invalid(scores, valid, "grades", allow_invalid)
+    total = math.fsum(valid)
     return GradeSummary(
-        n=n,
-        mean=total / n,
+        n=len(valid),
+        mean=total / len(valid),
         bootstrap=bootstrap_interval(valid, seed=seed),
         invalid=invalid,
-        worst=(total + LOWEST * invalid) / (n + invalid),
-        best=(total + HIGHEST * invalid) / (n + invalid),
+        worst=(total + 1 * invalid) / len(scores),  # the judge's scale is 1 to 10
+        best=(total + 10 * invalid) / len(scores),
     )
 
 
@@ -328,7 +437,7 @@ def paired_difference(
     """How much higher model a is graded than model b on the same questions, matched by id.
 
     Raises StatsError for ids that come twice or in one list only, and for an invalid grade, unless
-    `allow_invalid` leaves out and counts the questions that have one. Taught in 03.
+    `allow_invalid` leaves out and counts the questions that have one. Taught in 03, section 12.
     """
     of_a, of_b = _by_id(a, "a"), _by_id(b, "b")
     if alone := of_a.keys() ^ of_b.keys():
@@ -336,14 +445,8 @@ def paired_difference(
         raise StatsError(f"Graded for one model only: {names}. Grade both on these.")
     pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
     gains = [x - y for x, y in pairs if x is not None and y is not None]
-    invalid = count_invalid(pairs, gains, "questions", allow_invalid)
+    invalid = _count_invalid(pairs, gains, "questions", allow_invalid)
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-
-    def mean_if(missing_a: int, missing_b: int) -> float:
-        return fmean(
-            (missing_a if x is None else x) - (missing_b if y is None else y) for x, y in pairs
-        )
-
     return PairedSummary(
         n=len(gains),
         mean=fmean(gains),
@@ -353,8 +456,6 @@ def paired_difference(
         losses=losses,
         sign_test_p=sign_test(wins, losses),
         invalid=invalid,
-        worst=mean_if(LOWEST, HIGHEST),
-        best=mean_if(HIGHEST, LOWEST),
     )
 
 
@@ -366,7 +467,167 @@ def _by_id(grades: Iterable[Grade], model: str) -> dict[str, Grade]:
     return {grade.id: grade for grade in grades}
 
 
+# --- agreement --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two raters agree on n pairs of labels; `excluded` pairs had an invalid label.
+
+    rate is the share of equal labels, with Wilson's 95% interval; kappa is Cohen's, None when it
+    does not exist because both gave one and the same label throughout.
+    """
+
+    n: int
+    excluded: int
+    rate: float
+    wilson: Interval
+    kappa: float | None
+
+    def __str__(self) -> str:
+        low, high = self.wilson
+        kappa = "does not exist" if self.kappa is None else f"{self.kappa:.2f}"
+        return (
+            f"agreement {self.rate:.1%} (95% interval {low:.1%} to {high:.1%}), kappa {kappa}, "
+            f"on {self.n} labels, {self.excluded} excluded"
+        )
+
+
+@dataclass(frozen=True)
+class RepeatSummary:
+    """What a judge says when asked the same k times: n questions with k valid verdicts each.
+
+    unanimous is the share of questions whose verdicts are all equal, with Wilson's 95% interval;
+    deviation the mean standard deviation of a question's grades, None for verdicts that are words.
+    """
+
+    n: int
+    k: int
+    unanimous: float
+    wilson: Interval
+    deviation: float | None
+    invalid: int
+
+
+def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
+    """Agreement of two raters beyond chance: 1 is perfect, 0 is what chance gives.
+
+    Raises StatsError for lists of unequal length, an invalid label (None), or a kappa that does not
+    exist because both raters gave one and the same label throughout. Cohen (1960). Taught in 03,
+    section 7.
+
+    >>> cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"])
+    0.5
+    """
+    pairs = _pairs(a, b)
+    if any(None in pair for pair in pairs):
+        raise StatsError("Kappa needs valid labels: leave out the pairs with None and count them.")
+    n, given_a, given_b = len(pairs), Counter(a), Counter(b)
+    # In whole numbers: observed and expected agreement, both times n * n.
+    observed = n * sum(x == y for x, y in pairs)
+    expected = sum(count * given_b[label] for label, count in given_a.items())
+    if expected == n * n:
+        raise StatsError("Kappa is undefined: both raters gave one and the same label throughout.")
+    return (observed - expected) / (n * n - expected)
+
+
+def agreement(a: Sequence[Any], b: Sequence[Any], *, allow_invalid: bool = False) -> Agreement:
+    """How often two raters give the same label, and Cohen's kappa, as with a person's own labels.
+
+    Raises StatsError for lists of unequal length and for an invalid label (None), unless
+    `allow_invalid` leaves those pairs out and counts them. Taught in 03, section 7.
+
+    >>> agreement(["a", "a", "b", None], ["a", "b", "b", "b"], allow_invalid=True).rate
+    0.6666666666666666
+    """
+    pairs = _pairs(a, b)
+    valid = [pair for pair in pairs if None not in pair]
+    excluded = _count_invalid(pairs, valid, "pairs of labels", allow_invalid)
+    agreed, n = sum(x == y for x, y in valid), len(valid)
+    kept_a, kept_b = zip(*valid, strict=True)
+    kappa = None if len({*kept_a, *kept_b}) == 1 else cohen_kappa(kept_a, kept_b)
+    return Agreement(n, excluded, agreed / n, wilson_interval(agreed, n), kappa)
+
+
+def _pairs(a: Sequence[Any], b: Sequence[Any]) -> list[tuple[Any, Any]]:
+    if len(a) != len(b) or not len(a):
+        raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
+    return list(zip(a, b, strict=True))
+
+
+def summarize_repeats(
+    rows: Iterable[Sequence[Any]], *, allow_invalid: bool = False
+) -> RepeatSummary:
+    """Spread of a judge asked k times: one row a question, its k verdicts or its k grades.
+
+    Raises StatsError for rows of different lengths or fewer than two, and for an invalid verdict
+    (None), unless `allow_invalid` leaves out and counts the questions that have one. Taught in 03,
+    section 6.
+
+    >>> summarize_repeats([["a", "a", "a"], ["a", "b", "a"]]).unanimous
+    0.5
+    """
+    rows = [list(row) for row in rows]
+    if not rows or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+        found = sorted({len(row) for row in rows})
+        raise StatsError(f"Every question needs the same number of verdicts, 2 or more: {found}.")
+    valid = [row for row in rows if None not in row]
+    invalid = _count_invalid(rows, valid, "repeated questions", allow_invalid)
+    same, n = sum(len(set(row)) == 1 for row in valid), len(valid)
+    graded = all(isinstance(grade, Real) for row in valid for grade in row)
+    deviation = fmean(map(stdev, valid)) if graded else None
+    return RepeatSummary(n, len(rows[0]), same / n, wilson_interval(same, n), deviation, invalid)
+
+
+# --- without a judge --------------------------------------------------------------------------
+
+
+def exact_match(reply: str, reference: str) -> bool:
+    """Whether the first line of a reply is the reference, white space at its ends apart.
+
+    The first line, because a base model that never learned to stop goes on after its answer: this
+    judges it generously. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
+    """
+    lines = reply.strip().splitlines()
+    return bool(lines) and lines[0].strip() == reference.strip()
+
+
+def repetition_rate(texts: Iterable[str]) -> float:
+    """Share of replies in which the same four words in a row, white space apart, come three times.
+
+    It is how a model that has lost its thread sounds; people hardly ever write so. Raises
+    StatsError without a reply. Taught in 02, section 6.
+
+    >>> repetition_rate(["네, 알겠습니다.", "비가 오면 나는 비가 오면 나는 비가 오면 나는 비가"])
+    0.5
+    """
+    repeated = []
+    for text in texts:
+        words = text.split()
+        fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+        repeated.append(max(fours.values(), default=0) >= 3)
+    if not repeated:
+        raise StatsError("A repetition rate needs at least one reply.")
+    return fmean(repeated)
+
+
+# --- what all of these share ------------------------------------------------------------------
+
+
 def some_of(ids: Sequence[str]) -> str:
     """The first five ids for a message, and how many more there are."""
     more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
     return ", ".join(map(str, ids[:5])) + more
+
+
+def _count_invalid(everything: Collection, valid: Collection, what: str, allowed: bool) -> int:
+    """How many are invalid; StatsError if some are and that was not allowed, or if none is left."""
+    invalid = len(everything) - len(valid)
+    if invalid and not allowed:
+        raise StatsError(
+            f"{invalid} of {len(everything)} {what} have an invalid judgment: judge them again, or "
+            "pass allow_invalid=True to leave them out and report their number."
+        )
+    if not valid:
+        raise StatsError(f"There are no valid {what} to summarize.")
+    return invalid

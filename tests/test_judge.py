@@ -10,9 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from course_utils import REPO, CourseError
-from course_utils.agreement import summarize_repeats
 from course_utils.connection import NoAnswer
-from course_utils.intervals import StatsError
 from course_utils.judge import (
     PROMPT_VERSION,
     Item,
@@ -24,7 +22,14 @@ from course_utils.judge import (
 )
 from course_utils.llm import LLM, BudgetReached
 from course_utils.offline import world
-from course_utils.stats import Game, Grade, summarize_battle, summarize_grades
+from course_utils.stats import (
+    Game,
+    Grade,
+    StatsError,
+    summarize_battle,
+    summarize_grades,
+    summarize_repeats,
+)
 
 
 def scripted(answer, **settings) -> LLM:

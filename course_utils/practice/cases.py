@@ -393,7 +393,7 @@ def read_verdict() -> Cases:
 
 @exercise("03.3")
 def kappa() -> Cases:
-    from course_utils.agreement import agreement
+    from course_utils.stats import agreement
 
     def case(a: list[str | None], b: list[str | None], ko: str, en: str) -> Case:
         some = any(None not in pair for pair in zip(a, b, strict=True))
@@ -427,7 +427,7 @@ def kappa() -> Cases:
 def wilson() -> Cases:
     from statistics import NormalDist
 
-    from course_utils.intervals import wilson_interval
+    from course_utils.stats import wilson_interval
 
     def case(k: int, n: int, z: float, ko: str, en: str) -> Case:
         level = 2 * NormalDist().cdf(z) - 1
@@ -450,8 +450,7 @@ def wilson() -> Cases:
 
 @exercise("03.5")
 def win_rates() -> Cases:
-    from course_utils.intervals import StatsError
-    from course_utils.stats import Game, summarize_battle, verdict_win_rate
+    from course_utils.stats import Game, StatsError, summarize_battle, verdict_win_rate
 
     def rate(summarize: Callable, judged: list) -> float | None:
         try:

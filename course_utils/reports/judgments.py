@@ -17,18 +17,18 @@ from statistics import fmean
 from typing import Any
 
 from course_utils import CourseError
-from course_utils.agreement import summarize_repeats
-from course_utils.intervals import StatsError
 from course_utils.judge import ORDERS, Item, Judgment, check_items
 from course_utils.korean import language_flag
 from course_utils.stats import (
     BattleSummary,
     Game,
     Grade,
+    StatsError,
     judge_bias,
     paired_difference,
     summarize_battle,
     summarize_grades,
+    summarize_repeats,
 )
 from course_utils.tasks import write_atomic
 

@@ -973,7 +973,7 @@ plots.loss_curve(result.log, title="Training loss 학습 손실")
 # %%
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
-from course_utils.replies import exact_match
+from course_utils.stats import exact_match
 
 model, tokenizer = load_model(course.base_model, course.artefact("train") / "adapter")
 template = get_template(course.recipe.train.template, tokenizer)
@@ -1003,13 +1003,14 @@ for question, old, new in zip(questions, before, after, strict=True):
 # (repetition rate). The first shows what training the end was worth; when the second grows, the model is going round in circles.
 
 # %%
-from course_utils.replies import repetition_rate, stop_rate
+from course_utils.stats import repetition_rate
 
 print(f"{'':8}{'right':>8}{'stopped':>10}{'repeated':>10}   of {len(questions)} questions")
 for name, replies in {"before": before, "after": after}.items():
     right = [exact_match(r.text, t.output) for r, t in zip(replies, questions, strict=True)]
-    repeated = repetition_rate(reply.text for reply in replies)
-    print(f"{name:8}{sum(right) / len(right):8.0%}{stop_rate(replies):10.0%}{repeated:10.0%}")
+    stopped = [reply.stopped for reply in replies]
+    print(f"{name:8}{sum(right) / len(right):8.0%}{sum(stopped) / len(stopped):10.0%}"
+          f"{repetition_rate(reply.text for reply in replies):10.0%}")
 
 # %% [markdown] lang="ko"
 # 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답만 남습니다. 글에서 `model`이라는 말을 찾아 그 뒤를 응답으로 삼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.

@@ -128,7 +128,7 @@ for task in [heldout[0], *unseen[:1]]:
 # Only the first line counts because a base model tends to write on and on as if it continued a document, and we want to be generous to it.
 
 # %%
-from course_utils.replies import exact_match
+from course_utils.stats import exact_match
 from course_utils.tasks import read_jsonl, write_jsonl
 
 known = course.truth(heldout[0]) is not None  # the small world, whose right answers are known
@@ -331,7 +331,7 @@ for name, rows in {"before": before, "after": after}.items():
 # Outside the small world most references are sentences or explanations, and no model will match them to the letter. If this table is close to 0% throughout for a real model, nothing is broken: section 4 says why.
 
 # %%
-from course_utils.intervals import wilson_interval
+from course_utils.stats import wilson_interval
 
 pairs = load()[: len(heldout)]
 scores = {name: compare(some) for name, some in by_family(pairs).items()}
@@ -588,8 +588,8 @@ assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval fo
 # `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth in spite of 30% `noise`, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
 
 # %%
-from course_utils.agreement import summarize_repeats
 from course_utils.judge import repeat_rows
+from course_utils.stats import summarize_repeats
 
 print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
 judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0, "noise": 0.3})
@@ -632,8 +632,8 @@ if not labels and known:  # nobody has labelled: the known truth stands in, and 
 print(f"{len(labels)} {whose} labels:", dict(Counter(labels.values())))
 
 # %%
-from course_utils.agreement import agreement
 from course_utils.judge import Judge
+from course_utils.stats import agreement
 
 judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
 mine = [item for item in chosen if item.id in labels]
@@ -856,7 +856,7 @@ win_rate(battle, one_order, truth, title="Win rate of the tuned model 미세조�
 # The smaller the difference, the more questions. For several win rates, work out how many it takes until the 95% interval leaves 50% behind, or until it is at most five points wide on each side, supposing there are no ties.
 
 # %%
-from course_utils.intervals import questions_needed, win_rate_interval
+from course_utils.stats import questions_needed, win_rate_interval
 
 print("win rate   to leave 50% behind   within 5 points each side   (no ties)")
 for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
@@ -889,8 +889,7 @@ assert questions_needed(0.55) > 300
 # Each pair of letters below is one question; the tuned model is B in the first order and A in the second.
 
 # %%
-from course_utils.intervals import sign_test, wilson_interval
-from course_utils.stats import Game, summarize_battle
+from course_utils.stats import Game, sign_test, summarize_battle, wilson_interval
 
 verdicts = "AB BA BA BA BB BA BA AA AB BA BA BA BA BA AB".split()
 won = sum((one == "B") + (two == "A") for one, two in verdicts)

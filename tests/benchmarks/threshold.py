@@ -16,12 +16,12 @@ import json
 import random
 from pathlib import Path
 
-from course_utils import REPO, stats
-from course_utils.agreement import cohen_kappa
+from course_utils import REPO
 from course_utils.generate import generation_requests, question_text
 from course_utils.offline.simulated import Imperfections, teach
 from course_utils.parsing import parse_generation
 from course_utils.similarity import filter_similar, morphemes, rouge_l
+from course_utils.stats import cohen_kappa, sign_test, wilson_interval
 from course_utils.tasks import read_jsonl, read_tasks, write_atomic
 
 
@@ -77,7 +77,7 @@ def agreement(tokens: str, threshold: float, values: list[float], labels: list[b
     same = [value > threshold for value in values]
     right = sum(x == y for x, y in zip(same, labels, strict=True))
     both = sum(x and y for x, y in zip(same, labels, strict=True))
-    low, high = stats.wilson_interval(right, len(labels))
+    low, high = wilson_interval(right, len(labels))
     return {"tokens": tokens, "threshold": threshold, "pairs": len(labels),
             "accuracy": right / len(labels), "low": low, "high": high,
             "kappa": cohen_kappa(same, labels),
@@ -102,7 +102,7 @@ def best_row(rows: list[dict], by_tokens: dict[str, list[float]], labels: list[b
     above = [(x > y) + (x == y) / 2 for x, a in values if a for y, b in values if not b]
     return {**{name: best[name] for name in ("tokens", "threshold", "accuracy", "low", "high")},
             "auc": sum(above) / len(above), "only_this_right": wins, "only_default_right": losses,
-            "p": stats.sign_test(wins, losses)}
+            "p": sign_test(wins, losses)}
 
 
 def reason_rows(pairs: list[dict], by_tokens: dict[str, list[float]]) -> list[dict]:

@@ -25,8 +25,8 @@ from course_utils.generate import generate_tasks
 from course_utils.inference import load_model, reply
 from course_utils.offline import world
 from course_utils.prompts import get_template
-from course_utils.replies import exact_match
 from course_utils.session import setup
+from course_utils.stats import exact_match
 from course_utils.tasks import read_tasks, write_atomic
 from course_utils.train import train
 
