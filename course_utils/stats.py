@@ -8,7 +8,7 @@ scipy takes most of a second to import, so only the two functions that call it d
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from statistics import NormalDist, fmean, stdev
@@ -256,18 +256,16 @@ def summarize_battle(
     (and counts them). Taught in 03, section 8.
     """
     games = list(games)
-    valid = [game for game in games if game.score is not None]
-    invalid = _count_invalid(games, valid, "questions", allow_invalid)
-    scores = [game.score for game in valid]
-    points, rate, bias = sum(scores), _win_rate(scores, invalid), judge_bias(valid)
+    scores, invalid = _valid((game.score for game in games), "questions", allow_invalid)
+    points, rate, bias = sum(scores), _win_rate(scores, invalid), judge_bias(games)
     return BattleSummary(
         **vars(rate),
-        contradictions=sum(game.contradicts for game in valid),
+        contradictions=sum(game.contradicts for game in games),
         bootstrap=bootstrap_interval(scores, seed=seed),
         worst=points / len(games),
         best=(points + invalid) / len(games),
         sign_test_p=sign_test(rate.wins, rate.losses),
-        consistency=fmean(game.first == game.second for game in valid),
+        consistency=fmean(game.first == game.second for game in games if game.score is not None),
         first_position_rate=bias.first and bias.first.value,
         longer_win_rate=bias.longer and bias.longer.value,
     )
@@ -285,9 +283,8 @@ def verdict_win_rate(
     0.625
     """
     # A verdict is worth what a question is whose two verdicts agree.
-    scores = [Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts)]
-    valid = [score for score in scores if score is not None]
-    return _win_rate(valid, _count_invalid(scores, valid, "verdicts", allow_invalid))
+    scores = (Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts))
+    return _win_rate(*_valid(scores, "verdicts", allow_invalid))
 
 
 def _win_rate(scores: list[float], invalid: int) -> VerdictSummary:
@@ -416,10 +413,9 @@ def summarize_grades(
     12.
     """
     scores = [grade.score if isinstance(grade, Grade) else grade for grade in grades]
-    valid = [score for score in scores if score is not None]
+    valid, invalid = _valid(scores, "grades", allow_invalid)
     if strange := [score for score in valid if not 0 <= score < math.inf]:
         raise StatsError(f"{strange[0]} is no grade: write a judgment that failed as None.")
-    invalid = _count_invalid(scores, valid, "grades", allow_invalid)
     total = math.fsum(valid)
     return GradeSummary(
         n=len(valid),
@@ -444,8 +440,8 @@ def paired_difference(
         names = some_of(sorted(alone, key=str))
         raise StatsError(f"Graded for one model only: {names}. Grade both on these.")
     pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
-    gains = [x - y for x, y in pairs if x is not None and y is not None]
-    invalid = _count_invalid(pairs, gains, "questions", allow_invalid)
+    found = (None if None in pair else pair[0] - pair[1] for pair in pairs)
+    gains, invalid = _valid(found, "questions", allow_invalid)
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return PairedSummary(
         n=len(gains),
@@ -540,11 +536,10 @@ def agreement(a: Sequence[Any], b: Sequence[Any], *, allow_invalid: bool = False
     >>> agreement(["a", "a", "b", None], ["a", "b", "b", "b"], allow_invalid=True).rate
     0.6666666666666666
     """
-    pairs = _pairs(a, b)
-    valid = [pair for pair in pairs if None not in pair]
-    excluded = _count_invalid(pairs, valid, "pairs of labels", allow_invalid)
-    agreed, n = sum(x == y for x, y in valid), len(valid)
-    kept_a, kept_b = zip(*valid, strict=True)
+    found = (None if None in pair else pair for pair in _pairs(a, b))
+    pairs, excluded = _valid(found, "pairs of labels", allow_invalid)
+    agreed, n = sum(x == y for x, y in pairs), len(pairs)
+    kept_a, kept_b = zip(*pairs, strict=True)
     kappa = None if len({*kept_a, *kept_b}) == 1 else cohen_kappa(kept_a, kept_b)
     return Agreement(n, excluded, agreed / n, wilson_interval(agreed, n), kappa)
 
@@ -569,10 +564,10 @@ def summarize_repeats(
     """
     rows = [list(row) for row in rows]
     if not rows or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
-        found = sorted({len(row) for row in rows})
-        raise StatsError(f"Every question needs the same number of verdicts, 2 or more: {found}.")
-    valid = [row for row in rows if None not in row]
-    invalid = _count_invalid(rows, valid, "repeated questions", allow_invalid)
+        lengths = sorted({len(row) for row in rows})
+        raise StatsError(f"Every question needs the same number of verdicts, 2 or more: {lengths}.")
+    found = (None if None in row else row for row in rows)
+    valid, invalid = _valid(found, "repeated questions", allow_invalid)
     same, n = sum(len(set(row)) == 1 for row in valid), len(valid)
     graded = all(isinstance(grade, Real) for row in valid for grade in row)
     deviation = fmean(map(stdev, valid)) if graded else None
@@ -620,14 +615,16 @@ def some_of(ids: Sequence[str]) -> str:
     return ", ".join(map(str, ids[:5])) + more
 
 
-def _count_invalid(everything: Collection, valid: Collection, what: str, allowed: bool) -> int:
-    """How many are invalid; StatsError if some are and that was not allowed, or if none is left."""
-    invalid = len(everything) - len(valid)
-    if invalid and not allowed:
+def _valid(found: Iterable, what: str, allow_invalid: bool) -> tuple[list, int]:
+    """What is not None, and how many were: StatsError if that was not allowed, or if all were."""
+    found = list(found)
+    valid = [one for one in found if one is not None]
+    invalid = len(found) - len(valid)
+    if invalid and not allow_invalid:
         raise StatsError(
-            f"{invalid} of {len(everything)} {what} have an invalid judgment: judge them again, or "
+            f"{invalid} of {len(found)} {what} have an invalid judgment: judge them again, or "
             "pass allow_invalid=True to leave them out and report their number."
         )
     if not valid:
         raise StatsError(f"There are no valid {what} to summarize.")
-    return invalid
+    return valid, invalid
