@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
-from course_utils.endpoints import retirement
+from course_utils.recipe import retirement
 from course_utils.secrets import checked, remember, scrub
 
 LONGEST_WAIT = 120

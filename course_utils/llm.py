@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 from course_utils import CourseError
 from course_utils.connection import Connection, ErrorInReply, NoAnswer
-from course_utils.endpoints import retirement
 from course_utils.journal import Journal
+from course_utils.recipe import retirement
 
 if TYPE_CHECKING:
     from course_utils.sources.batch import BatchReport

@@ -1,21 +1,37 @@
-"""The recipe: the one file that changes between a laptop CPU, one GPU and many."""
+"""The recipe: what changes between a laptop CPU, one GPU and many, and who is asked.
+
+A recipe is a YAML file in recipes/. Whom it asks to write the data and to judge, it names as an
+entry of recipes/endpoints.yaml; "auto" is the first entry whose key is there.
+"""
 
 import dataclasses
+import datetime
 import difflib
-import math
-import types
-import typing
-from dataclasses import dataclass, field
+import functools
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
+from annotated_types import Ge, Lt
+from pydantic import (
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from course_utils import CourseError
-from course_utils.endpoints import FILE as ENDPOINTS
-from course_utils.endpoints import Endpoint, EndpointError, fill
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+ENDPOINTS = RECIPES / "endpoints.yaml"
 PRESETS: dict[str, dict[str, float]] = {
     # Minutes in a lesson: every cell runs and tuning shows, but no number is worth quoting.
     "quick": {"data.n": 800, "data.heldout": 6, "train.epochs": 2, "evaluate.questions": 24},
@@ -23,27 +39,37 @@ PRESETS: dict[str, dict[str, float]] = {
 }
 """The most that a preset allows of each setting; a recipe that has less keeps it."""
 
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+MUST = {
+    "int_type": "be a whole number",
+    "float_type": "be a number",
+    "bool_type": "be true or false",
+    "string_type": "be text",
+    "dict_type": "be settings such as {model_type: gemma, hidden_size: 2048}",
+    "dataclass_type": "hold settings",
+}
+"""What is said of a value, by the type of pydantic's error."""
+
 
 class RecipeError(CourseError):
     """A recipe that does not exist, or one that says something the course does not understand."""
 
 
-def _at_least(least: float, default: float, *, below: float = math.inf) -> Any:
-    """A setting whose value is checked when a recipe is read: at least this, and below that."""
-    return field(default=default, metadata={"least": least, "below": below})
+class EndpointError(CourseError):
+    """An endpoint that does not exist or cannot be asked from here; the message says what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataSpec:
     """The instruction data: tasks to keep, similarity threshold, seed, held-out tasks a family."""
 
-    n: int = _at_least(1, 2300)
-    threshold: float = _at_least(0, 0.7, below=1.0001)
-    seed: int = 0
-    heldout: int = _at_least(1, 30)
+    n: StrictInt = Field(2300, ge=1)
+    threshold: StrictFloat = Field(0.7, ge=0, lt=1.0001)
+    seed: StrictInt = 0
+    heldout: StrictInt = Field(30, ge=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainSpec:
     """How to tune: template, LoRA, optimiser, precision and GPUs, in the Trainer's own terms.
 
@@ -51,46 +77,38 @@ class TrainSpec:
     steps, otherwise a number of steps. `sampling` "length" puts rows of like length side by side.
     `heldout` is the share of rows kept back for a loss on rows that are not trained. `save_steps`
     is the distance between two checkpoints in optimiser steps. `gpus` is how many processes the
-    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice. `quantize`
-    "4bit" holds the frozen matrices under an adapter in four bits a weight (QLoRA).
+    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice.
     """
 
     template: str = "chat"
-    max_length: int = _at_least(1, 512)
-    lora_r: int = _at_least(0, 4)
-    lora_alpha: int = _at_least(1, 32)
-    lora_dropout: float = _at_least(0, 0.0, below=1)
-    target_modules: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
-    epochs: float = _at_least(0.001, 1.0)
-    batch_size: int = _at_least(1, 4)
-    gradient_accumulation: int = _at_least(1, 1)
-    gpus: int = _at_least(1, 1)
+    max_length: StrictInt = Field(512, ge=1)
+    lora_r: StrictInt = Field(4, ge=0)
+    lora_alpha: StrictInt = Field(32, ge=1)
+    lora_dropout: StrictFloat = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="a list such as [q_proj, v_proj]",
+    )
+    epochs: StrictFloat = Field(1.0, ge=0.001)
+    batch_size: StrictInt = Field(4, ge=1)
+    gradient_accumulation: StrictInt = Field(1, ge=1)
+    gpus: StrictInt = Field(1, ge=1)
     parallel: Literal["none", "ddp", "fsdp"] = "none"
     sampling: Literal["random", "length"] = "random"
-    learning_rate: float = _at_least(0, 1e-4)
+    learning_rate: StrictFloat = Field(1e-4, ge=0)
     scheduler: str = "cosine"
-    warmup: float = _at_least(0, 0.05)
-    weight_decay: float = _at_least(0, 0.0)
+    warmup: StrictFloat = Field(0.05, ge=0)
+    weight_decay: StrictFloat = Field(0.0, ge=0)
     optim: str = "adamw_torch"
-    max_grad_norm: float = _at_least(0, 0.3)
+    max_grad_norm: StrictFloat = Field(0.3, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    quantize: Literal["none", "4bit"] = "none"
     attention: str = "auto"
-    activation_checkpointing: bool = False
-    heldout: float = _at_least(0, 0.0, below=1)
+    activation_checkpointing: StrictBool = False
+    heldout: StrictFloat = Field(0.0, ge=0, lt=1)
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    seed: int = 0
-    save_steps: int = _at_least(1, 50)
-    threads: int = _at_least(0, 0)
-
-    def __post_init__(self) -> None:
-        if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
-            raise RecipeError(
-                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an "
-                "adapter ('train.lora_r' above 0) and another 'train.parallel' than fsdp."
-            )
+    seed: StrictInt = 0
+    save_steps: StrictInt = Field(50, ge=1)
+    threads: StrictInt = Field(0, ge=0)
 
     @property
     def effective_batch(self) -> int:
@@ -113,17 +131,54 @@ class TrainSpec:
         return "float32" if self.full else self.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateSpec:
     """How to evaluate: questions to judge, the longest reply in tokens, prompts a batch."""
 
-    questions: int = _at_least(1, 60)
-    max_new_tokens: int = _at_least(1, 64)
-    batch_size: int = _at_least(1, 64)
-    seed: int = 0
+    questions: StrictInt = Field(60, ge=1)
+    max_new_tokens: StrictInt = Field(64, ge=1)
+    batch_size: StrictInt = Field(64, ge=1)
+    seed: StrictInt = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class Endpoint:
+    """A model at an OpenAI-compatible address, with what its provider asks for.
+
+    `endpoint` is the entry's name; None for an address of your own. `base_url` None is OpenAI's,
+    "offline" the simulated API on loopback. `price` is US dollars for a million input and a million
+    output tokens; None means that nothing is charged. `rpm` is requests a minute, `params` go along
+    with every request.
+    """
+
+    model: str = ""
+    base_url: str | None = None
+    price: tuple[StrictFloat, StrictFloat] | None = Field(
+        None, description="a list such as [0.15, 0.60]"
+    )
+    endpoint: str | None = None
+    secret: str | None = None
+    rpm: StrictInt | None = None
+    workers: StrictInt = 8
+    params: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a program that knows the truth stands in for a model."""
+        return self.base_url == "offline"
+
+    @property
+    def family(self) -> str:
+        """Whose model it is, roughly: a judge likes answers of its own kind.
+
+        >>> Endpoint("openai/gpt-oss-120b").family, Endpoint("google/gemma-3-27b").family
+        ('gpt', 'google')
+        """
+        name = re.match(r"[a-z]*", self.model.lower().rpartition("/")[2])[0]
+        return "google" if name.startswith("gem") else name
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """Everything a run of the course depends on. Taught in 02, section 2.
 
@@ -137,32 +192,41 @@ class Recipe:
     teacher: Endpoint
     judge: Endpoint
     description: str = ""
-    architecture: dict[str, Any] | None = field(default=None, hash=False)
-    data: DataSpec = field(default_factory=DataSpec)
-    train: TrainSpec = field(default_factory=TrainSpec)
-    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    architecture: dict[str, Any] | None = dataclasses.field(default=None, hash=False)
+    data: DataSpec = Field(default_factory=DataSpec)
+    train: TrainSpec = Field(default_factory=TrainSpec)
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
+
+    @field_validator("teacher", "judge", mode="before")
+    @classmethod
+    def _filled(cls, said: Any, info: ValidationInfo) -> Any:
+        """Return the settings for `teacher: openai`, or for settings that leave some out."""
+        said = {"endpoint": said} if isinstance(said, str) else said
+        if said == {}:
+            raise ValueError(f"'{info.field_name}' says nothing: name an endpoint, or auto.")
+        try:
+            return fill(said, info.field_name) if isinstance(said, dict) else said
+        except EndpointError as error:
+            raise ValueError(f"'{info.field_name}': {error}") from None
 
     def replace(self, key: str, value: Any) -> Self:
         """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`.
 
         Raises RecipeError for an unknown key, naming the nearest, or a value of the wrong kind.
         """
-        settings = self.to_dict()
-        *parents, last = key.split(".")
-        place = settings
-        for i, parent in enumerate(parents):
-            if not isinstance(place.get(parent), dict):
-                raise _unknown(self.name, ".".join(parents[: i + 1]), place, ".".join(parents[:i]))
-            place = place[parent]
-        if last not in place:
-            raise _unknown(self.name, key, place, ".".join(parents))
+        settings = place = self.to_dict()
+        path = key.split(".")
+        for i, part in enumerate(path):
+            if not isinstance(place, dict) or part not in place:
+                raise _unknown(path[: i + 1], place, self.name)
+            parent, place = place, place[part]
         # Another model has another price, another address other models.
         if key in ("teacher.model", "judge.model"):
-            place = settings[parents[0]] = {"endpoint": place["endpoint"]}
+            parent = settings[path[0]] = {"endpoint": parent["endpoint"]}
         elif key in ("teacher.base_url", "judge.base_url"):
-            place = settings[parents[0]] = {"model": place["model"]}
-        place[last] = value
-        return _build(type(self), settings, self.name)
+            parent = settings[path[0]] = {"model": parent["model"]}
+        parent[path[-1]] = value
+        return _checked(settings, self.name)
 
     def preset(self, name: str) -> Self:
         """Return the recipe at the size of a preset: "quick" for a lesson, "full" as it is.
@@ -171,10 +235,7 @@ class Recipe:
         Raises RecipeError for an unknown preset, naming the nearest.
         """
         if name not in PRESETS:
-            raise RecipeError(
-                f"There is no preset named '{name}'; the closest is "
-                f"'{_closest(name, list(PRESETS))}', and all are: {', '.join(PRESETS)}."
-            )
+            raise RecipeError(_no("preset", name, PRESETS))
         if not PRESETS[name]:
             return self
         recipe, settings = self.replace("name", f"{self.name}-{name}"), self.to_dict()
@@ -201,15 +262,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        names = recipe_names()
-        if str(name_or_path) not in names:
-            raise RecipeError(
-                f"There is no recipe named '{name_or_path}'; the closest is "
-                f"'{_closest(str(name_or_path), names)}', and all are: {', '.join(names)}."
-            )
+        if str(name_or_path) not in recipe_names():
+            raise RecipeError(_no("recipe", name_or_path, recipe_names()))
         path = RECIPES / f"{name_or_path}.yaml"
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        settings = _read(path)
     except FileNotFoundError:
         raise RecipeError(
             f"There is no recipe file {path}; give a file that exists or one of: "
@@ -222,8 +279,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise RecipeError(
             f"{path} holds no settings; start from a copy of {RECIPES / 'offline.yaml'}."
         )
-    recipe = _build(Recipe, {"name": path.stem, **settings}, str(path))
-    # Not in _build: `replace` changes one setting at a time.
+    recipe = _checked({"name": path.stem, **settings}, str(path))
+    # Not in the specs: `replace` changes one setting at a time.
     if not recipe.train.full and not recipe.train.target_modules:
         raise RecipeError(
             f"{path}: target_modules is empty, so LoRA has nothing to train; name layers, or set "
@@ -237,87 +294,124 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return recipe
 
 
-def _build(kind: type, settings: dict, source: str, prefix: str = "") -> Any:
-    """Make a dataclass of `kind` from `settings`, checking every key and value."""
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in settings.items():
-        where = f"{prefix}{key}"
-        if key not in fields:
-            raise _unknown(source, where, fields, prefix.rstrip("."))
-        if dataclasses.is_dataclass(hints[key]):
-            if hints[key] is Endpoint:
-                value = _endpoint(value, key, source)
-            if not isinstance(value, dict):
-                raise RecipeError(f"{source}: '{where}' must hold settings, not {value!r}.")
-            values[key] = _build(hints[key], value, source, f"{where}.")
-        else:
-            values[key] = _convert(hints[key], value, source, where)
-            limits = fields[key].metadata
-            if limits and not limits["least"] <= values[key] < limits["below"]:
-                below = f" and below {limits['below']}" if limits["below"] < math.inf else ""
-                raise RecipeError(
-                    f"{source}: '{where}' must be at least {limits['least']}{below}, not {value!r}."
-                )
-    for f in fields.values():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in values:
-            raise RecipeError(f"{source}: '{prefix}{f.name}' is missing; add it.")
+@functools.cache
+def entries() -> dict[str, dict[str, Any]]:
+    """Return the entries of endpoints.yaml by name."""
+    return _read(ENDPOINTS)
+
+
+def entry_of(name: str) -> dict[str, Any]:
+    """Return an entry of endpoints.yaml. Raises EndpointError, naming the closest."""
+    if name not in entries():
+        raise EndpointError(_no("endpoint", name, ["auto", *entries()]))
+    return entries()[name]
+
+
+def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
+    """Return an endpoint's settings: what is said of it, else what its entry says.
+
+    `role` is "teacher" or "judge". Neither an entry nor an address means OpenAI. Raises
+    EndpointError for an unknown entry, naming the closest.
+    """
+    name = said.get("endpoint") or (None if said.get("base_url") else "openai")
+    if name in (None, "auto"):
+        return said
+    entry = entry_of(name)
+    model = said.get("model") or ""
+    if not model and "list" not in entry:
+        model = preferred(entry, role, entry["models"])
+    filled = {key: entry[key] for key in ("base_url", "secret", "rpm", "workers") if key in entry}
+    filled |= {"endpoint": name, "model": model} | entry["models"].get(model, {})
+    if old := entry.get("retired", {}).get(model):
+        filled["price"] = old.get("price")
+    return filled | {key: value for key, value in said.items() if value is not None}
+
+
+def preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
+    """Return the model for a role among those offered: the entry's order, else the server's."""
+    offered = list(offered)
+    wanted = [entry["judge"]] if role == "judge" and "judge" in entry else []
+    return next((m for m in [*wanted, *entry["models"]] if m in offered), offered[0])
+
+
+def retirement(model: str) -> str | None:
+    """Return the sentence that a retired model's name gets, with its successor; None otherwise."""
+    for name, entry in entries().items():
+        if known := entry.get("retired", {}).get(model):
+            ends = "ended" if known["ends"] <= datetime.date.today() else "ends"
+            return (
+                f"{model} {ends} on {known['ends']}; {name}'s successor is {known['successor']}. "
+                "What a journal holds of it stays readable."
+            )
+    return None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that takes no key twice, and takes 1e-4 for the number that it is."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = []
+        for key, _ in node.value:
+            if key.value in seen:
+                said = f"the key '{key.value}' is given twice"
+                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+            seen.append(key.value)
+        return node
+
+
+# YAML 1.1 wants a dot and a sign in it, and reads text otherwise; nobody means that.
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+
+
+def _checked(settings: dict[str, Any], source: str) -> Recipe:
+    """Return the recipe that these settings are, or raise RecipeError for the first mistake."""
     try:
-        return kind(**values)
-    except RecipeError as error:  # settings that exclude each other
-        raise RecipeError(f"{source}: {error}") from None
+        return TypeAdapter(Recipe).validate_python(settings)
+    except ValidationError as error:
+        # An unknown key first: what is missing may be misspelt.
+        unknown = ("unexpected_keyword_argument", "invalid_key")
+        found = min(error.errors(), key=lambda e: e["type"] not in unknown)
+    path, kind = [], Recipe
+    for part in found["loc"]:
+        if not dataclasses.is_dataclass(kind):
+            break  # inside a list or a dictionary
+        path.append(str(part))
+        known = kind.__pydantic_fields__
+        if part not in known:
+            raise _unknown(path, known, source)
+        setting, kind = known[part], known[part].annotation
+    where = ".".join(path)
+    if found["type"] == "value_error":  # raised by us, a sentence already
+        raise RecipeError(f"{source}: {found['ctx']['error']}")
+    if found["type"] == "missing" and len(path) == len(found["loc"]):
+        raise RecipeError(f"{source}: '{where}' is missing; add it.")
+    limits = [f"at least {limit.ge}" for limit in setting.metadata if isinstance(limit, Ge)]
+    limits += [f"below {limit.lt}" for limit in setting.metadata if isinstance(limit, Lt)]
+    must = MUST.get(found["type"]) or "be " + (
+        setting.description or " or ".join(get_args(kind)) or " and ".join(limits)
+    )
+    raise RecipeError(f"{source}: '{where}' must {must}, not {found['input']!r}.")
 
 
-def _endpoint(value: Any, role: str, source: str) -> Any:
-    """Return an endpoint's settings for `teacher: openai`, or for settings that leave some out."""
-    value = {"endpoint": value} if isinstance(value, str) else value
-    if value == {}:
-        raise RecipeError(f"{source}: '{role}' says nothing: name an endpoint, or auto.")
-    try:
-        return fill(value, role) if isinstance(value, dict) else value
-    except EndpointError as error:
-        raise RecipeError(f"{source}: '{role}': {error}") from None
+def _unknown(path: list[str], known: Any, source: str) -> RecipeError:
+    """Say that a key is unknown where it stands, and which one of those known is nearest."""
+    said = f"{source}: unknown key '{'.'.join(path)}'"
+    if isinstance(known, dict) and known:
+        said += f"; the nearest one is '{'.'.join([*path[:-1], _closest(path[-1], known)])}'"
+    return RecipeError(f"{said}.")
 
 
-def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
-    """Return `value` as the type `hint` asks for, or raise RecipeError."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and value in args:
-        return value
-    if origin is dict and isinstance(value, dict):
-        return value
-    if origin in (typing.Union, types.UnionType):  # only "X | None" occurs
-        return None if value is None else _convert(args[0], value, source, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
-        if len(inner) == len(value):
-            return tuple(_convert(h, v, source, where) for h, v in zip(inner, value, strict=True))
-    if hint is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1e-4 (no dot) as text, and nobody means that
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    if origin is Literal:
-        expected = " or ".join(args)
-    elif origin is dict:
-        expected = "settings such as {model_type: gemma, hidden_size: 2048}"
-    elif origin is tuple:
-        expected = "a list such as " + ("[0.15, 0.60]" if args[-1] is float else "[q_proj, v_proj]")
-    else:
-        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        expected = kinds[hint]
-    raise RecipeError(f"{source}: '{where}' must be {expected}, not {value!r}.")
+def _no(what: str, name: Any, names: Iterable[str]) -> str:
+    """Say that nothing has this name, which one is the closest, and which there are."""
+    said = f"There is no {what} named '{name}'; the closest is '{_closest(name, names)}'"
+    return f"{said}, and all are: {', '.join(names)}."
 
 
-def _unknown(source: str, where: str, known: typing.Iterable[str], prefix: str) -> RecipeError:
-    nearest = _closest(where.rsplit(".", 1)[-1], list(known))
-    nearest = f"{prefix}.{nearest}" if prefix else nearest
-    return RecipeError(f"{source}: unknown key '{where}'; the nearest one is '{nearest}'.")
-
-
-def _closest(word: str, words: list[str]) -> str:
-    return max(words, key=lambda w: difflib.SequenceMatcher(None, word, w).ratio())
+def _closest(word: Any, words: Iterable[str]) -> str:
+    return max(words, key=lambda w: difflib.SequenceMatcher(None, str(word), w).ratio())

@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore
 from course_utils.colab import DRIVE, mount_drive, on_colab
-from course_utils.endpoints import (
+from course_utils.parts import digest
+from course_utils.recipe import (
     Endpoint,
     EndpointError,
-    choose,
-    data_terms,
+    Recipe,
     entries,
-    key_of,
-    located,
+    load_recipe,
+    recipe_names,
     retirement,
-    terms,
 )
-from course_utils.parts import digest
-from course_utils.recipe import Recipe, load_recipe, recipe_names
 from course_utils.secrets import BadSecret, has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.slices import is_journal
+from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
 from course_utils.tasks import Task, read_tasks, split_heldout
 from course_utils.trial import refusal, training_step
 

@@ -13,11 +13,11 @@ from itertools import islice
 import pytest
 
 from course_utils import REPO
-from course_utils.endpoints import located, named
 from course_utils.generate import generation_requests
 from course_utils.judge import Item, Judge
 from course_utils.llm import LLM
 from course_utils.parsing import parse_generation
+from course_utils.sources.endpoints import located, named
 from course_utils.tasks import read_tasks
 
 pytestmark = pytest.mark.skipif("LOCAL_URL" not in os.environ, reason="only with LOCAL_URL")

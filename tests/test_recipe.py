@@ -8,7 +8,8 @@ import yaml
 
 from course_utils.recipe import PRESETS, RECIPES, RecipeError, TrainSpec, load_recipe, recipe_names
 
-MINIMAL = "base_model: m\nteacher: {model: t}\njudge: {model: j}\n"
+HALF = "base_model: m\nteacher: {model: t}\n"
+MINIMAL = HALF + "judge: {model: j}\n"
 
 
 def write(folder, text):
@@ -125,8 +126,10 @@ def test_new_settings_change_nothing_for_recipes_without_them(tmp_path):
     assert (spec.heldout, spec.report_to, spec.weight_decay) == (0.0, "none", 0.0)
 
 
-def test_defaults_and_numbers(tmp_path):
-    recipe = load_recipe(write(tmp_path, MINIMAL + "train: {learning_rate: 1e-4, epochs: 3}\n"))
+@pytest.mark.parametrize("rate", ["1e-4", "1E-4", ".1e-3", "1.e-4", "+1.0e-4", "0.0001"])
+def test_defaults_and_numbers(tmp_path, rate):
+    text = MINIMAL + f"train: {{learning_rate: {rate}, epochs: 3}}\n"
+    recipe = load_recipe(write(tmp_path, text))
     assert recipe.name == "mine"
     assert recipe.train == dataclasses.replace(TrainSpec(), learning_rate=1e-4, epochs=3.0)
 
@@ -136,13 +139,14 @@ def test_defaults_and_numbers(tmp_path):
     [
         (MINIMAL + "train: {lora_rank: 8}", "unknown key 'train.lora_rank'.*'train.lora_r'"),
         (MINIMAL + "tarin: {}", "unknown key 'tarin'.*'train'"),
-        (MINIMAL + "judge: {modle: x}", "unknown key 'judge.modle'.*'judge.model'"),
+        (HALF + "judge: {modle: x}", "unknown key 'judge.modle'.*'judge.model'"),
         (MINIMAL + "train: {lora_r: four}", "'train.lora_r' must be a whole number, not 'four'"),
         (MINIMAL + "train: {lora_r: true}", "'train.lora_r' must be a whole number, not True"),
         (MINIMAL + "train: {epochs: many}", "'train.epochs' must be a number"),
         (MINIMAL + "train: {dtype: bf16}", "'train.dtype' must be float32 or bfloat16 or float16"),
         (MINIMAL + "train: 3", "'train' must hold settings, not 3"),
-        (MINIMAL + "judge: {model: j, price: [1]}", r"'judge.price' must be a list such as \[0.15"),
+        (HALF + "judge: {model: j, price: [1]}", r"'judge.price' must be a list such as \[0.15"),
+        (HALF + "judge: {model: j, price: 1}", r"'judge.price' must be a list such as \[0.15"),
         (MINIMAL + "train: {lora_r: -1}", "'train.lora_r' must be at least 0, not -1"),
         (MINIMAL + "train: {batch_size: 0}", "'train.batch_size' must be at least 1, not 0"),
         (MINIMAL + "train: {heldout: 1}", "'train.heldout' must be at least 0 and below 1, not 1"),
@@ -156,8 +160,15 @@ def test_defaults_and_numbers(tmp_path):
         (MINIMAL + "train: {parallel: ddp}", "'train.gpus' is 1 but 'train.parallel' is 'ddp'"),
         (MINIMAL + "architecture: gemma", "'architecture' must be settings such as {model_type"),
         ("base_model: m\njudge: {model: j}", "'teacher' is missing"),
+        ("base_model: m\ntecher: auto\njudge: auto", "unknown key 'techer'.*'teacher'"),
         ("base_model: m\nteacher: {}\njudge: {model: j}", "'teacher' says nothing: name an"),
         ("base_model: m\nteacher: opnai\njudge: auto", "'teacher': .* the closest is 'openai'"),
+        ("base_model: m\nteacher: {endpoint: 3}\njudge: auto", "'teacher': .* named '3'"),
+        (MINIMAL + "train: {epochs: true}", "'train.epochs' must be a number, not True"),
+        (MINIMAL + "train: {batch_size: 4.0}", "'train.batch_size' must be a whole number, not 4"),
+        (MINIMAL + "1: 2", "unknown key '1'"),
+        (MINIMAL + "base_model: n", "the key 'base_model' is given twice.*line 4"),
+        (MINIMAL + "train: {seed: 1, epochs: 2, seed: 1}", "the key 'seed' is given twice"),
         ("train: [", "cannot be read as YAML.*line 1"),
         ("", "holds no settings"),
     ],

@@ -16,10 +16,10 @@ from course_utils import REPO, __version__
 # DESIGN's order: everything here is light, torch and transformers begin with `train`.
 LIGHT = (
     "tasks", "korean", "prompts", "parsing", "similarity", "collator", "stats", "recipe", "journal",
-    "llm", "connection", "endpoints", "checkpoint", "session", "generate", "judge",
+    "llm", "connection", "checkpoint", "session", "generate", "judge",
     "secrets", "doctor", "practice.checks", "practice.cases", "reports.judgments",
     "reports.labelling", "reports.run", "sources.batch", "sources.domain",
-    "sources.retrieval", "offline.world", "offline.start", "colab", "trial",
+    "sources.endpoints", "sources.retrieval", "offline.world", "offline.start", "colab", "trial",
 )  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "scipy", "matplotlib",

@@ -1,1 +1,1 @@
-"""Other ways to data: the Batch API, answers out of your own documents, the Hub."""
+"""Where data comes from: who can be asked, the Batch API, your own documents, the Hub."""

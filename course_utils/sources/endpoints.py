@@ -1,97 +1,23 @@
-"""Endpoints: who is asked to write the data and to judge, by name, from recipes/endpoints.yaml.
+"""Who is there: the endpoints that can be asked from here, by the keys and servers that are found.
 
-A recipe names an entry, TEACHER and JUDGE in the environment name another ("gemini", or with a
+TEACHER and JUDGE in the environment name an entry of recipes/endpoints.yaml ("gemini", or with a
 model "groq:llama-3.3-70b-versatile"), and "auto" is the first whose key is there. Taught in 01,
 section 2.
 """
 
-import datetime
-import difflib
-import functools
 import json
 import os
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import yaml
-
-from course_utils import CourseError
+from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
 from course_utils.secrets import has_secret, scrub, secret
 
-FILE = Path(__file__).resolve().parent / "recipes" / "endpoints.yaml"
 AUTO = ("openai", "gemini", "groq", "colab")
 """What "auto" looks for, in this order."""
-
-
-class EndpointError(CourseError):
-    """An endpoint that does not exist or cannot be asked from here; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model at an OpenAI-compatible address, with what its provider asks for.
-
-    `endpoint` is the entry's name; None for an address of your own. `base_url` None is OpenAI's,
-    "offline" the simulated API on loopback. `price` is US dollars for a million input and a million
-    output tokens; None means that nothing is charged. `rpm` is requests a minute, `params` go along
-    with every request.
-    """
-
-    model: str = ""
-    base_url: str | None = None
-    price: tuple[float, float] | None = None
-    endpoint: str | None = None
-    secret: str | None = None
-    rpm: int | None = None
-    workers: int = 8
-    params: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether a program that knows the truth stands in for a model."""
-        return self.base_url == "offline"
-
-    @property
-    def family(self) -> str:
-        """Whose model it is, roughly: a judge likes answers of its own kind.
-
-        >>> Endpoint("openai/gpt-oss-120b").family, Endpoint("google/gemma-3-27b").family
-        ('gpt', 'google')
-        """
-        name = re.match(r"[a-z]*", self.model.lower().rpartition("/")[2])[0]
-        return "google" if name.startswith("gem") else name
-
-
-@functools.cache
-def entries() -> dict[str, dict[str, Any]]:
-    """Return the entries of endpoints.yaml by name."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
-
-
-def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return an endpoint's settings: what is said of it, else what its entry says.
-
-    `role` is "teacher" or "judge". Neither an entry nor an address means OpenAI. Raises
-    EndpointError for an unknown entry, naming the closest.
-    """
-    name = said.get("endpoint") or (None if said.get("base_url") else "openai")
-    if name in (None, "auto"):
-        return said
-    entry = _entry(name)
-    model = said.get("model") or ""
-    if not model and "list" not in entry:
-        model = _preferred(entry, role, entry["models"])
-    filled = {key: entry[key] for key in ("base_url", "secret", "rpm", "workers") if key in entry}
-    filled |= {"endpoint": name, "model": model} | entry["models"].get(model, {})
-    if old := entry.get("retired", {}).get(model):
-        filled["price"] = old.get("price")
-    filled |= {key: value for key, value in said.items() if value is not None}
-    return filled | ({"price": tuple(filled["price"])} if filled.get("price") else {})
 
 
 def named(text: str, role: str) -> Endpoint:
@@ -127,7 +53,7 @@ def available() -> tuple[list[Endpoint], str]:
     """Return the endpoints that "auto" may take here, best first, and why others are none."""
     there, problems, missing = [], [], []
     for name in AUTO:
-        key = _entry(name)["secret"]
+        key = entry_of(name)["secret"]
         if name == "colab" and "MODEL_PROXY_HOST" not in os.environ:
             continue
         if not has_secret(key):
@@ -159,14 +85,14 @@ def located(endpoint: Endpoint, role: str) -> Endpoint:
     if endpoint.endpoint is None:
         return endpoint
     endpoint = replace(endpoint, base_url=endpoint.base_url and _expanded(endpoint.base_url))
-    entry = _entry(endpoint.endpoint)
+    entry = entry_of(endpoint.endpoint)
     if endpoint.model or "list" not in entry:
         return endpoint
     # An address of its own has its own list.
     usual = endpoint.base_url == _expanded(entry["base_url"])
     address = _expanded(entry["list"]) if usual else f"{endpoint.base_url.rstrip('/')}/models"
     offered = _offered(endpoint.endpoint, address, key_of(endpoint, ask=False))
-    model = _preferred(entry, role, offered)
+    model = preferred(entry, role, offered)
     return replace(endpoint, model=model, **entry["models"].get(model, {}))
 
 
@@ -179,14 +105,14 @@ def _if_there(endpoint: Endpoint, role: str) -> Endpoint:
 
 def key_of(endpoint: Endpoint, *, ask: bool = True) -> str:
     """Return the key to send, "none" where the server needs none. Raises MissingSecret."""
-    needs = endpoint.endpoint is not None and _entry(endpoint.endpoint).get("needs_key", True)
+    needs = endpoint.endpoint is not None and entry_of(endpoint.endpoint).get("needs_key", True)
     name = endpoint.secret or "LLM_API_KEY"  # a provider's key is for that provider alone
     return secret(name, ask=ask) if needs or has_secret(name) else "none"
 
 
 def terms(endpoint: Endpoint) -> str:
     """Return what an endpoint costs and how fast it may be asked, in a few words."""
-    entry = _entry(endpoint.endpoint) if endpoint.endpoint else {"models": {}}
+    entry = entry_of(endpoint.endpoint) if endpoint.endpoint else {"models": {}}
     money = "free within the provider's limits" if entry.get("secret") else "free"
     if endpoint.price:
         money = "${:.2f} in and ${:.2f} out a million tokens".format(*endpoint.price)
@@ -198,36 +124,8 @@ def terms(endpoint: Endpoint) -> str:
 def data_terms(endpoints: Iterable[Endpoint]) -> str:
     """Return what the providers of these endpoints may do with what is sent, and since when."""
     names = dict.fromkeys(e.endpoint for e in endpoints if e.endpoint not in (None, "auto"))
-    said = [f"{name}: {_entry(name)['data']} ({_entry(name)['checked']})" for name in names]
+    said = [f"{name}: {entry_of(name)['data']} ({entry_of(name)['checked']})" for name in names]
     return "; ".join(said)
-
-
-def retirement(model: str) -> str | None:
-    """Return the sentence that a retired model's name gets, with its successor; None otherwise."""
-    for name, entry in entries().items():
-        if known := entry.get("retired", {}).get(model):
-            ends = "ended" if known["ends"] <= datetime.date.today() else "ends"
-            return (
-                f"{model} {ends} on {known['ends']}; {name}'s successor is {known['successor']}. "
-                "What a journal holds of it stays readable."
-            )
-    return None
-
-
-def _entry(name: str) -> dict[str, Any]:
-    known = entries()
-    if name not in known:
-        closest = max(known, key=lambda k: difflib.SequenceMatcher(None, name, k).ratio())
-        raise EndpointError(f"There is no endpoint named '{name}'; the closest is '{closest}', and "
-                            f"all are: auto, {', '.join(known)}.")  # fmt: skip
-    return known[name]
-
-
-def _preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
-    """Return the model for a role among those offered: the entry's order, else the server's."""
-    offered = list(offered)
-    wanted = [entry["judge"]] if role == "judge" and "judge" in entry else []
-    return next((m for m in [*wanted, *entry["models"]] if m in offered), offered[0])
 
 
 def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
@@ -235,7 +133,7 @@ def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
 
     Of the teacher's own endpoint every model may do; of others the one they judge with.
     """
-    own = _entry(teacher.endpoint) if teacher.endpoint else None
+    own = entry_of(teacher.endpoint) if teacher.endpoint else None
     if own and not teacher.simulated:
         for other in there:
             judge = named(other.endpoint, "judge")

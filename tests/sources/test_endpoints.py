@@ -7,25 +7,15 @@ import re
 import dialects
 import pytest
 
-from course_utils import REPO, CourseError, colab, endpoints, secrets, session
+from course_utils import REPO, CourseError, colab, secrets, session
 from course_utils.connection import QuotaUsedUp
-from course_utils.endpoints import (
-    Endpoint,
-    EndpointError,
-    choose,
-    entries,
-    fill,
-    located,
-    named,
-    retirement,
-    terms,
-)
 from course_utils.generate import generate_tasks
 from course_utils.judge import Item, Judge
 from course_utils.offline import world
-from course_utils.recipe import load_recipe
+from course_utils.recipe import Endpoint, EndpointError, entries, fill, load_recipe, retirement
 from course_utils.secrets import BadSecret
 from course_utils.session import Device, setup
+from course_utils.sources.endpoints import choose, located, named, terms
 from course_utils.stats import summarize_battle
 from course_utils.tasks import read_tasks
 
@@ -311,7 +301,8 @@ def provider(request, monkeypatch):
         entry = dict(entries()[name], rpm=RPM)
         if entry["base_url"] and "${" not in entry["base_url"]:
             entry["base_url"] = server.host + path
-        monkeypatch.setattr(endpoints, "entries", lambda: entries.__wrapped__() | {name: entry})
+        changed = entries.__wrapped__() | {name: entry}
+        monkeypatch.setattr("course_utils.recipe.entries", lambda: changed)
         yield server
         server.shutdown()
 
@@ -348,7 +339,7 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         os.environ |= {"GEMINI_API_KEY": server.key, "TEACHER": "gemini"}
         entry = dict(entries()["gemini"], rpm=6000, base_url=server.host + "/v1beta/openai/")
         others = entries.__wrapped__()
-        monkeypatch.setattr(endpoints, "entries", lambda: others | {"gemini": entry})
+        monkeypatch.setattr("course_utils.recipe.entries", lambda: others | {"gemini": entry})
         server.daily = 3
         teacher = setup("offline").teacher(journal=tmp_path / "journal.jsonl", backoff=0.01)
         with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
