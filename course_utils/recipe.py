@@ -160,7 +160,7 @@ class Endpoint:
     secret: str | None = None
     rpm: StrictInt | None = None
     workers: StrictInt = 8
-    params: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    params: dict = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def simulated(self) -> bool:
@@ -192,7 +192,7 @@ class Recipe:
     teacher: Endpoint
     judge: Endpoint
     description: str = ""
-    architecture: dict[str, Any] | None = dataclasses.field(default=None, hash=False)
+    architecture: dict | None = dataclasses.field(default=None, hash=False)
     data: DataSpec = Field(default_factory=DataSpec)
     train: TrainSpec = Field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
@@ -266,7 +266,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             raise RecipeError(_no("recipe", name_or_path, recipe_names()))
         path = RECIPES / f"{name_or_path}.yaml"
     try:
-        settings = _read(path)
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except FileNotFoundError:
         raise RecipeError(
             f"There is no recipe file {path}; give a file that exists or one of: "
@@ -297,7 +297,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 @functools.cache
 def entries() -> dict[str, dict[str, Any]]:
     """Return the entries of endpoints.yaml by name."""
-    return _read(ENDPOINTS)
+    return yaml.load(ENDPOINTS.read_text(encoding="utf-8"), _Loader)
 
 
 def entry_of(name: str) -> dict[str, Any]:
@@ -365,38 +365,37 @@ _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
 
 
-def _read(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-
-
 def _checked(settings: dict[str, Any], source: str) -> Recipe:
-    """Return the recipe that these settings are, or raise RecipeError for the first mistake."""
     try:
         return TypeAdapter(Recipe).validate_python(settings)
     except ValidationError as error:
-        # An unknown key first: what is missing may be misspelt.
-        unknown = ("unexpected_keyword_argument", "invalid_key")
-        found = min(error.errors(), key=lambda e: e["type"] not in unknown)
+        raise _mistake(error, source) from None
+
+
+def _mistake(error: ValidationError, source: str) -> RecipeError:
+    """Return the first mistake as a sentence, unknown keys first: what is missing may be one."""
+    unknown = ("unexpected_keyword_argument", "invalid_key")
+    found = min(error.errors(), key=lambda e: e["type"] not in unknown)
     path, kind = [], Recipe
     for part in found["loc"]:
         if not dataclasses.is_dataclass(kind):
-            break  # inside a list or a dictionary
+            break  # inside a list
         path.append(str(part))
         known = kind.__pydantic_fields__
         if part not in known:
-            raise _unknown(path, known, source)
+            return _unknown(path, known, source)
         setting, kind = known[part], known[part].annotation
     where = ".".join(path)
-    if found["type"] == "value_error":  # raised by us, a sentence already
-        raise RecipeError(f"{source}: {found['ctx']['error']}")
+    if found["type"] == "value_error":  # raised here, a sentence already
+        return RecipeError(f"{source}: {found['ctx']['error']}")
     if found["type"] == "missing" and len(path) == len(found["loc"]):
-        raise RecipeError(f"{source}: '{where}' is missing; add it.")
+        return RecipeError(f"{source}: '{where}' is missing; add it.")
     limits = [f"at least {limit.ge}" for limit in setting.metadata if isinstance(limit, Ge)]
     limits += [f"below {limit.lt}" for limit in setting.metadata if isinstance(limit, Lt)]
     must = MUST.get(found["type"]) or "be " + (
         setting.description or " or ".join(get_args(kind)) or " and ".join(limits)
     )
-    raise RecipeError(f"{source}: '{where}' must {must}, not {found['input']!r}.")
+    return RecipeError(f"{source}: '{where}' must {must}, not {found['input']!r}.")
 
 
 def _unknown(path: list[str], known: Any, source: str) -> RecipeError:
