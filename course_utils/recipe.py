@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from annotated_types import Ge, Lt
@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, float]] = {
 }
 """The most that a preset allows of each setting; a recipe that has less keeps it."""
 
+Price = Annotated[StrictFloat, Field(ge=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MUST = {
     "int_type": "be a whole number",
@@ -77,7 +78,8 @@ class TrainSpec:
     steps, otherwise a number of steps. `sampling` "length" puts rows of like length side by side.
     `heldout` is the share of rows kept back for a loss on rows that are not trained. `save_steps`
     is the distance between two checkpoints in optimiser steps. `gpus` is how many processes the
-    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice.
+    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice. `quantize`
+    "4bit" holds the frozen matrices under an adapter in four bits a weight (QLoRA).
     """
 
     template: str = "chat"
@@ -102,6 +104,7 @@ class TrainSpec:
     optim: str = "adamw_torch"
     max_grad_norm: StrictFloat = Field(0.3, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantize: Literal["none", "4bit"] = "none"
     attention: str = "auto"
     activation_checkpointing: StrictBool = False
     heldout: StrictFloat = Field(0.0, ge=0, lt=1)
@@ -109,6 +112,13 @@ class TrainSpec:
     seed: StrictInt = 0
     save_steps: StrictInt = Field(50, ge=1)
     threads: StrictInt = Field(0, ge=0)
+
+    def __post_init__(self) -> None:
+        if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
+            raise ValueError(
+                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an "
+                "adapter ('train.lora_r' above 0) and another 'train.parallel' than fsdp."
+            )
 
     @property
     def effective_batch(self) -> int:
@@ -153,13 +163,11 @@ class Endpoint:
 
     model: str = ""
     base_url: str | None = None
-    price: tuple[StrictFloat, StrictFloat] | None = Field(
-        None, description="a list such as [0.15, 0.60]"
-    )
+    price: tuple[Price, Price] | None = Field(None, description="a list such as [0.15, 0.60]")
     endpoint: str | None = None
     secret: str | None = None
-    rpm: StrictInt | None = None
-    workers: StrictInt = 8
+    rpm: StrictInt | None = Field(None, ge=1)
+    workers: StrictInt = Field(8, ge=1)
     params: dict = dataclasses.field(default_factory=dict, hash=False)
 
     @property
@@ -220,8 +228,10 @@ class Recipe:
             if not isinstance(place, dict) or part not in place:
                 raise _unknown(path[: i + 1], place, self.name)
             parent, place = place, place[part]
-        # Another model has another price, another address other models.
-        if key in ("teacher.model", "judge.model"):
+        # Another model has another price, another address other models, another entry all else.
+        if key in ("teacher.endpoint", "judge.endpoint"):
+            parent = settings[path[0]] = {}
+        elif key in ("teacher.model", "judge.model"):
             parent = settings[path[0]] = {"endpoint": parent["endpoint"]}
         elif key in ("teacher.base_url", "judge.base_url"):
             parent = settings[path[0]] = {"model": parent["model"]}
@@ -314,6 +324,8 @@ def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
     EndpointError for an unknown entry, naming the closest.
     """
     name = said.get("endpoint") or (None if said.get("base_url") else "openai")
+    if name == "auto" and any(map(said.get, ("model", "base_url", "price", "rpm", "params"))):
+        raise EndpointError("auto takes what is there, with its own settings: name an endpoint.")
     if name in (None, "auto"):
         return said
     entry = entry_of(name)
@@ -324,7 +336,10 @@ def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
     filled |= {"endpoint": name, "model": model} | entry["models"].get(model, {})
     if old := entry.get("retired", {}).get(model):
         filled["price"] = old.get("price")
-    return filled | {key: value for key, value in said.items() if value is not None}
+    said = {key: value for key, value in said.items() if value is not None}
+    if isinstance(said.get("params"), dict):  # one more, not one instead of all
+        said["params"] = filled.get("params", {}) | said["params"]
+    return filled | said
 
 
 def preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
@@ -336,6 +351,7 @@ def preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
 
 def retirement(model: str) -> str | None:
     """Return the sentence that a retired model's name gets, with its successor; None otherwise."""
+    model = re.sub(r"-\d{4}-\d\d-\d\d$", "", model.rpartition("/")[2])  # openai/gpt-4o-2024-08-06
     for name, entry in entries().items():
         if known := entry.get("retired", {}).get(model):
             ends = "ended" if known["ends"] <= datetime.date.today() else "ends"

@@ -475,7 +475,10 @@ def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> 
         return f"MISSING. {error}"
     if endpoint.simulated:
         return f"{endpoint.model}: SIMULATED, answers come from a program that knows the truth"
-    said = f"{endpoint.model} at {endpoint.endpoint or endpoint.base_url} ({terms(endpoint)})"
+    where = endpoint.endpoint or endpoint.base_url
+    if endpoint.base_url is None and (other := os.environ.get("OPENAI_BASE_URL")):
+        where = f"{other} (OPENAI_BASE_URL)"
+    said = f"{endpoint.model} at {where} ({terms(endpoint)})"
     if teacher and endpoint.family == teacher.family:
         said += "; the teacher's own family, which it may favour"
     if ended := retirement(endpoint.model):

@@ -26,6 +26,7 @@ class Provider(http.server.ThreadingHTTPServer):
         self.host = f"http://127.0.0.1:{self.server_port}"
         self.times, self.answered, self.refused = [], Counter(), Counter()
         self.shut = 200  # the status that everything gets, if it is another one
+        self.listing, self.redirect, self.seen = None, None, []
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -53,10 +54,17 @@ class Provider(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
+        server.seen.append(self.headers["authorization"])
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("location", server.redirect)
+            return self.end_headers()
         if self.headers["authorization"] != f"Bearer {server.key}":
             return self.send(401, {"error": {"message": "no such key"}})
         if server.shut != 200:
             return self.send(server.shut, {"error": "shut"})
+        if server.listing is not None:
+            return self.send(200, server.listing)
         found = self.path == server.models_path
         listed = {"object": "list", "data": [{"id": name} for name in server.models]}
         self.send(*((200, listed) if found else (404, {"error": "nothing here"})))

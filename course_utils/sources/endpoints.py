@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import replace
+from http.client import HTTPException
 
 from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
 from course_utils.secrets import has_secret, scrub, secret
@@ -22,8 +23,10 @@ AUTO = ("openai", "gemini", "groq", "colab")
 
 def named(text: str, role: str) -> Endpoint:
     """Return the endpoint that "gemini" or "groq:llama-3.3-70b-versatile" names."""
-    name, _, model = text.strip().partition(":")
-    return Endpoint(**fill({"endpoint": name, "model": model or None}, role))
+    name, _, model = (part.strip() for part in text.partition(":"))
+    if name == "offline" and model:
+        raise EndpointError("offline has a model for each part: say offline alone.")
+    return Endpoint(**fill({"endpoint": name.lower(), "model": model or None}, role))
 
 
 def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]:
@@ -33,11 +36,11 @@ def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]
     said, "auto" for one; whoever asks it gets the sentence that `located` raises.
     """
     said = ""
-    if wanted := os.environ.get("TEACHER"):
+    if wanted := os.environ.get("TEACHER", "").strip():
         teacher, said = named(wanted, "teacher"), "TEACHER asks for it"
         if judge.simulated and not teacher.simulated:
             judge = Endpoint(endpoint="auto")  # the simulated one knows no other world
-    if wanted := os.environ.get("JUDGE"):
+    if wanted := os.environ.get("JUDGE", "").strip():
         judge = named(wanted, "judge")
     if "auto" in (teacher.endpoint, judge.endpoint):
         there, found = available()
@@ -67,7 +70,7 @@ def available() -> tuple[list[Endpoint], str]:
         return there, "Colab lends its models"
     if there:
         return there, f"{there[0].secret} is set"
-    return [], " ".join([f"none of {', '.join(missing)} is set", *problems])
+    return [], ". ".join([f"none of {', '.join(missing)} is set", *problems]).rstrip(".")
 
 
 def located(endpoint: Endpoint, role: str) -> Endpoint:
@@ -112,12 +115,14 @@ def key_of(endpoint: Endpoint, *, ask: bool = True) -> str:
 
 def terms(endpoint: Endpoint) -> str:
     """Return what an endpoint costs and how fast it may be asked, in a few words."""
-    entry = entry_of(endpoint.endpoint) if endpoint.endpoint else {"models": {}}
-    money = "free within the provider's limits" if entry.get("secret") else "free"
+    entry = entry_of(endpoint.endpoint) if endpoint.endpoint else {}
+    known = entry.get("models", {})
     if endpoint.price:
         money = "${:.2f} in and ${:.2f} out a million tokens".format(*endpoint.price)
-    elif any("price" in model for model in entry["models"].values()):
+    elif known and endpoint.model not in known and "list" not in entry:
         money = "price not known here: look it up before you spend money"
+    else:
+        money = "free within the provider's limits" if entry.get("needs_key", True) else "free"
     return f"{money}, {endpoint.rpm} requests a minute" if endpoint.rpm else money
 
 
@@ -147,10 +152,12 @@ def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
 
 def _offered(name: str, address: str, key: str) -> list[str]:
     """Return the ids that a server lists as its models."""
-    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {key}"})
     proxies = {} if re.match(r"https?://(localhost|127\.|\[::1)", address) else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
+        request = urllib.request.Request(address)
+        # Not for whoever the server may redirect to.
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
         with opener.open(request, timeout=10) as response:
             listed = json.load(response)
     except urllib.error.HTTPError as error:
@@ -158,7 +165,7 @@ def _offered(name: str, address: str, key: str) -> list[str]:
             f"The endpoint {name} refuses to list its models at {address} ({error.code}): take "
             "another one, with a key of your own."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException, RecursionError) as error:
         reason = scrub(str(getattr(error, "reason", error)))
         raise EndpointError(
             f"The endpoint {name} does not answer at {address} ({reason}): is the server running, "
@@ -166,8 +173,9 @@ def _offered(name: str, address: str, key: str) -> list[str]:
         ) from None
     if isinstance(listed, dict):
         listed = listed.get("data") or listed.get("models") or []
-    ids = [m if isinstance(m, str) else m.get("id") or m.get("name") for m in listed]
-    if not (ids := [i for i in ids if i]):
+    listed = listed if isinstance(listed, list) else []
+    ids = [m.get("id") or m.get("name") if isinstance(m, dict) else m for m in listed]
+    if not (ids := [i for i in ids if i and isinstance(i, str)]):
         raise EndpointError(f"The endpoint {name} offers no model at {address}.")
     return ids
 

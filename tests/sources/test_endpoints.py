@@ -12,7 +12,15 @@ from course_utils.connection import QuotaUsedUp
 from course_utils.generate import generate_tasks
 from course_utils.judge import Item, Judge
 from course_utils.offline import world
-from course_utils.recipe import Endpoint, EndpointError, entries, fill, load_recipe, retirement
+from course_utils.recipe import (
+    Endpoint,
+    EndpointError,
+    RecipeError,
+    entries,
+    fill,
+    load_recipe,
+    retirement,
+)
 from course_utils.secrets import BadSecret
 from course_utils.session import Device, setup
 from course_utils.sources.endpoints import choose, located, named, terms
@@ -362,3 +370,69 @@ def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
         assert len(teacher.journal) == 3  # what was paid for is kept and counted
         assert teacher.spent == pytest.approx(3 * (9 * 0.1 + 4000 * 0.5) / 1e6)
         server.shutdown()
+
+
+# --- what a hostile user tried -------------------------------------------------------------------
+
+
+def test_another_endpoint_takes_no_key_along():
+    recipe = load_recipe("gemma-2b-l4").replace("teacher", "openai")
+    gemini = recipe.replace("teacher.endpoint", "gemini").teacher
+    assert (gemini.secret, gemini.model) == ("GEMINI_API_KEY", "gemini-3.1-flash-lite")
+
+
+def test_one_parameter_more_is_not_one_instead():
+    filled = fill({"endpoint": "openai", "params": {"temperature": 0.7}}, "teacher")
+    assert filled["params"] == {"reasoning_effort": "none", "temperature": 0.7}
+
+
+@pytest.mark.parametrize("said", [{"endpoint": "auto", name: 3} for name in ("rpm", "model")])
+def test_auto_with_settings_is_refused(said):
+    with pytest.raises(RecipeError, match="auto takes what is there"):
+        load_recipe("gemma-2b-l4").replace("teacher", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [(" GEMINI ", "gemini-3.1-flash-lite"), ("openai: gpt-4o ", "gpt-4o"),
+     ("groq:", "openai/gpt-oss-120b")],
+)  # fmt: skip
+def test_names_are_read_as_people_write_them(text, model):
+    assert named(text, "teacher").model == model
+
+
+def test_an_empty_choice_is_none():
+    os.environ |= {"TEACHER": " ", "OPENAI_API_KEY": "planted-key-of-openai"}
+    assert choose(AUTO, AUTO)[0].endpoint == "openai"
+    with pytest.raises(EndpointError, match="say offline alone"):
+        named("offline:x", "teacher")
+
+
+def test_a_paid_model_is_not_called_free():
+    assert "price not known" in terms(named("openrouter:openai/gpt-4o", "teacher"))
+    assert "free" in terms(named("openrouter", "teacher"))
+
+
+def test_dated_names_of_retired_models_have_a_successor_too():
+    for name in ("gpt-4o-2024-08-06", "openai/gpt-4o-mini", "gpt-4o-mini-2024-07-18"):
+        assert "successor is gpt-6" in retirement(name)
+
+
+@pytest.mark.parametrize(
+    "body", [b"null", b"3", b"[null]", b"[1, [2]]", b'{"data": [{"id": ["x"]}]}', b'"abc"', b"{",
+             b"[" * 100_000, b"<html>"],
+)  # fmt: skip
+def test_an_odd_list_of_models_is_one_sentence(proxy, body):
+    proxy.listing = body
+    with pytest.raises(EndpointError, match="endpoint colab (offers no model|does not answer)"):
+        located(named("colab", "teacher"), "teacher")
+
+
+def test_a_redirect_takes_no_key_along(proxy):
+    with dialects.Colab() as other:
+        other.key = "not asked for"
+        proxy.redirect = other.host + "/models"
+        with pytest.raises(EndpointError, match="refuses to list its models .*401"):
+            located(named("colab", "teacher"), "teacher")
+        assert other.seen == [None]
+        other.shutdown()
