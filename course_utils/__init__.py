@@ -9,9 +9,8 @@ Begin where your notebook is; each module says in its first line what it does.
 
 One floor down is what serves them: scale (04), demo (05), sources (whom to ask, the Batch API,
 own documents, the Hub), reports, practice (the exercises), offline (the simulated world). Still on
-this floor, on their way into the modules they serve: connection and journal (llm); parts, sealing
-and slices (checkpoint); trainer, resume and preflight (train); colab, secrets, trial and doctor
-(session).
+this floor, on their way into the modules they serve: connection and journal (llm); parts
+(checkpoint); trainer, resume and preflight (train); colab, secrets, trial and doctor (session).
 """
 
 import logging

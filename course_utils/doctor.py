@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_utils import REPO
-from course_utils.parts import BrokenPart, parts, read_manifest, verify
-from course_utils.slices import is_journal, journals, slices
+from course_utils.parts import (
+    JOURNALS,
+    BrokenPart,
+    gather,
+    is_journal,
+    parts,
+    read_manifest,
+    verify,
+)
 
 if TYPE_CHECKING:
     from course_utils.session import Course
@@ -35,19 +42,15 @@ def steps(course: "Course") -> list[str]:
 def _state(course: "Course", step: str) -> str:
     """What lies in a step's folders, and whether it is whole: every byte is read."""
     home, said = course.store.root / course.store.run / step, []
-    for part in reversed(parts(home)):
+    for part in [*reversed(parts(home)), *reversed(parts(home / JOURNALS))]:
+        name = part.relative_to(home).as_posix()
         try:
             manifest = read_manifest(part)
             verify(part, manifest)
             size = sum(file["bytes"] for file in manifest["files"].values())
-            said.append(f"{part.name} whole ({len(manifest['files'])} files, {size:,} bytes)")
+            said.append(f"{name} whole ({len(manifest['files'])} files, {size:,} bytes)")
         except BrokenPart as broken:
-            said.append(f"{part.name} BROKEN ({broken})")
-    for name in journals(home):
-        pieces = slices(home, name)
-        whole = sum(piece.read() is not None for piece in pieces)
-        state = "whole" if whole == len(pieces) else f"{len(pieces) - whole} BROKEN"
-        said.append(f"{name} in {len(pieces)} slices, {state}")
+            said.append(f"{name} BROKEN ({broken})")
     work = _work(course, step)
     if work.is_dir() and (files := [path for path in work.rglob("*") if path.is_file()]):
         said.append(f"working folder with {len(files)} files")
@@ -93,14 +96,14 @@ def _evaluate(course: "Course") -> str:
 
 
 def _reader(course: "Course", step: str, endpoint):
-    """A client that only plans: what is in the journal on disk and in its slices, in memory."""
+    """A client that only plans: what journals hold, here and sealed, in memory."""
     from course_utils.journal import Journal
     from course_utils.llm import LLM
 
     memory, home = Journal.open(None), course.store.root / course.store.run / step
     found = [path.read_bytes() for path in _work(course, step).rglob("*")
              if path.is_file() and is_journal(path.name)]  # fmt: skip
-    found += [piece.read() or b"" for name in journals(home) for piece in slices(home, name)]
+    found += gather(home, {}).values()
     for line in b"\n".join(found).split(b"\n"):
         try:
             record = json.loads(line)

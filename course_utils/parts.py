@@ -6,22 +6,31 @@ owner alone and are durable before they get their name.
 """
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
+import platform
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from course_utils import CourseError
 
 MANIFEST = "MANIFEST.json"
+JOURNALS = "journals"
+KEEP = 2
 
 _PART = re.compile(r"part-(\d{4,})")
+_JOURNAL = re.compile(r"(?:.*/)?[^/]*(?:journal|batch)[^/]*\.jsonl")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_MACHINE = re.sub(r"\W", "", platform.node()) or "unnamed"
+_DAY = 24 * 3600
 
 
 class CheckpointError(CourseError):
@@ -61,24 +70,11 @@ def private_folder(folder: Path) -> None:
         os.chmod(folder, 0o700)
 
 
-def open_private(path: Path):
-    """Open a new file for writing that only its owner may read."""
-    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file durably."""
-    with open_private(path) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def copy(source: Path, target: Path) -> dict[str, Any]:
-    """Copy a file durably and return the size and checksum of the bytes that were copied."""
+def copy(source: Path | bytes, target: Path) -> dict[str, Any]:
+    """Copy a file durably, for its owner alone; return size and checksum of what was copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sha256, size = hashlib.sha256(), 0
-    with open(source, "rb") as src, open_private(target) as dst:
+    with _reading(source) as src, open(target, "wb", opener=_private) as dst:
         while block := src.read(1 << 20):
             sha256.update(block)
             size += len(block)
@@ -88,14 +84,22 @@ def copy(source: Path, target: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": sha256.hexdigest()}
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return the size and checksum of a file."""
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size,
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest()}  # fmt: skip
+def describe(source: Path | bytes) -> dict[str, Any]:
+    """Return the size and checksum of a file, or of bytes that could be one."""
+    with _reading(source) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
 
 
-def sync_folder(folder: Path) -> None:
+def _reading(source: Path | bytes):
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
     """Make a folder's entries durable, where the file system knows how."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -113,13 +117,16 @@ def sync_folder(folder: Path) -> None:
 def temporary_folder(home: Path) -> Iterator[Path]:
     """A new folder beside the parts; whatever has not been renamed away at the end is removed."""
     private_folder(home)
-    sweep(home)
-    folder = home / f".making-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = _hidden(home, "making")
     try:
         folder.mkdir(mode=0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden(home: Path, doing: str) -> Path:
+    return home / f".{doing}-{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 # ---------------------------------------------------------------- the manifest
@@ -128,10 +135,10 @@ def temporary_folder(home: Path) -> Iterator[Path]:
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a folder's files, which are made durable first."""
     for inner in sorted({(folder / name).parent for name in manifest["files"]}):
-        sync_folder(inner)
+        _sync_folder(inner)
     manifest = {**manifest, "sha256": seal_of(manifest)}
-    write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    sync_folder(folder)
+    copy(json.dumps(manifest, indent=1, ensure_ascii=False).encode(), folder / MANIFEST)
+    _sync_folder(folder)
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
@@ -145,13 +152,9 @@ def read_manifest(part: Path) -> dict[str, Any]:
         manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
         if manifest["sha256"] != seal_of(manifest):
             raise BrokenPart(f"{MANIFEST} was changed after it was written")
-        named = [*manifest["files"]]
-        for journal, slices in manifest.get("journals", {}).items():
-            named += [journal, *(f"{journal}/{name}" for name in slices)]
-        for name in named:
+        for name, file in manifest["files"].items():
             if not is_safe(name):
                 raise BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
-        for file in manifest["files"].values():
             if not (type(file["bytes"]) is int and _HASH.fullmatch(file["sha256"])):
                 raise ValueError
     except FileNotFoundError:
@@ -171,7 +174,7 @@ def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> No
                 raise BrokenPart(f"{name} is a link")
             if (size := path.stat().st_size) != expected["bytes"]:
                 raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-            if contents and describe(path)["sha256"] != expected["sha256"]:
+            if contents and describe(path) != expected:
                 raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
         except FileNotFoundError:
             raise BrokenPart(f"{name} is missing") from None
@@ -179,11 +182,11 @@ def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> No
             raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
 
 
-# ---------------------------------------------------------------- the parts of a step
+# ---------------------------------------------------------------- the parts of a folder
 
 
 def parts(home: Path) -> list[Path]:
-    """Return the parts of a step, oldest first: by number, since a clock may jump."""
+    """Return the parts in a folder, oldest first: by number, since a clock may jump."""
     try:
         found = [(int(m[1]), p) for p in home.iterdir() if (m := _PART.fullmatch(p.name))]
     except FileNotFoundError:
@@ -195,7 +198,87 @@ def parts(home: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def publish(temporary: Path, home: Path) -> Path:
+def seal_part(
+    home: Path, manifest: dict[str, Any], sources: Mapping[str, Path | bytes]
+) -> tuple[Path, dict[str, dict], bool]:
+    """Copy files into the next part, unless they are the newest one's already; keep two whole ones.
+
+    Return the part, its files as the manifest has them, and whether it is new.
+    """
+    sweep(home)
+    already = _holding(home, manifest, sources)
+    if already:
+        part, files = already
+    else:
+        with temporary_folder(home) as new:
+            files = {name: copy(source, new / name) for name, source in sources.items()}
+            write_manifest(new, {**manifest, "files": files})
+            part = _publish(new, home)
+    whole = 0
+    for old in reversed(parts(home)):
+        if whole >= KEEP:
+            discard(old)
+            continue
+        try:
+            verify(old, read_manifest(old), contents=False)
+            whole += 1
+        except BrokenPart as broken:
+            if old == part and part.exists():  # an older runtime may have removed some of it
+                raise CheckpointError(f"{part} was not sealed ({broken}): seal again.") from None
+            # Others are kept while fewer whole ones are newer: they may be looked at.
+    return part, files, not already
+
+
+def _holding(
+    home: Path, manifest: dict[str, Any], sources: Mapping[str, Path | bytes]
+) -> tuple[Path, dict[str, dict]] | None:
+    """The newest part and its files, if it is whole and holds these very contents."""
+    for part in parts(home)[-1:]:
+        with contextlib.suppress(BrokenPart):
+            there = read_manifest(part)
+            alike = all(there.get(key) == manifest[key] for key in ("about", "note"))
+            if alike and there["files"] == {n: describe(source) for n, source in sources.items()}:
+                verify(part, there)
+                return part, there["files"]
+    return None
+
+
+def bring(part: Path, home: Path) -> Path:
+    """Return a verified copy of a part in another folder, the part itself where it lies there.
+
+    Raises BrokenPart, and CheckpointError where there is no room.
+    """
+    manifest, target = read_manifest(part), home / part.name
+    if target == part:
+        verify(part, manifest)
+        return part
+    with contextlib.suppress(BrokenPart):  # a stale copy decides nothing
+        if read_manifest(target) == manifest:
+            verify(target, manifest)
+            return target
+    verify(part, manifest, contents=False)
+    sweep(home)
+    with temporary_folder(home) as new:
+        for name, expected in manifest["files"].items():
+            try:
+                arrived = copy(part / name, new / name)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise CheckpointError(
+                        f"There is no room in {home} to bring {part} back; free some space."
+                    ) from error
+                raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
+            # Reading through a mount may be served short: what arrived is what counts.
+            if arrived != expected:
+                raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
+        write_manifest(new, manifest)
+        for old in parts(home):
+            discard(old)
+        os.rename(new, target)
+    return target
+
+
+def _publish(temporary: Path, home: Path) -> Path:
     """Rename a finished part to the next free number."""
     while True:
         number = max((int(p.name[5:]) for p in parts(home)), default=0) + 1
@@ -206,28 +289,13 @@ def publish(temporary: Path, home: Path) -> Path:
             if not part.exists():
                 raise
             continue
-        sync_folder(home)
+        _sync_folder(home)
         return part
-
-
-def prune(home: Path, keep: int, discarding: Callable[[Path], None]) -> None:
-    """Remove the parts older than the newest `keep` that look whole (sizes, not contents)."""
-    whole = 0
-    for part in reversed(parts(home)):
-        if whole >= keep:
-            discarding(part)
-            discard(part)
-            continue
-        try:
-            verify(part, read_manifest(part), contents=False)
-            whole += 1
-        except BrokenPart:
-            pass  # kept while fewer than `keep` whole ones are newer: it may be looked at
 
 
 def discard(folder: Path) -> None:
     """Remove a folder so that a half-removed one never bears its name."""
-    hidden = folder.with_name(f".removing-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    hidden = _hidden(folder.parent, "removing")
     try:
         os.rename(folder, hidden)
     except OSError:
@@ -237,19 +305,68 @@ def discard(folder: Path) -> None:
 
 def sweep(home: Path) -> None:
     """Remove what processes that died left behind; a living one may still be writing its own."""
-    for path in home.glob(".*-*-*"):
-        match = re.fullmatch(r"\.(?:making|removing)-(\d+)-\w+", path.name)
-        if match and not _alive(int(match[1])):
+    for path in home.glob(".*-*-*-*"):
+        match = re.fullmatch(r"\.(?:making|removing)-(\w+)-(\d+)-\w+", path.name)
+        if match and _abandoned(path, match[1], int(match[2])):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # asking with signal 0 would end the process there
+def _abandoned(path: Path, machine: str, pid: int) -> bool:
     try:
+        if machine != _MACHINE or os.name == "nt":  # its processes cannot be asked after from here
+            return time.time() - path.stat().st_mtime > _DAY
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    except OSError:
         return True
-    return True
+    except OSError:
+        pass
+    return False
+
+
+# ---------------------------------------------------------------- journals
+
+
+def is_journal(name: str) -> bool:
+    """Return whether a file of a working folder only ever grows, by its name."""
+    return bool(_JOURNAL.fullmatch(name))
+
+
+def whole_lines(data: bytes) -> bytes:
+    """Return a journal without a last line that is torn, or still on its way."""
+    whole = data.rfind(b"\n") + 1
+    try:
+        return data if isinstance(json.loads(data[whole:]), dict) else data[:whole]
+    except ValueError:
+        return data[:whole]
+
+
+def gather(
+    home: Path,
+    here: Mapping[str, bytes],
+    wanted: Callable[[str], bool] = is_journal,
+    *,
+    skipping: Callable[[str], object] = lambda line: None,
+) -> dict[str, bytes]:
+    """Return a step's journals by name: the lines that whole copies hold, then those only `here`.
+
+    Copies lie in the step's parts and beside them. What is not whole is skipped, with a line.
+    """
+    found = dict(here)
+    for part in [*reversed(parts(home / JOURNALS)), *reversed(parts(home))]:
+        try:
+            for name, expected in read_manifest(part)["files"].items():
+                data = found.get(name, b"")
+                # Most copies are the beginning of what is here already, and are not read.
+                if wanted(name) and describe(data[: expected["bytes"]]) != expected:
+                    verify(part, {"files": {name: expected}})
+                    found[name] = _joined(whole_lines((part / name).read_bytes()), data)
+        except (BrokenPart, OSError) as broken:
+            skipping(f"Skipping the journals in {part.relative_to(home.parent.parent)}: {broken}.")
+    return found
+
+
+def _joined(there: bytes, here: bytes) -> bytes:
+    if not here:
+        return there
+    lines = dict.fromkeys(filter(None, [*there.split(b"\n"), *here.split(b"\n")]))
+    return b"\n".join([*lines, b""])

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
-from course_utils.checkpoint import CheckpointStore
+from course_utils.checkpoint import CheckpointStore, Sealing
 from course_utils.colab import DRIVE, mount_drive, on_colab
-from course_utils.parts import digest
+from course_utils.parts import digest, is_journal
 from course_utils.recipe import (
     Endpoint,
     EndpointError,
@@ -28,12 +28,13 @@ from course_utils.recipe import (
     retirement,
 )
 from course_utils.secrets import BadSecret, has_secret, scrub, scrub_notebook_errors, secret
-from course_utils.slices import is_journal
 from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
 from course_utils.tasks import Task, read_tasks, split_heldout
 from course_utils.trial import refusal, training_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from course_utils.llm import LLM
 
 # What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
@@ -102,7 +103,7 @@ class Course:
             self.store.restore_journals(step)
         llm = _client(getattr(self.recipe, role), role, journal, settings)
         if step:
-            llm.journal.watch = self.store.sealing(step)
+            llm.journal.watch = Sealing(self.store, step)
         return llm
 
     def _step_of(self, journal: str | Path | None) -> str | None:
@@ -241,9 +242,18 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
         run_name(settings, data),
         root or os.environ.get("RUNS") or None,
         about=about,
-        mirror=os.environ.get("HUB_MIRROR") or None,
+        mirror=_mirror(os.environ.get("HUB_MIRROR")),
     )
     return Course(settings, store, hardware.kind, data, hardware), why
+
+
+def _mirror(repo_id: str | None) -> "Callable[[dict[str, Path]], str] | None":
+    def upload(files: dict[str, Path]) -> str:
+        from course_utils.sources import share
+
+        return share.upload(repo_id, files)
+
+    return upload if repo_id else None
 
 
 def run_name(recipe: Recipe, data: Path | None = None) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import REPO, CourseError
-from course_utils.checkpoint import CheckpointStore
+from course_utils.checkpoint import CheckpointStore, SealingCallback
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
 from course_utils.inference import find_base, load_tokenizer, quiet
 from course_utils.parts import digest
@@ -38,7 +38,6 @@ from course_utils.scale import parallel
 from course_utils.scale.memory import estimate_memory
 from course_utils.scale.parallel import TrainError
 from course_utils.scale.tiny import tiny_recipe
-from course_utils.sealing import SealingCallback
 from course_utils.session import find_device
 from course_utils.tasks import Task, read_tasks, write_atomic
 

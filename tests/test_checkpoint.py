@@ -3,18 +3,20 @@
 import errno
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, checkpoint, parts, sealing, slices
-from course_utils.checkpoint import CheckpointStore
+from course_utils import REPO, checkpoint, parts
+from course_utils.checkpoint import CheckpointStore, Sealing, SealingCallback
 from course_utils.parts import MANIFEST, CheckpointError
-from course_utils.sealing import SealingCallback
 
 
 def fill(store, step, **files):
@@ -101,13 +103,6 @@ def _naming(name):
     return rename
 
 
-def _foreign_slice(path):
-    manifest = json.loads(path.read_text())
-    manifest["journals"] = {"journal.jsonl": ["../../../0001-5-" + 64 * "0"]}
-    manifest["sha256"] = parts.seal_of(manifest)
-    path.write_text(json.dumps(manifest))
-
-
 def _link(path):
     elsewhere = path.parent.parent / "elsewhere"
     os.rename(path, elsewhere)
@@ -130,7 +125,6 @@ DAMAGE = {
     "the manifest is zeros": (MANIFEST, _zeros, "MANIFEST.json is damaged"),
     "the manifest was edited": (MANIFEST, _edit, "was changed after it was written"),
     "the manifest knows no checksum": (MANIFEST, _no_checksum, "MANIFEST.json is damaged"),
-    "the manifest names a foreign slice": (MANIFEST, _foreign_slice, "outside the part"),
     "a file is a link": ("a", _link, "a is a link"),
     **{
         f"the manifest names {name!r}": (MANIFEST, _naming(name), "outside the part")
@@ -173,7 +167,7 @@ def test_from_drive_it_is_copied_once_and_verified(drive, monkeypatch):
     assert contents(local) == {"a": "1"}
     (local / "a").write_text("2")  # somebody wrote into the copy: it is made anew
     assert contents(drive.latest("train")) == {"a": "1"}
-    monkeypatch.setattr(checkpoint, "copy", lambda *_: pytest.fail("copied again"))
+    monkeypatch.setattr(parts, "copy", lambda *_: pytest.fail("copied again"))
     assert drive.latest("train") == local
 
 
@@ -284,12 +278,28 @@ def test_sigkill_while_sealing(tmp_path):
 
 
 def test_a_living_process_keeps_its_unfinished_part(store):
-    home = fill(store, "train", a="1").parent
-    ours, dead = home / f".making-{os.getpid()}-0a1b2c3d", home / ".making-4194999-0a1b2c3d"
-    ours.mkdir()
-    dead.mkdir()
+    home, here = fill(store, "train", a="1").parent, re.sub(r"\W", "", platform.node())
+    ours, dead = (home / f".making-{here}-{pid}-0a1b2c3d" for pid in (os.getpid(), 4194999))
+    another, old = (home / f".removing-another-4194999-{name}" for name in ("0a1b2c3d", "4e5f6a7b"))
+    for folder in (ours, dead, another, old):
+        folder.mkdir()
+    os.utime(old, (time.time() - 25 * 3600,) * 2)  # nothing takes a day
     store.seal("train")
-    assert ours.exists() and not dead.exists()
+    assert [path.exists() for path in (ours, dead, another, old)] == [True, False, True, False]
+
+
+def test_a_part_that_another_machine_broke_while_it_was_named_is_no_success(store, monkeypatch):
+    fill(store, "train", a="1")
+    real = os.rename
+
+    def rename(source, target):
+        real(source, target)
+        if Path(target).name == "part-0001":
+            (target / "a").unlink()
+
+    monkeypatch.setattr(parts.os, "rename", rename)
+    with pytest.raises(CheckpointError, match="part-0001 was not sealed .a is missing.: seal"):
+        store.seal("train")
 
 
 def test_two_that_seal_at_once_get_two_numbers(store, monkeypatch):
@@ -391,7 +401,7 @@ def test_the_callback_has_the_trainer_save_when_its_steps_take_long(store, monke
 
     callback = SealingCallback(store, "train", minutes=10)
     now = [0.0]
-    monkeypatch.setattr(sealing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     callback.on_train_begin(None, None, None)
     asked = []
     for minute in range(1, 26):
@@ -404,39 +414,45 @@ def test_the_callback_has_the_trainer_save_when_its_steps_take_long(store, monke
     assert asked == [10, 20]
 
 
-# --- journals: sealed in slices while they grow -------------------------------------------------
+# --- journals: copied while they grow -----------------------------------------------------------
 
 
 def lines(*numbers):
     return b"".join(b'{"key": "%d"}\n' % number for number in numbers)
 
 
-def pieces(store, step="train", name="journal.jsonl"):
-    return [piece.path.name for piece in slices.slices(store.root / "run" / step, name)]
+def copies(store, step="train"):
+    """What the copies beside the parts hold, oldest first."""
+    home = store.root / "run" / step / "journals"
+    return [(part / "journal.jsonl").read_bytes() for part in parts.parts(home)]
 
 
-def test_of_a_journal_only_what_it_gained_is_sealed(drive):
+def test_a_journal_is_copied_while_it_grows_and_no_part_is_made(drive):
     journal = drive.local("train") / "journal.jsonl"
     journal.write_bytes(lines(1, 2) + b'{"key": "3')  # a reply is being written
     drive.seal_journals("train")
-    first = pieces(drive)
-    assert len(first) == 1 and drive.latest("train") is None  # no part: nothing is finished
+    assert copies(drive) == [lines(1, 2)] and drive.latest("train") is None  # nothing is finished
     journal.write_bytes(lines(1, 2, 3))
     drive.seal_journals("train")
-    drive.seal_journals("train")
-    assert len(pieces(drive)) == 2 and pieces(drive)[0] == first[0]
-    written = (drive.root / "run/train/journals/journal.jsonl" / first[0]).stat()
+    drive.seal_journals("train")  # nothing new
+    assert copies(drive) == [lines(1, 2), lines(1, 2, 3)]
     fill(drive, "train", a="1")
     sealed = drive.seal("train")
-    manifest = json.loads((sealed.path / MANIFEST).read_text())
-    assert manifest["journals"] == {"journal.jsonl": pieces(drive)}
-    assert contents(sealed.path) == {"a": "1"}
+    assert contents(sealed.path) == {"a": "1", "journal.jsonl": lines(1, 2, 3).decode()}
     assert (sealed.files, sealed.bytes) == (2, 1 + len(lines(1, 2, 3)))
-    now = (drive.root / "run/train/journals/journal.jsonl" / first[0]).stat()
-    assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    journal.write_bytes(lines(1, 2, 3, 4))
+    drive.seal_journals("train")
+    assert copies(drive) == [lines(1, 2, 3), lines(1, 2, 3, 4)]  # two are kept
+    assert drive.latest("train").name == "part-0001"
 
 
-def test_restored_from_part_and_slices_byte_for_byte(drive):
+def test_a_step_without_a_journal_has_no_copies(drive):
+    fill(drive, "train", a="1")
+    drive.seal("train")
+    assert [path.name for path in (drive.root / "run/train").iterdir()] == ["part-0001"]
+
+
+def test_restored_from_part_and_copies_byte_for_byte(drive):
     work = fill(drive, "train", a="1", b__c="2")
     journal = work / "journal.jsonl"
     journal.write_bytes(lines(1, 2))
@@ -448,21 +464,22 @@ def test_restored_from_part_and_slices_byte_for_byte(drive):
     assert contents(work) == {"a": "1", "b/c": "2", "journal.jsonl": lines(1, 2, 3).decode()}
     assert not [path for path in work.rglob(".*")]
     again = drive.seal("train")
-    assert again.path.name == "part-0002" and len(pieces(drive)) == 2
+    assert again.path.name == "part-0002" and len(copies(drive)) == 2
 
 
-def test_a_part_is_read_with_the_journal_as_it_was_then(store):
-    work = fill(store, "train", a="1")
+def test_a_part_is_read_with_the_journal_as_it_was_then(drive):
+    work = fill(drive, "train", a="1")
     for number in (1, 2):
         (work / "journal.jsonl").write_bytes(lines(*range(number)))
-        part = store.seal("train", {"n": number}).path
+        part = drive.seal("train", {"n": number}).path
     (work / "journal.jsonl").write_bytes(lines(0, 1, 2))
-    store.seal_journals("train")
-    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0, 1)
-    (part / "journal.jsonl").write_bytes(lines(0, 7))  # somebody wrote into it
-    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0, 1)
+    drive.seal_journals("train")
+    read = drive.latest("train") / "journal.jsonl"
+    assert read.read_bytes() == lines(0, 1)
+    read.write_bytes(lines(0, 7))  # somebody wrote into it
+    assert (drive.latest("train") / "journal.jsonl").read_bytes() == lines(0, 1)
     (part / MANIFEST).unlink()
-    assert (store.latest("train") / "journal.jsonl").read_bytes() == lines(0)
+    assert (drive.latest("train") / "journal.jsonl").read_bytes() == lines(0)
 
 
 def test_restoring_overwrites_nothing(drive):
@@ -503,53 +520,79 @@ def test_a_restoration_that_was_killed_is_finished(drive, monkeypatch):
         drive.restore("train"))  # fmt: skip
 
 
-def test_a_broken_slice_takes_nothing_from_the_others(drive, capsys):
+def test_a_broken_copy_is_named_and_takes_nothing_from_the_others(drive, capsys):
     journal = drive.local("train") / "journal.jsonl"
-    for upto in (2, 4, 6):
+    for upto in (2, 4):
         journal.write_bytes(lines(*range(upto)))
         drive.seal_journals("train")
-    folder, name = drive.root / "run/train/journals/journal.jsonl", pieces(drive)[1]
-    for piece in pieces(drive):
-        (folder / piece).unlink()
     shutil.rmtree(drive.local_root)
-    assert drive.check() == []  # the copies are whole
-    assert (drive.restore("train") / "journal.jsonl").read_bytes() == lines(*range(6))
-    _cut(folder / "copy" / name)
-    assert drive.check() == ["train/journal.jsonl lacks slice 2: it is not what was written; "
-                             "Drive may still deliver it."]  # fmt: skip
-    shutil.rmtree(drive.local_root)
+    assert drive.check() == []
+    _cut(drive.root / "run/train/journals/part-0002/journal.jsonl")
+    (broken,) = drive.check()
+    assert broken == ("train/journals/part-0002 is broken: journal.jsonl has 51 bytes instead of "
+                      "52.")
     work = drive.restore("train")
-    assert (work / "journal.jsonl").read_bytes() == lines(0, 1, 4, 5)
-    assert "Skipping run/train/journals/journal.jsonl/0002" in capsys.readouterr().out
-    (work / "journal.jsonl").write_bytes(lines(0, 1, 4, 5, 2))
-    drive.seal_journals("train")
+    assert (work / "journal.jsonl").read_bytes() == lines(0, 1)
+    said = capsys.readouterr().out
+    assert said.startswith("Skipping the journals in run/train/journals/part-0002: journal.jsonl")
+    (work / "journal.jsonl").write_bytes(lines(0, 1, 4))
+    fill(drive, "train", a="1")
+    part = drive.seal("train").path  # from here on the part has it, too
+    for copy in parts.parts(drive.root / "run/train/journals"):
+        (copy / MANIFEST).unlink()
     shutil.rmtree(drive.local_root)
-    assert (drive.restore("train") / "journal.jsonl").read_bytes() == lines(0, 1, 4, 5, 2)
+    assert (drive.restore("train") / "journal.jsonl").read_bytes() == lines(0, 1, 4)
+    assert part.name == "part-0001"
 
 
-def test_a_slice_that_drive_lost_is_written_again(drive):
+def test_a_copy_that_drive_lost_is_made_again(drive):
     journal = drive.local("train") / "journal.jsonl"
     journal.write_bytes(lines(1))
     drive.seal_journals("train")
-    (name,) = pieces(drive)
-    piece = drive.root / "run/train/journals/journal.jsonl" / name
-    for lose in (_cut, os.unlink):
-        lose(piece)
-        drive.seal_journals("train")
-        assert piece.read_bytes() == lines(1)
+    for lose in (_cut, _zeros, os.unlink):
+        for again in (False, True):
+            newest = parts.parts(drive.root / "run/train/journals")[-1] / "journal.jsonl"
+            if not again:
+                lose(newest)
+            drive.seal_journals("train")
+        assert newest.read_bytes() == lines(1)
 
 
-def test_a_slice_goes_only_when_others_hold_all_of_it(drive):
+def test_a_journal_begun_anew_takes_nothing_sealed_away(drive):
     work = fill(drive, "train", a="0")
     for number, content in enumerate([lines(1), lines(2, 1), lines(3), lines(4), lines(5)]):
         (work / "journal.jsonl").write_bytes(content)  # begun anew each time
         (work / "a").write_text(str(number))
         drive.seal("train")
-    # All of the first slice was in the second one when its part went; the rest was paid for once.
-    assert [name[:4] for name in pieces(drive)] == ["0002", "0003", "0004", "0005"]
+    (work / "journal.jsonl").unlink()  # and another one beside it
+    for number in range(3):
+        (work / "batch.jsonl").write_bytes(lines(*range(number + 1)))
+        drive.seal_journals("train")
     shutil.rmtree(drive.local_root)
-    restored = (drive.restore("train") / "journal.jsonl").read_bytes().splitlines()
-    assert {*restored} == {*lines(1, 2, 3, 4, 5).splitlines()}
+    work = drive.restore("train")
+    restored = (work / "journal.jsonl").read_bytes().splitlines()
+    assert sorted(restored) == lines(1, 2, 3, 4, 5).splitlines()
+    assert (work / "batch.jsonl").read_bytes() == lines(0, 1, 2)
+
+
+def test_a_copy_that_is_here_already_is_not_read_again(drive, monkeypatch):
+    journal = drive.local("train") / "journal.jsonl"
+    for upto in (1, 2, 3):
+        journal.write_bytes(lines(*range(upto)))
+        drive.seal_journals("train")
+    read, real = [], Path.read_bytes
+
+    def read_bytes(path):
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    journal.write_bytes(lines(*range(4)))
+    drive.seal_journals("train")
+    assert read == [journal]  # nothing through Drive's mount
+    shutil.rmtree(drive.local_root)
+    drive.restore("train")
+    assert read[1:] == [drive.root / "run/train/journals/part-0004/journal.jsonl"]
 
 
 def test_two_machines_on_one_drive_keep_each_others_replies(tmp_path):
@@ -588,7 +631,7 @@ def test_sealing_what_is_sealed_makes_no_new_part(drive):
 
 def test_a_loop_seals_soon_after_each_reply(drive, monkeypatch, capsys):
     journal = drive.local("train") / "journal.jsonl"
-    reply_arrived = drive.sealing("train", minutes=0.002)
+    reply_arrived = Sealing(drive, "train", minutes=0.002)
 
     def arrives(number):
         with open(journal, "ab") as file:
@@ -602,13 +645,13 @@ def test_a_loop_seals_soon_after_each_reply(drive, monkeypatch, capsys):
         assert condition()
 
     arrives(1)  # and none follows
-    wait_for(lambda: len(pieces(drive)) == 1)
+    wait_for(lambda: len(copies(drive)) == 1)
     with monkeypatch.context() as patch:
-        patch.setattr(slices, "write", lambda *_: (_ for _ in ()).throw(OSError(107, "gone")))
+        patch.setattr(parts, "copy", lambda *_: (_ for _ in ()).throw(OSError(107, "gone")))
         arrives(2)
         time.sleep(0.5)  # it has failed several times
-        assert len(pieces(drive)) == 1
-    wait_for(lambda: len(pieces(drive)) == 2)  # without another reply
+        assert len(copies(drive)) == 1
+    wait_for(lambda: len(copies(drive)) == 2)  # without another reply
     assert capsys.readouterr().out.count("could not be sealed") == 1
 
 
@@ -645,7 +688,7 @@ def test_nobody_else_may_read_a_run(store):
         part = store.seal("train").path
         modes = {path: path.stat().st_mode & 0o777 for path in [
             store.root / "run", part, part / "a", part / MANIFEST,
-            *(store.root / "run/train/journals/journal.jsonl").iterdir()]}  # fmt: skip
+            *(store.root / "run/train/journals").rglob("*")]}  # fmt: skip
         assert not [path for path, mode in modes.items() if mode & 0o077]
         os.chmod(store.root / "run", 0o755)  # made by an older version
         store.local("train")
@@ -690,9 +733,11 @@ class Hub:
 def test_an_adapter_is_copied_to_the_hub_and_no_seal_fails_for_it(tmp_path, monkeypatch, capsys):
     import huggingface_hub
 
+    from course_utils.sources.share import upload
+
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(Hub, "uploaded", {})
-    store = CheckpointStore.open("run", tmp_path, mirror="me/adapters")
+    store = CheckpointStore.open("run", tmp_path, mirror=partial(upload, "me/adapters"))
     fill(store, "evaluate", a="1")
     store.seal("evaluate")
     assert Hub.uploaded == {}

@@ -600,7 +600,9 @@ def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, capsys):
         (course.store.local(folder) / content).write_text("{}")
         course.store.seal(folder)
     page = session.doctor()
-    assert "part-0001 whole (1 files, 13 bytes); journal.jsonl in 1 slices, whole" in page
+    size = (work / "journal.jsonl").stat().st_size
+    assert (f"part-0001 whole (2 files, {size + 13:,} bytes); "
+            f"journals/part-0001 whole (1 files, {size:,} bytes)") in page
     assert "rerun: 0 calls to make (40 already in the journal)" in page
     assert "trains from the start" in page  # an empty result is none
     (part / "funnel.json").write_bytes(bytes(13))

@@ -24,10 +24,9 @@ from pathlib import Path
 from statistics import median
 
 from course_utils import REPO
-from course_utils.checkpoint import CheckpointStore
+from course_utils.checkpoint import MINUTES, CheckpointStore, Sealing
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
-from course_utils.sealing import MINUTES
 from course_utils.tasks import read_tasks, write_atomic
 
 LATENCY, WORKERS = 0.3, 8
@@ -64,9 +63,7 @@ def run(url: str, folder: Path, replies: int, minutes: float) -> dict:
     journal = store.local("preprocess") / "journal.jsonl"
     timed, llm = Timed(store), LLM("simulated-teacher", base_url=url, workers=WORKERS,
                                    journal=journal)  # fmt: skip
-    sealing = store.sealing("preprocess", minutes)
-    sealing._store = timed
-    llm.journal.watch = sealing
+    llm.journal.watch = Sealing(timed, "preprocess", minutes)
     requests = generation_requests(read_tasks(REPO / "data/seed_tasks.jsonl"))
     start = time.perf_counter()
     count = sum(reply.text is not None for reply in llm.complete(islice(requests, replies)))

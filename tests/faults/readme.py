@@ -28,8 +28,8 @@ ROWS = {
         ("Drive gone (errno 107) in the middle of a copy", "복사 도중에 끊긴 Drive(errno 107)"),
     "a file that reads back short or as zeros": ("", "짧게 또는 0으로 읽히는 파일"),
     "a manifest that is missing, cut or edited": ("", "없거나 잘리거나 바뀐 manifest"),
-    "a journal's slice that is missing, cut, edited or zeros":
-        ("", "없거나 잘리거나 바뀌거나 0이 된 일지 조각"),
+    "a journal's copy that is missing, cut, edited or zeros":
+        ("", "없거나 잘리거나 바뀌거나 0이 된 일지 사본"),
     "a broken newest part, an older one whole": ("", "가장 새 봉인이 깨지고 그 앞의 것은 온전함"),
     "two notebooks sealing the same run": ("", "두 노트북이 같은 실행을 동시에 봉인"),
     "a clock that jumps": ("a clock that jumps back and forth", "앞뒤로 튀는 시계"),
