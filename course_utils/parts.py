@@ -2,7 +2,9 @@
 
 Nothing is believed because it is there: names must stay inside the part, sizes and checksums must
 be those of the manifest, and the manifest must be as it was written. Files are written for their
-owner alone and are durable before they get their name.
+owner alone and are durable before they get their name. The journals of a step have parts of their
+own, so that they can be copied while the step is at work. The store of checkpoint.py decides what
+is copied and when. Taught in 02, section 7.
 """
 
 import contextlib
@@ -353,16 +355,32 @@ def gather(
     """
     found = dict(here)
     for part in [*reversed(parts(home / JOURNALS)), *reversed(parts(home))]:
+        files, where = {}, part.relative_to(home.parent.parent)
         try:
-            for name, expected in read_manifest(part)["files"].items():
-                data = found.get(name, b"")
-                # Most copies are the beginning of what is here already, and are not read.
-                if wanted(name) and describe(data[: expected["bytes"]]) != expected:
-                    verify(part, {"files": {name: expected}})
-                    found[name] = _joined(whole_lines((part / name).read_bytes()), data)
-        except (BrokenPart, OSError) as broken:
-            skipping(f"Skipping the journals in {part.relative_to(home.parent.parent)}: {broken}.")
+            files = read_manifest(part)["files"]
+        except BrokenPart as broken:
+            skipping(f"Skipping the journals in {where}: {broken}.")
+        for name, expected in files.items():
+            data = found.get(name, b"")
+            # Most copies are the beginning of what is here already, and are not read.
+            if not wanted(name) or describe(data[: expected["bytes"]]) == expected:
+                continue
+            try:
+                found[name] = _joined(whole_lines(_read(part, name, expected)), data)
+            except BrokenPart as broken:
+                skipping(f"Skipping {where / name}: {broken}.")
     return found
+
+
+def _read(part: Path, name: str, expected: dict[str, Any]) -> bytes:
+    verify(part, {"files": {name: expected}}, contents=False)
+    try:
+        data = (part / name).read_bytes()
+    except OSError as error:
+        raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
+    if describe(data) != expected:
+        raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
+    return data
 
 
 def _joined(there: bytes, here: bytes) -> bytes:

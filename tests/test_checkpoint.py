@@ -534,7 +534,7 @@ def test_a_broken_copy_is_named_and_takes_nothing_from_the_others(drive, capsys)
     work = drive.restore("train")
     assert (work / "journal.jsonl").read_bytes() == lines(0, 1)
     said = capsys.readouterr().out
-    assert said.startswith("Skipping the journals in run/train/journals/part-0002: journal.jsonl")
+    assert said.startswith("Skipping run/train/journals/part-0002/journal.jsonl: journal.jsonl has")
     (work / "journal.jsonl").write_bytes(lines(0, 1, 4))
     fill(drive, "train", a="1")
     part = drive.seal("train").path  # from here on the part has it, too

@@ -133,7 +133,7 @@ def engine(say: Say) -> str:
                     f"하나씩 물을 때보다 {run['times_one_at_a_time']:.1f}배 빠름")])
     found = result("sealing")
     if found:
-        real, often = found["journal"]
+        (real, often), long = found["journal"], found["long"]
         rows += [
             [say(f"sealing {real['replies']:,} replies, every {real['minutes']:g} min and at the "
                  "end", f"응답 {real['replies']:,}개 봉인, {real['minutes']:g}분마다와 끝에"),
@@ -141,6 +141,9 @@ def engine(say: Say) -> str:
             [say(f"... every {60 * often['minutes']:.0f} s ({often['seals']} times)",
                  f"... {60 * often['minutes']:.0f}초마다({often['seals']}번)"),
              say(f"{often['share']:.2%} of the run", f"실행 시간의 {often['share']:.2%}")],
+            [say(f"sealing {long['replies']:,} replies, every {real['minutes']:g} min and at the "
+                 "end", f"응답 {long['replies']:,}개 봉인, {real['minutes']:g}분마다와 끝에"),
+             say(f"{long['share']:.2%} of the run", f"실행 시간의 {long['share']:.2%}")],
             [say(f"sealing an adapter of {found['adapter']['megabytes']} MB, fsync included",
                  f"{found['adapter']['megabytes']} MB 어댑터 봉인, fsync까지"),
              say(f"{percent(found['adapter']['speed_against_cp'])} of the speed of cp + sha256sum",
@@ -222,9 +225,10 @@ def block(language: str) -> str:
 
     dates = sorted({found["date"] for path in RESULTS.glob("*.json")
                     if (found := result(path.stem)).get("date")})
-    intro = say(f"Measured with `make bench` on two CPU cores, {dates[-1]}; the scripts named here "
-                "are in `tests/benchmarks`.",
-                f"{dates[-1]}, CPU 두 코어에서 `make bench`로 쟀습니다. 여기에 이름이 나오는 "
+    ends = dict.fromkeys([dates[0], dates[-1]])
+    intro = say(f"Measured with `make bench` on two CPU cores, {' to '.join(ends)}; the scripts "
+                "named here are in `tests/benchmarks`.",
+                f"{'~'.join(ends)}, CPU 두 코어에서 `make bench`로 쟀습니다. 여기에 이름이 나오는 "
                 "스크립트는 `tests/benchmarks`에 있습니다.")
     speed = folded(say("Speed and memory: data engine, trainer, judge",
                        "속도와 메모리: 데이터 엔진, 학습, 심사"),

@@ -1,11 +1,14 @@
 """What does it cost that nothing is lost? Seals of a journal while it grows, and of an adapter.
 
-    python tests/benchmarks/sealing.py [--replies 1000] [--megabytes 200] [--rounds 5]
+    python tests/benchmarks/sealing.py [--replies 1000] [--long 50000] [--megabytes 200]
 
 1. A run of 1,000 replies at 300 ms with 8 workers, its journal sealed at the real cadence (every
    ten minutes and at the end of the step), and once more every four seconds. What sealing took is
    set against what the run took; the seals run beside the requests, so this is the most they cost.
-2. An adapter folder of 200 MB is sealed, and copied and summed by cp and sha256sum, on one disk, in
+2. The same for 50,000 replies, which nobody waits for: the journal of 1. is repeated to the length
+   it would have after every ten minutes at that speed, and sealed as above. A journal is copied
+   whole, so this is where it costs most.
+3. An adapter folder of 200 MB is sealed, and copied and summed by cp and sha256sum, on one disk, in
    turns. A seal ends when the disk has it (fsync); cp does not wait, so it is measured with `sync`
    as well. Medians. Writes results/sealing.json.
 """
@@ -76,6 +79,22 @@ def run(url: str, folder: Path, replies: int, minutes: float) -> dict:
             "seal_seconds": round(spent, 4), "share": round(spent / seconds, 5)}  # fmt: skip
 
 
+def run_long(folder: Path, replies: int) -> dict:
+    """Seal a journal that grows to so many replies as it would while they are asked for."""
+    store = CheckpointStore("run", folder / "drive", folder / "long")
+    lines = (folder / "local/run/preprocess/work/journal.jsonl").read_bytes().splitlines(True)
+    journal, timed = store.local("evaluate") / "journal.jsonl", Timed(store)
+    a_while = int(60 * MINUTES * WORKERS / LATENCY)
+    for begin in range(0, replies, a_while):
+        end = min(replies, begin + a_while)
+        with open(journal, "ab") as file:
+            file.writelines(lines[n % len(lines)] for n in range(begin, end))
+        (timed.seal if end == replies else timed.seal_journals)("evaluate")
+    seconds, spent = replies * LATENCY / WORKERS, sum(timed.seconds)
+    return {"replies": replies, "bytes": journal.stat().st_size, "run_seconds": seconds,
+            "seals": [round(s, 3) for s in timed.seconds], "share": round(spent / seconds, 5)}
+
+
 def an_adapter(folder: Path, megabytes: int) -> None:
     """Fill a folder with what cannot be compressed: one large file and some small ones."""
     folder.mkdir(parents=True)
@@ -128,6 +147,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replies", type=int, default=1000)
+    parser.add_argument("--long", type=int, default=50_000)
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=REPO / "tests/benchmarks/results/sealing.json")
@@ -141,14 +161,18 @@ def main() -> None:
         finally:
             server.kill()
             server.wait()
+        long = run_long(Path(folder, "0"), args.long)
     for one in runs:
         print("{replies:,} replies in {run_seconds} s, sealed every {minutes:g} min and at the end:"
               " {seals} seals took {seal_seconds} s, {share:.2%} of the run".format(**one))
+    print("{replies:,} replies, {bytes:,} bytes: seals of {seals} s, {share:.2%} of the run".format(
+        **long))
     print(f"{args.megabytes} MB: {adapter['median']}; a seal runs at "
           f"{adapter['speed_against_cp']:.0%} of cp's speed, "
           f"{adapter['speed_against_synced']:.0%} of that with sync")
     record = {"date": datetime.date.today().isoformat(), "cores": os.cpu_count(),
-              "latency": LATENCY, "workers": WORKERS, "journal": runs, "adapter": adapter}
+              "latency": LATENCY, "workers": WORKERS, "journal": runs, "long": long,
+              "adapter": adapter}
     write_atomic(args.out, json.dumps(record, indent=1) + "\n")
     print(f"written to {args.out}")
 
