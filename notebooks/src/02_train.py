@@ -905,7 +905,7 @@ assert ours == theirs
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
 
-model, tokenizer = load_model(course.base_model)
+model, tokenizer = load_model(course.base_model, quantize=course.recipe.train.quantize)
 template = get_template(course.recipe.train.template, tokenizer)
 prompts = [template.render(task) for task in questions]
 limit = course.recipe.evaluate.max_new_tokens

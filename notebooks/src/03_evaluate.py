@@ -271,7 +271,7 @@ def replies(name, adapter=None):
     mark = fingerprint(base, adapter) if adapter else fingerprint(base)
     if path.is_file() and (rows := read_jsonl(path))[0]["made_by"] == mark:
         return rows
-    model, tokenizer = load_model(course.base_model, adapter)
+    model, tokenizer = load_model(course.base_model, adapter, quantize=course.recipe.train.quantize)
     template, spec = get_template(course.recipe.train.template, tokenizer), course.recipe.evaluate
     prompts = [template.render(task) for task in tasks]
     limits = {"max_new_tokens": spec.max_new_tokens, "batch_size": spec.batch_size}
