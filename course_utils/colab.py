@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from course_utils import REPO, CourseError, __version__
@@ -62,7 +63,8 @@ def install() -> None:
     are. Raises CourseError, with the last that pip said, where pip fails.
     """
     before = installed()
-    if before.get("course_utils") != __version__:  # pip installs it last, after all it needs
+    # pip installs the course last, after all it needs; a later checkout may need more.
+    if before.get("course_utils") != __version__ or not _asked() <= before.keys():
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
             kept = [f"{name}=={before[name]}\n" for name in KEPT if name in before]
@@ -88,6 +90,13 @@ def installed() -> dict[str, str]:
         if about["Name"]:  # none where an installation was cut off
             found.setdefault(re.sub(r"[-_.]+", "_", about["Name"]).lower(), about["Version"])
     return found
+
+
+def _asked() -> set[str]:
+    """Return the names of the packages that the course asks for on Colab."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["colab"]
+    return {re.sub(r"[-_.]+", "_", re.match(r"[\w.-]+", line)[0]).lower() for line in lines}
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ import pytest
 from course_utils import colab, trial
 from course_utils.trial import explain, refusal
 
+asked_for = colab._asked  # the tests put another in its place
+
 
 @pytest.fixture
 def plant(monkeypatch, tmp_path):
@@ -94,6 +96,7 @@ def pip(plant, tmp_path, monkeypatch):
 
     there = {"torch": "2.11.0+cu128", "numpy": "2.1.3", "datasets": "4.0.0"}
     monkeypatch.setattr(colab, "installed", lambda: dict(there))
+    monkeypatch.setattr(colab, "_asked", lambda: {"datasets"})
     pip.there = there
     return pip
 
@@ -117,6 +120,17 @@ def test_torch_and_numpy_are_held_and_what_changed_is_one_line(pip, monkeypatch,
     )
     colab.install()
     assert capsys.readouterr().out == "" and asked.read_text().count("\n") == 1
+
+
+def test_a_checkout_that_asks_for_more_is_installed_again(pip, monkeypatch):
+    assert {"openai", "python_dotenv", "scipy", "trl", "gradio"} <= asked_for()
+    asked = pip()
+    pip.there |= {"course_utils": colab.__version__}
+    colab.install()
+    assert not asked.exists()
+    monkeypatch.setattr(colab, "_asked", lambda: {"datasets", "something_new"})
+    colab.install()
+    assert "[colab]" in asked.read_text()
 
 
 @pytest.mark.parametrize(("number", "goes"), [("0.10.0", True), ("0.16.0", False), ("1.0", False)])

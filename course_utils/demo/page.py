@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# gradio 6.24 (Colab's) with Colab's fastapi forgets to await a function of its own.
+warnings.filterwarnings("ignore", message="coroutine 'App.create_app", category=RuntimeWarning)
 
 BASE, TUNED = "__base__", "default"
 """The names under which PEFT knows "no adapter" and the one that was loaded."""
