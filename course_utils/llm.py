@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from course_utils.sources.batch import BatchReport
 
 
+_THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
+                      r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>[ \t]*(?:\n\s*|\Z)", re.IGNORECASE)
+
+
 class BudgetReached(CourseError):
     """The next request could cost more than what is left of the budget; it was not sent."""
 
@@ -418,11 +423,6 @@ def _answer(content) -> str:
     if (end := _END_OF_THOUGHT.search(text)) and not _THOUGHT.search(text[:end.start()]):
         return text[end.end():]
     return text
-
-
-_THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
-                      r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>[ \t]*(?:\n\s*|\Z)", re.IGNORECASE)
 
 
 class _Halted(Exception):
