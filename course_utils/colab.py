@@ -88,7 +88,7 @@ def installed() -> dict[str, str]:
     for distribution in importlib.metadata.distributions(path=folders):
         about = distribution.metadata
         if about["Name"]:  # none where an installation was cut off
-            found.setdefault(re.sub(r"[-_.]+", "_", about["Name"]).lower(), about["Version"])
+            found.setdefault(name_of(about["Name"]), about["Version"])
     return found
 
 
@@ -96,7 +96,12 @@ def _asked() -> set[str]:
     """Return the names of the packages that the course asks for on Colab."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["colab"]
-    return {re.sub(r"[-_.]+", "_", re.match(r"[\w.-]+", line)[0]).lower() for line in lines}
+    return set(map(name_of, lines))
+
+
+def name_of(requirement: str) -> str:
+    """Return a package's name as `installed` writes it: "trl>=1.16" and "TRL" are both "trl"."""
+    return re.sub(r"[-_.]+", "_", re.match(r"[\w.-]*", requirement)[0].rstrip(".")).lower()
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -211,10 +211,10 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
 
 def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, str]:
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
-    hardware = find_device()
+    hardware, root = find_device(), root or os.environ.get("RUNS") or None
     chosen, why = _choose(recipe, hardware)
     if chosen == GATED and why.startswith("auto"):  # a token added later begins no other run
-        runs = CheckpointStore.open(L4, root or os.environ.get("RUNS") or None).root
+        runs = CheckpointStore.open(L4, root).root
         if any(runs.glob(f"{L4}*")) and not any(runs.glob(f"{GATED}*")):
             chosen, why = L4, "auto: this run was begun before"
     found = load_recipe(chosen)
@@ -240,7 +240,7 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
     }
     store = CheckpointStore.open(
         run_name(settings, data),
-        root or os.environ.get("RUNS") or None,
+        root,
         about=about,
         mirror=_mirror(os.environ.get("HUB_MIRROR")),
     )

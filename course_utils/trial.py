@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from course_utils import REPO
-from course_utils.colab import installed
+from course_utils.colab import installed, name_of
 
 STACK = ("torch", "transformers", "peft", "accelerate", "datasets", "trl")
 OLDER_IMAGE = (
@@ -80,10 +80,10 @@ def explain(error: Exception) -> str:
         module = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
         who, frame = module if module in STACK else who, frame.tb_next
     # A package whose version is named, and that none of ours asks for, can go.
-    asked = {_name(line) for name in STACK for line in importlib.metadata.requires(name) or ()
+    asked = {name_of(line) for name in STACK for line in importlib.metadata.requires(name) or ()
              if "extra ==" not in line}  # fmt: skip
     here = installed()
-    named = [_name(word) for word in re.findall(r"version of ([A-Za-z][\w.-]*)", message)]
+    named = [name_of(word) for word in re.findall(r"version of ([A-Za-z][\w.-]*)", message)]
     refused = [name for name in named if name in here and name not in {*asked, *STACK}]
     if isinstance(error, ImportError) and refused:
         return (
@@ -94,10 +94,6 @@ def explain(error: Exception) -> str:
         f"{who} {here.get(who)} does not train here ({type(error).__name__}: {message}): "
         f"{OLDER_IMAGE}."
     )
-
-
-def _name(requirement: str) -> str:
-    return re.sub(r"[-_.]+", "_", re.match(r"[\w.-]*", requirement)[0].rstrip(".")).lower()
 
 
 if __name__ == "__main__":
