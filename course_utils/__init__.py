@@ -7,13 +7,13 @@ Begin where your notebook is; each module says in its first line what it does.
     03 evaluate     judge  stats
     all of them     checkpoint  recipe  session  plots
 
-One floor down is what serves them: scale (04), demo (05), sources (whom to ask, the Batch API,
-own documents, the Hub), reports, practice (the exercises), offline (the simulated world). Still on
-this floor, on their way into the modules they serve: connection and journal (llm); parts
-(checkpoint); trainer, resume and preflight (train); colab, secrets, trial and doctor (session).
+One floor down is what serves them: scale (04), demo (05), sources (the Batch API, own documents,
+whom to ask), reports, practice (the exercises), offline (the simulated world), and plumbing, which
+no lesson takes apart.
 """
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -35,6 +35,19 @@ class CourseError(Exception):
     """
 
     def __init__(self, *args):
-        from course_utils.secrets import scrub
+        from course_utils.plumbing.secrets import scrub
 
         super().__init__(*(scrub(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as it is printed: from the checkout or the working folder, no machine's names.
+
+    >>> shown(REPO / "assets" / "tiny-gemma-ko")
+    'assets/tiny-gemma-ko'
+    """
+    path = Path(os.path.abspath(path))  # without its ".."
+    for base in (REPO, Path.cwd()):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return str(path)

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from course_utils import REPO, __version__
-from course_utils.colab import CONTENT as COLAB
-from course_utils.colab import DRIVE, on_colab
-from course_utils.parts import (
+from course_utils.plumbing.colab import CONTENT as COLAB
+from course_utils.plumbing.colab import DRIVE, on_colab
+from course_utils.plumbing.parts import (
     JOURNALS,
     MANIFEST,
     BrokenPart,
@@ -45,7 +45,7 @@ from course_utils.parts import (
     verify,
     whole_lines,
 )
-from course_utils.secrets import scrub
+from course_utils.plumbing.secrets import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
+from course_utils.plumbing.trial import training_step
 from course_utils.prompts import with_fixed_date
 from course_utils.sources.share import upload
 
@@ -36,12 +37,67 @@ class ModelFolderError(CourseError):
 
 
 @dataclass(frozen=True)
+class Device:
+    """What computes: `kind` is "cuda" or "cpu", `name` is for people, `gib` is GPU memory."""
+
+    kind: str
+    name: str
+    gib: float = 0.0
+    capability: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class Generated:
     """One reply: its text, its length in tokens, and whether it ended by itself."""
 
     text: str
     tokens: int
     stopped: bool
+
+
+def find_device() -> Device:
+    """Return the GPU if there is one that PyTorch can use, else the CPU.
+
+    PyTorch is imported only where a driver is present: preprocessing does without it.
+    """
+    if _has_driver() and importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_properties(0)
+            gib, count = gpu.total_memory / 2**30, torch.cuda.device_count()
+            name = f"{gpu.name}, {gib:.0f} GiB, capability {gpu.major}.{gpu.minor}"
+            if count > 1:
+                name = f"{count} x {name}"
+            return Device("cuda", name, gib, (gpu.major, gpu.minor))
+    return Device("cpu", f"CPU, {os.cpu_count()} cores")
+
+
+def _has_driver() -> bool:
+    return bool(shutil.which("nvidia-smi")) or os.path.exists("/dev/kfd")
+
+
+def pick_attention() -> str:
+    """Return the fastest attention that already works here; it never compiles anything.
+
+    "flash_attention_2" or a ready-made Hub kernel on a GPU of capability 8 or more, else "sdpa",
+    which gives the same results. Taught in 02, section 2.
+    """
+    device = find_device()
+    if device.kind != "cuda" or device.capability < (8, 0):
+        return "sdpa"
+    if importlib.util.find_spec("flash_attn"):
+        return "flash_attention_2"
+    kernel = "kernels-community/flash-attn2"
+    if importlib.util.find_spec("kernels"):
+        try:
+            training_step(kernel, "cuda")
+            return kernel
+        except Exception as error:  # whatever is wrong with it, it is not used
+            print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
+            return "sdpa"
+    print("No FlashAttention is installed; using sdpa, which gives the same results.")
+    return "sdpa"
 
 
 def find_base(base: str | Path) -> str:

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from course_utils import CourseError
-from course_utils.connection import Connection, ErrorInReply, NoAnswer
-from course_utils.journal import Journal
+from course_utils.plumbing.connection import Connection, ErrorInReply, NoAnswer
+from course_utils.plumbing.journal import Journal
 from course_utils.recipe import retirement
 
 if TYPE_CHECKING:

@@ -8,16 +8,24 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import REPO, CourseError
+from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
-from course_utils.colab import DRIVE, mount_drive, on_colab
-from course_utils.parts import digest, is_journal
+from course_utils.inference import Device, find_device, pick_attention
+from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
+from course_utils.plumbing.parts import digest, is_journal
+from course_utils.plumbing.secrets import (
+    BadSecret,
+    has_secret,
+    scrub,
+    scrub_notebook_errors,
+    secret,
+)
+from course_utils.plumbing.trial import refusal
 from course_utils.recipe import (
     Endpoint,
     EndpointError,
@@ -27,10 +35,8 @@ from course_utils.recipe import (
     recipe_names,
     retirement,
 )
-from course_utils.secrets import BadSecret, has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
 from course_utils.tasks import Task, read_tasks, split_heldout
-from course_utils.trial import refusal, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,16 +57,6 @@ PACKAGES = (
 
 class RestartNeeded(CourseError):
     """A package was replaced on disk while an older one is loaded."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """What computes: `kind` is "cuda" or "cpu", `name` is for people, `gib` is GPU memory."""
-
-    kind: str
-    name: str
-    gib: float = 0.0
-    capability: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -264,41 +260,19 @@ def run_name(recipe: Recipe, data: Path | None = None) -> str:
     return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
 
 
-def pick_attention() -> str:
-    """Return the fastest attention that already works here; it never compiles anything.
-
-    "flash_attention_2" or a ready-made Hub kernel on a GPU of capability 8 or more, else "sdpa",
-    which gives the same results. Taught in 02, section 2.
-    """
-    device = find_device()
-    if device.kind != "cuda" or device.capability < (8, 0):
-        return "sdpa"
-    if importlib.util.find_spec("flash_attn"):
-        return "flash_attention_2"
-    kernel = "kernels-community/flash-attn2"
-    if importlib.util.find_spec("kernels"):
-        try:
-            training_step(kernel, "cuda")
-            return kernel
-        except Exception as error:  # whatever is wrong with it, it is not used
-            print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
-            return "sdpa"
-    print("No FlashAttention is installed; using sdpa, which gives the same results.")
-    return "sdpa"
-
-
 def doctor() -> str:
     """Return a page about this machine and this run; it holds no secret and changes nothing.
 
     For each step: what is there, whether it is whole, what a rerun would do and what it would cost.
     """
-    from course_utils.doctor import steps
+    from course_utils.reports.doctor import steps
 
     device = find_device()
     lines = [
         f"Python       {sys.version.split()[0]}, {sys.platform}",
         f"Where        {'Colab' if on_colab() else 'not Colab'}",
         f"Device       {device.name}",
+        f"Attention    {pick_attention()}",
         f"Drive        {'mounted' if DRIVE.is_dir() else 'not mounted'}",
     ]
     for name in PACKAGES:
@@ -320,41 +294,6 @@ def doctor() -> str:
     except CourseError as error:
         lines += ["", str(error)]
     return "\n".join(lines)
-
-
-def shown(path: str | Path) -> str:
-    """Return a path as it is printed: from the checkout or the working folder, no machine's names.
-
-    >>> shown(REPO / "assets" / "tiny-gemma-ko")
-    'assets/tiny-gemma-ko'
-    """
-    path = Path(os.path.abspath(path))  # without its ".."
-    for base in (REPO, Path.cwd()):
-        if path.is_relative_to(base):
-            return path.relative_to(base).as_posix()
-    return str(path)
-
-
-def find_device() -> Device:
-    """Return the GPU if there is one that PyTorch can use, else the CPU.
-
-    PyTorch is imported only where a driver is present: preprocessing does without it.
-    """
-    if _has_driver() and importlib.util.find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            gpu = torch.cuda.get_device_properties(0)
-            gib, count = gpu.total_memory / 2**30, torch.cuda.device_count()
-            name = f"{gpu.name}, {gib:.0f} GiB, capability {gpu.major}.{gpu.minor}"
-            if count > 1:
-                name = f"{count} x {name}"
-            return Device("cuda", name, gib, (gpu.major, gpu.minor))
-    return Device("cpu", f"CPU, {os.cpu_count()} cores")
-
-
-def _has_driver() -> bool:
-    return bool(shutil.which("nvidia-smi")) or os.path.exists("/dev/kfd")
 
 
 def _client(

@@ -28,17 +28,16 @@ from typing import Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, SealingCallback
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
-from course_utils.inference import find_base, load_tokenizer, quiet
-from course_utils.parts import digest
-from course_utils.preflight import check, preflight
+from course_utils.inference import find_base, find_device, load_tokenizer, quiet
+from course_utils.plumbing.parts import digest
+from course_utils.plumbing.resume import difference, find_checkpoint, identity_of, read_identity
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
-from course_utils.resume import difference, find_checkpoint, identity_of, read_identity
 from course_utils.scale import parallel
 from course_utils.scale.memory import estimate_memory
 from course_utils.scale.parallel import TrainError
+from course_utils.scale.preflight import check, preflight
 from course_utils.scale.tiny import tiny_recipe
-from course_utils.session import find_device
 from course_utils.tasks import Task, read_tasks, write_atomic
 
 DATA_STEP, DATA_FILE = "preprocess", "tasks.jsonl"
@@ -117,7 +116,7 @@ def train(
     )
     if isinstance(plan, TrainResult):
         return plan
-    from course_utils.trainer import make_trainer
+    from course_utils.plumbing.trainer import make_trainer
 
     with quiet(), _threads(recipe), parallel.own_environment():
         trainer = make_trainer(

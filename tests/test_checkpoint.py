@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, checkpoint, parts
+from course_utils import REPO, checkpoint
 from course_utils.checkpoint import CheckpointStore, Sealing, SealingCallback
-from course_utils.parts import MANIFEST, CheckpointError
+from course_utils.plumbing import parts
+from course_utils.plumbing.parts import MANIFEST, CheckpointError
 
 
 def fill(store, step, **files):

@@ -16,10 +16,11 @@ import pytest
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
+from course_utils.inference import find_device
 from course_utils.korean import hangul_share
 from course_utils.parsing import check_task
 from course_utils.recipe import load_recipe
-from course_utils.session import Course, find_device
+from course_utils.session import Course
 from course_utils.similarity import SimilarityFilter, filter_similar
 from course_utils.tasks import Task, read_jsonl, write_tasks
 

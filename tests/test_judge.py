@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from course_utils import REPO, CourseError
-from course_utils.connection import NoAnswer
 from course_utils.judge import (
     PROMPT_VERSION,
     Item,
@@ -22,6 +21,7 @@ from course_utils.judge import (
 )
 from course_utils.llm import LLM, BudgetReached
 from course_utils.offline import world
+from course_utils.plumbing.connection import NoAnswer
 from course_utils.stats import (
     Game,
     Grade,

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError, connection
-from course_utils.connection import QuotaUsedUp
-from course_utils.journal import Journal, JournalError
+from course_utils import REPO, CourseError
 from course_utils.llm import LLM, BudgetReached, Plan, Request
+from course_utils.plumbing import connection
+from course_utils.plumbing.connection import QuotaUsedUp
+from course_utils.plumbing.journal import Journal, JournalError
 
 
 class Api(http.server.ThreadingHTTPServer):
@@ -283,7 +284,7 @@ def test_one_process_shares_a_journal_and_another_is_refused(tmp_path):
     journal = Journal.open(path)
     journal.add({"key": "a"})
     assert Journal.open(tmp_path / "." / "journal.jsonl") is journal  # the cell was run again
-    program = f"from course_utils.journal import Journal; Journal.open({str(path)!r})"
+    program = f"from course_utils.plumbing.journal import Journal; Journal.open({str(path)!r})"
     other = [sys.executable, "-c", program]
     refused = subprocess.run(other, cwd=REPO, capture_output=True, text=True)
     assert "is in use by another process" in refused.stderr

@@ -7,9 +7,10 @@ import runpy
 import pytest
 from test_train import TASKS, Killed, adapter_bytes, kill_at
 
-from course_utils import REPO, trainer
+from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
 from course_utils.inference import ModelFolderError, load_base, load_model, merge_adapter, reply
+from course_utils.plumbing import trainer
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.scale.memory import GIB, NF4_BYTES, estimate_memory
 from course_utils.scale.tiny import tiny_recipe, train_tokenizer

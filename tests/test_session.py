@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils import REPO, CourseError, secrets, session
-from course_utils import colab as colab_module
+from course_utils import REPO, CourseError, inference, session, shown
+from course_utils.inference import Device
+from course_utils.plumbing import colab as colab_module
+from course_utils.plumbing import secrets
+from course_utils.plumbing.secrets import MissingSecret, secret
 from course_utils.recipe import RecipeError, load_recipe
-from course_utils.secrets import MissingSecret, secret
-from course_utils.session import Device, RestartNeeded, setup, shown
+from course_utils.session import RestartNeeded, setup
 from course_utils.tasks import Task, TaskFileError, write_tasks
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
@@ -35,6 +37,7 @@ def bare_machine(monkeypatch, tmp_path):
     os.environ["RUNS"] = str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "REPO", tmp_path)
+    monkeypatch.setattr("course_utils.REPO", tmp_path)
     monkeypatch.setattr(secrets, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "_found", {})
     monkeypatch.setattr(session, "_exported", {})
@@ -90,7 +93,7 @@ def colab(monkeypatch, get=None, mount=None):
 def content(monkeypatch, tmp_path):
     """A machine of Colab: /content and, once mounted, Drive are folders of the test."""
     from course_utils import checkpoint
-    from course_utils import colab as on_colab
+    from course_utils.plumbing import colab as on_colab
 
     monkeypatch.setattr(on_colab, "DRIVE", tmp_path / "content/drive/MyDrive")
     monkeypatch.setattr(session, "DRIVE", on_colab.DRIVE)
@@ -494,7 +497,7 @@ def test_a_mounted_drive_holds_the_parts_and_the_machine_the_work(monkeypatch, c
 
 
 def test_a_connection_to_drive_that_broke_is_made_anew(monkeypatch, content):
-    from course_utils import colab as on_colab
+    from course_utils.plumbing import colab as on_colab
 
     (content / "drive/MyDrive").mkdir(parents=True)
     broken, mounted, real = [True], [], os.stat
@@ -621,11 +624,12 @@ def test_a_replaced_package_asks_for_a_restart(monkeypatch):
 
 
 def attention(monkeypatch, device, installed=(), trial=None):
-    monkeypatch.setattr(session, "find_device", lambda: device)
+    monkeypatch.setattr(inference, "find_device", lambda: device)
     has = lambda name: name if name in installed else None  # noqa: E731
-    monkeypatch.setattr(session, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=has)))
-    monkeypatch.setattr(session, "training_step", trial)
-    return session.pick_attention()
+    found = SimpleNamespace(util=SimpleNamespace(find_spec=has))
+    monkeypatch.setattr(inference, "importlib", found)
+    monkeypatch.setattr(inference, "training_step", trial)
+    return inference.pick_attention()
 
 
 def test_attention_is_sdpa_wherever_flash_attention_would_not_work(monkeypatch, capsys):

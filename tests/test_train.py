@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from course_utils import REPO, CourseError, trainer
+from course_utils import REPO, CourseError
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode
 from course_utils.inference import ModelFolderError
+from course_utils.plumbing import trainer
 from course_utils.recipe import load_recipe, recipe_names
 from course_utils.scale.parallel import TrainError
 from course_utils.tasks import Task, write_tasks

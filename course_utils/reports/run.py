@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils import CourseError
+from course_utils import CourseError, shown
 from course_utils.checkpoint import CheckpointStore
 from course_utils.recipe import Recipe
-from course_utils.session import shown
 from course_utils.tasks import write_atomic
 
 STEPS = {"preprocess": "funnel.json", "train": "result.json", "evaluate": "summary.json"}

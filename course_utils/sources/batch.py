@@ -30,10 +30,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from course_utils import CourseError
-from course_utils.connection import Missing, NoAnswer
-from course_utils.journal import Journal
 from course_utils.llm import LLM, BudgetReached, Plan, Request
-from course_utils.secrets import scrub
+from course_utils.plumbing.connection import Missing, NoAnswer
+from course_utils.plumbing.journal import Journal
+from course_utils.plumbing.secrets import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from http.client import HTTPException
 
+from course_utils.plumbing.secrets import has_secret, scrub, secret
 from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
-from course_utils.secrets import has_secret, scrub, secret
 
 AUTO = ("openai", "gemini", "groq", "colab")
 """What "auto" looks for, in this order."""

@@ -64,7 +64,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
     if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
-    from course_utils.colab import install
+    from course_utils.plumbing.colab import install
 
     install()
 
@@ -752,7 +752,7 @@ print(f"{len(again):,} equal bytes of data; {before:,} replies in the journal be
 import dataclasses
 import json
 
-from course_utils.session import shown
+from course_utils import shown
 from course_utils.tasks import write_atomic
 
 funnel = dataclasses.asdict(report) | {"path": out.name}
@@ -1269,7 +1269,7 @@ assert share["faithful"] == share["the opposite"] == 1
 # documents until there are hundreds or more.
 
 # %%
-from course_utils.session import shown
+from course_utils import shown
 
 sealed = course.store.seal("domain")
 print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
@@ -1299,7 +1299,7 @@ assert (sealed.path / "domain.jsonl").read_bytes() == report.path.read_bytes()
 from dataclasses import asdict
 
 from course_utils import CourseError
-from course_utils.secrets import secret
+from course_utils.plumbing.secrets import secret
 from course_utils.sources.retrieval import Document, search_naver
 from course_utils.tasks import write_jsonl
 

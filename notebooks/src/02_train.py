@@ -60,7 +60,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
     if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
-    from course_utils.colab import install
+    from course_utils.plumbing.colab import install
 
     install()
 

@@ -52,7 +52,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
     if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
-    from course_utils.colab import install
+    from course_utils.plumbing.colab import install
 
     install()
 
@@ -260,9 +260,9 @@ def to_row(number, task, said):
 # Now ask. Where the file has replies with the same fingerprint, the model is not even loaded.
 
 # %%
+from course_utils import shown
 from course_utils.inference import generate, load_model
 from course_utils.prompts import get_template
-from course_utils.session import shown
 
 
 def replies(name, adapter=None):

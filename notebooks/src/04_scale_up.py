@@ -66,7 +66,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
     if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
-    from course_utils.colab import install
+    from course_utils.plumbing.colab import install
 
     install()
 
@@ -561,8 +561,8 @@ assert after < before
 # %%
 import torch
 
+from course_utils import shown
 from course_utils.inference import load_model
-from course_utils.session import shown
 
 tuned, tokenizer = load_model(tiny.base_model, result.adapter, device="cpu", dtype="float32")
 rows, _ = encode_tasks(tokenizer, tasks[:24], KOALPACA, tiny.train.max_length)
@@ -898,7 +898,7 @@ for processes, step in [(1, "one-process"), (2, "two-processes")]:
 # Now look at the losses. If it is the same training, they must be the same.
 
 # %%
-from course_utils.session import shown
+from course_utils import shown
 from course_utils.train import TrainResult
 
 one, two = (TrainResult.load(store.latest(step)) for step in ("one-process", "two-processes"))

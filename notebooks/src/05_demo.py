@@ -49,7 +49,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
     if subprocess.run(f"test -d {home} || {clone}", shell=True).returncode:
         raise ConnectionError(f"{source} could not be cloned, see above: run this cell again.")
     sys.path[:0] = [home] if home not in sys.path else []
-    from course_utils.colab import install
+    from course_utils.plumbing.colab import install
 
     install()
 
@@ -192,8 +192,8 @@ for instruction in ["", "전주의 특산물을 알려 주세요. " * 200]:
 # whoever knows the address can use this model, so close it when you are done.
 
 # %%
-from course_utils.colab import on_colab
 from course_utils.demo.page import build_page, launch
+from course_utils.plumbing.colab import on_colab
 
 page = build_page(duo, course)
 address = launch(page, share=on_colab(), inline=False)

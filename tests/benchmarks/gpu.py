@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, Trai
 
 from course_utils import REPO
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
-from course_utils.inference import quiet
+from course_utils.inference import pick_attention, quiet
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.scale.memory import (
@@ -42,7 +42,6 @@ from course_utils.scale.memory import (
     trained_parameters,
 )
 from course_utils.scale.tiny import SEEDS, tiny_recipe, train_tokenizer
-from course_utils.session import pick_attention
 from course_utils.tasks import read_tasks, write_atomic
 
 WARM_UP = 3

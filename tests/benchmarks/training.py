@@ -34,12 +34,12 @@ from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import MaskingCollator, encode_tasks
 from course_utils.inference import load_base, load_model, load_tokenizer, quiet, reply
 from course_utils.offline import world
+from course_utils.plumbing.trainer import RowOrder
 from course_utils.prompts import get_template
 from course_utils.recipe import load_recipe
 from course_utils.stats import exact_match, wilson_interval
 from course_utils.tasks import read_tasks, write_atomic
 from course_utils.train import train
-from course_utils.trainer import RowOrder
 
 DATA = REPO / "assets/sample/preprocess/tasks.jsonl"
 EPOCHS = 3  # of batches, for the padding

@@ -67,7 +67,7 @@ def published(tmp_path_factory) -> Path:
         shutil.copytree(REPO / name, course / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPO / name, course)
-    path = course / "course_utils/colab.py"
+    path = course / "course_utils/plumbing/colab.py"
     text = path.read_text(encoding="utf-8")
     assert text.count('Path("/content') == 2
     path.write_text(text.replace('Path("/content', f'Path("{content}'), encoding="utf-8")

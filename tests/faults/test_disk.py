@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import REPO, checkpoint, parts
+from course_utils import REPO, checkpoint
 from course_utils.checkpoint import CheckpointStore
-from course_utils.parts import MANIFEST, CheckpointError
+from course_utils.plumbing import parts
+from course_utils.plumbing.parts import MANIFEST, CheckpointError
 
 FULL = os.environ.get("FAULTS") == "all"
 PATIENCE = 120

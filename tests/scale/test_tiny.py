@@ -219,7 +219,7 @@ def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     from peft import get_peft_model
 
     from course_utils.collator import MaskingCollator
-    from course_utils.trainer import _lora
+    from course_utils.plumbing.trainer import _lora
 
     recipe = tiny_recipe(load_recipe(name), tmp_path / "tiny")
     spec = recipe.train

@@ -175,7 +175,7 @@ def test_a_creation_whose_answer_breaks_off_is_not_repeated(start, client):
 
 CHILD = """
 import os, signal, sys
-from course_utils import connection, journal
+from course_utils.plumbing import connection, journal
 from course_utils.sources import batch
 from openai.resources.batches import Batches
 from course_utils.llm import LLM, Request

@@ -7,11 +7,14 @@ import re
 import dialects
 import pytest
 
-from course_utils import REPO, CourseError, colab, secrets, session
-from course_utils.connection import QuotaUsedUp
+from course_utils import REPO, CourseError, session
 from course_utils.generate import generate_tasks
+from course_utils.inference import Device
 from course_utils.judge import Item, Judge
 from course_utils.offline import world
+from course_utils.plumbing import colab, secrets
+from course_utils.plumbing.connection import QuotaUsedUp
+from course_utils.plumbing.secrets import BadSecret
 from course_utils.recipe import (
     Endpoint,
     EndpointError,
@@ -21,8 +24,7 @@ from course_utils.recipe import (
     load_recipe,
     retirement,
 )
-from course_utils.secrets import BadSecret
-from course_utils.session import Device, setup
+from course_utils.session import setup
 from course_utils.sources.endpoints import choose, located, named, terms
 from course_utils.stats import summarize_battle
 from course_utils.tasks import read_tasks

@@ -34,11 +34,11 @@ from tools.notebooks.kernel import (
 
 sys.path.insert(0, str(REPO))
 
-from course_utils import CourseError  # noqa: E402
+from course_utils import CourseError, shown  # noqa: E402
 from course_utils.checkpoint import CheckpointStore  # noqa: E402
 from course_utils.recipe import load_recipe  # noqa: E402
 from course_utils.reports.run import write_report  # noqa: E402
-from course_utils.session import run_name, shown  # noqa: E402
+from course_utils.session import run_name  # noqa: E402
 from course_utils.tasks import read_tasks, write_atomic  # noqa: E402
 
 SPINE = "0[123]_*.py"

@@ -1,6 +1,6 @@
 """Does training work with what is installed here? One LoRA step of a model that is made up for it.
 
-    python -m course_utils.trial      # nothing, or which package refuses and what to do
+    python -m course_utils.plumbing.trial      # nothing, or which package refuses and what to do
 
 An image that nobody of us chose may hold a package that ours refuse, and most refuse it as late as
 the first LoRA layer, an hour into the course.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from course_utils import REPO
-from course_utils.colab import installed, name_of
+from course_utils.plumbing.colab import installed, name_of
 
 STACK = ("torch", "transformers", "peft", "accelerate", "datasets", "trl")
 OLDER_IMAGE = (
@@ -62,8 +62,9 @@ def refusal() -> str | None:
 @functools.cache
 def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
     done = subprocess.run(
-        [sys.executable, "-m", "course_utils.trial"], cwd=REPO, capture_output=True, text=True
-    )
+        [sys.executable, "-m", "course_utils.plumbing.trial"],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
     if done.returncode == 0:
         return None
     said = done.stdout.strip().split("\n")[-1]

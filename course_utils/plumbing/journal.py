@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from course_utils import CourseError
-from course_utils.secrets import scrub_known
+from course_utils.plumbing.secrets import scrub_known
 
 try:
     import fcntl

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from course_utils import REPO, journal
-from course_utils.journal import Journal, JournalError
+from course_utils import REPO
+from course_utils.plumbing import journal
+from course_utils.plumbing.journal import Journal, JournalError
 
 
 def record(key, **more):
@@ -55,7 +56,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_the_reply_is_not_taken_for_kept
 
 FILL = """
 import sys
-from course_utils.journal import Journal
+from course_utils.plumbing.journal import Journal
 kept = Journal.open(sys.argv[1])
 for n in range(10**6):
     kept.add({"key": str(n), "model": "m", "text": "x" * 3000})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_utils import REPO
-from course_utils.parts import (
+from course_utils.plumbing.parts import (
     JOURNALS,
     BrokenPart,
     gather,
@@ -97,8 +97,8 @@ def _evaluate(course: "Course") -> str:
 
 def _reader(course: "Course", step: str, endpoint):
     """A client that only plans: what journals hold, here and sealed, in memory."""
-    from course_utils.journal import Journal
     from course_utils.llm import LLM
+    from course_utils.plumbing.journal import Journal
 
     memory, home = Journal.open(None), course.store.root / course.store.run / step
     found = [path.read_bytes() for path in _work(course, step).rglob("*")

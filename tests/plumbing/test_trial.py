@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 import pytest
 
-from course_utils import colab, trial
-from course_utils.trial import explain, refusal
+from course_utils.plumbing import colab, trial
+from course_utils.plumbing.trial import explain, refusal
 
 asked_for = colab._asked  # the tests put another in its place
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport, Row
+from course_utils.inference import Device, find_device, pick_attention
 from course_utils.recipe import Recipe, TrainSpec, recipe_names
 from course_utils.scale.memory import MemoryEstimate, UnknownSize, estimate_memory, what_would_fit
 from course_utils.scale.parallel import batch_shape, processes
-from course_utils.session import Device, find_device, pick_attention
 
 if TYPE_CHECKING:
     import datasets

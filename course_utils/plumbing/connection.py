@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
+from course_utils.plumbing.secrets import checked, remember, scrub
 from course_utils.recipe import retirement
-from course_utils.secrets import checked, remember, scrub
 
 LONGEST_WAIT = 120
 """Seconds: whoever asks for more patience than that gets the cell back to run it again later."""

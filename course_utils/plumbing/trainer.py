@@ -27,8 +27,8 @@ from trl import SFTConfig, SFTTrainer
 from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, MaskingCollator, Row
 from course_utils.inference import load_base
+from course_utils.plumbing.resume import checkpoints
 from course_utils.recipe import Recipe, TrainSpec
-from course_utils.resume import checkpoints
 from course_utils.scale import parallel
 from course_utils.scale.parallel import TrainError, batch_shape, is_sharded
 
@@ -328,7 +328,7 @@ def _lora(spec: TrainSpec) -> LoraConfig | None:
 def _attention(spec: TrainSpec) -> str:
     if spec.attention != "auto":
         return spec.attention
-    from course_utils.session import pick_attention
+    from course_utils.inference import pick_attention
 
     return pick_attention()
 

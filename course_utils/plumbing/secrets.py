@@ -14,7 +14,7 @@ import unicodedata
 from pathlib import Path
 
 from course_utils import REPO, CourseError
-from course_utils.colab import colab_secret, on_colab
+from course_utils.plumbing.colab import colab_secret, on_colab
 
 _NAMES = re.compile(
     r"(?i)(?:\w*_)?(?:API)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)(?:_ID|_\d+)?|NAVER_CLIENT_\w+"

@@ -11,10 +11,10 @@ import pytest
 
 from course_utils import REPO, CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport
-from course_utils.preflight import PreflightError, check, padding_share, preflight
+from course_utils.inference import Device
 from course_utils.recipe import load_recipe
 from course_utils.scale.memory import estimate_memory
-from course_utils.session import Device
+from course_utils.scale.preflight import PreflightError, check, padding_share, preflight
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
 T4 = Device("cuda", "Tesla T4, 15 GiB, capability 7.5", 15.0, (7, 5))
@@ -183,7 +183,7 @@ def test_a_model_of_unknown_size_may_be_trained(recipe):
 
 
 def test_attention_is_settled_before_it_is_counted(monkeypatch):
-    monkeypatch.setattr("course_utils.preflight.pick_attention", lambda: "flash_attention_2")
+    monkeypatch.setattr("course_utils.scale.preflight.pick_attention", lambda: "flash_attention_2")
     auto = load_recipe("gemma-2b-l4")
     assert auto.train.attention == "auto"
     card = preflight(auto, ROWS, device=L4)
