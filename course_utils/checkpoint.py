@@ -290,7 +290,7 @@ class CheckpointStore:
 class Sealing:
     """Seals the journals of a step soon after they have grown; called after each reply.
 
-    `llm.journal.watch = Sealing(store, step)` is all it takes; `Course.teacher` does it. The first
+    `llm.journal.watch = Sealing(store, step)` is all it takes; `Course.llm` does it. The first
     call sets a timer, so nothing waits for a slow Drive, and a reply is sealed in time even if none
     follows it. A Drive that fails is reported once and tried again.
     """

@@ -1,58 +1,43 @@
-"""Where am I: Colab or not, which GPU, which secrets, which attention.
+"""Where am I: Colab or not, which GPU, whose keys, which recipe, and where the run's files lie.
 
-`setup()` is the first cell of every notebook. Taught at the beginning of 01.
+`setup()` is the first cell of every notebook; it prints the card and returns the `Course`, which
+knows the run's data, its base model and whom to ask. Taught at the beginning of 01.
 """
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import re
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
-from course_utils.inference import Device, find_device, pick_attention
+from course_utils.inference import Device, find_base, find_device
+from course_utils.offline.start import offline_url
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
 from course_utils.plumbing.parts import digest, is_journal
-from course_utils.plumbing.secrets import (
-    BadSecret,
-    has_secret,
-    scrub,
-    scrub_notebook_errors,
-    secret,
-)
+from course_utils.plumbing.secrets import has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
-from course_utils.recipe import (
-    Endpoint,
-    EndpointError,
-    Recipe,
-    entries,
-    load_recipe,
-    recipe_names,
-    retirement,
-)
+from course_utils.recipe import Endpoint, EndpointError, Recipe, entries, load_recipe, retirement
+from course_utils.sources import share
 from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
 from course_utils.tasks import Task, read_tasks, split_heldout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from course_utils.llm import LLM
 
 # What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
 GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
-L4_GIB, T4_GIB = 20, 14  # an L4 shows 22; a T4 shows 15 and has no bfloat16
 BASE_MODEL = "assets/tiny-gemma-ko"
-
-# What an installation may replace while an older version is loaded.
-PACKAGES = (
-    "numpy", "pandas", "pyarrow", "torch", "transformers", "trl", "peft", "accelerate",
-    "datasets", "huggingface_hub", "tokenizers", "safetensors", "openai", "pydantic",
-)  # fmt: skip
+ON_CARD = ("torch", "transformers", "trl", "peft")
+PACKAGES = (*ON_CARD, "numpy", "pandas", "pyarrow", "accelerate", "datasets", "huggingface_hub",
+            "tokenizers", "safetensors", "openai", "pydantic")  # fmt: skip
+"""What an installation may replace while an older version is loaded."""
+RESTART = "restart the session (Runtime > Restart session), run the cells again; nothing is lost"
 
 
 class RestartNeeded(CourseError):
@@ -61,55 +46,50 @@ class RestartNeeded(CourseError):
 
 @dataclass(frozen=True)
 class Course:
-    """One run of the course: its recipe, where its artefacts live, and its two addresses."""
+    """One run of the course: its recipe, where its files live, the GPU, and your own tasks."""
 
     recipe: Recipe
     store: CheckpointStore
-    device: str
+    device: Device = Device("cpu", "CPU")
     data: Path | None = None
-    hardware: Device = field(default=Device("cpu", "CPU"), repr=False)
 
     @property
     def base_model(self) -> str:
         """The folder or Hub id to load; raises CourseError if it is a folder that is gone."""
-        return _base_model(self.recipe)
+        found = Path(find_base(self.recipe.base_model))
+        # Relative: the path is written into adapter_config.json and into outputs.
+        return os.path.relpath(found) if found.is_relative_to(REPO) else str(found)
 
     @property
     def simulated(self) -> bool:
         """Whether the teacher or the judge is the simulated API."""
         return self.recipe.teacher.simulated or self.recipe.judge.simulated
 
-    def teacher(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
-        """Return the client of the model that writes the data; `settings` go to `LLM`.
+    def llm(self, role: str, journal: str | Path | None = None, **settings: Any) -> "LLM":
+        """Return the client of the "teacher", who writes the data, or of the "judge".
 
-        A journal in a step's working folder is brought back from where it is sealed, if it is not
-        there, and sealed again soon after each reply.
+        `settings` go to `LLM`. A journal in a step's working folder is brought back from where it
+        is sealed, if it is not there, and sealed again soon after each reply.
         """
-        return self._client("teacher", journal, settings)
+        from course_utils.llm import LLM
 
-    def judge(self, journal: str | Path | None = None, **settings: Any) -> "LLM":
-        """Return the client of the model that compares answers, as `teacher` does."""
-        return self._client("judge", journal, settings)
-
-    def _client(
-        self, role: str, journal: str | Path | None, settings: dict[str, Any]
-    ) -> "LLM":
-        step = self._step_of(journal)
-        if step:
-            self.store.restore_journals(step)
-        llm = _client(getattr(self.recipe, role), role, journal, settings)
-        if step:
-            llm.journal.watch = Sealing(self.store, step)
-        return llm
-
-    def _step_of(self, journal: str | Path | None) -> str | None:
-        """Return the step in whose working folder a journal lies, or None."""
+        endpoint = located(getattr(self.recipe, role), role)
+        if endpoint.simulated:
+            url, key = offline_url(), "offline"
+        else:
+            url, key = endpoint.base_url, key_of(endpoint)
+        usual = {"base_url": url, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
+                 "workers": endpoint.workers, "params": endpoint.params}  # fmt: skip
         run = (self.store.local_root / self.store.run).resolve()
-        path = journal and Path(journal).resolve()
-        if path and path.is_relative_to(run) and is_journal(path.name):
-            step, folder, *_ = path.relative_to(run).parts
-            return step if folder == "work" else None
-        return None
+        path = Path(journal or "").resolve()
+        inside = path.relative_to(run).parts if path.is_relative_to(run) else ()
+        watched = inside[1:2] == ("work",) and is_journal(path.name)
+        if watched:
+            self.store.restore_journals(inside[0])
+        llm = LLM(endpoint.model, journal=journal, **usual | settings)
+        if watched:
+            llm.journal.watch = Sealing(self.store, inside[0])
+        return llm
 
     def training_tasks(self) -> list[Task]:
         """Return the instruction data of this run without the part that `heldout` keeps back."""
@@ -148,35 +128,28 @@ class Course:
     def _in_world(self) -> bool:
         return self.data is None and self.recipe.teacher.simulated
 
-    def sample(self, step: str) -> Path:
-        """Return the shipped artefacts of a step, so that a notebook opens without the one before.
-
-        Raises CourseError where they would not fit: they are those of the offline recipe, and no
-        real model is to learn a simulated teacher's data unasked.
-        """
-        folder = REPO / "assets" / "sample" / step
-        fits = self._in_world if step == "preprocess" else self.recipe.base_model == BASE_MODEL
-        if self.data is not None or not fits or not folder.is_dir():
-            raise CourseError(
-                f"The run '{self.store.run}' has no finished step '{step}' in "
-                f"{shown(self.store.root)}, and there is no sample of it that fits: run the "
-                f"notebook that makes it first, or, if you did, look whether this one's card names "
-                f"the same recipe, data and folder."
-            )
-        return folder
-
     def artefact(self, step: str) -> Path:
-        """Return the newest sealed artefacts of a step, or the shipped sample; prints which."""
-        folder = self.store.latest(step)
-        kind = "this run's own"
+        """Return the newest sealed artefacts of a step, or the shipped sample; prints which.
+
+        The sample lets a notebook open without the one before. Raises CourseError where it would
+        not fit: no real model is to learn a simulated teacher's data unasked.
+        """
+        folder, kind = self.store.latest(step), "this run's own"
         if folder is None:
-            folder, kind = self.sample(step), "the shipped sample, no run of your own yet"
+            folder = REPO / "assets" / "sample" / step
+            kind = "the shipped sample, no run of your own yet"
+            fits = self._in_world if step == "preprocess" else self.recipe.base_model == BASE_MODEL
+            if self.data is not None or not fits or not folder.is_dir():
+                raise CourseError(f"The run '{self.store.run}' has no finished step '{step}' in "
+                                  f"{shown(self.store.root)}, and no sample of it fits: run the "
+                                  "notebook that makes it first; if you did, look whether this "
+                                  "one's card names the same recipe, data and folder.")
         print(f"{step}: {shown(folder)} ({kind})")
         return folder
 
 
 def _world():
-    from course_utils.offline import world
+    from course_utils.offline import world  # a tenth of a second
 
     return world
 
@@ -193,10 +166,12 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
-    _refuse_replaced_packages()
+    if replaced := _replaced():
+        raise RestartNeeded(f"{', '.join(replaced)} is loaded but another version is installed by "
+                            f"now: {RESTART}.")
     drive_problem = mount_drive() if on_colab() else None
     course, why = _find_course(recipe, root)
-    _set_environment(course.recipe, course.hardware)
+    _set_environment(course)
     print(_card(course, why, drive_problem))
     for line in course.store.check():
         print(f"{'Checked':<12}{line}")
@@ -205,10 +180,47 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     return course
 
 
+def doctor() -> str:
+    """Return a page about this machine and this run; it holds no secret and changes nothing.
+
+    For each step: what is there, whether it is whole, what a rerun would do and what it would cost.
+    """
+    from course_utils.reports.doctor import steps
+
+    rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
+            "Drive": "mounted" if DRIVE.is_dir() else "not mounted",
+            "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
+    rows |= {name: _installed(name) or "not installed" for name in PACKAGES}
+    for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
+        try:
+            rows[name] = "set" if has_secret(name) else "not set"
+        except CourseError as error:
+            rows[name] = str(error)
+    try:
+        course, why = _find_course("auto", None)
+        rows["Recipe"] = f"{course.recipe.name} ({why})"
+        rows["Run"] = f"{shown(course.store.root / course.store.run)}\n"
+        told = steps(course.store, course.recipe, course.data)
+    except CourseError as error:
+        told = [str(error)]
+    return "\n".join([*(f"{name:<21}{said}" for name, said in rows.items()), *told])
+
+
+def run_name(recipe: Recipe, data: Path | None = None) -> str:
+    """Return the name of a run's folder; own data has its own, and changed data another one."""
+    if data is None:
+        return recipe.name
+    stem = re.sub(r"[^\w.+-]+", "-", data.stem).strip("-.+") or "data"
+    return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
+
+
+# --- which run ------------------------------------------------------------------------------------
+
+
 def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, str]:
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
-    hardware, root = find_device(), root or os.environ.get("RUNS") or None
-    chosen, why = _choose(recipe, hardware)
+    device, root = find_device(), root or os.environ.get("RUNS") or None
+    chosen, why = _choose(recipe, device)
     if chosen == GATED and why.startswith("auto"):  # a token added later begins no other run
         runs = CheckpointStore.open(L4, root).root
         if any(runs.glob(f"{L4}*")) and not any(runs.glob(f"{GATED}*")):
@@ -224,93 +236,19 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
     if said and teacher.endpoint != "auto":
         why += f"; {said}"
     preset = os.environ.get("PRESET") or "full"
-    settings, data = found.preset(preset), _data_file()
+    found = found.preset(preset)
     if preset != "full":
-        why += (
-            f"; PRESET={preset}: {settings.data.n:,} tasks, epochs {settings.train.epochs:g}, "
-            f"{settings.evaluate.questions} questions"
-        )
-    about = {
-        "recipe": digest(settings.to_dict()),
-        "data": data and hashlib.sha256(data.read_bytes()).hexdigest(),
-    }
-    store = CheckpointStore.open(
-        run_name(settings, data),
-        root,
-        about=about,
-        mirror=_mirror(os.environ.get("HUB_MIRROR")),
-    )
-    return Course(settings, store, hardware.kind, data, hardware), why
-
-
-def _mirror(repo_id: str | None) -> "Callable[[dict[str, Path]], str] | None":
-    def upload(files: dict[str, Path]) -> str:
-        from course_utils.sources import share
-
-        return share.upload(repo_id, files)
-
-    return upload if repo_id else None
-
-
-def run_name(recipe: Recipe, data: Path | None = None) -> str:
-    """Return the name of a run's folder; own data has its own, and changed data another one."""
-    if data is None:
-        return recipe.name
-    stem = re.sub(r"[^\w.+-]+", "-", data.stem).strip("-.+") or "data"
-    return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
-
-
-def doctor() -> str:
-    """Return a page about this machine and this run; it holds no secret and changes nothing.
-
-    For each step: what is there, whether it is whole, what a rerun would do and what it would cost.
-    """
-    from course_utils.reports.doctor import steps
-
-    device = find_device()
-    lines = [
-        f"Python       {sys.version.split()[0]}, {sys.platform}",
-        f"Where        {'Colab' if on_colab() else 'not Colab'}",
-        f"Device       {device.name}",
-        f"Attention    {pick_attention()}",
-        f"Drive        {'mounted' if DRIVE.is_dir() else 'not mounted'}",
-    ]
-    for name in PACKAGES:
-        installed = _installed(name)
-        note = f", but {loaded} is loaded" if (loaded := _replaced(name)) else ""
-        lines.append(f"{name:<17}{installed or 'not installed'}{note}")
-    for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
-        try:
-            said = "set" if has_secret(name) else "not set"
-        except BadSecret as error:
-            said = str(error)
-        lines.append(f"{name:<21}{said}")
-    lines.append(f"Recipes      {', '.join(recipe_names())}")
-    base = REPO / BASE_MODEL / "config.json"
-    lines.append(f"Offline base {'there' if base.is_file() else 'missing: make base-model'}")
-    try:
-        course, _ = _find_course("auto", None)
-        lines += ["", f"Run          {shown(course.store.root / course.store.run)}", *steps(course)]
-    except CourseError as error:
-        lines += ["", str(error)]
-    return "\n".join(lines)
-
-
-def _client(
-    endpoint: Endpoint, role: str, journal: str | Path | None, settings: dict[str, Any]
-) -> "LLM":
-    from course_utils.llm import LLM
-
-    endpoint = located(endpoint, role)
-    if endpoint.simulated:
-        from course_utils.offline.start import offline_url
-
-        url, key = offline_url(), "offline"
-    else:
-        url, key = endpoint.base_url, key_of(endpoint)
-    usual = {"base_url": url, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
-             "workers": endpoint.workers, "params": endpoint.params}  # fmt: skip
-    return LLM(endpoint.model, journal=journal, **usual | settings)
+        why += (f"; PRESET={preset}: {found.data.n:,} tasks, epochs {found.train.epochs:g}, "
+                f"{found.evaluate.questions} questions")
+    data = Path(os.environ["DATA"]).expanduser() if os.environ.get("DATA") else None
+    about: dict[str, Any] = {"recipe": digest(found.to_dict()), "data": None}
+    if data:
+        read_tasks(data)  # a broken file is refused here
+        about["data"] = hashlib.sha256(data.read_bytes()).hexdigest()
+    mirror = os.environ.get("HUB_MIRROR")
+    store = CheckpointStore.open(run_name(found, data), root, about=about,
+                                 mirror=partial(share.upload, mirror) if mirror else None)
+    return Course(found, store, device, data), why
 
 
 def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
@@ -321,34 +259,13 @@ def _choose(recipe: str | Path, device: Device) -> tuple[str | Path, str]:
         return wanted, "asked for by RECIPE"
     if device.kind != "cuda":
         return "offline", "auto: there is no GPU"
-    if device.gib < T4_GIB:
+    if device.gib < 14:  # a T4 shows 15
         return "offline", f"auto: the GPU is too small ({device.name})"
-    if device.gib < L4_GIB or device.capability < (8, 0):
+    if device.gib < 20 or device.capability < (8, 0):  # an L4 shows 22; a T4 has no bfloat16
         return T4, "auto: a T4 or the like"
     if has_secret("HF_TOKEN"):
         return GATED, "auto: an L4 or better, and HF_TOKEN"
     return L4, "auto: an L4 or better, without HF_TOKEN"
-
-
-def _data_file() -> Path | None:
-    """Return the file that DATA names, read once so that a broken one is refused here."""
-    if not (name := os.environ.get("DATA")):
-        return None
-    path = Path(name).expanduser()
-    read_tasks(path)
-    return path
-
-
-def _base_model(recipe: Recipe) -> str:
-    name = recipe.base_model
-    for folder in (REPO / name, Path(name).expanduser()):
-        if folder.is_dir():
-            # Relative: the path is written into adapter_config.json and into outputs.
-            return os.path.relpath(folder) if folder.is_relative_to(REPO) else str(folder)
-    if name.startswith(("assets/", "/", ".", "~")):
-        advice = "make base-model" if name == BASE_MODEL else "correct base_model in the recipe"
-        raise CourseError(f"The base model folder {name} does not exist: {advice}.")
-    return name
 
 
 _exported: dict[str, str] = {}  # what `setup` itself put into the environment
@@ -364,28 +281,29 @@ def _export(name: str, value: str | None) -> None:
         del os.environ[name], _exported[name]
 
 
-def _set_environment(recipe: Recipe, device: Device) -> None:
+def _set_environment(course: Course) -> None:
     """Tell the libraries what they read from the environment; raises RestartNeeded."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    local = (REPO / recipe.base_model).is_dir()
+    local = (REPO / course.recipe.base_model).is_dir()
     if not local:
         # huggingface_hub knows no .env, and asks Colab once: here each setup looks anew.
         token = _exported.get("HF_TOKEN")
         _export("HF_TOKEN", None)
         _export("HF_TOKEN", secret("HF_TOKEN", ask=False) if has_secret("HF_TOKEN") else token)
         if "HF_HUB_OFFLINE" in _exported and "huggingface_hub" in sys.modules:
-            raise RestartNeeded(
-                "This session began offline, and what reaches the Hub is loaded that way: restart "
-                "the session (Runtime > Restart session) and run the cells again; nothing is lost."
-            )
+            raise RestartNeeded("This session began offline, and what reaches the Hub is loaded "
+                                f"that way: {RESTART}.")
     _export("HF_HUB_OFFLINE", "1" if local else None)  # nothing to fetch, so nothing waits for it
-    if device.kind == "cpu" and recipe.train.threads:
+    if course.device.kind == "cpu" and (threads := course.recipe.train.threads):
         # Two torch jobs that each take every core are many times slower than one thread each.
-        os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         # Threads that wait by spinning would take the core from whatever else is running.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(recipe.train.threads)
+            sys.modules["torch"].set_num_threads(threads)
+
+
+# --- the card -------------------------------------------------------------------------------------
 
 
 def _card(course: Course, why: str, drive_problem: str | None) -> str:
@@ -394,9 +312,10 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         base = course.base_model
     except CourseError as error:
         base = f"MISSING. {error}"
+    installed = [f"{name} {version}" for name in ON_CARD if (version := _installed(name))]
     rows = {
         "Recipe": f"{recipe.name} ({why})",
-        "Device": course.hardware.name,
+        "Device": course.device.name,
         "Wrong GPU": _wrong_gpu(course),
         "Base model": shown(base) if os.path.isdir(base) else base,
         "Teacher": _address(recipe.teacher, "teacher"),
@@ -404,11 +323,7 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(
-            f"{name} {version}"
-            for name in ("torch", "transformers", "trl", "peft")
-            if (version := _installed(name))
-        ),
+        "Versions": ", ".join(installed),
         "Drive": drive_problem,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):
@@ -437,16 +352,11 @@ def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> 
 
 def _wrong_gpu(course: Course) -> str | None:
     """Return a sentence where the GPU is not what the recipe needs: a reconnect may bring a T4."""
-    device, cure = course.hardware, "choose an L4 under Runtime > Change runtime type"
+    device, cure = course.device, "choose an L4 under Runtime > Change runtime type"
     if device.kind != "cuda" or device.capability >= (8, 0):
         return None
     if course.recipe.train.dtype == "bfloat16":
-        smaller = course.recipe.name.replace("-l4", "-t4")
-        smaller = smaller if smaller in recipe_names() else T4
-        return (
-            f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take "
-            f"{smaller}."
-        )
+        return f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take {T4}."
     for begun in (GATED, L4):
         if (course.store.root / begun).is_dir():
             return f"the run {begun} was begun on a larger one: to go on with it, {cure}."
@@ -460,18 +370,8 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _replaced(name: str) -> str | None:
-    """Return the version that is loaded if another one is installed, else None."""
-    loaded, installed = getattr(sys.modules.get(name), "__version__", None), _installed(name)
-    if loaded and installed and str(loaded).split("+")[0] != installed.split("+")[0]:
-        return str(loaded)
-    return None
-
-
-def _refuse_replaced_packages() -> None:
-    replaced = [f"{name} {loaded}" for name in PACKAGES if (loaded := _replaced(name))]
-    if replaced:
-        raise RestartNeeded(
-            f"{', '.join(replaced)} is loaded but another version is installed by now: restart the "
-            f"session (Runtime > Restart session) and run the cells again; nothing is lost."
-        )
+def _replaced() -> list[str]:
+    """Return the packages that are loaded in another version than the one installed by now."""
+    loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
+    return [f"{name} {version}" for name, version in loaded.items()
+            if version and version.split("+")[0] != (_installed(name) or version).split("+")[0]]

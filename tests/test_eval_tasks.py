@@ -16,7 +16,6 @@ import pytest
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
-from course_utils.inference import find_device
 from course_utils.korean import hangul_share
 from course_utils.parsing import check_task
 from course_utils.recipe import load_recipe
@@ -258,7 +257,7 @@ def test_the_reading_references_follow_from_their_texts():
 def test_a_run_with_real_models_is_evaluated_on_them(tmp_path):
     recipe = load_recipe("gemma-2b-l4")
     store = CheckpointStore.open("real", tmp_path)
-    course = Course(recipe, store, "cpu", None, find_device())
+    course = Course(recipe, store)
     heldout = course.heldout()
     assert len(heldout) == 105 and len({task.meta["family"] for task in heldout}) == 8
     assert any(task.meta.get("answer_lang") == "en" for task in heldout)

@@ -13,6 +13,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from machines import CPU, L4, T4
 
 from course_utils import REPO, inference
 from course_utils.inference import (
@@ -421,3 +422,36 @@ def test_an_adapter_of_other_layers_or_a_damaged_one_is_refused(tiny_base, adapt
 
 def test_an_empty_prompt_is_answered(loaded):
     assert len(reply(*loaded, ["", PROMPTS[0]], max_new_tokens=4)) == 2
+
+
+# --- attention ----------------------------------------------------------------------------------
+
+
+def attention(monkeypatch, device, installed=(), trial=None):
+    monkeypatch.setattr(inference, "find_device", lambda: device)
+    has = lambda name: name if name in installed else None  # noqa: E731
+    found = SimpleNamespace(util=SimpleNamespace(find_spec=has))
+    monkeypatch.setattr(inference, "importlib", found)
+    monkeypatch.setattr(inference, "training_step", trial)
+    return inference.pick_attention()
+
+
+def test_attention_is_sdpa_wherever_flash_attention_would_not_work(monkeypatch, capsys):
+    everything = ("flash_attn", "kernels")
+    assert attention(monkeypatch, CPU, everything) == "sdpa"
+    assert attention(monkeypatch, T4, everything) == "sdpa"
+    assert attention(monkeypatch, L4) == "sdpa"
+    assert capsys.readouterr().out.count("\n") == 1
+
+    def broken(name, device):
+        raise ImportError("no build for this torch")
+
+    assert attention(monkeypatch, L4, ["kernels"], broken) == "sdpa"
+    assert "ImportError" in capsys.readouterr().out
+
+
+def test_attention_takes_what_works(monkeypatch):
+    assert attention(monkeypatch, L4, ["flash_attn"]) == "flash_attention_2"
+    tried = []
+    trial = lambda name, device: tried.append((name, device))  # noqa: E731
+    assert (attention(monkeypatch, L4, ["kernels"], trial), "cuda") == tried[0]

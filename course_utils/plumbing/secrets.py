@@ -19,16 +19,19 @@ from course_utils.plumbing.colab import colab_secret, on_colab
 _NAMES = re.compile(
     r"(?i)(?:\w*_)?(?:API)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)(?:_ID|_\d+)?|NAVER_CLIENT_\w+"
 )
-_SHORTEST = 8  # a shorter value, such as "none", is no key and would be found in any text
+_WORD = "(?:[A-Z]?[a-z]+|[A-Z]+|[0-9]+)"
+_WORDS = re.compile(f"{_WORD}(?:[ _.-]{_WORD})*")
 _PATTERNS = (
-    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+@"), "[secret]@"),  # http://user:password@proxy
-    (re.compile(r"(?<=://)[^/\s:@]{16,}@"), "[secret]@"),  # a token as the user's name
-    (re.compile(r"\bsk-[\w*-]{8,}|\bhf_[A-Za-z0-9*]{16,}|\bgh[pousr]_\w{20,}"), "[secret]"),
+    # http://user:password@proxy, or a token as the user's name
+    (re.compile(r"(?<=://)(?:[^/\s:@]*:[^/\s@]+|[^/\s:@]{16,})@"), "[secret]@"),
+    (re.compile(r"\bsk-[\w*-]{8,}|\bAIza[\w*-]{16,}|\b(?:nvapi-|github_pat_)[\w*-]{16,}"
+                r"|\b(?:hf_|gsk_|xai-|gh[pousr]_)[A-Za-z0-9*]{16,}", re.ASCII), "[secret]"),
     # With a digit or a sign in it: "bearer authentication" is no key.
     (re.compile(r"(?i)(?<=\bbearer )(?=\S*[\d*_.~+/=-])[\w*.~+/=-]{6,}"), "[secret]"),
     (re.compile(r"(?i)(?<=\bbasic )[\w+/]{12,}=*"), "[secret]"),
-)
+)  # fmt: skip
 _found: dict[str, str] = {}  # keys that did not come from the environment: their values and names
+_warned: set[Path] = set()  # files of keys that others may read, and that were named already
 
 
 class MissingSecret(CourseError):
@@ -51,7 +54,6 @@ def secret(name: str, *, ask: bool = True) -> str:
     value = _from_env_file(name)
     if not value and on_colab():
         value, problem = colab_secret(name)
-        value = value if isinstance(value, str) else None
     if not value and ask and can_ask():
         try:
             value = getpass.getpass(f"{name}: ").strip()
@@ -72,29 +74,18 @@ def checked(value: str, name: str) -> str:
 
     A key goes into a header, where a line break or a Hangul letter would fail far from its cause.
     """
-    odd = re.search(r"[^!-~]", value)
-    if odd is None:
-        return value
-    found = odd[0]
-    if found in "\r\n":
-        what = "a line break"
-    elif found.isspace():
-        what = "a space"
-    elif unicodedata.category(found) in ("Cf", "Cc"):
-        what = f"an invisible character ({unicodedata.name(found, f'U+{ord(found):04X}').lower()})"
-    elif unicodedata.name(found, "").startswith("HANGUL"):
-        what = "a Hangul letter"
-    else:
-        what = f"a character that is not ASCII ({unicodedata.name(found, 'unknown').lower()})"
-    places = {0: "at its beginning", len(value) - 1: "at its end"}
-    where = places.get(odd.start(), "in its middle")
-    raise BadSecret(f"{name} has {what} {where}, which no key has: copy the key once more, without "
-                    "anything around it, and set it again.")
+    if odd := re.search(r"[^!-~]", value):
+        plain = {"\n": "line break", "\r": "line break", " ": "space"}
+        called = plain.get(odd[0]) or unicodedata.name(odd[0], f"U+{ord(odd[0]):04X}").lower()
+        raise BadSecret(f"{name} has a character that no key has ({called}, number "
+                        f"{odd.start() + 1}): copy the key once more, without anything around it, "
+                        "and set it again.")
+    return value
 
 
 def remember(value: str | None, name: str = "API key") -> None:
     """Have `scrub` take a key out that came as an argument."""
-    if value and value not in ("none", "offline"):
+    if value:
         _found.setdefault(value, name)
 
 
@@ -123,10 +114,15 @@ def scrub_known(text: str) -> str:
     environment = {value: name for name, value in os.environ.items() if _NAMES.fullmatch(name)}
     known = _found | environment  # the environment knows what a key is called
     for value in sorted(known, key=len, reverse=True):  # one may be the beginning of another
-        if len(value) >= _SHORTEST:
+        if _is_secret(value):
             for written in {value, json.dumps(value, ensure_ascii=False)[1:-1]}:  # in JSON, too
                 text = text.replace(written, f"[{known[value]}]")
     return text
+
+
+def _is_secret(value: str) -> bool:
+    """Whether a value is no ordinary text, as "none", "postgres", "not-needed" or 12345678 are."""
+    return len(value) >= 16 or (len(value) >= 8 and not _WORDS.fullmatch(value))
 
 
 def scrub_notebook_errors() -> None:
@@ -159,22 +155,14 @@ def can_ask() -> bool:
 def _from_env_file(name: str) -> str | None:
     from dotenv import dotenv_values  # not there yet when the first cell begins
 
-    for folder in (Path.cwd(), REPO):
-        path = folder / ".env"
+    for path in (Path.cwd() / ".env", REPO / ".env"):
         try:
             value = dotenv_values(path, encoding="utf-8-sig", interpolate=False).get(name)
         except (OSError, UnicodeDecodeError):
             continue
         if value:
-            _warn_if_open(path)
+            if os.name == "posix" and path.stat().st_mode & 0o077 and path not in _warned:
+                _warned.add(path)
+                print("Others on this machine can read your keys: run `chmod 600 .env`.")
             return value
     return None
-
-
-def _warn_if_open(path: Path) -> None:
-    if os.name == "posix" and path.stat().st_mode & 0o077 and str(path) not in _warned:
-        _warned.add(str(path))
-        print(f"Others on this machine can read your keys: run `chmod 600 {path.name}`.")
-
-
-_warned: set[str] = set()

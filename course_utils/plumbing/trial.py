@@ -8,34 +8,27 @@ the first LoRA layer, an hour into the course.
 
 import functools
 import importlib.metadata
-import importlib.util
 import re
 import subprocess
 import sys
+import traceback
 
 from course_utils import REPO
 from course_utils.plumbing.colab import installed, name_of
 
 STACK = ("torch", "transformers", "peft", "accelerate", "datasets", "trl")
-OLDER_IMAGE = (
-    "choose an earlier Runtime version (Runtime > Change runtime type) and report this line"
-)
+OLDER_IMAGE = "choose an earlier Runtime version (Runtime > Change runtime type), report this line"
 
 
 def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
-    """Take one LoRA step with a two-layer Llama of random weights, and import the trainer.
-
-    Whatever a library raises comes out of it.
-    """
+    """Take one LoRA step with a two-layer Llama of random weights; raise what a library raises."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import SFTTrainer  # noqa: F401
 
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1,
-    )  # fmt: skip
+    config = LlamaConfig(vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
+                         num_attention_heads=2, num_key_value_heads=1)
     config._attn_implementation = attention
     model = get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules="all-linear"))
     model.to(device, torch.float32 if device == "cpu" else torch.bfloat16)
@@ -50,21 +43,16 @@ def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
 def refusal() -> str | None:
     """Return which package refuses to train here and what to do, in one sentence; None if none.
 
-    The step is taken in a process of its own, which costs some seconds of imports, once for what is
-    installed: this session stays free of libraries that it may not need (01 trains nothing), that
-    would have begun offline, or of which a half would be left after a failure.
+    The step is taken in a process of its own, once for what is installed: this session stays free
+    of libraries that it may not need, or of which a half would be left after a failure.
     """
-    if not all(importlib.util.find_spec(name) for name in STACK):
-        return None  # nothing trains here
     return _refusal(frozenset(installed().items()))
 
 
 @functools.cache
 def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
-    done = subprocess.run(
-        [sys.executable, "-m", "course_utils.plumbing.trial"],
-        cwd=REPO, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "course_utils.plumbing.trial"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     if done.returncode == 0:
         return None
     said = done.stdout.strip().split("\n")[-1]
@@ -75,26 +63,20 @@ def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
 
 def explain(error: Exception) -> str:
     """Return an error out of a library as one sentence: who refuses what, and what to do."""
-    message = " ".join(str(error).split())[:200].rstrip(".")
-    frame, who = error.__traceback__, "course_utils"
-    while frame:
-        module = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
-        who, frame = module if module in STACK else who, frame.tb_next
-    # A package whose version is named, and that none of ours asks for, can go.
-    asked = {name_of(line) for name in STACK for line in importlib.metadata.requires(name) or ()
-             if "extra ==" not in line}  # fmt: skip
-    here = installed()
-    named = [name_of(word) for word in re.findall(r"version of ([A-Za-z][\w.-]*)", message)]
-    refused = [name for name in named if name in here and name not in {*asked, *STACK}]
-    if isinstance(error, ImportError) and refused:
-        return (
-            f"{refused[0]} {here[refused[0]]} is refused by {who} {here.get(who)} ({message}): run "
-            f"`%pip uninstall -y {refused[0]}` in a cell, then this cell again."
-        )
-    return (
-        f"{who} {here.get(who)} does not train here ({type(error).__name__}: {message}): "
-        f"{OLDER_IMAGE}."
-    )
+    message, here = " ".join(str(error).split())[:200].rstrip("."), installed()
+    who = "course_utils"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "").split(".")[0]
+        who = module if module in STACK else who
+    named = re.search(r"version of ([A-Za-z][\w.-]*)", message)
+    refused = name_of(named[1]) if named else ""
+    needed = {name_of(line) for name in STACK for line in importlib.metadata.requires(name) or ()
+              if "extra ==" not in line} | set(STACK)  # fmt: skip
+    if refused in here.keys() - needed:
+        return (f"{refused} {here[refused]} is refused by {who} {here.get(who)} ({message}): run "
+                f"`%pip uninstall -y {refused}` in a cell, then this cell again.")
+    return (f"{who} {here.get(who)} does not train here ({type(error).__name__}: {message}): "
+            f"{OLDER_IMAGE}.")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ from itertools import islice
 
 work = course.store.restore("preprocess")  # a new session takes back what the last one sealed
 
-teacher = course.teacher(journal=work / "journal.jsonl")
+teacher = course.llm("teacher", journal=work / "journal.jsonl")
 spec = course.recipe.data
 loop = islice(generation_requests(seeds, seed=spec.seed), spec.n // 20)
 print("this request          ", teacher.plan([request]))
@@ -598,7 +598,7 @@ from course_utils.generate import generation_requests, question_text
 from course_utils.parsing import parse_generation
 from course_utils.similarity import SimilarityFilter
 
-teacher = course.teacher(journal=course.store.local("preprocess") / "journal.jsonl")
+teacher = course.llm("teacher", journal=course.store.local("preprocess") / "journal.jsonl")
 [reply] = teacher.complete([next(generation_requests(seeds, seed=course.recipe.data.seed))])
 tasks = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason).tasks
 
@@ -691,7 +691,7 @@ def make_data(n, out, progress=True):
         write_tasks(out, kept)
         return GenerationReport(len(given), len(kept), rejected, 0, 0, 0.0, out)
     seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
-    teacher = course.teacher(journal=work / "journal.jsonl")
+    teacher = course.llm("teacher", journal=work / "journal.jsonl")
     options = {"threshold": spec.threshold, "seed": spec.seed, "progress": progress}
     return generate_tasks(teacher, seeds, n, out=out, **options)
 
@@ -785,7 +785,7 @@ from itertools import islice
 from course_utils.generate import generation_requests
 
 work, spec = course.store.local("preprocess"), course.recipe.data
-teacher = course.teacher(journal=work / "batch.jsonl")
+teacher = course.llm("teacher", journal=work / "batch.jsonl")
 eight = list(islice(generation_requests(seeds, seed=spec.seed + 1), 8))
 print("before", teacher.plan(eight))
 if course.recipe.teacher.simulated:
@@ -1131,7 +1131,7 @@ from course_utils.sources.domain import question_requests
 work = course.store.restore("domain")  # a new session takes back what the last one sealed
 
 words = "전세 월세 보증금 등기부 계약금 특약 전입신고 확정일자 관리비 수선 원상복구".split()
-teacher = course.teacher(journal=work / "journal.jsonl")
+teacher = course.llm("teacher", journal=work / "journal.jsonl")
 asking = list(islice(question_requests(words), len(words)))
 print(asking[0].messages[0]["content"], "\n")
 print("questions", teacher.plan(asking))

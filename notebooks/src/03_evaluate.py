@@ -462,7 +462,7 @@ from course_utils.judge import Judge
 
 LIVE = False
 fresh = {"seed": time.time_ns() % 2**31} if LIVE else {}  # another seed is another request
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False, **fresh)
+judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False, **fresh)
 pairs = [pair for pair in load()[: len(heldout)] if pair[0]["reply"] != pair[1]["reply"]]
 clear = next((pair for pair in pairs if right(pair[1]) and not right(pair[0])), pairs[0])
 close = next((pair for pair in pairs if right(pair[1]) == right(pair[0])), pairs[-1])
@@ -635,7 +635,7 @@ print(f"{len(labels)} {whose} labels:", dict(Counter(labels.values())))
 from course_utils.judge import Judge
 from course_utils.stats import agreement
 
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False)
 mine = [item for item in chosen if item.id in labels]
 if mine:
     print(judge.llm.plan(judge.battle_requests(mine)))
@@ -693,7 +693,7 @@ Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 # %%
 from course_utils.judge import Judge
 
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False)
 items = to_judge()
 print(f"{len(items)} questions: {judge.llm.plan(judge.battle_requests(items))}")
 
@@ -934,7 +934,7 @@ print(f"verdicts [{low:.1%}, {high:.1%}]   questions [{again.interval[0]:.1%}, {
 from course_utils.judge import Judge
 from course_utils.stats import paired_difference, summarize_grades
 
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False)
 few = spread(to_judge(), 24)
 grades = {}
 for name, side in {"base": "b", "tuned": "a"}.items():
@@ -977,7 +977,7 @@ print(f"higher {gain.wins}, equal {gain.ties}, lower {gain.losses}; sign test p 
 from course_utils.judge import Judge
 from course_utils.reports.judgments import write_judgment_report
 
-judge = Judge(course.judge(journal=work / "journal.jsonl"), progress=False)
+judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False)
 items, graded = to_judge(), {}
 games = judge.battle(items)
 battles = judge.judgments

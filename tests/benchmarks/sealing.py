@@ -61,7 +61,7 @@ class Timed:
 
 
 def run(url: str, folder: Path, replies: int, minutes: float) -> dict:
-    """Ask for so many replies, sealing as `Course.teacher` has it done, and at the end."""
+    """Ask for so many replies, sealing as `Course.llm` has it done, and at the end."""
     store = CheckpointStore("run", folder / "drive", folder / "local")
     journal = store.local("preprocess") / "journal.jsonl"
     timed, llm = Timed(store), LLM("simulated-teacher", base_url=url, workers=WORKERS,

@@ -113,7 +113,7 @@ def main() -> None:
             store = CheckpointStore.open(f"seed-{seed}", root)
             out = store.local("preprocess") / "tasks.jsonl"
             report = generate_tasks(
-                course.teacher(journal=out.with_name("journal.jsonl")),
+                course.llm("teacher", journal=out.with_name("journal.jsonl")),
                 read_tasks(SEED_TASKS), recipe.data.n,
                 out=out, threshold=recipe.data.threshold, seed=seed, progress=False,
             )

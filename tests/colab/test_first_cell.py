@@ -134,7 +134,8 @@ class Colab:
         self.manager.shutdown_kernel(now=True)
 
     def packages(self) -> dict[str, str]:
-        code = "import json; from course_utils import colab; print(json.dumps(colab.installed()))"
+        code = "from course_utils.plumbing.colab import installed; print(json.dumps(installed()))"
+        code = f"import json; {code}"
         return json.loads(subprocess.check_output([self.python, "-c", code], cwd=REPO))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ restart-kernel exec 03_evaluate stop""".split()
 AS_FAR_AS_02 = [*WHOLE[:10], "stop"]
 
 
+def interruptible():
+    """As a terminal starts its commands: in the background of a script SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def colab(tmp_path):
     """Return a function that runs the tool; what it kept and wrote is in its folder."""
@@ -37,7 +43,7 @@ def colab(tmp_path):
             [sys.executable, REPO / "tools/colab/run.py", "--gpu", "T4", "--preset", "quick",
              "--folder", tmp_path / "kept", "--into", tmp_path / "measured.json"],
             env={**os.environ, "PATH": path, "FAKE": fake, "CALLS": str(tmp_path / "calls")},
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=60, preexec_fn=interruptible,
         )  # fmt: skip
         return SimpleNamespace(
             code=done.returncode, said=done.stderr, calls=(tmp_path / "calls").read_text().split(),

@@ -26,7 +26,7 @@ def test_live_is_off_in_what_is_published(name):
 
 def test_a_live_request_is_asked_anew_and_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PRESET", "quick")
-    teacher = setup("offline", root=tmp_path).teacher(journal=tmp_path / "journal.jsonl")
+    teacher = setup("offline", root=tmp_path).llm("teacher", journal=tmp_path / "journal.jsonl")
     request = next(generation_requests([Task("인사말을 써 주세요.", "", "안녕하세요.")]))
     [cell] = live_cells("01_preprocess")
     space = {"teacher": teacher, "request": request}

@@ -111,12 +111,12 @@ def test_a_journal_of_a_retired_model_is_read_and_its_successor_named(tmp_path, 
     (tmp_path / "journal.jsonl").write_text(json.dumps(record) + "\n")
     keys("OPENAI_API_KEY")
     os.environ |= {"RECIPE": "gemma-2b-l4", "TEACHER": "openai"}
-    teacher = setup().teacher(journal=tmp_path / "journal.jsonl")
+    teacher = setup().llm("teacher", journal=tmp_path / "journal.jsonl")
     assert teacher.journal.get("k")["text"] == "네" and teacher.model == "gpt-6-luna"
     assert "replies of another model. gpt-4o-mini ends on" in capsys.readouterr().out
     os.environ["TEACHER"] = "openai:gpt-4o-mini"
     capsys.readouterr()
-    assert setup().teacher(journal=tmp_path / "journal.jsonl").spent > 0
+    assert setup().llm("teacher", journal=tmp_path / "journal.jsonl").spent > 0
     assert "another model" not in capsys.readouterr().out
 
 
@@ -191,7 +191,8 @@ def test_a_token_added_later_does_not_begin_another_run(monkeypatch, capsys):
     keys("HF_TOKEN")
     assert setup().recipe.name == "midm-2b-l4"
     assert "begun before; OPENAI_API_KEY is set" in capsys.readouterr().out
-    assert setup("gemma-2b-l4").recipe.name == "gemma-2b-l4"
+    setup("gemma-2b-l4").store.local("train")  # asked for: begun as well
+    assert setup().recipe.name == "gemma-2b-l4"
 
 
 def test_a_gpu_with_nobody_to_ask_runs_offline_and_says_why(monkeypatch, capsys):
@@ -205,7 +206,7 @@ def test_a_recipe_asked_for_with_nobody_to_ask_trains_but_does_not_generate(caps
     course = setup("gemma-2b-l4")
     assert "Teacher     MISSING. There is nobody to ask" in capsys.readouterr().out
     with pytest.raises(EndpointError, match="none of OPENAI_API_KEY, .* TEACHER=local"):
-        course.teacher()
+        course.llm("teacher")
 
 
 # --- keys with something in them ------------------------------------------------------------------
@@ -214,23 +215,24 @@ def test_a_recipe_asked_for_with_nobody_to_ask_trains_but_does_not_generate(caps
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("sk-abc\ndef-123456", "a line break in its middle"),
-        ("sk-abcdef-123456\n", "a line break at its end"),
-        ("sk-abc def-123456", "a space in its middle"),
-        ("\u00a0sk-abcdef-123456", "a space at its beginning"),
-        ("sk-abc\u200bdef-123456", "an invisible character .zero width space. in its middle"),
-        ("\ufeffsk-abcdef-123456", "an invisible character .zero width no-break space. at its beg"),
-        ("sk-abcdef키123456", "a Hangul letter in its middle"),
-        ("sk-abcdef–123456", "a character that is not ASCII .en dash. in its middle"),
+        ("sk-abc\ndef-123456", "line break, number 7"),
+        ("sk-abcdef-123456\n", "line break, number 17"),
+        ("sk-abc def-123456", "space, number 7"),
+        ("\u00a0sk-abcdef-123456", "no-break space, number 1"),
+        ("sk-abc\u200bdef-123456", "zero width space, number 7"),
+        ("\ufeffsk-abcdef-123456", "zero width no-break space, number 1"),
+        ("sk-abcdef키123456", "hangul syllable ki, number 10"),
+        ("sk-abcdef–123456", "en dash, number 10"),
     ],
 )
 def test_a_key_that_no_key_can_be_is_named_where_it_is_found(key, what):
     os.environ["OPENAI_API_KEY"] = key
+    what = f"has a character that no key has .{what}.:"
     for ask in (lambda: choose(AUTO, AUTO), lambda: setup("gemma-2b-l4")):
-        with pytest.raises(BadSecret, match=f"OPENAI_API_KEY has {what}") as error:
+        with pytest.raises(BadSecret, match=f"OPENAI_API_KEY {what}") as error:
             ask()
         assert "123456" not in str(error.value) and "abc" not in str(error.value)
-    with pytest.raises(BadSecret, match=f"API key for https://api.example.org/v1 has {what}"):
+    with pytest.raises(BadSecret, match=f"API key for https://api.example.org/v1 {what}"):
         from course_utils.llm import LLM, Request
 
         llm = LLM("m", base_url="https://api.example.org/v1", api_key=key)
@@ -277,7 +279,7 @@ def test_a_proxy_that_refuses_leaves_the_offline_recipe(
     os.environ["TEACHER"] = "colab"
     course = setup("midm-2b-t4")
     with pytest.raises(EndpointError, match=said):
-        course.teacher()
+        course.llm("teacher")
 
 
 def test_colabs_proxy_outside_colab_is_one_sentence():
@@ -324,10 +326,10 @@ def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_p
 
     def run():
         course = setup("offline")
-        teacher = course.teacher(journal=tmp_path / "teacher.jsonl", backoff=0.01)
+        teacher = course.llm("teacher", journal=tmp_path / "teacher.jsonl", backoff=0.01)
         report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "tasks.jsonl",
                                 progress=False, threshold=0.8)  # fmt: skip
-        client = course.judge(journal=tmp_path / "judge.jsonl", backoff=0.01)
+        client = course.llm("judge", journal=tmp_path / "judge.jsonl", backoff=0.01)
         judge = Judge(client, progress=False)
         return report, judge.battle(items), judge
 
@@ -351,7 +353,7 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         others = entries.__wrapped__()
         monkeypatch.setattr("course_utils.recipe.entries", lambda: others | {"gemini": entry})
         server.daily = 3
-        teacher = setup("offline").teacher(journal=tmp_path / "journal.jsonl", backoff=0.01)
+        teacher = setup("offline").llm("teacher", journal=tmp_path / "journal.jsonl", backoff=0.01)
         with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
             generate_tasks(teacher, SEEDS, 200, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3 == server.answered.total()
@@ -366,7 +368,7 @@ def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
     with dialects.OpenAI() as server:
         os.environ |= {"OPENAI_API_KEY": server.key, "OPENAI_BASE_URL": server.host + "/v1",
                        "TEACHER": "openai:gpt-6-luna"}  # fmt: skip
-        teacher = setup("offline").teacher(journal=tmp_path / "j.jsonl", params={}, workers=1)
+        teacher = setup("offline").llm("teacher", tmp_path / "j.jsonl", params={}, workers=1)
         with pytest.raises(CourseError, match="last 3 replies of gpt-6-luna are empty.*reasoning"):
             generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3  # what was paid for is kept and counted
