@@ -100,42 +100,43 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
     kept: list[Task] = []
     rejected: Counter = Counter()
     calls = tokens = barren = refused = 0
-    cost, note, refusal = 0.0, "", ""
+    cost, refusals, note = 0.0, "", ""
     requests = generation_requests(seeds, seed=seed, batch=batch, as_json=as_json)
     with (closing(llm.complete(requests)) as replies,
           tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar):
         while len(kept) < n and barren < patience:
-            reply = next(replies)
-            before = len(kept)
-            calls += 1
-            if reply.text is None:
-                if reply.finish_reason != "refused":  # a gap here would be filled by the next run
-                    raise CourseError(f"Generation stopped at request {calls}, with {len(kept)} of "
-                                      f"{n} tasks: {reply.error}. Every reply so far is kept; run "
-                                      "again to go on.")
-                refused, refusal = refused + 1, reply.error
+            # The next reply, always in the order of the requests.
+            reply, before = next(replies), len(kept)
+            calls, tokens = calls + 1, tokens + sum(reply.usage.values())
+            cost += reply.cost
+            if reply.finish_reason == "refused":  # this request always would be: pass it over
+                refused += 1
+                refusals = f" ({refused} of {calls} were refused, the last because {reply.error})"
+            elif reply.text is None:  # the next run would fill a gap here, and change what follows
+                raise CourseError(f"Generation stopped at request {calls}, with {before} of {n} "
+                                  f"tasks: {reply.error}. Every reply so far is kept; run again "
+                                  "to go on.")
             else:
-                tokens += sum(reply.usage.values())
-                cost += reply.cost
+                # Cut it into tasks. What is no task, or breaks a rule, is counted by its reason.
                 parsed = parse_generation(reply.text, first_number=min(EXAMPLES, len(seeds)) + 1,
                                           finish_reason=reply.finish_reason or "stop")
                 rejected.update(reason for reason, _ in parsed.rejected)
                 for task in parsed.tasks:
                     if len(kept) == n:
                         break
+                    # What resembles a seed, or a task that is kept already, teaches nothing new.
                     if similar.admit(question_text(task)):
                         rejected["similar"] += 1
                         continue
                     origin = {"request": reply.key, "model": reply.model,
                               "nearest": _nearest(similar, task, len(seeds))}
                     kept.append(Task(task.instruction, task.input, task.output, origin))
+            barren = 0 if len(kept) > before else barren + 1
             bar.update(len(kept) - before)
             bar.set_postfix(rejected=rejected.total(), cost=f"${cost:.2f}")
-            barren = 0 if len(kept) > before else barren + 1
     if len(kept) < n:
-        note = (f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new"
-                + (f" ({refused} of {calls} were refused, the last because {refusal})." if refused
-                   else "."))
+        note = (f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing "
+                f"new{refusals}.")
     write_tasks(out, kept)
     return GenerationReport(len(kept) + rejected.total(), len(kept), _ordered(rejected), calls,
                             tokens, cost, Path(out), note)

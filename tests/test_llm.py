@@ -15,7 +15,7 @@ from course_utils import REPO, CourseError
 from course_utils.llm import LLM, BudgetReached, Plan, Request
 from course_utils.plumbing import connection
 from course_utils.plumbing.connection import QuotaUsedUp
-from course_utils.plumbing.journal import Journal, JournalError
+from course_utils.plumbing.journal import Journal
 
 
 class Api(http.server.ThreadingHTTPServer):
@@ -274,7 +274,7 @@ def test_a_broken_line_is_named_and_a_foreign_file_left_alone(tmp_path):
                            (b"[1, 2]", "is not a journal"), (b'{"a": 1}\n', ":1")):
         path = tmp_path / "file"
         path.write_bytes(content)
-        with pytest.raises(JournalError, match=words):
+        with pytest.raises(CourseError, match=words):
             Journal.open(path)
         assert path.read_bytes() == content
 
@@ -508,7 +508,7 @@ def test_a_used_up_quota_stops_at_once_and_keeps_what_there_is(api, client, word
 ])  # fmt: skip
 def test_delays_in_words(words, seconds):
     error = SimpleNamespace(response=SimpleNamespace(text=words, headers={}))
-    assert connection._retry_after(error) == seconds
+    assert connection.retry_after(error) == seconds
 
 
 def test_a_delay_of_nothing_is_no_reason_to_hurry(api, client):

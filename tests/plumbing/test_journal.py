@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from course_utils import REPO
+from course_utils import REPO, CourseError
 from course_utils.plumbing import journal
-from course_utils.plumbing.journal import Journal, JournalError
+from course_utils.plumbing.journal import Journal
 
 
 def record(key, **more):
@@ -46,7 +46,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_the_reply_is_not_taken_for_kept
 
     with monkeypatch.context() as patch:
         patch.setattr(journal.os, "fsync", refuse)
-        with pytest.raises(JournalError, match="make room or remount"):
+        with pytest.raises(CourseError, match="make room or remount"):
             kept.add(record("b"))
     assert kept.get("b") is None and kept.get("a")
     kept.add(record("b"))  # there is room again: the key stands twice, and counts once
