@@ -94,14 +94,17 @@ class Connection:
         if self._client is None:
             import openai
 
-            local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+            address = urlsplit(self.base_url)
+            local = address.hostname in ("localhost", "127.0.0.1", "::1")
             key = self._api_key or ("none" if local else os.environ.get("OPENAI_API_KEY"))
             if not key:
                 raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, "
                                   "or pass base_url for a server that needs none.")
             checked(key, f"The API key for {self.base_url}")
-            # A proxy set for the outside world must not be asked for a server on this machine.
-            http = openai.DefaultHttpxClient(trust_env=False) if local else None
+            http = None
+            if local:  # a proxy for the outside world must not be asked, nor certificates be read
+                secure = address.scheme == "https"
+                http = openai.DefaultHttpxClient(trust_env=False, verify=secure)
             self._client = openai.OpenAI(base_url=self.base_url, api_key=key, max_retries=0,
                                          timeout=self.timeout, http_client=http)
         return self._client
@@ -211,7 +214,7 @@ class Connection:
             return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
                     "in /v1.")
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
-            return f'{self.base_url} offers "{self.model}" and yet answers 404: {said}.'
+            return f'{self.base_url} offers "{self.model}" and yet answers: {said}.'
         closest = difflib.get_close_matches(self.model, offered, 1, 0) or ["nothing"]
         why = retirement(self.model) or f'the closest it offers is "{closest[0]}".'
         return f'{self.base_url} does not offer the model "{self.model}": {why} It says: {said}.'
