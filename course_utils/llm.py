@@ -100,12 +100,8 @@ class LLM:
         if budget is not None and price is None:
             raise CourseError("A budget needs a price: pass price=(dollars per million prompt "
                               "tokens, dollars per million completion tokens).")
-        if workers < 1:
-            raise CourseError(f"An LLM needs at least one worker, not {workers}.")
-        if rpm is not None and not rpm > 0:
-            raise CourseError(f"rpm is requests a minute, so more than 0, not {rpm}.")
         self.connection = Connection(model, base_url, api_key, timeout=timeout,
-                                      max_retries=max_retries, backoff=backoff, rpm=rpm)
+                                     max_retries=max_retries, backoff=backoff, rpm=rpm)
         self.params = params or {}
         self.model, self.base_url = model, self.connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
@@ -122,12 +118,8 @@ class LLM:
         self._refused = 0  # how many requests were refused as such
         self._silent = 0  # how many of the latest replies in a row thought and said nothing
         for record in records:
-            try:
-                if record.get("model") == model:
-                    self._count(record)
-            except (KeyError, TypeError):
-                raise CourseError(f"A record of {model} in the journal has no usage (its key "
-                                  f"begins with {record['key'][:12]}): delete that line.") from None
+            if record.get("model") == model:
+                self._count(record)
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
@@ -171,17 +163,17 @@ class LLM:
         """
         requests = iter(requests)
         self.waiting()
-        waiting: deque[tuple[Request, str, Future | None]] = deque()
+        queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
         halt = _Halt()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="llm")
         held = next(requests, None)
         try:
-            while held or waiting:
+            while held or queue:
                 # Look ahead only while something is on its way: when the journal has all that the
                 # caller will take, nothing is sent.
-                while held and (not waiting or len(waiting) < 2 * self.workers
-                                and any(future for _, _, future in waiting)):
+                while held and (not queue or len(queue) < 2 * self.workers
+                                and any(future for _, _, future in queue)):
                     key = self.key(held)
                     future = running.get(key)
                     if future is None and self.journal.get(key) is None:
@@ -189,14 +181,14 @@ class LLM:
                         try:
                             self._reserve(held, key)
                         except CourseError:
-                            if not waiting:
+                            if not queue:
                                 raise
                             break  # those on their way come first; then the budget may do
                         future = pool.submit(self._ask, held, key, halt)
                         running[key] = future
-                    waiting.append((held, key, future))
+                    queue.append((held, key, future))
                     held = next(requests, None)
-                request, key, future = waiting.popleft()
+                request, key, future = queue.popleft()
                 if future is None:
                     yield self._from_journal(request, key)
                     continue
@@ -274,9 +266,8 @@ class LLM:
         tokens = record["usage"]["completion_tokens"]
         self.spent += self.paid(record)
         self._completions.update(number=1, tokens=tokens)
-        silent = not record.get("text") and (
-            record.get("finish_reason") == "length"
-            or (record.get("finish_reason") == "stop" and tokens >= 50))
+        end = record.get("finish_reason")
+        silent = not record.get("text") and (end == "length" or (end == "stop" and tokens >= 50))
         self._silent = self._silent + 1 if silent else 0
         self._completions["longest"] = max(self._completions["longest"], tokens)
 

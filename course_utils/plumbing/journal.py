@@ -70,7 +70,14 @@ class Journal:
         except OSError as error:
             raise CourseError(f"The journal {path} cannot be opened: {error.strerror}.") from None
         try:
-            self._claim()
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CourseError(f"The journal {path} is in use by another process: stop that one "
+                              "(perhaps another notebook's kernel) or use another journal."
+                              ) from None
+        except (AttributeError, OSError):
+            pass  # Windows has no fcntl, and some network file systems know no locks
+        try:
             self._load()
         except CourseError:
             self.file.close()
@@ -116,18 +123,6 @@ class Journal:
         """Give the file up, so that another process may open it."""
         if self.file is not None:
             self.file.close()
-
-    def _claim(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CourseError(f"The journal {self.path} is in use by another process: stop that "
-                              "one (perhaps another notebook's kernel) or use another journal."
-                              ) from None
-        except OSError:
-            pass  # some network file systems know no locks
 
     def _load(self) -> None:
         self.file.seek(0)

@@ -35,8 +35,6 @@ from course_utils.plumbing.secrets import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"
-MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
-"""OpenAI's limits of one batch, as its Batch API guide states them."""
 SETTLE = 10.0
 """Seconds after which a batch that a killed process asked for would be on the server's list."""
 LONGEST_PAUSE = 120
@@ -68,45 +66,41 @@ def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) 
     """Send what is neither in the journal nor on its way as a batch, and return its plan.
 
     A second call finds it and sends nothing. It is answered within a day, for `price_factor` of the
-    price: half of it is OpenAI's rule, so check your provider's. One request of each kind (by the
-    names of its parameters) is asked directly first, so that a refused key, an unknown model or a
-    parameter it wants otherwise shows now and not tomorrow. What a batch refused as such is not
-    submitted again. The requests must come to an end.
+    price: half of it is OpenAI's rule, as 50,000 requests or 200 MB are the most, so check your
+    provider's. One request of each kind (by the names of its parameters) is asked directly first,
+    so that a refused key, an unknown model or a parameter it wants otherwise shows now and not
+    tomorrow.
 
     Raises BudgetReached, before anything is sent, if the worst case exceeds the budget; CourseError
     if the server knows no batches or the journal is not a file.
     """
-    journal = llm.journal
-    if journal.path is None:
+    if llm.journal.path is None:
         raise CourseError("A batch takes longer than a process lives, so it needs a journal that "
                           "is a file: pass journal=PATH to LLM.")
-    for sent in _on_their_way(llm):
+    for sent in llm.journal.waiting(llm.model, llm.base_url):
         _create(llm, sent)
     coming = llm.waiting()
-    refused = {key for record in journal.records() for key in record.get("refused_in_batch", ())}
     wanted = {llm.key(request): request for request in requests}
-    missing = {key: request for key, request in wanted.items() if journal.get(key) is None}
-    todo = {key: request for key, request in missing.items()
-            if key not in coming and key not in refused}
+    missing = {key: each for key, each in wanted.items() if llm.journal.get(key) is None}
+    todo = {key: request for key, request in missing.items() if key not in coming}
+    if len(todo) < len(missing):
+        print(f"{len(missing) - len(todo):,} of {len(wanted):,} requests are on their way in a "
+              "batch already.")
     plan = llm.plan(todo.values())
     plan = replace(plan, cached=len(wanted) - len(missing), cost=plan.cost * price_factor)
-    for keys, what in ((coming, "are on their way in a batch already"),
-                       (refused, "were refused in an earlier batch and are not submitted again")):
-        if number := len(keys & missing.keys()):
-            print(f"{number:,} of {len(wanted):,} requests {what}.")
     if not todo:
         return plan
     print(f"Batch: {plan} at {price_factor:g} of the price.")
-    _check_budget(llm, todo, price_factor)
+    kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
+    worst = price_factor * _worst(llm, todo.values()) + _worst(llm, kinds.values())
+    llm.check_budget(worst, f"this batch of {len(todo):,} requests")
     # Does this server know batches at all? Better asked before anything is paid for.
     _call(llm, lambda client: client.batches.list(limit=1))
-    kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
     for _ in llm.complete(kinds.values()):
         pass
-    todo = {key: request for key, request in todo.items() if journal.get(key) is None}
-    _check_budget(llm, todo, price_factor)
-    for part, lines in _parts(llm, todo):
-        _send(llm, part, lines, price_factor)
+    todo = {key: request for key, request in todo.items() if llm.journal.get(key) is None}
+    if todo:
+        _send(llm, todo, price_factor)
     return plan
 
 
@@ -119,24 +113,24 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
 
     Raises CourseError if a batch failed as a whole, after all others have been collected.
     """
-    waiting = [(sent, _create(llm, sent)) for sent in _on_their_way(llm)]
-    report, failures, done = BatchReport(), [], 0
-    total = sum(len(sent["requests"]) for sent, _ in waiting)
+    waiting = llm.journal.waiting(llm.model, llm.base_url)
+    ids = {sent["key"]: _create(llm, sent) for sent in waiting}
+    report, failures = BatchReport(), []
+    total = sum(len(sent["requests"]) for sent in waiting)
     with tqdm(total=total, desc="batch", unit="request", disable=not progress or not total) as bar:
         while waiting:
-            partly, statuses, still = 0, Counter(), []
-            for sent, batch_id in waiting:
-                found = _retrieve(llm, sent, batch_id)
+            statuses, still, left = Counter(), [], 0
+            for sent in waiting:
+                found = _retrieve(llm, sent, ids[sent["key"]])
                 statuses[found.status] += 1
                 if found.status in ENDED:
                     failures += _harvest(llm, sent, found, report)
-                    done += len(sent["requests"])
                     continue
-                still.append((sent, batch_id))
-                if counts := found.request_counts:
-                    partly += counts.completed + counts.failed
+                still.append(sent)
+                counts = found.request_counts
+                left += len(sent["requests"]) - (counts.completed + counts.failed if counts else 0)
             bar.set_postfix(statuses)
-            bar.update(done + partly - bar.n)
+            bar.update(total - left - bar.n)
             if waiting := still:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -148,54 +142,38 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
 # ---------------------------------------------------------------- there
 
 
-def _on_their_way(llm: LLM) -> list[dict]:
-    return llm.journal.waiting(llm.model, llm.base_url)
-
-
 def _call(llm: LLM, ask, missing: str = ""):
     missing = missing or (f"{llm.base_url} has no Batch API: use complete(), which asks the same "
                           "requests one by one and keeps the replies in the same journal.")
     return llm.connection.call(lambda client, _: ask(client), missing=missing)
 
 
-def _check_budget(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
-    worst = sum(llm.cost(llm.estimate(request, worst=True)) for request in todo.values())
-    llm.check_budget(worst * price_factor, f"this batch of {len(todo):,} requests")
+def _worst(llm: LLM, requests: Iterable[Request]) -> float:
+    return sum(llm.cost(llm.estimate(request, worst=True)) for request in requests)
 
 
-def _parts(llm: LLM, todo: dict[str, Request]) -> Iterator[tuple[dict[str, Request], bytes]]:
-    """The requests in parts within both limits, each with its input file."""
-    part: dict[str, Request] = {}
-    lines = bytearray()
+def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
+    lines = []
     for key, request in todo.items():
         body = {"model": llm.model, "messages": request.messages,
                 **llm.connection.adapted(llm.params_of(request))}
         row = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        if part and (len(part) == MAX_REQUESTS or len(lines) + len(line) > MAX_BYTES):
-            yield part, bytes(lines)
-            part, lines = {}, bytearray()
-        part[key] = request
-        lines += line
-    if part:
-        yield part, bytes(lines)
-
-
-def _send(llm: LLM, part: dict[str, Request], lines: bytes, price_factor: float) -> None:
-    digest = hashlib.sha256(llm.base_url.encode() + lines).hexdigest()[:40]
+        lines.append(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    content = b"".join(lines)
+    digest = hashlib.sha256(llm.base_url.encode() + content).hexdigest()[:40]
     attempt = 0
     while llm.journal.get(f"{digest}-{attempt}/end"):  # the same once more, after it failed
         attempt += 1
     name = f"{digest}-{attempt}"
-    file = _call(llm, lambda client: client.files.create(file=(f"{name}.jsonl", lines),
+    file = _call(llm, lambda client: client.files.create(file=(f"{name}.jsonl", content),
                                                          purpose="batch", timeout=600))
     sent = {"key": name, "batch_of": [llm.model, llm.base_url], "file": file.id,
             "time": time.time(), "price_factor": price_factor,
             "requests": {key: [request.messages, llm.params_of(request), request.sample]
-                         for key, request in part.items()}}
+                         for key, request in todo.items()}}
     llm.journal.add(sent)
     batch_id = _create(llm, sent, settle=0)
-    print(f"Submitted {len(part):,} requests as {batch_id}: batch.collect waits for them.")
+    print(f"Submitted {len(todo):,} requests as {batch_id}: batch.collect waits for them.")
 
 
 def _create(llm: LLM, sent: dict, settle: float | None = None) -> str:
@@ -247,7 +225,7 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
     """
     requests = {key: Request(*asked) for key, asked in sent["requests"].items()}
     unanswered = dict.fromkeys(requests, "neither a reply nor an error came back")
-    refused, failure = [], []
+    failure = []
     try:
         for row in _rows(llm, found):
             key = row.get("custom_id")
@@ -258,9 +236,7 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
             except ValueError as error:
                 unanswered[key] = scrub(str(error))
                 params = requests[key].params
-                learned = llm.connection.learn(error, params | llm.connection.adapted(params))
-                if getattr(error, "status_code", 0) in (400, 413, 422) and not learned:
-                    refused.append(key)
+                llm.connection.learn(error, params | llm.connection.adapted(params))
                 continue
             record |= {"price_factor": sent["price_factor"], "batch": found.id}
             llm.keep(record)
@@ -278,8 +254,7 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
     elif found.status != "completed":
         report.notes.append(f"The batch {found.id} is {found.status}: {share}.")
     report.unanswered |= unanswered
-    llm.journal.add({"key": f"{sent['key']}/end", "status": found.status,
-                     "refused_in_batch": refused})
+    llm.journal.add({"key": f"{sent['key']}/end", "status": found.status})
     return failure
 
 

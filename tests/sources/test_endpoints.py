@@ -245,7 +245,6 @@ def proxy():
     with dialects.Colab() as server:
         os.environ |= {"MODEL_PROXY_HOST": server.host, "MODEL_PROXY_API_KEY": server.key}
         yield server
-        server.shutdown()
 
 
 def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
@@ -263,7 +262,7 @@ def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
 
 @pytest.mark.parametrize(
     ("status", "models", "said"),
-    [(401, ["m"], "refuses to list its models at .*401"), (403, ["m"], "403"),
+    [(401, ["m"], "does not list its models: .*401"), (403, ["m"], "403"),
      (200, [], "offers no model")],
 )  # fmt: skip
 def test_a_proxy_that_refuses_leaves_the_offline_recipe(
@@ -314,7 +313,6 @@ def provider(request, monkeypatch):
         changed = entries.__wrapped__() | {name: entry}
         monkeypatch.setattr("course_utils.recipe.entries", lambda: changed)
         yield server
-        server.shutdown()
 
 
 def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_path, capsys):
@@ -359,7 +357,6 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         server.daily = 10_000
         report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
         assert report.kept == 60 and set(server.answered.values()) == {1}
-        server.shutdown()
 
 
 def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
@@ -371,7 +368,6 @@ def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
             generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3  # what was paid for is kept and counted
         assert teacher.spent == pytest.approx(3 * (9 * 0.1 + 4000 * 0.5) / 1e6)
-        server.shutdown()
 
 
 # --- what a hostile user tried -------------------------------------------------------------------
@@ -426,7 +422,7 @@ def test_dated_names_of_retired_models_have_a_successor_too():
 )  # fmt: skip
 def test_an_odd_list_of_models_is_one_sentence(proxy, body):
     proxy.listing = body
-    with pytest.raises(EndpointError, match="endpoint colab (offers no model|does not answer)"):
+    with pytest.raises(EndpointError, match="endpoint colab (offers no model|does not list its)"):
         located(named("colab", "teacher"), "teacher")
 
 
@@ -434,7 +430,6 @@ def test_a_redirect_takes_no_key_along(proxy):
     with dialects.Colab() as other:
         other.key = "not asked for"
         proxy.redirect = other.host + "/models"
-        with pytest.raises(EndpointError, match="refuses to list its models .*401"):
+        with pytest.raises(EndpointError, match="does not list its models: .*401"):
             located(named("colab", "teacher"), "teacher")
         assert other.seen == [None]
-        other.shutdown()
