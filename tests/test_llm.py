@@ -73,10 +73,10 @@ def test_replies_come_in_the_order_of_requests_and_from_the_journal(api, client)
     api.answer = answer
     llm = client(workers=4)
     replies = []
-    for reply in llm.complete(ask(n) for n in range(12)):
+    for reply in llm.complete(asks(12)):
         assert reply.key in {record["key"] for record in lines(llm)}  # before anybody sees it
         replies.append(reply)
-    assert [reply.text for reply in replies] == [f"to {n}" for n in range(12)]
+    assert texts(replies) == [f"to {n}" for n in range(12)]
     assert {(reply.cached, reply.error, reply.model) for reply in replies} == {
         (False, None, "echo-small-1")}
     assert replies[0].usage == {"prompt_tokens": 10, "completion_tokens": 20}
@@ -96,15 +96,15 @@ def test_requests_are_sent_together_but_never_more_than_workers(api, client):
         return chat("ok")
 
     api.answer = answer
-    replies = client(workers=5).complete(ask(n) for n in range(20))
-    assert [reply.text for reply in replies] == ["ok"] * 20
+    replies = client(workers=5).complete(asks())
+    assert texts(replies) == ["ok"] * 20
     assert most[0] == 5
 
 
 def test_closing_waits_for_what_is_on_its_way_and_starts_no_more(api, client):
     api.answer = lambda body, n: time.sleep(0.05) or chat("ok")
     llm = client(workers=3)
-    replies = llm.complete(ask(n) for n in itertools.count())
+    replies = llm.complete(asks(100))
     next(replies)
     next(replies)
     replies.close()
@@ -137,15 +137,14 @@ def test_a_slow_reply_does_not_hold_up_those_behind_it(api, client):
         return chat(f"to {said(body)}")
 
     api.answer = answer
-    texts = [reply.text for reply in client(workers=3).complete(ask(n) for n in range(9))]
-    assert texts == [f"to {n}" for n in range(9)]
+    assert texts(client(workers=3).complete(asks(9))) == [f"to {n}" for n in range(9)]
 
 
 def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
     api.answer = lambda body, n: time.sleep(0.05) or chat("ok")
     llm = client(workers=3)
     with pytest.raises(KeyboardInterrupt):
-        for number, _ in enumerate(llm.complete(ask(n) for n in range(50))):
+        for number, _ in enumerate(llm.complete(asks(50))):
             if number == 4:
                 raise KeyboardInterrupt
     assert len(lines(llm)) == len(api.asked) < 12
@@ -194,6 +193,10 @@ def test_the_key_depends_on_what_is_asked_alone(client):
     assert llm.key(ask("a", x=1, y=2)) == llm.key(ask("a", y=2, x=1))
     assert len({llm.key(r) for r in (ask("a"), ask("b"), ask("a", x=1), ask("a", sample=1))}) == 4
     assert llm.key(ask("가")) == client(base_url="http://127.0.0.1:9/v1").key(ask("가"))
+    # What journals hold already must be found again: this value may never change.
+    assert client(params={"temperature": 0.5}).key(
+        ask("가 \ud83d", sample=2, max_tokens=5, temperature=0)
+    ) == "f9ff38ee19db950db66c0eb69b88dbc5717e30ada882bc81979edd62004b4bac"
 
 
 def test_without_a_journal_file_replies_are_kept_in_memory(api, client):
@@ -211,13 +214,21 @@ def test_half_an_emoji_can_be_kept(api, client):
 # ---------------------------------------------------------------- what may pass
 
 
+HTML = b"<html><body><h1>502 Bad Gateway</h1>" + b"nginx " * 500 + b"</body></html>"
+PAGE = {"content-type": "text/html"}
+
+
 def test_passing_failures_are_tried_again(api, client):
     faults = [refusal(429), refusal(500), refusal(503), (None, b""), (200, b"{broken"),
-              (200, {"object": "chat.completion", "choices": []})]
+              (200, {"object": "chat.completion", "choices": []}), (200, HTML, PAGE),
+              (502, HTML, PAGE), (503, b"", {}), (200, json.dumps(chat("whole")[1]).encode()[:60])]
     api.answer = lambda body, n: faults[n] if n < len(faults) else chat("at last")
-    (reply,) = client(workers=1).complete([ask("a")])
-    assert (reply.text, len(api.asked)) == ("at last", 7)
+    (reply,) = client(workers=1, max_retries=20, backoff=0.0001).complete([ask("a")])
+    assert (reply.text, len(api.asked)) == ("at last", len(faults) + 1)
     assert len(lines(client())) == 1
+    api.answer = lambda body, n: (502, HTML, PAGE)
+    (reply,) = client(max_retries=1).complete([ask("b")])
+    assert "502" in reply.error and "<html>" not in reply.error
 
 
 @pytest.mark.parametrize("headers", [{"retry-after": "30"}, {"retry-after-ms": "30000"}])
@@ -239,7 +250,7 @@ def test_spent_retries_give_a_reply_with_an_error_and_no_record(api, client):
     api.answer = lambda body, n: refusal(500, "out of order") if said(body) == "b" else chat("ok")
     llm = client(max_retries=2)
     replies = list(llm.complete([ask("a"), ask("b"), ask("c")]))
-    assert [reply.text for reply in replies] == ["ok", None, "ok"]
+    assert texts(replies) == ["ok", None, "ok"]
     assert replies[1].error == "given up after 3 attempts: out of order"
     assert replies[1].finish_reason is None
     assert len(lines(llm)) == 2
@@ -247,21 +258,40 @@ def test_spent_retries_give_a_reply_with_an_error_and_no_record(api, client):
     assert [r.text for r in llm.complete([ask("a"), ask("b")])] == ["ok", "now"]
 
 
-def test_a_refused_request_does_not_stop_the_others(api, client):
-    api.answer = lambda body, n: refusal(400, "too long") if said(body) == "b" else chat("ok")
+@pytest.mark.parametrize(("status", "words"), [(400, "too long"), (403, "flagged by moderation")])
+def test_a_refused_request_does_not_stop_the_others(api, client, status, words):
+    api.answer = lambda body, n: refusal(status, words) if said(body) == "b" else chat("ok")
     replies = list(client().complete([ask("a"), ask("b"), ask("c")]))
     assert [reply.finish_reason for reply in replies] == ["stop", "refused", "stop"]
-    assert "too long" in replies[1].error
-    assert len(api.asked) == 3
+    assert words in replies[1].error and len(api.asked) == 3
 
 
 # ---------------------------------------------------------------- what will not pass
 
 
-def test_a_refused_key_stops_at_once(api, client):
-    api.answer = lambda body, n: refusal(401, "Incorrect API key")
-    with pytest.raises(CourseError, match=f"{api.url} refused the API key .401: Incorrect"):
-        list(client().complete(ask(n) for n in range(100)))
+@pytest.mark.parametrize(("response", "sentence"), [
+    (refusal(401, "Incorrect API key"), "refused the API key .401: Incorrect"),
+    (refusal(400, "API key not valid. Please pass a valid API key."), "refused the API key .400"),
+    (refusal(400, "User location is not supported for the API use."), "not let this account ask"),
+    (refusal(400, "Billing hard limit has been reached"), "does not let this account ask"),
+    (refusal(403, "Country not supported"), "does not let this account ask .403: Country"),
+    (refusal(429, "quota", code="insufficient_quota"), "no credit left"),
+    (refusal(402, "pay"), "no credit left"),
+    (refusal(404, code="model_not_found"), 'model "echo-smal": .* offers is "echo-small"'),
+    (refusal(429, "Rate limit reached on tokens per day (TPD): Limit 100000."), "Today's quota"),
+])
+def test_what_no_attempt_will_cure_stops_at_once(api, client, response, sentence):
+    api.answer = lambda body, n: response
+    with pytest.raises(CourseError, match=sentence) as error:
+        list(client(model="echo-smal", workers=1).complete(asks()))
+    assert api.url in str(error.value) and len(api.asked) == 1
+    assert error.value.__context__ is None  # the library's own message is not shown with it
+
+
+def test_a_refused_key_stops_all_workers(api, client):
+    api.answer = lambda body, n: refusal(401)
+    with pytest.raises(CourseError, match="refused the API key"):
+        list(client().complete(asks(100)))
     assert len(api.asked) <= 8
 
 
@@ -272,19 +302,6 @@ def test_what_cannot_be_cured_interrupts_what_is_waiting(api, client):
     with pytest.raises(CourseError, match="refused the API key"):
         list(client().complete([ask(0), ask(1)]))
     assert time.perf_counter() - start < 45
-
-
-def test_an_unknown_model_names_the_closest(api, client):
-    api.answer = lambda body, n: refusal(404, "not found", code="model_not_found")
-    with pytest.raises(CourseError, match='the model "echo-smal": .* offers is "echo-small"'):
-        list(client(model="echo-smal").complete([ask("a")]))
-
-
-def test_an_account_without_credit_stops(api, client):
-    api.answer = lambda body, n: refusal(429, "quota", code="insufficient_quota")
-    with pytest.raises(CourseError, match="no credit left"):
-        list(client().complete([ask("a")]))
-    assert len(api.asked) == 1
 
 
 def test_a_server_that_is_not_there_is_named(client):
@@ -311,21 +328,6 @@ def test_a_proxy_is_not_asked_for_this_machine(client, monkeypatch):
     for name in ("http_proxy", "all_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert [reply.text for reply in client().complete([ask("a")])] == ["to a"]
-
-
-HTML = b"<html><body><h1>502 Bad Gateway</h1>" + b"nginx " * 500 + b"</body></html>"
-
-
-def test_a_page_of_html_and_half_a_body_are_passing_failures(api, client):
-    page = {"content-type": "text/html"}
-    whole = json.dumps(chat("whole")[1]).encode()
-    faults = [(200, HTML, page), (502, HTML, page), (503, b"", {}), (200, whole[:60], {})]
-    api.answer = lambda body, n: faults[n] if n < len(faults) else chat("at last")
-    (reply,) = client(workers=1).complete([ask("a")])
-    assert (reply.text, len(api.asked)) == ("at last", len(faults) + 1)
-    api.answer = lambda body, n: (502, HTML, page)
-    (reply,) = client(max_retries=1).complete([ask("b")])
-    assert "502" in reply.error and "<html>" not in reply.error
 
 
 def test_a_filtered_reply_is_kept_as_it_is_and_not_asked_for_again(api, client):
@@ -385,8 +387,7 @@ def test_a_delay_is_kept_to_by_everybody(api, client):
 
 @pytest.mark.parametrize(
     "words",
-    ["Rate limit reached on tokens per day (TPD): Limit 100000. Please try again in 9m38.016s.",
-     '"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"',
+    ['"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"',
      "Rate limit exceeded: free-models-per-day", "try again in 1h2m3s", "try again in 3m0.5s",
      "try again in 1 day",
      "limit of 50 requests per 24 hours", "Requests for today are used up until midnight"],
@@ -421,29 +422,6 @@ def test_errors_inside_a_reply_are_what_they_say(api, client):
     api.answer = lambda body, n: inside(429, "Rate limit exceeded: free-models-per-day")
     with pytest.raises(QuotaUsedUp, match="free-models-per-day"):
         list(client().complete([ask("b")]))
-
-
-@pytest.mark.parametrize(
-    ("status", "words", "said"),
-    [
-        (400, "API key not valid. Please pass a valid API key.", "refused the API key .400: API"),
-        (400, "User location is not supported for the API use.", "does not let this account ask"),
-        (400, "Billing hard limit has been reached", "does not let this account ask"),
-        (403, "Country not supported", "does not let this account ask .403: Country"),
-    ],
-)
-def test_what_the_account_may_not_do_stops_at_once(api, client, status, words, said):
-    api.answer = lambda body, n: refusal(status, words)
-    with pytest.raises(CourseError, match=said):
-        list(client(workers=1).complete(asks()))
-    assert len(api.asked) == 1
-
-
-def test_one_flagged_question_does_not_stop_the_others(api, client):
-    flagged = refusal(403, "Your input was flagged by the moderation")
-    api.answer = lambda body, n: flagged if said(body) == "b" else chat("ok")
-    replies = list(client().complete([ask("a"), ask("b"), ask("c")]))
-    assert [reply.finish_reason for reply in replies] == ["stop", "refused", "stop"]
 
 
 def test_refusals_and_nothing_else_stop_after_three(api, client):
@@ -488,8 +466,6 @@ def test_no_minute_has_more_requests_than_it_may(api, client, clock):
     for model in ("echo-small", "echo-large"):  # one after the other, at one address
         list(client(model=model, workers=1, rpm=30).complete(asks(3)))
     assert times == [0, 2, 4, 6, 8, 10]
-    with pytest.raises(CourseError, match="more than 0, not 0"):
-        client(rpm=0)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +510,7 @@ def test_three_empty_replies_in_a_row_are_enough(api, client):
         list(again.complete(asks()))
     better = client(workers=1, params={"reasoning_effort": "none"})
     api.answer = lambda body, n: chat("ok")
-    assert [r.text for r in better.complete(ask(n) for n in range(4))] == ["ok"] * 4
+    assert texts(better.complete(asks(4))) == ["ok"] * 4
     assert api.asked[-1]["reasoning_effort"] == "none"
 
 
@@ -559,7 +535,6 @@ def test_a_server_that_sends_the_key_back_gives_it_to_nobody(api, client, monkey
     with pytest.raises(CourseError) as error:
         list(client(api_key=KEY).complete([ask("a")]))
     assert "[LLM_API_KEY]" in str(error.value) and KEY not in repr(error.value)
-    assert error.value.__context__ is None  # the library's own message is not shown with it
     for status in (400, 500):
         api.answer = lambda body, n, status=status: refusal(status, f"bad {KEY}")
         (reply,) = client(api_key=KEY, max_retries=0).complete([ask("b")])
@@ -693,9 +668,3 @@ def test_a_key_given_as_an_argument_is_stored_and_shown_nowhere(client):
     journal.add({"key": "k", "model": "m", "text": f"your key is {key}"})
     assert "987654321" not in journal.path.read_text()
     assert "987654321" not in journal.get("k")["text"] and "987654321" not in str(CourseError(key))
-
-
-def test_a_record_without_usage_is_named(tmp_path):
-    (tmp_path / "journal.jsonl").write_text('{"key": "abc", "model": "m"}\n')
-    with pytest.raises(CourseError, match="has no usage .*abc.*delete that line"):
-        LLM("m", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "journal.jsonl")

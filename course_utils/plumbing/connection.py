@@ -29,8 +29,8 @@ LONGEST_WAIT = 120
 _DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
                     r"((?:\d+(?:\.\d+)? ?[a-z]* ?)+)", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400}
-_DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|daily|\b[RT]PD\b|24 ?h|weekly|monthly",
-                    re.IGNORECASE)
+_DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|per(?:day|week|month)per|daily|weekly|"
+                    r"monthly|\b[RT]PD\b|24 ?h", re.IGNORECASE)
 _WRONG_KEY = re.compile("API_KEY_INVALID|API key (?:not valid|expired)", re.IGNORECASE)
 _NOT_ALLOWED = re.compile("location is not supported|billing", re.IGNORECASE)
 _NOT_TAKEN = re.compile("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
@@ -152,8 +152,8 @@ class Connection:
 
         if isinstance(error, CourseError):
             raise error
-        status, said, wait = getattr(error, "status_code", None), _said(error), retry_after(error)
-        self._stop(error, status, said, wait)
+        status, said, body = getattr(error, "status_code", None), _said(error), _body(error)
+        self._stop(error, status, said, body)
         if status is not None:
             self._reached = True
             if status < 500 and status not in (408, 409, 425, 429):
@@ -169,6 +169,13 @@ class Connection:
             raise NoAnswer("refused", f"the request holds half of a character ({error})")
         elif not isinstance(error, openai.APIError | ValueError | RecursionError):
             raise error  # the last two are a broken body: no JSON, no choices, an HTML page
+        wait = retry_after(error)
+        quotas = re.findall(r'quotaId\W+(\w+)', body)  # where they are named, their names decide
+        daily = status == 429 and _DAILY.search(" ".join(quotas) or body)
+        if daily or (wait or 0) > LONGEST_WAIT:
+            what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
+            raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
+                              "run this cell again later, or with another endpoint.")
         if attempt >= self.max_retries:
             raise NoAnswer(None, f"given up after {attempt + 1} attempts: {said}")
         if not wait:  # no delay at all would only be refused again
@@ -179,9 +186,9 @@ class Connection:
                 _next_turn[self.base_url] = max(due, time.monotonic() + wait)
         return wait
 
-    def _stop(self, error: Exception, status: int | None, said: str, wait: float | None) -> None:
+    def _stop(self, error: Exception, status: int | None, said: str, body: str) -> None:
         """Raise CourseError for what no attempt of any request would cure."""
-        code, body = getattr(error, "code", None), _body(error)
+        code = getattr(error, "code", None)
         # transformers serve is "pinned to" the one model that it has.
         if status == 404 or code == "model_not_found" or "pinned to" in said:
             raise CourseError(self._not_found(said))
@@ -196,15 +203,6 @@ class Connection:
         if status == 402 or code == "insufficient_quota":
             raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
                               "reply so far is kept; add credit and run again.")
-        quotas = re.findall(r'quotaId\W+(\w+)', body)  # where they are named, their names decide
-        if quotas:
-            daily = any(re.search("Per(Day|Week|Month)", quota) for quota in quotas)
-        else:
-            daily = bool(_DAILY.search(body))
-        if (status == 429 and daily) or (wait or 0) > LONGEST_WAIT:
-            what = f"No request for {wait:.0f} s" if not daily else "Today's quota is used up"
-            raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
-                              "run this cell again later, or with another endpoint.")
 
     def _not_found(self, said: str) -> str:
         """Say in a sentence why a server answers 404: its model, its address, or its own words."""
@@ -294,7 +292,7 @@ def _message(body: Any) -> str:
     if isinstance(body, str):
         try:
             return _message(json.loads(body)) if body.lstrip()[:1] in ("{", "[") else body
-        except ValueError:
+        except (ValueError, RecursionError):
             return body
     if isinstance(body, list):
         return next(filter(None, map(_message, body)), "")

@@ -805,7 +805,7 @@ if course.recipe.teacher.simulated:
 # `%env TEACHER=gemini`처럼 이름을 적으면 이 노트북의 어느 셀도 고칠 것이 없습니다. L4 한 장이면 공개된 7B 모델을 직접 띄워 `TEACHER=local`로 물을 수도 있습니다.
 # 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 
-# %% [markdown] lang="en" of="7217e756"
+# %% [markdown] lang="en" of="6b6b2f20"
 # One of the eight is asked directly, before the batch is sent: if the key or the model's name is wrong, you want to know now
 # and not tomorrow. The kernel may die after a batch has been submitted. What was sent is recorded in the same journal first, so running again finds
 # the same batch and goes on waiting. Nothing is paid for twice.
