@@ -657,6 +657,14 @@ def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
     assert len(api.asked) == 7
 
 
+def test_a_reply_that_is_kept_twice_counts_once(api, client):
+    llm = client(price=(1, 1))
+    list(llm.complete([ask("a")]))
+    spent = llm.spent
+    llm.keep(llm.journal.records()[0])  # a batch is collected again after a kill
+    assert llm.spent == spent > 0
+
+
 def test_a_budget_needs_a_price():
     with pytest.raises(CourseError, match="A budget needs a price"):
         LLM("m", budget=1)
