@@ -517,7 +517,7 @@ def test_three_empty_replies_in_a_row_are_enough(api, client):
 def test_a_404_that_is_not_the_models_quotes_the_server(api, client):
     words = "No endpoints found matching your data policy"
     api.answer = lambda body, n: refusal(404, words)
-    with pytest.raises(CourseError, match=f'offers "echo-small" and yet answers: {words}'):
+    with pytest.raises(CourseError, match=f'offers "echo-small" and yet answers 404: {words}'):
         list(client().complete([ask("a")]))
     with pytest.raises(CourseError, match='"gpt-4o-mini": gpt-4o-mini ends on .* gpt-6-luna'):
         list(client(model="gpt-4o-mini").complete([ask("a")]))
@@ -600,7 +600,7 @@ def test_errors_in_the_form_of_other_servers_are_understood(api, client, capsys)
     assert reply.text == "ok" and '"response_format": it is left' in capsys.readouterr().out
     pinned = 400, {"detail": "Server is pinned to 'folder'; requested 'echo-small'."}
     api.answer = lambda body, n: pinned
-    with pytest.raises(CourseError, match='"echo-small" and yet.*Server is pinned to .folder'):
+    with pytest.raises(CourseError, match='the model "echo-small": Server is pinned to .folder'):
         list(client().complete([ask("b")]))
 
 

@@ -189,8 +189,9 @@ class Connection:
     def _stop(self, error: Exception, status: int | None, said: str, body: str) -> None:
         """Raise CourseError for what no attempt of any request would cure."""
         code = getattr(error, "code", None)
-        # transformers serve is "pinned to" the one model that it has.
-        if status == 404 or code == "model_not_found" or "pinned to" in said:
+        if "pinned to" in said:  # transformers serve, which has but one model
+            raise CourseError(f'{self.base_url} does not offer the model "{self.model}": {said}.')
+        if status == 404 or code == "model_not_found":
             raise CourseError(self._not_found(said))
         # Gemini answers 400 to a wrong key.
         if status == 401 or (status == 400 and _WRONG_KEY.search(body)):
@@ -212,7 +213,7 @@ class Connection:
             return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
                     "in /v1.")
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
-            return f'{self.base_url} offers "{self.model}" and yet answers: {said}.'
+            return f'{self.base_url} offers "{self.model}" and yet answers 404: {said}.'
         closest = difflib.get_close_matches(self.model, offered, 1, 0) or ["nothing"]
         why = retirement(self.model) or f'the closest it offers is "{closest[0]}".'
         return f'{self.base_url} does not offer the model "{self.model}": {why} It says: {said}.'
