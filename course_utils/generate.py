@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from course_utils import CourseError
-from course_utils.llm import LLM, Request
+from course_utils.llm import LLM, Reply, Request
 from course_utils.parsing import RULES, check_task, parse_generation
 from course_utils.prompts import TASKS_FORMAT, generation_prompt
 from course_utils.similarity import SimilarityFilter, filter_similar, morphemes
@@ -53,7 +53,7 @@ class GenerationReport:
         rows = [("candidates", self.candidates), *self.rejected.items(), ("kept", self.kept)]
         lines = [f"{name:24}{number:8,}" for name, number in rows]
         lines.append(f"{self.calls:,} calls, {self.tokens:,} tokens, ${self.cost:.2f}, {self.path}")
-        return "\n".join(lines + [self.note] * bool(self.note))
+        return "\n".join([*lines, self.note]).rstrip()
 
 
 def question_text(task: Task) -> str:
@@ -98,47 +98,47 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
     for task in seeds:
         similar.add(question_text(task))
     kept: list[Task] = []
-    rejected: Counter = Counter()
-    calls = tokens = barren = refused = 0
-    cost, note, refusal = 0.0, "", ""
+    used: list[Reply] = []
+    rejected, barren = Counter(), 0
     requests = generation_requests(seeds, seed=seed, batch=batch, as_json=as_json)
     with (closing(llm.complete(requests)) as replies,
           tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar):
         while len(kept) < n and barren < patience:
-            reply = next(replies)
-            before = len(kept)
-            calls += 1
-            if reply.text is None:
-                if reply.finish_reason != "refused":  # a gap here would be filled by the next run
-                    raise CourseError(f"Generation stopped at request {calls}, with {len(kept)} of "
-                                      f"{n} tasks: {reply.error}. Every reply so far is kept; run "
-                                      "again to go on.")
-                refused, refusal = refused + 1, reply.error
-            else:
-                tokens += sum(reply.usage.values())
-                cost += reply.cost
-                parsed = parse_generation(reply.text, first_number=min(EXAMPLES, len(seeds)) + 1,
-                                          finish_reason=reply.finish_reason or "stop")
-                rejected.update(reason for reason, _ in parsed.rejected)
-                for task in parsed.tasks:
-                    if len(kept) == n:
-                        break
-                    if similar.admit(question_text(task)):
-                        rejected["similar"] += 1
-                        continue
-                    origin = {"request": reply.key, "model": reply.model,
-                              "nearest": _nearest(similar, task, len(seeds))}
-                    kept.append(Task(task.instruction, task.input, task.output, origin))
-            bar.update(len(kept) - before)
-            bar.set_postfix(rejected=rejected.total(), cost=f"${cost:.2f}")
+            # The next reply, always in the order of the requests.
+            reply, before = next(replies), len(kept)
+            used.append(reply)
+            if reply.text is None and reply.finish_reason != "refused":
+                # The next run would fill a gap here, and all that follows would be different.
+                raise CourseError(f"Generation stopped at request {len(used)}, with {before} of "
+                                  f"{n} tasks: {reply.error}. Every reply so far is kept; run "
+                                  "again to go on.")
+            # Cut it into tasks. What is no task, or breaks a rule, is counted by its reason.
+            parsed = parse_generation(reply.text or "", finish_reason=reply.finish_reason or "stop",
+                                      first_number=min(EXAMPLES, len(seeds)) + 1)
+            rejected.update(reason for reason, _ in parsed.rejected)
+            for task in parsed.tasks:
+                if len(kept) == n:
+                    break
+                # What resembles a seed, or a task that is kept already, teaches nothing new.
+                if similar.admit(question_text(task)):
+                    rejected["similar"] += 1
+                    continue
+                origin = {"request": reply.key, "model": reply.model,
+                          "nearest": _nearest(similar, task, len(seeds))}
+                kept.append(Task(task.instruction, task.input, task.output, origin))
             barren = 0 if len(kept) > before else barren + 1
+            bar.update(len(kept) - before)
+            bar.set_postfix(rejected=rejected.total(), spent=f"${llm.spent:.2f}")
+    note = ""
     if len(kept) < n:
-        note = (f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new"
-                + (f" ({refused} of {calls} were refused, the last because {refusal})." if refused
-                   else "."))
+        note = f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new."
+        if refused := [reply.error for reply in used if reply.text is None]:
+            note += f" {len(refused)} of {len(used)} were refused, the last because {refused[-1]}."
     write_tasks(out, kept)
-    return GenerationReport(len(kept) + rejected.total(), len(kept), _ordered(rejected), calls,
-                            tokens, cost, Path(out), note)
+    return GenerationReport(
+        len(kept) + rejected.total(), len(kept), _ordered(rejected), len(used),
+        sum(sum(reply.usage.values()) for reply in used), sum(reply.cost for reply in used),
+        Path(out), note)
 
 
 def filter_tasks(tasks: Iterable[Task],

@@ -9,8 +9,7 @@ costly job needs:
 - retries with growing pauses for what may pass, and one clear sentence at once for what will not
   (connection.py);
 - a journal (journal.py) that holds every reply before anyone sees it;
-- a plan that says what a job will cost before anything is spent, and a budget that stops it;
-- the same requests as a batch, at half the price and within a day (batch.py).
+- a plan that says what a job will cost before anything is spent, and a budget that stops it.
 
 Threads, not asyncio: a notebook already runs an event loop. Taught in 01, section 5.
 """
@@ -24,16 +23,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from course_utils import CourseError
 from course_utils.plumbing.connection import Connection, ErrorInReply, NoAnswer
 from course_utils.plumbing.journal import Journal
 from course_utils.recipe import retirement
-
-if TYPE_CHECKING:
-    from course_utils.sources.batch import BatchReport
-
 
 _THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
                       r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
@@ -106,34 +100,26 @@ class LLM:
         if budget is not None and price is None:
             raise CourseError("A budget needs a price: pass price=(dollars per million prompt "
                               "tokens, dollars per million completion tokens).")
-        if workers < 1:
-            raise CourseError(f"An LLM needs at least one worker, not {workers}.")
-        if rpm is not None and not rpm > 0:
-            raise CourseError(f"rpm is requests a minute, so more than 0, not {rpm}.")
-        self._connection = Connection(model, base_url, api_key, timeout=timeout,
-                                      max_retries=max_retries, backoff=backoff, rpm=rpm)
+        self.connection = Connection(model, base_url, api_key, timeout=timeout,
+                                     max_retries=max_retries, backoff=backoff, rpm=rpm)
         self.params = params or {}
-        self.model, self.base_url = model, self._connection.base_url
+        self.model, self.base_url = model, self.connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
         self.workers, self.price, self.budget = workers, price, budget
         self._lock = threading.Lock()
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
-        self._batched: dict[str, float] = {}  # the same for those in a batch
+        self._waiting: dict[str, float] = {}  # the same for those in a batch
         records = self.journal.records()
-        own = [record for record in records if record.get("model") == model]
-        for other in dict.fromkeys(record.get("model") for record in records):
+        for other in dict.fromkeys(record.get("model", "") for record in records):
             if other != model and (ended := retirement(other)):
                 print(f"This journal has replies of another model. {ended}")
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
         self._refused = 0  # how many requests were refused as such
         self._silent = 0  # how many of the latest replies in a row thought and said nothing
-        for record in own:
-            try:
+        for record in records:
+            if record.get("model") == model:
                 self._count(record)
-            except (KeyError, TypeError):
-                raise CourseError(f"A record of {model} in the journal has no usage (its key "
-                                  f"begins with {record['key'][:12]}): delete that line.") from None
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
@@ -159,7 +145,7 @@ class LLM:
             total += 1
             key = self.key(request)
             if self.journal.get(key) is None:
-                calls[key] = self._estimate(request)
+                calls[key] = self.estimate(request)
         return Plan(len(calls), total - len(calls),
                     sum(sum(usage.values()) for usage in calls.values()),
                     sum(map(self.cost, calls.values())))
@@ -175,32 +161,34 @@ class LLM:
         key, an unknown model, a server that cannot be reached, a spent budget or a request that
         waits in a batch raise CourseError.
         """
-        from course_utils.sources import batch
-
         requests = iter(requests)
-        self._batched = batch.on_their_way(self)
-        waiting: deque[tuple[Request, str, Future | None]] = deque()
+        self.waiting()
+        queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
         halt = _Halt()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="llm")
         held = next(requests, None)
         try:
-            while held or waiting:
+            while held or queue:
                 # Look ahead only while something is on its way: when the journal has all that the
                 # caller will take, nothing is sent.
-                while held and (not waiting or len(waiting) < 2 * self.workers
-                                and any(future for _, _, future in waiting)):
+                while held and (not queue or len(queue) < 2 * self.workers
+                                and any(future for _, _, future in queue)):
                     key = self.key(held)
                     future = running.get(key)
                     if future is None and self.journal.get(key) is None:
-                        self._connection.client()
-                        if not self._reserve(held, key, give_up=not waiting):
+                        self.connection.client()
+                        try:
+                            self._reserve(held, key)
+                        except CourseError:
+                            if not queue:
+                                raise
                             break  # those on their way come first; then the budget may do
                         future = pool.submit(self._ask, held, key, halt)
                         running[key] = future
-                    waiting.append((held, key, future))
+                    queue.append((held, key, future))
                     held = next(requests, None)
-                request, key, future = waiting.popleft()
+                request, key, future = queue.popleft()
                 if future is None:
                     yield self._from_journal(request, key)
                     continue
@@ -221,44 +209,17 @@ class LLM:
             raise halt.reason from None  # another request met what no retry can cure
         if failure is None:
             return self._from_journal(request, key, cached=not first)
-        reason, error = failure
-        return Reply(request, key, None, reason, {}, False, error, self.model)
+        return Reply(request, key, None, failure.finish_reason, {}, False, str(failure), self.model)
 
     def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
         record = self.journal.get(key)
         return Reply(request, key, record["text"], record["finish_reason"], record["usage"], cached,
-                     None, record.get("served_by") or record["model"], self._paid(record))
-
-    # ------------------------------------------------------------ a batch of them
-
-    def submit_batch(self, requests: Iterable[Request], *, price_factor: float = 0.5,
-                     max_requests: int = 50_000, max_bytes: int = 200_000_000) -> Plan:
-        """Send all that the journal lacks as a batch; a second call finds it and sends nothing.
-
-        It is answered within a day, for `price_factor` of the price: half of it is OpenAI's rule,
-        so check your provider's. Prints the plan; raises BudgetReached before anything is sent.
-        The requests must come to an end. How it works stands in batch.py.
-        """
-        from course_utils.sources import batch
-
-        return batch.submit(self, requests, price_factor, max_requests, max_bytes)
-
-    def collect_batch(self, *, timeout: float | None = None, pause: float = 5,
-                      longest_pause: float = 120, cancel: bool = False,
-                      progress: bool = True) -> "BatchReport":
-        """Wait for what was submitted, and put the replies into the journal for `complete`.
-
-        `pause` seconds between looks double up to `longest_pause`; `timeout` (0: look once) ends
-        the wait, `cancel` the batches. The report counts and names what has no reply. Raises
-        CourseError if a batch failed as a whole.
-        """
-        from course_utils.sources import batch
-
-        return batch.collect(self, timeout, pause, longest_pause, cancel, progress)
+                     None, record.get("served_by") or record["model"], self.paid(record))
 
     # ------------------------------------------------------------ money
 
-    def _estimate(self, request: Request, worst: bool = False) -> dict:
+    def estimate(self, request: Request, worst: bool = False) -> dict:
+        """The usage that a request may have, or at worst will have, as `plan` counts it."""
         prompt = 0
         for message in request.messages:
             text = str(message.get("content", ""))
@@ -280,20 +241,37 @@ class LLM:
         prompt, completion = self.price
         return (usage["prompt_tokens"] * prompt + usage["completion_tokens"] * completion) / 1e6
 
-    def _paid(self, record: dict) -> float:
+    def paid(self, record: dict) -> float:
+        """Dollars that a record of the journal has cost; in a batch it was cheaper."""
         return self.cost(record["usage"]) * record.get("price_factor", 1)
+
+    def waiting(self) -> dict[str, float]:
+        """The keys that wait in a batch, and the most that each may yet cost in dollars."""
+        self._waiting = {
+            key: self.cost(self.estimate(Request(*asked), worst=True)) * batch["price_factor"]
+            for batch in self.journal.waiting(self.model, self.base_url)
+            for key, asked in batch["requests"].items()}
+        return self._waiting
+
+    def check_budget(self, worst: float, what: str = "the next request") -> None:
+        """Raise BudgetReached if so many dollars more than are spent or set aside are too many."""
+        aside = sum(self._reserved.values()) + sum(self._waiting.values())
+        if self.budget is not None and self.spent + aside + worst > self.budget:
+            raise BudgetReached(f"The budget of ${self.budget:g} is reached: ${self.spent:.4f} is "
+                                f"spent, ${aside:.4f} set aside for what is on its way, and {what} "
+                                f"could cost ${worst:.4f}. Every reply so far is kept; raise the "
+                                "budget and run again to go on.")
 
     def _count(self, record: dict) -> None:
         tokens = record["usage"]["completion_tokens"]
-        self.spent += self._paid(record)
+        self.spent += self.paid(record)
         self._completions.update(number=1, tokens=tokens)
-        silent = not record.get("text") and (
-            record.get("finish_reason") == "length"
-            or (record.get("finish_reason") == "stop" and tokens >= 50))
+        end = record.get("finish_reason")
+        silent = not record.get("text") and (end == "length" or (end == "stop" and tokens >= 50))
         self._silent = self._silent + 1 if silent else 0
         self._completions["longest"] = max(self._completions["longest"], tokens)
 
-    def _keep(self, record: dict) -> None:
+    def keep(self, record: dict) -> None:
         """Put a reply into the journal, once, and count what it cost."""
         new = self.journal.get(record["key"]) is None
         self.journal.add(record)
@@ -308,60 +286,34 @@ class LLM:
                 "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or whatever "
                 "its provider calls it, or raise max_tokens. Every reply so far is kept.")
 
-    def _reserve(self, request: Request, key: str, give_up: bool) -> bool:
-        """Set the worst case of a request aside; False if it cannot be sent now."""
-        if key in self._batched:
-            if give_up:
-                raise CourseError("The next request is on its way in a batch and would be paid for "
-                                  "twice: run collect_batch() first.")
-            return False
-        worst = self.cost(self._estimate(request, worst=True))
+    def _reserve(self, request: Request, key: str) -> None:
+        """Set the worst case of a request aside, or raise CourseError if it cannot be sent now."""
+        if key in self._waiting:
+            raise CourseError("The next request is on its way in a batch and would be paid for "
+                              "twice: collect it first, with course_utils.sources.batch.collect.")
+        worst = self.cost(self.estimate(request, worst=True))
         with self._lock:
-            aside = sum(self._reserved.values()) + sum(self._batched.values())
-            if self.budget is None or self.spent + aside + worst <= self.budget:
-                self._reserved[key] = worst
-                return True
-        if give_up:
-            raise BudgetReached(f"The budget of ${self.budget:g} is reached: ${self.spent:.4f} is "
-                                f"spent and the next request could cost ${worst:.4f}. Every reply "
-                                "so far is kept; raise the budget and run again to go on.")
-        return False
+            self.check_budget(worst)
+            self._reserved[key] = worst
 
     # ------------------------------------------------------------ one request
 
-    def _ask(self, request: Request, key: str, halt: "_Halt") -> tuple[str | None, str] | None:
-        """Put the reply into the journal and return None, or return (finish_reason, error)."""
-        attempt = 0
+    def _ask(self, request: Request, key: str, halt: "_Halt") -> NoAnswer | None:
+        """Put the reply into the journal, or return why there is none."""
+        def send(client, params):
+            halt.pause(0)
+            # extra_body rather than keywords: servers know parameters that openai does not
+            response = client.chat.completions.create(
+                model=self.model, messages=request.messages, extra_body=params)
+            return self.record(request, key, response)
+
         try:
-            # Before its turn: openai imports much when it is first used.
-            create = self._connection.client().chat.completions.create
-            while True:
-                while (pause := self._connection.turn()) and not halt.wait(pause):
-                    pass
-                if halt.is_set():
-                    raise _Halted
-                params = self._connection.adapted(self.params_of(request))
-                try:
-                    # extra_body rather than keywords: servers know parameters that openai does not
-                    response = create(model=self.model, messages=request.messages,
-                                      extra_body=params)
-                    record = self._record(request, key, response)
-                except Exception as error:
-                    if self._connection.learn(error, params):
-                        continue
-                    halt.wait(self._connection.pause(error, attempt))
-                    attempt += 1
-                else:
-                    self._connection.answered()
-                    self._keep(record)
-                    return None
-        except NoAnswer as end:
             try:
+                record = self.connection.call(send, self.params_of(request), wait=halt.pause)
+            except NoAnswer as end:
                 self._count_refusal(end)
-            except CourseError as error:
-                halt.because(error)
-                raise
-            return end.finish_reason, str(end)
+                return end
+            self.keep(record)
         except CourseError as error:
             halt.because(error)
             raise
@@ -378,7 +330,8 @@ class LLM:
         raise CourseError(f"{self.base_url} refused the first {self._refused} requests, and "
                           f"answered none: {end}.")
 
-    def _record(self, request: Request, key: str, response) -> dict:
+    def record(self, request: Request, key: str, response) -> dict:
+        """The journal's record of a response. Raises ValueError if it holds no reply."""
         if error := getattr(response, "error", None):
             raise ErrorInReply(error)
         try:
@@ -391,14 +344,14 @@ class LLM:
         if choice.finish_reason == "error":
             raise ValueError("the server broke its reply off (finish_reason error)")
         text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
-        usage = self._estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
+        usage = self.estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
         for name in usage:
-            reported = getattr(response.usage, name, None)
+            reported = getattr(getattr(response, "usage", None), name, None)
             if type(reported) is int and reported >= 0:
                 usage[name] = reported
         return {"key": key, "model": self.model, "text": text,
                 "finish_reason": choice.finish_reason, "usage": usage,
-                "served_by": response.model,
+                "served_by": getattr(response, "model", None),
                 "system_fingerprint": getattr(response, "system_fingerprint", None),
                 "refusal": getattr(message, "refusal", None),
                 "request": {"messages": request.messages, "params": self.params_of(request),
@@ -433,6 +386,10 @@ class _Halt(threading.Event):
     """Tells the workers of one `complete` to send nothing more, and why."""
 
     reason: CourseError | None = None
+
+    def pause(self, seconds: float) -> None:
+        if self.wait(seconds):
+            raise _Halted
 
     def because(self, error: CourseError) -> None:
         self.reason = self.reason or error

@@ -4,31 +4,27 @@ Each speaks as its provider was seen to in November 2026: where the chat address
 parameters it refuses in which words, how its limits look.
 """
 
-import http.server
 import json
-import threading
 import time
 from collections import Counter
+
+from loopback import Loopback
 
 from course_utils.offline.server import Settings, complete
 from course_utils.prompts import read_generation_prompt
 
 
-class Provider(http.server.ThreadingHTTPServer):
+class Provider(Loopback):
     """A provider: `path` is where it chats, `refuse(body)` an error's (status, content) or None."""
 
-    daemon_threads = True
     path, models_path, models = "/v1/chat/completions", "/v1/models", ("a-model",)
     key = "planted-key-of-the-provider"
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.host = f"http://127.0.0.1:{self.server_port}"
         self.times, self.answered, self.refused = [], Counter(), Counter()
-        self.shut = 200  # the status that everything gets, if it is another one
+        self.shut = 200  # the status that a list of models gets, if it is another one
         self.listing, self.redirect, self.seen = None, None, []
-        self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__()
 
     def refuse(self, body):
         return None
@@ -36,7 +32,23 @@ class Provider(http.server.ThreadingHTTPServer):
     def dress(self, reply):
         return reply
 
-    def chat(self, body):
+    def get(self, path, key):
+        self.seen.append(key)
+        if self.redirect:
+            return 302, b"", {"location": self.redirect}
+        if key != f"Bearer {self.key}":
+            return 401, {"error": {"message": "no such key"}}
+        if self.shut != 200:
+            return self.shut, {"error": "shut"}
+        if path != self.models_path:
+            return 404, {"error": "nothing here"}
+        return 200, self.listing or {"data": [{"id": name} for name in self.models]}
+
+    def post(self, path, body, key):
+        if path != self.path:
+            return 404, b"<html>404 page not found</html>"
+        if key != f"Bearer {self.key}":
+            return 401, {"error": {"message": "no such key"}}
         with self.lock:
             self.times.append(time.monotonic())
             if refused := self.refuse(body):
@@ -49,44 +61,6 @@ class Provider(http.server.ThreadingHTTPServer):
         asked = {name: body[name] for name in known if name in body}
         reply = complete({"model": f"simulated-{role}", **asked}, Settings())
         return 200, self.dress(reply | {"model": body["model"]})
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.seen.append(self.headers["authorization"])
-        if server.redirect:
-            self.send_response(302)
-            self.send_header("location", server.redirect)
-            return self.end_headers()
-        if self.headers["authorization"] != f"Bearer {server.key}":
-            return self.send(401, {"error": {"message": "no such key"}})
-        if server.shut != 200:
-            return self.send(server.shut, {"error": "shut"})
-        if server.listing is not None:
-            return self.send(200, server.listing)
-        found = self.path == server.models_path
-        listed = {"object": "list", "data": [{"id": name} for name in server.models]}
-        self.send(*((200, listed) if found else (404, {"error": "nothing here"})))
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.path != self.server.path:
-            return self.send(404, b"<html>404 page not found</html>")
-        if self.headers["authorization"] != f"Bearer {self.server.key}":
-            return self.send(401, {"error": {"message": "no such key"}})
-        self.send(*self.server.chat(body))
-
-    def send(self, status, content):
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
 
 
 def _openai_error(status, message, **more):

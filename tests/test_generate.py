@@ -1,12 +1,11 @@
 """The loop: the dataset is a function of the journal, and every candidate is accounted for."""
 
-import http.server
 import json
 import random
-import threading
 import time
 
 import pytest
+from loopback import Chat, chat, refusal, said
 
 from course_utils import CourseError
 from course_utils.generate import (
@@ -52,52 +51,30 @@ def write_reply(seed, dry=False, as_json=False):
     return text, "length" if seed % 5 == 2 else "stop"
 
 
-class Teacher(http.server.ThreadingHTTPServer):
+class Teacher(Chat):
     """A teacher on loopback whose reply depends on the request's seed alone."""
 
-    daemon_threads = True
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.asked, self.lock = [], threading.Lock()
+        super().__init__()
+        self.seeds, self.answer, self.dry = [], self.reply, False
         self.delay = lambda seed: 0.0
         self.status = lambda seed: 200
-        self.dry = False
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        assert read_generation_prompt(body["messages"][0]["content"])[1] == 20
-        with self.server.lock:
-            self.server.asked.append(body["seed"])
-        time.sleep(self.server.delay(body["seed"]))
-        status = self.server.status(body["seed"])
+    def reply(self, body, n):
+        seed = body["seed"]
+        assert read_generation_prompt(said(body))[1] == 20
+        self.seeds.append(seed)
+        time.sleep(self.delay(seed))
+        if self.status(seed) != 200:
+            return refusal(self.status(seed), "out of order")
         as_json = body.get("response_format") == TASKS_FORMAT
-        text, finish_reason = write_reply(body["seed"], self.server.dry, as_json)
-        content = {"error": {"message": "out of order"}} if status != 200 else {
-            "id": "x", "object": "chat.completion", "created": 0, "model": "teacher-1",
-            "choices": [{"index": 0, "finish_reason": finish_reason,
-                         "message": {"role": "assistant", "content": text}}],
-            "usage": {"prompt_tokens": 700, "completion_tokens": 900, "total_tokens": 1600}}
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+        return chat(*write_reply(seed, self.dry, as_json), tokens=(700, 900))
 
 
 @pytest.fixture
 def teacher():
     with Teacher() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -135,7 +112,7 @@ def test_what_is_kept_is_good_and_new_and_says_where_it_comes_from(run):
         index = near["index"] + (len(SEEDS) if near["among"] == "kept" else 0)
         assert near["score"] == round(max(scores), 4) <= 0.7
         assert index == scores.index(max(scores))
-        assert (task.meta["model"], len(task.meta["request"])) == ("teacher-1", 64)
+        assert (task.meta["model"], len(task.meta["request"])) == ("echo-small-1", 64)
         before.append(tokens)
 
 
@@ -150,10 +127,10 @@ def test_the_order_of_the_network_does_not_matter(run, teacher):
 def test_a_complete_journal_makes_no_request_and_the_same_bytes(run, teacher):
     report = run(price=(1, 2))
     data = report.path.read_bytes()
-    asked = len(teacher.asked)
+    asked = len(teacher.seeds)
     report.path.unlink()
     again = run(price=(1, 2))
-    assert len(teacher.asked) == asked
+    assert len(teacher.seeds) == asked
     assert (again, again.path.read_bytes()) == (report, data)
 
 
@@ -169,7 +146,7 @@ def test_a_surplus_stays_in_the_journal(run, teacher):
     small = [task.to_dict() for task in read_tasks(run(n=5).path)]
     assert len(small) == 5
     run(n=60)
-    assert len(teacher.asked) == len(set(teacher.asked))  # no request was sent twice
+    assert len(teacher.seeds) == len(set(teacher.seeds))  # no request was sent twice
     tasks = [task.to_dict() for task in read_tasks(run(n=60).path)]
     assert tasks[:5] == small
 
@@ -186,15 +163,15 @@ def test_a_teacher_that_has_run_dry_is_said_in_the_report(run, teacher):
 
 def test_a_failing_server_stops_the_loop_and_the_next_run_goes_on(run, teacher):
     whole = run(name="whole").path.read_bytes()
-    teacher.asked.clear()
+    teacher.seeds.clear()
     teacher.status = lambda seed: 500 if seed == 2 else 200
     with pytest.raises(CourseError, match="at request 3, with .* of 40 tasks: .*out of order"):
         run(name="halted")
-    answered = {seed for seed in teacher.asked if seed != 2}
-    teacher.asked.clear()
+    answered = {seed for seed in teacher.seeds if seed != 2}
+    teacher.seeds.clear()
     teacher.status = lambda seed: 200
     assert run(name="halted").path.read_bytes() == whole
-    assert answered.isdisjoint(teacher.asked)
+    assert answered.isdisjoint(teacher.seeds)
 
 
 def test_a_refused_request_is_passed_over(run, teacher):
@@ -202,7 +179,7 @@ def test_a_refused_request_is_passed_over(run, teacher):
     report = run(n=10)
     assert (report.kept, report.calls) == (10, 2)
     teacher.status = lambda seed: 400 if seed else 200
-    report = run(n=100, name="b", patience=6)
+    report = run(n=100, name="b", patience=6, workers=1)
     assert report.calls == 7 and report.kept > 0
     assert "6 of 7 were refused, the last because the server refused the request (400: out of" in (
         report.note)
@@ -214,10 +191,10 @@ def test_a_refused_request_is_passed_over(run, teacher):
 def test_a_budget_stops_and_a_larger_one_goes_on(run, teacher):
     with pytest.raises(BudgetReached):
         run(price=(1000, 1000), budget=8)
-    asked = len(teacher.asked)
+    asked = len(teacher.seeds)
     assert asked > 0
     run(price=(1000, 1000), budget=1000)
-    assert len(teacher.asked) == len(set(teacher.asked)) > asked
+    assert len(teacher.seeds) == len(set(teacher.seeds)) > asked
 
 
 def test_requests_are_a_function_of_the_seed():

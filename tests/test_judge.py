@@ -54,7 +54,7 @@ def scripted(answer, **settings) -> LLM:
                                usage=usage, model="scripted-2026", system_fingerprint="fp_1")
 
     completions = SimpleNamespace(create=create)
-    llm._connection.client = lambda: SimpleNamespace(chat=SimpleNamespace(completions=completions))
+    llm.connection.client = lambda: SimpleNamespace(chat=SimpleNamespace(completions=completions))
     return llm
 
 

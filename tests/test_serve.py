@@ -12,6 +12,7 @@ import pytest
 from course_utils import REPO, CourseError
 from course_utils.judge import Item, Judge
 from course_utils.llm import LLM, Request
+from course_utils.sources import batch
 
 MODEL = "assets/tiny-gemma-ko"
 NAMES = ("no verdict", "several verdicts", "not offered", "not on the last line", "truncated")
@@ -90,7 +91,7 @@ def test_a_parameter_it_does_not_know_is_left_out(client, capsys):
 
 def test_it_has_no_batches_and_the_client_says_what_to_do(client):
     with pytest.raises(CourseError, match=r"has no Batch API: use complete\(\)"):
-        client().submit_batch([ask("안녕?")])
+        batch.submit(client(), [ask("안녕?")])
 
 
 def test_a_judge_without_schemas_judges_by_name_or_not_at_all(url, tmp_path, capsys):

@@ -4,10 +4,11 @@ An error may pass (429, 5xx, a timeout, a broken line): then there is a pause, a
 It may concern one request alone: NoAnswer. It may name a parameter that this model wants otherwise:
 that is learned once, for all later requests. Or it stays whatever one does (a refused key, an
 unknown model, an account without credit): CourseError, in one sentence.
+
+The openai package retries as well, but knows neither turns nor delays that stand in a body.
 """
 
 import difflib
-import email.utils
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
@@ -28,31 +29,19 @@ LONGEST_WAIT = 120
 _DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
                     r"((?:\d+(?:\.\d+)? ?[a-z]* ?)+)", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400}
-_DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|daily|\b[RT]PD\b|24 ?h|weekly|monthly",
-                    re.IGNORECASE)
+_DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|per(?:day|week|month)per|daily|weekly|"
+                    r"monthly|\b[RT]PD\b|24 ?h", re.IGNORECASE)
 _WRONG_KEY = re.compile("API_KEY_INVALID|API key (?:not valid|expired)", re.IGNORECASE)
 _NOT_ALLOWED = re.compile("location is not supported|billing", re.IGNORECASE)
+_NOT_TAKEN = re.compile("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
+                        "validation error|must be one of", re.IGNORECASE)
 
 _next_turn: dict[str, float] = {}  # when an address may be asked next, whoever asks it
 _turns = threading.Lock()
 
 
-class Missing(CourseError):
-    """The server has nothing at an address (404)."""
-
-
 class QuotaUsedUp(CourseError):
     """The provider answers no more for hours: stop, and run the same cell again later."""
-
-
-class ErrorInReply(ValueError):
-    """An error that a server sent as a reply, with the status 200 and its own inside."""
-
-    def __init__(self, error: Any):
-        code = error.get("code") if isinstance(error, dict) else None
-        super().__init__(_message(error) or "an error without a word")
-        self.body, self.code = {"error": error}, code
-        self.status_code = int(code) if str(code).isdigit() else 500
 
 
 class NoAnswer(CourseError):
@@ -64,65 +53,89 @@ class NoAnswer(CourseError):
         self.finish_reason = finish_reason
 
 
+class Missing(NoAnswer):
+    """The server has nothing at an address (404)."""
+
+
+class ErrorInReply(ValueError):
+    """An error that came as a reply, with its status inside; in the form of openai's own errors."""
+
+    def __init__(self, error: Any, status: int | None = None):
+        fields = error if isinstance(error, dict) else {}
+        if isinstance(fields.get("error"), dict):
+            fields = fields["error"]
+        self.body, self.code, self.param = {"error": error}, fields.get("code"), fields.get("param")
+        self.status_code = status or (int(self.code) if str(self.code).isdigit() else 500)
+        super().__init__(_message(error) or self.code or "an error without a word")
+
+
 class Connection:
     """One model at one address; see `LLM` for the parameters."""
 
     def __init__(self, model: str, base_url: str | None, api_key: str | None, *,
-                 timeout: float, max_retries: int, backoff: float, rpm: float | None = None):
+                 timeout: float = 60, max_retries: int = 6, backoff: float = 0.5,
+                 rpm: float | None = None):
         self.model = model
-        self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
                          or "https://api.openai.com/v1")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
         if (address := urlsplit(self.base_url)).username or address.password:
             raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
                               "which would be shown and stored: put it into LLM_API_KEY instead.")
-        self._api_key = api_key
         remember(api_key)
-        self._client = None
-        self._lock = threading.Lock()
+        self._api_key, self._client = api_key, None
+        self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
         self._reached = False  # whether the server has ever answered
         self._renamed: dict[str, str | None] = {}  # parameters this model wants otherwise, or not
+        self._lock = threading.Lock()
 
     def client(self):
         """The openai client, made when first needed. Raises CourseError without a key."""
-        if self._client is not None:
-            return self._client
-        import openai
+        if self._client is None:
+            import openai
 
-        local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
-        key = self._api_key or ("none" if local else os.environ.get("OPENAI_API_KEY"))
-        if not key:
-            raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, or "
-                              "pass base_url for a server that needs none.")
-        checked(key, f"The API key for {self.base_url}")
-        # A proxy set for the outside world must not be asked for a server on this machine.
-        http = openai.DefaultHttpxClient(trust_env=False) if local else None
-        self._client = openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout,
-                                     max_retries=0, http_client=http)
+            address = urlsplit(self.base_url)
+            local = address.hostname in ("localhost", "127.0.0.1", "::1")
+            key = self._api_key or ("none" if local else os.environ.get("OPENAI_API_KEY"))
+            if not key:
+                raise CourseError(f"There is no API key for {self.base_url}: set OPENAI_API_KEY, "
+                                  "or pass base_url for a server that needs none.")
+            checked(key, f"The API key for {self.base_url}")
+            http = None
+            if local:  # a proxy for the outside world must not be asked, nor certificates be read
+                secure = address.scheme == "https"
+                http = openai.DefaultHttpxClient(trust_env=False, verify=secure)
+            self._client = openai.OpenAI(base_url=self.base_url, api_key=key, max_retries=0,
+                                         timeout=self.timeout, http_client=http)
         return self._client
 
-    def call(self, ask: Callable[[Any], Any], missing: str) -> Any:
-        """What `ask(client)` returns, tried again while its errors may pass.
+    def call(self, ask: Callable[[Any, dict], Any], params: dict | None = None, *,
+             missing: str = "", wait: Callable[[float], object] = time.sleep) -> Any:
+        """What `ask(client, params)` returns, asked again while its errors may pass.
 
-        Raises Missing, with that sentence, for an address that is not there, and CourseError for
-        every other error.
+        `params` arrive as this model wants them; `wait` is called with seconds. Raises NoAnswer
+        where this request has no answer, CourseError where none would have one, and Missing with
+        the sentence `missing`, if there is one, for an address that is not there.
         """
-        attempt = 0
+        client, attempt = self.client(), 0
         while True:
+            while pause := self._turn():
+                wait(pause)
+            sent = self.adapted(params or {})
             try:
-                return ask(self.client())
-            except Exception as error:
-                if getattr(error, "status_code", None) in (404, 405, 501):
-                    raise Missing(missing) from None
-                try:
-                    pause = self.pause(error, attempt)
-                except NoAnswer as end:
-                    raise NoAnswer(end.finish_reason, f"{self.base_url}: {end}.") from None
+                answer = ask(client, sent)
+                self._reached = True  # from now on, losing the server may pass
+                return answer
+            except Exception as failed:
+                error = failed
+            # Out here, so that no sentence is shown with the library's own error above it.
+            if missing and getattr(error, "status_code", None) in (404, 405, 501):
+                raise Missing("refused", missing)
+            if not self.learn(error, sent):
+                wait(self._pause(error, attempt))
                 attempt += 1
-                time.sleep(pause)
 
-    def turn(self) -> float:
+    def _turn(self) -> float:
         """Take the turn to send a request and return 0, or return the seconds until the next one.
 
         Turns are even, so that no minute of the provider's, wherever it begins, has too many.
@@ -133,74 +146,64 @@ class Connection:
                 _next_turn[self.base_url] = now + self._distance
             return max(0.0, due - now)
 
-    def answered(self) -> None:
-        """Note that the server is there: from now on, losing it is a failure that may pass."""
-        self._reached = True
-
-    def pause(self, error: Exception, attempt: int) -> float:
-        """Seconds to wait before the next attempt.
-
-        Raises NoAnswer if there should be none, CourseError for what no attempt will cure.
-        """
+    def _pause(self, error: Exception, attempt: int) -> float:
+        """Seconds until the next attempt; raises NoAnswer or CourseError if there must be none."""
         import openai
 
-        said, status = _said(error), getattr(error, "status_code", None)
-        self._give_up(error, said)
+        if isinstance(error, CourseError):
+            raise error
+        status, said, body = getattr(error, "status_code", None), _said(error), _body(error)
+        self._stop(error, status, said, body)
         if status is not None:
             self._reached = True
             if status < 500 and status not in (408, 409, 425, 429):
                 raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
         elif isinstance(error, openai.APIConnectionError):
-            patience = min(2, self.max_retries)
-            if _never_connected(error) and not self._reached and attempt >= patience:
+            # By name, because openai 2 is built on httpx and openai 3 on httpx2.
+            never = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+            if never and not self._reached and attempt >= min(2, self.max_retries):
                 raise CourseError(f"Cannot reach {self.base_url}: is the server running, and is "
-                                  "the address right?") from None
+                                  "the address right?")
             said = f"no answer from {self.base_url}: {said}"
         elif isinstance(error, UnicodeEncodeError):
             raise NoAnswer("refused", f"the request holds half of a character ({error})")
-        elif not isinstance(error, openai.APIError | ValueError):
-            raise error  # a ValueError is a broken body: no JSON, no choices, an HTML page
-        wait = _retry_after(error) or None  # no delay at all would only be refused again
-        if attempt >= self.max_retries or (wait or 0) > LONGEST_WAIT:
-            asked = f", which asks to wait {wait:.0f} s" if (wait or 0) > LONGEST_WAIT else ""
-            raise NoAnswer(None, f"given up after {attempt + 1} attempts{asked}: {said}")
-        grown = min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
-        if wait is None:
-            return grown
+        elif not isinstance(error, openai.APIError | ValueError | RecursionError):
+            raise error  # the last two are a broken body: no JSON, no choices, an HTML page
+        wait = retry_after(error)
+        quotas = re.findall(r'quotaId\W+(\w+)', body)  # where they are named, their names decide
+        daily = status == 429 and _DAILY.search(" ".join(quotas) or body)
+        if daily or (wait or 0) > LONGEST_WAIT:
+            what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
+            raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
+                              "run this cell again later, or with another endpoint.")
+        if attempt >= self.max_retries:
+            raise NoAnswer(None, f"given up after {attempt + 1} attempts: {said}")
+        if not wait:  # no delay at all would only be refused again
+            return min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
         if status == 429:
             with _turns:  # the others would only be told the same
-                later = max(_next_turn.get(self.base_url, 0.0), time.monotonic() + wait)
-                _next_turn[self.base_url] = later
+                due = _next_turn.get(self.base_url, 0.0)
+                _next_turn[self.base_url] = max(due, time.monotonic() + wait)
         return wait
 
-    def _give_up(self, error: Exception, said: str) -> None | NoReturn:
-        status, code = getattr(error, "status_code", None), getattr(error, "code", None)
-        if isinstance(error, CourseError):
-            raise error
+    def _stop(self, error: Exception, status: int | None, said: str, body: str) -> None:
+        """Raise CourseError for what no attempt of any request would cure."""
+        code = getattr(error, "code", None)
+        if "pinned to" in said:  # transformers serve, which has but one model
+            raise CourseError(f'{self.base_url} does not offer the model "{self.model}": {said}.')
         if status == 404 or code == "model_not_found":
-            raise CourseError(self._not_found(said)) from None
+            raise CourseError(self._not_found(said))
         # Gemini answers 400 to a wrong key.
-        if status == 401 or (status == 400 and _WRONG_KEY.search(_body(error))):
+        if status == 401 or (status == 400 and _WRONG_KEY.search(body)):
             raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
-                              "key and what it is allowed to do.") from None
-        if status == 403 and re.search("moderat|flagged|safety", said, re.IGNORECASE):
-            raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
-        if status == 403 or (status == 400 and _NOT_ALLOWED.search(said)):
+                              "key and what it is allowed to do.")
+        flagged = re.search("moderat|flagged|safety", said, re.IGNORECASE)  # this one request
+        if (status == 403 and not flagged) or (status == 400 and _NOT_ALLOWED.search(said)):
             raise CourseError(f"{self.base_url} does not let this account ask ({status}: {said}): "
-                              "settle it there, or take another endpoint.") from None
-        if status == 400 and "pinned to" in said:  # transformers serve, which has but one model
-            raise CourseError(f'{self.base_url} does not offer the model "{self.model}": '
-                              f"{said}.") from None
+                              "settle it there, or take another endpoint.")
         if status == 402 or code == "insufficient_quota":
             raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
-                              "reply so far is kept; add credit and run again.") from None
-        if status == 429:
-            wait, daily = _retry_after(error) or 0, _is_daily(_body(error))
-            if daily or wait > LONGEST_WAIT:
-                what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
-                raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is "
-                                  "kept; run this cell again later, or with another endpoint.",
-                                  ) from None
+                              "reply so far is kept; add credit and run again.")
 
     def _not_found(self, said: str) -> str:
         """Say in a sentence why a server answers 404: its model, its address, or its own words."""
@@ -211,12 +214,9 @@ class Connection:
                     "in /v1.")
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
             return f'{self.base_url} offers "{self.model}" and yet answers 404: {said}.'
-        if ended := retirement(self.model):
-            return f'{self.base_url} does not offer the model "{self.model}": {ended}'
-        closest = difflib.get_close_matches(self.model, offered, 1, 0)
-        advice = f'the closest it offers is "{closest[0]}"' if closest else "it offers none at all"
-        return (f'{self.base_url} does not offer the model "{self.model}": {advice}. '
-                f"It answers 404: {said}.")
+        closest = difflib.get_close_matches(self.model, offered, 1, 0) or ["nothing"]
+        why = retirement(self.model) or f'the closest it offers is "{closest[0]}".'
+        return f'{self.base_url} does not offer the model "{self.model}": {why} It says: {said}.'
 
     # ------------------------------------------------------------ parameters a model refuses
 
@@ -247,9 +247,8 @@ class Connection:
             named += re.findall(r"\w+", place)
         named += [name for name in sent if _is_meant(name, said)]
         name = next((name for name in named if name in sent), None)
-        hint = re.search("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
-                         "validation error|must be one of", said, re.IGNORECASE)
-        if name is None or not (hint or str(error.code).startswith("unsupported")):
+        known = _NOT_TAKEN.search(said) or str(error.code).startswith("unsupported")
+        if name is None or not known:
             return False
         other = "max_completion_tokens"
         new = other if name == "max_tokens" and other in said else None
@@ -259,6 +258,15 @@ class Connection:
                 action = f'"{new}" is sent instead' if new else "it is left out from now on"
                 print(f'{self.model} does not accept "{name}": {action}.')
         return self.adapted(sent) != sent
+
+
+def _is_meant(name: str, said: str) -> bool:
+    """Whether a sentence is about a parameter: "seed" alone may be any word of it."""
+    words = name.replace("_", "[_ ]")
+    if "_" in name and re.search(rf"\b{words}\b", said, re.IGNORECASE):
+        return True
+    return bool(re.search(rf"(?:parameter|argument|field|supplied)s?:? {words}\b|"
+                          rf"\b{words} (?:is|does|are) not|\b{words} must be", said, re.IGNORECASE))
 
 
 def _body(error: Exception) -> str:
@@ -272,12 +280,11 @@ def _body(error: Exception) -> str:
 
 def _said(error: Exception) -> str:
     """An error in the server's own words, on one line."""
-    body = _body(error)
-    said = scrub(_message(body) or body.strip() or _without_body(error))
+    body, status = _body(error).strip(), getattr(error, "status_code", None)
+    said = scrub(_message(body) or body or (f"{status}, without a word" if status else str(error)))
     if "<html" in said.lower():  # a page for people, from a server on the way
         said = re.sub(r"<[^>]*>", " ", said)
-    said = " ".join(said.split())[:300]
-    return said.rstrip(".") or type(error).__name__
+    return " ".join(said.split())[:300].rstrip(".") or type(error).__name__
 
 
 def _message(body: Any) -> str:
@@ -286,7 +293,7 @@ def _message(body: Any) -> str:
     if isinstance(body, str):
         try:
             return _message(json.loads(body)) if body.lstrip()[:1] in ("{", "[") else body
-        except ValueError:
+        except (ValueError, RecursionError):
             return body
     if isinstance(body, list):
         return next(filter(None, map(_message, body)), "")
@@ -300,53 +307,19 @@ def _message(body: Any) -> str:
     return f"{found}: {raw}" if raw else found
 
 
-def _is_meant(name: str, said: str) -> bool:
-    """Whether a sentence is about a parameter: "seed" alone may be any word of it."""
-    words = name.replace("_", "[_ ]")
-    if "_" in name and re.search(rf"\b{words}\b", said, re.IGNORECASE):
-        return True
-    return bool(re.search(rf"(?:parameter|argument|field|supplied)s?:? {words}\b|"
-                          rf"\b{words} (?:is|does|are) not|\b{words} must be", said, re.IGNORECASE))
+def retry_after(error: Exception) -> float | None:
+    """Seconds that a server asks to wait, in a header or in its body's words.
 
-
-def _is_daily(body: str) -> bool:
-    """Whether a limit is one of a day or more; where quotas are named, their names decide."""
-    if quotas := re.findall(r'quotaId\W+(\w+)', body):
-        return any(re.search("Per(Day|Week|Month)", quota) for quota in quotas)
-    return bool(_DAILY.search(body))
-
-
-def _without_body(error: Exception) -> str:
-    status = getattr(error, "status_code", None)
-    return f"{status}, without a word" if status else str(error)
-
-
-def _never_connected(error: BaseException | None) -> bool:
-    # By name, because openai 2 is built on httpx and openai 3 on httpx2.
-    while error is not None:
-        if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds the server asks to wait: its Retry-After header (a number or a date), else its body,
-    such as Gemini's "retryDelay": "37s" and Groq's "try again in 7m12.5s"."""
+    Gemini says "retryDelay": "37s", Groq "try again in 7m12.5s".
+    """
     headers = getattr(getattr(error, "response", None), "headers", {})
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        if value := headers.get("retry-after"):
-            if re.fullmatch(r"\d+(\.\d+)?", value):
-                return float(value)
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        pass
-    if not (found := _DELAY.search(_body(error))):
+    asked = f"retry after {headers.get('retry-after')} s; "
+    if "retry-after-ms" in headers:
+        asked = f"retry after {headers['retry-after-ms']} ms; "
+    if not (found := _DELAY.search(asked + _body(error))):
         return None
     seconds = 0.0
     for number, unit in re.findall(r"(\d+(?:\.\d+)?) ?([a-z]*)", found[1], re.IGNORECASE):
-        known = [u for u in _UNITS if unit.lower().startswith(u)] if unit else [""]
+        known = [u for u in _UNITS if unit.lower().startswith(u)]
         seconds += float(number) * _UNITS[max(known, key=len)]
     return seconds

@@ -6,9 +6,10 @@ killed at any moment loses at most the replies that were still on their way:
 
     {"key": "9f2c...", "model": "gpt-4o-mini", "text": "...", "finish_reason": "stop", "usage": ...}
 
-A last line torn by a kill is cut off when the file is opened again. One process owns a journal at a
-time; inside that process everybody who opens the same path shares one object.
-Taught in 01, section 5.
+What was sent as a batch stands there as well (sources/batch.py), until it has come back. A last
+line torn by a kill, or zeros left by a power cut, are cut off when the file is opened again. One
+process owns a journal at a time; inside that process everybody who opens the same path shares one
+object. Taught in 01, section 5.
 """
 
 import json
@@ -22,13 +23,11 @@ from course_utils import CourseError
 from course_utils.plumbing.secrets import scrub_known
 
 try:
-    import fcntl
+    import fcntl  # not filelock, which leaves a second file that would be sealed along
 except ImportError:  # Windows
     fcntl = None
 
-
-class JournalError(CourseError):
-    """A journal that cannot be opened or written; nothing in it has been lost."""
+_open: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
 
 
 class Journal:
@@ -39,28 +38,27 @@ class Journal:
 
     watch: Callable[[], object] | None = None
 
-    _open: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
-    _opening = threading.Lock()
-
-    @classmethod
-    def open(cls, path=None) -> "Journal":
-        """The journal at this path, created if need be. Raises JournalError.
+    @staticmethod
+    def open(path=None) -> "Journal":
+        """The journal at this path, created if need be. Raises CourseError.
 
         In a notebook the cell that opens a journal runs again while the old object is still alive,
-        so the same file gives the same object within one process.
+        so the same file gives the same object, unless it was deleted to start afresh.
         """
         if path is None:
-            return cls(None)
-        with cls._opening:
-            name = os.path.realpath(path)
-            journal = cls._open.get(name)
-            if journal is None or not journal._is_still_there():
-                journal = cls._open[name] = cls(Path(path))
-            return journal
+            return Journal(None)
+        name = os.path.realpath(path)
+        journal = _open.get(name)
+        try:
+            same = os.path.samestat(os.stat(name), os.fstat(journal.file.fileno()))
+        except (AttributeError, OSError, ValueError):  # none is open, or its file is gone
+            same = False
+        if not same:
+            journal = _open[name] = Journal(Path(path))
+        return journal
 
     def __init__(self, path: Path | None):
-        self.path = path
-        self._file = None
+        self.path, self.file = path, None
         self._lock = threading.Lock()
         self._records: dict[str, dict] = {}
         if path is None:
@@ -68,14 +66,21 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # For its owner alone, whatever the umask; kept open, for it carries the lock.
-            self._file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))
+            self.file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))
         except OSError as error:
-            raise JournalError(f"The journal {path} cannot be opened: {error.strerror}.") from None
+            raise CourseError(f"The journal {path} cannot be opened: {error.strerror}.") from None
         try:
-            self._claim()
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CourseError(f"The journal {path} is in use by another process: stop that one "
+                              "(perhaps another notebook's kernel) or use another journal."
+                              ) from None
+        except (AttributeError, OSError):
+            pass  # Windows has no fcntl, and some network file systems know no locks
+        try:
             self._load()
-        except BaseException:
-            self._file.close()
+        except CourseError:
+            self.file.close()
             raise
 
     def __len__(self) -> int:
@@ -90,6 +95,11 @@ class Journal:
         with self._lock:
             return list(self._records.values())
 
+    def waiting(self, model: str, base_url: str) -> list[dict]:
+        """The batches of a model at an address whose replies are not here yet."""
+        return [record for record in self.records() if record.get("batch_of") == [model, base_url]
+                and f"{record['key']}/end" not in self._records]
+
     def add(self, record: dict) -> None:
         """Append a record, which has a "key"; on return it is on disk. The first of a key stays."""
         # A server may send back a key it was sent; nothing that is stored holds one.
@@ -97,67 +107,40 @@ class Journal:
         with self._lock:
             if record["key"] in self._records:
                 return
-            if self._file is not None:
+            if self.file is not None:
                 try:
-                    self._file.write(line)
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
+                    self.file.write(line)
+                    self.file.flush()
+                    os.fsync(self.file.fileno())
                 except (OSError, ValueError) as error:
-                    raise JournalError(f"The journal {self.path} cannot be written ({error}): make "
-                                       "room or remount its disk, then run again.") from None
+                    raise CourseError(f"The journal {self.path} cannot be written ({error}): make "
+                                      "room or remount its disk, then run again.") from None
             self._records[record["key"]] = json.loads(line)  # as it is on disk
         if self.watch is not None:
             self.watch()
 
     def close(self) -> None:
         """Give the file up, so that another process may open it."""
-        if self._file is not None:
-            self._file.close()
-
-    def _is_still_there(self) -> bool:
-        # Somebody may have deleted the file to start afresh while this object was alive.
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
-        except (OSError, ValueError):
-            return False
-
-    def _claim(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JournalError(f"The journal {self.path} is in use by another process: stop that "
-                               "one (perhaps another notebook's kernel) or use another journal.",
-                               ) from None
-        except OSError:
-            pass  # some network file systems know no locks
+        if self.file is not None:
+            self.file.close()
 
     def _load(self) -> None:
-        self._file.seek(0)
-        *lines, torn = self._file.read().split(b"\n")
+        self.file.seek(0)
+        data = self.file.read()
+        whole = data.rstrip(b"\0")
+        lines = whole.split(b"\n")
         for number, line in enumerate(lines, 1):
-            record = _parse(line)
-            if record is None:
-                raise JournalError(f"{self.path}:{number} is not a journal line: delete that line, "
-                                   "or name another file as the journal.")
-            self._records.setdefault(record["key"], record)
-        if not torn:
-            return
-        record = _parse(torn)
-        if record is not None:  # only its line break is missing
-            self._file.write(b"\n")
-            self._records.setdefault(record["key"], record)
-        elif b'{"key": '.startswith(torn[:8]):
-            self._file.truncate(self._file.tell() - len(torn))
-        else:  # not our file: leave it alone
-            raise JournalError(f"{self.path} is not a journal: name another file as the journal.")
-        self._file.flush()
-
-
-def _parse(line: bytes) -> dict | None:
-    try:
-        record = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None
+            try:
+                record = json.loads(line)
+                self._records.setdefault(record["key"], record)
+            except (ValueError, TypeError, KeyError):  # no JSON, no object, no key
+                torn = number == len(lines) and b'{"key": '.startswith(line[:8])
+                if not torn:
+                    raise CourseError(f"{self.path}:{number} is not a journal line: delete that "
+                                      "line, or name another file as the journal.") from None
+                whole = whole[:len(whole) - len(line)]
+        if len(whole) < len(data):
+            self.file.truncate(len(whole))
+        if whole and not whole.endswith(b"\n"):
+            self.file.write(b"\n")
+            self.file.flush()

@@ -5,16 +5,14 @@ model "groq:llama-3.3-70b-versatile"), and "auto" is the first whose key is ther
 section 2.
 """
 
-import json
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import replace
-from http.client import HTTPException
 
-from course_utils.plumbing.secrets import has_secret, scrub, secret
+from course_utils import CourseError
+from course_utils.plumbing.connection import Connection
+from course_utils.plumbing.secrets import has_secret, secret
 from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
 
 AUTO = ("openai", "gemini", "groq", "colab")
@@ -22,7 +20,7 @@ AUTO = ("openai", "gemini", "groq", "colab")
 
 
 def named(text: str, role: str) -> Endpoint:
-    """Return the endpoint that "gemini" or "groq:llama-3.3-70b-versatile" names."""
+    """The endpoint that "gemini" or "groq:llama-3.3-70b-versatile" names."""
     name, _, model = (part.strip() for part in text.partition(":"))
     if name == "offline" and model:
         raise EndpointError("offline has a model for each part: say offline alone.")
@@ -30,7 +28,7 @@ def named(text: str, role: str) -> Endpoint:
 
 
 def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]:
-    """Return teacher and judge as they are here, and in words why it is this teacher.
+    """Teacher and judge as they are here, and in words why it is this teacher.
 
     TEACHER and JUDGE in the environment come first. An endpoint that is not there stays as it was
     said, "auto" for one; whoever asks it gets the sentence that `located` raises.
@@ -53,49 +51,44 @@ def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]
 
 
 def available() -> tuple[list[Endpoint], str]:
-    """Return the endpoints that "auto" may take here, best first, and why others are none."""
-    there, problems, missing = [], [], []
+    """The endpoints that "auto" may take here, best first, and why: or else why there is none."""
+    there, why = [], []
+    missing = [entry_of(name)["secret"] for name in AUTO if name != "colab"]
     for name in AUTO:
-        key = entry_of(name)["secret"]
         if name == "colab" and "MODEL_PROXY_HOST" not in os.environ:
             continue
-        if not has_secret(key):
-            missing.append(key)
+        if not has_secret(entry_of(name)["secret"]):
             continue
         try:
             there.append(located(named(name, "teacher"), "teacher"))
         except EndpointError as error:
-            problems.append(str(error))
-    if there and there[0].endpoint == "colab":
-        return there, "Colab lends its models"
-    if there:
-        return there, f"{there[0].secret} is set"
-    return [], ". ".join([f"none of {', '.join(missing)} is set", *problems]).rstrip(".")
+            why.append(str(error).rstrip("."))
+    if not there:
+        return [], ". ".join([f"none of {', '.join(missing)} is set", *why])
+    lends = there[0].endpoint == "colab"
+    return there, "Colab lends its models" if lends else f"{there[0].secret} is set"
 
 
 def located(endpoint: Endpoint, role: str) -> Endpoint:
-    """Return an endpoint with the address and the model that it has from here.
+    """An endpoint with the address and the model that it has from here.
 
     Raises EndpointError where "auto" finds nothing, a variable is not set, or the server that lists
     its models refuses, offers none or cannot be reached.
     """
     if endpoint.endpoint == "auto":
-        raise EndpointError(
-            f"There is nobody to ask: {available()[1]}. Set one of them, or name an endpoint: "
-            f"{role.upper()}=local for a server of your own, {role.upper()}=offline for the "
-            "simulated one."
-        )
+        raise EndpointError(f"There is nobody to ask: {available()[1]}. Set one of them, or name "
+                            f"an endpoint: {role.upper()}=local for a server of your own, "
+                            f"{role.upper()}=offline for the simulated one.")
     if endpoint.endpoint is None:
         return endpoint
     endpoint = replace(endpoint, base_url=endpoint.base_url and _expanded(endpoint.base_url))
     entry = entry_of(endpoint.endpoint)
     if endpoint.model or "list" not in entry:
         return endpoint
-    # An address of its own has its own list.
-    usual = endpoint.base_url == _expanded(entry["base_url"])
-    address = _expanded(entry["list"]) if usual else f"{endpoint.base_url.rstrip('/')}/models"
-    offered = _offered(endpoint.endpoint, address, key_of(endpoint, ask=False))
-    model = preferred(entry, role, offered)
+    address = endpoint.base_url
+    if address == _expanded(entry["base_url"]):  # one of its own has its own list
+        address = _expanded(entry["list"]).removesuffix("/models")
+    model = preferred(entry, role, _offered(endpoint, address))
     return replace(endpoint, model=model, **entry["models"].get(model, {}))
 
 
@@ -107,14 +100,14 @@ def _if_there(endpoint: Endpoint, role: str) -> Endpoint:
 
 
 def key_of(endpoint: Endpoint, *, ask: bool = True) -> str:
-    """Return the key to send, "none" where the server needs none. Raises MissingSecret."""
+    """The key to send, "none" where the server needs none. Raises MissingSecret."""
     needs = endpoint.endpoint is not None and entry_of(endpoint.endpoint).get("needs_key", True)
     name = endpoint.secret or "LLM_API_KEY"  # a provider's key is for that provider alone
     return secret(name, ask=ask) if needs or has_secret(name) else "none"
 
 
 def terms(endpoint: Endpoint) -> str:
-    """Return what an endpoint costs and how fast it may be asked, in a few words."""
+    """What an endpoint costs and how fast it may be asked, in a few words."""
     entry = entry_of(endpoint.endpoint) if endpoint.endpoint else {}
     known = entry.get("models", {})
     if endpoint.price:
@@ -127,69 +120,53 @@ def terms(endpoint: Endpoint) -> str:
 
 
 def data_terms(endpoints: Iterable[Endpoint]) -> str:
-    """Return what the providers of these endpoints may do with what is sent, and since when."""
+    """What the providers of these endpoints may do with what is sent, and since when."""
     names = dict.fromkeys(e.endpoint for e in endpoints if e.endpoint not in (None, "auto"))
-    said = [f"{name}: {entry_of(name)['data']} ({entry_of(name)['checked']})" for name in names]
-    return "; ".join(said)
+    return "; ".join(f"{name}: {entry_of(name)['data']} ({entry_of(name)['checked']})"
+                     for name in names)
 
 
 def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
-    """Return a judge of another family than the teacher's if one is there, else its own endpoint's.
+    """A judge of another family than the teacher's if one is there, else its own endpoint's.
 
     Of the teacher's own endpoint every model may do; of others the one they judge with.
     """
-    own = entry_of(teacher.endpoint) if teacher.endpoint else None
-    if own and not teacher.simulated:
-        for other in there:
-            judge = named(other.endpoint, "judge")
-            judge = replace(judge, base_url=other.base_url, model=judge.model or other.model)
-            if judge.family != teacher.family:
-                return judge
-    if own:
-        return named(teacher.endpoint, "judge")
-    return teacher
+    if teacher.endpoint is None:
+        return teacher
+    for other in there if not teacher.simulated else []:
+        judge = named(other.endpoint, "judge")
+        judge = replace(judge, base_url=other.base_url, model=judge.model or other.model)
+        if judge.family != teacher.family:
+            return judge
+    return named(teacher.endpoint, "judge")
 
 
-def _offered(name: str, address: str, key: str) -> list[str]:
-    """Return the ids that a server lists as its models."""
-    proxies = {} if re.match(r"https?://(localhost|127\.|\[::1)", address) else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+def _offered(endpoint: Endpoint, address: str) -> list[str]:
+    """The ids that a server lists as its models."""
+    server = Connection("any", address, key_of(endpoint, ask=False), timeout=10, max_retries=0)
     try:
-        request = urllib.request.Request(address)
-        # Not for whoever the server may redirect to.
-        request.add_unredirected_header("Authorization", f"Bearer {key}")
-        with opener.open(request, timeout=10) as response:
-            listed = json.load(response)
-    except urllib.error.HTTPError as error:
-        raise EndpointError(
-            f"The endpoint {name} refuses to list its models at {address} ({error.code}): take "
-            "another one, with a key of your own."
-        ) from None
-    except (OSError, ValueError, HTTPException, RecursionError) as error:
-        reason = scrub(str(getattr(error, "reason", error)))
-        raise EndpointError(
-            f"The endpoint {name} does not answer at {address} ({reason}): is the server running, "
-            "and the address right?"
-        ) from None
+        listed = server.call(lambda client, _: client.get("/models", cast_to=object))
+    except CourseError as error:
+        raise EndpointError(f"The endpoint {endpoint.endpoint} does not list its models: {error} "
+                            "Or take another one, with a key of your own.") from None
     if isinstance(listed, dict):
-        listed = listed.get("data") or listed.get("models") or []
+        listed = listed.get("data") or listed.get("models")
     listed = listed if isinstance(listed, list) else []
-    ids = [m.get("id") or m.get("name") if isinstance(m, dict) else m for m in listed]
-    if not (ids := [i for i in ids if i and isinstance(i, str)]):
-        raise EndpointError(f"The endpoint {name} offers no model at {address}.")
+    ids = [model.get("id") or model.get("name") if isinstance(model, dict) else model
+           for model in listed]
+    ids = [name for name in ids if name and isinstance(name, str)]
+    if not ids:
+        raise EndpointError(f"The endpoint {endpoint.endpoint} offers no model at {address}.")
     return ids
 
 
 def _expanded(text: str) -> str:
-    """Return a text with its ${NAME} and ${NAME:-otherwise} replaced from the environment."""
-
+    """A text with its ${NAME} and ${NAME:-otherwise} replaced from the environment."""
     def value(match: re.Match) -> str:
-        name, otherwise = match[1], match[2]
-        found = os.environ.get(name) or otherwise
+        found = os.environ.get(match[1]) or match[2]
         if found is None:
-            raise EndpointError(
-                f"{name} is not set: it is there in a Colab session alone. Take another endpoint."
-            )
+            raise EndpointError(f"{match[1]} is not set: it is there in a Colab session alone. "
+                                "Take another endpoint.")
         return found.rstrip("/")
 
     text = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)

@@ -783,30 +783,31 @@ print(f"{sealed.files} files, {sealed.bytes:,} bytes in {shown(sealed.path)}")
 from itertools import islice
 
 from course_utils.generate import generation_requests
+from course_utils.sources import batch
 
 work, spec = course.store.local("preprocess"), course.recipe.data
 teacher = course.llm("teacher", journal=work / "batch.jsonl")
 eight = list(islice(generation_requests(seeds, seed=spec.seed + 1), 8))
 print("before", teacher.plan(eight))
 if course.recipe.teacher.simulated:
-    teacher.submit_batch(eight)  # comes back at once
-    print(teacher.collect_batch(progress=False))  # waits, perhaps tomorrow, in another process
+    batch.submit(teacher, eight)  # comes back at once
+    print(batch.collect(teacher, progress=False))  # waits, perhaps tomorrow, in another process
     print("after ", teacher.plan(eight))
-    teacher.submit_batch(eight)  # nothing is left to send
+    batch.submit(teacher, eight)  # nothing is left to send
     assert teacher.plan(eight).calls == 0 and all(r.cached for r in teacher.complete(eight))
     course.store.seal("preprocess")  # the batch's journal, too, goes where it survives
 
 # %% [markdown] lang="ko"
 # 여덟 개 가운데 하나는 배치보다 먼저 바로 물어봅니다. 키나 모델 이름이 틀렸다면 내일이 아니라 지금 알아야 하기 때문입니다.
-# 배치를 올린 뒤에는 커널이 죽어도 괜찮습니다. 무엇을 보냈는지 일지 옆의 파일에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 돈을 두 번 내는 일은 없습니다.
+# 배치를 올린 뒤에는 커널이 죽어도 괜찮습니다. 무엇을 보냈는지 같은 일지에 먼저 적어 두므로, 다시 실행하면 같은 배치를 찾아 이어서 기다립니다. 돈을 두 번 내는 일은 없습니다.
 #
 # 다른 교사에게 물으려면 **주소**만 바꿉니다. 물어볼 수 있는 곳은 `course_utils/recipes/endpoints.yaml`에 이름, 요금, 분당 요청 수와 함께 적혀 있고, 첫 셀 위에
 # `%env TEACHER=gemini`처럼 이름을 적으면 이 노트북의 어느 셀도 고칠 것이 없습니다. L4 한 장이면 공개된 7B 모델을 직접 띄워 `TEACHER=local`로 물을 수도 있습니다.
 # 그대로 따라 칠 명령은 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 
-# %% [markdown] lang="en" of="7217e756"
+# %% [markdown] lang="en" of="6b6b2f20"
 # One of the eight is asked directly, before the batch is sent: if the key or the model's name is wrong, you want to know now
-# and not tomorrow. The kernel may die after a batch has been submitted. What was sent is recorded in a file beside the journal, so running again finds
+# and not tomorrow. The kernel may die after a batch has been submitted. What was sent is recorded in the same journal first, so running again finds
 # the same batch and goes on waiting. Nothing is paid for twice.
 #
 # To ask another teacher, change nothing but the **address**. Whom you can ask stands in `course_utils/recipes/endpoints.yaml`,

@@ -36,7 +36,7 @@ class Api:
 
     def llm(self, folder, model="simulated-teacher"):
         return LLM(model, base_url=self.url, journal=folder / "journal.jsonl", backoff=0.02,
-                   timeout=0.7, max_retries=10)
+                   timeout=1.5, max_retries=10)
 
     def attempts(self):
         if not self._log.exists():
@@ -62,7 +62,7 @@ class Api:
 def failing(folder, kinds, rate=RATE):
     folder.mkdir(exist_ok=True)
     log = folder / "requests.log"
-    command = [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--hang", "1.5",
+    command = [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--hang", "3",
                "--faults", str(rate), "--fault-kinds", ",".join(kinds), "--log", str(log),
                "--parent", str(os.getpid())]  # fmt: skip
     server = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)

@@ -11,6 +11,7 @@ from course_utils import REPO, CourseError, session
 from course_utils.generate import generate_tasks
 from course_utils.inference import Device
 from course_utils.judge import Item, Judge
+from course_utils.llm import LLM, Request
 from course_utils.offline import world
 from course_utils.plumbing import colab, secrets
 from course_utils.plumbing.connection import QuotaUsedUp
@@ -93,16 +94,16 @@ def test_an_unknown_endpoint_names_the_closest():
         named("gemni", "teacher")
 
 
-def test_retired_models_name_their_successors(monkeypatch):
+def test_retired_models_name_their_successors():
     assert retirement("gpt-6-luna") is None
     assert "gpt-4o-mini ends on 2027-01-14; openai's successor is gpt-6-luna" in retirement(
         "gpt-4o-mini")
-    old = named("openai:gpt-4o", "judge")
-    assert old.price == (2.5, 10)  # while it lasts, the budget holds
+    for name in ("gpt-4o-2024-08-06", "openai/gpt-4o-mini", "gpt-4o-mini-2024-07-18"):
+        assert "successor is gpt-6" in retirement(name)
+    assert named("openai:gpt-4o", "judge").price == (2.5, 10)  # while it lasts, the budget holds
     keys("OPENAI_API_KEY")
     os.environ |= {"RECIPE": "gemma-2b-l4", "TEACHER": "openai:gpt-4o-mini"}
-    card = session._card(*session._find_course("auto", None), None)
-    assert "successor is gpt-6-luna" in card
+    assert "successor is gpt-6-luna" in session._card(*session._find_course("auto", None), None)
 
 
 def test_a_journal_of_a_retired_model_is_read_and_its_successor_named(tmp_path, capsys):
@@ -114,10 +115,6 @@ def test_a_journal_of_a_retired_model_is_read_and_its_successor_named(tmp_path, 
     teacher = setup().llm("teacher", journal=tmp_path / "journal.jsonl")
     assert teacher.journal.get("k")["text"] == "네" and teacher.model == "gpt-6-luna"
     assert "replies of another model. gpt-4o-mini ends on" in capsys.readouterr().out
-    os.environ["TEACHER"] = "openai:gpt-4o-mini"
-    capsys.readouterr()
-    assert setup().llm("teacher", journal=tmp_path / "journal.jsonl").spent > 0
-    assert "another model" not in capsys.readouterr().out
 
 
 # --- auto ---------------------------------------------------------------------------------------
@@ -197,7 +194,7 @@ def test_a_token_added_later_does_not_begin_another_run(monkeypatch, capsys):
 
 def test_a_gpu_with_nobody_to_ask_runs_offline_and_says_why(monkeypatch, capsys):
     monkeypatch.setattr(session, "find_device", lambda: Device("cuda", "T4", 14.7, (7, 5)))
-    assert setup().recipe == load_recipe("offline")
+    assert setup().recipe.name == "offline"
     said = capsys.readouterr().out
     assert "auto: none of OPENAI_API_KEY, GEMINI_API_KEY, GROQ_API_KEY is set" in said
 
@@ -233,8 +230,6 @@ def test_a_key_that_no_key_can_be_is_named_where_it_is_found(key, what):
             ask()
         assert "123456" not in str(error.value) and "abc" not in str(error.value)
     with pytest.raises(BadSecret, match=f"API key for https://api.example.org/v1 {what}"):
-        from course_utils.llm import LLM, Request
-
         llm = LLM("m", base_url="https://api.example.org/v1", api_key=key)
         list(llm.complete([Request([{"role": "user", "content": "a"}])]))
 
@@ -247,7 +242,6 @@ def proxy():
     with dialects.Colab() as server:
         os.environ |= {"MODEL_PROXY_HOST": server.host, "MODEL_PROXY_API_KEY": server.key}
         yield server
-        server.shutdown()
 
 
 def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
@@ -265,7 +259,7 @@ def test_a_student_with_nothing_has_colabs_models(monkeypatch, proxy, capsys):
 
 @pytest.mark.parametrize(
     ("status", "models", "said"),
-    [(401, ["m"], "refuses to list its models at .*401"), (403, ["m"], "403"),
+    [(401, ["m"], "does not list its models: .*401"), (403, ["m"], "403"),
      (200, [], "offers no model")],
 )  # fmt: skip
 def test_a_proxy_that_refuses_leaves_the_offline_recipe(
@@ -301,22 +295,25 @@ DIALECTS = {
 RPM = 600  # ten a second
 
 
+def speaks(monkeypatch, server, name, path, rpm):
+    """Have an entry's address lead to a server on loopback, which is teacher and judge."""
+    os.environ |= {"TEACHER": name, "JUDGE": name, "OPENAI_BASE_URL": server.host + path,
+                   "MODEL_PROXY_HOST": server.host, "LOCAL_URL": server.host + path}
+    entry = dict(entries()[name], rpm=rpm)
+    if entry["base_url"] and "${" not in entry["base_url"]:
+        entry["base_url"] = server.host + path
+    changed = entries.__wrapped__() | {name: entry}
+    monkeypatch.setattr("course_utils.recipe.entries", lambda: changed)
+
+
 @pytest.fixture(params=DIALECTS)
 def provider(request, monkeypatch):
-    """A course whose teacher and judge are a provider's, on loopback and in its dialect."""
-    name = request.param
-    kind, key, path = DIALECTS[name]
+    """A provider's dialect on loopback."""
+    kind, key, path = DIALECTS[request.param]
     with kind() as server:
-        os.environ |= {key: server.key, "TEACHER": name, "JUDGE": name}
-        os.environ |= {"OPENAI_BASE_URL": server.host + path, "MODEL_PROXY_HOST": server.host,
-                       "LOCAL_URL": server.host + path}  # fmt: skip
-        entry = dict(entries()[name], rpm=RPM)
-        if entry["base_url"] and "${" not in entry["base_url"]:
-            entry["base_url"] = server.host + path
-        changed = entries.__wrapped__() | {name: entry}
-        monkeypatch.setattr("course_utils.recipe.entries", lambda: changed)
+        os.environ[key] = server.key
+        speaks(monkeypatch, server, request.param, path, RPM)
         yield server
-        server.shutdown()
 
 
 def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_path, capsys):
@@ -348,10 +345,8 @@ def test_the_loop_and_the_judge_go_through_against_each_provider(provider, tmp_p
 
 def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
     with dialects.Gemini() as server:
-        os.environ |= {"GEMINI_API_KEY": server.key, "TEACHER": "gemini"}
-        entry = dict(entries()["gemini"], rpm=6000, base_url=server.host + "/v1beta/openai/")
-        others = entries.__wrapped__()
-        monkeypatch.setattr("course_utils.recipe.entries", lambda: others | {"gemini": entry})
+        os.environ["GEMINI_API_KEY"] = server.key
+        speaks(monkeypatch, server, "gemini", "/v1beta/openai/", 6000)
         server.daily = 3
         teacher = setup("offline").llm("teacher", journal=tmp_path / "journal.jsonl", backoff=0.01)
         with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
@@ -361,19 +356,17 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         server.daily = 10_000
         report = generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
         assert report.kept == 60 and set(server.answered.values()) == {1}
-        server.shutdown()
 
 
-def test_a_model_that_only_thinks_is_stopped_after_three_replies(tmp_path):
+def test_a_model_that_only_thinks_is_stopped_after_three_replies(monkeypatch, tmp_path):
     with dialects.OpenAI() as server:
-        os.environ |= {"OPENAI_API_KEY": server.key, "OPENAI_BASE_URL": server.host + "/v1",
-                       "TEACHER": "openai:gpt-6-luna"}  # fmt: skip
+        os.environ["OPENAI_API_KEY"] = server.key
+        speaks(monkeypatch, server, "openai", "/v1", 6000)
         teacher = setup("offline").llm("teacher", tmp_path / "j.jsonl", params={}, workers=1)
         with pytest.raises(CourseError, match="last 3 replies of gpt-6-luna are empty.*reasoning"):
             generate_tasks(teacher, SEEDS, 60, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3  # what was paid for is kept and counted
         assert teacher.spent == pytest.approx(3 * (9 * 0.1 + 4000 * 0.5) / 1e6)
-        server.shutdown()
 
 
 # --- what a hostile user tried -------------------------------------------------------------------
@@ -417,18 +410,11 @@ def test_a_paid_model_is_not_called_free():
     assert "free" in terms(named("openrouter", "teacher"))
 
 
-def test_dated_names_of_retired_models_have_a_successor_too():
-    for name in ("gpt-4o-2024-08-06", "openai/gpt-4o-mini", "gpt-4o-mini-2024-07-18"):
-        assert "successor is gpt-6" in retirement(name)
-
-
-@pytest.mark.parametrize(
-    "body", [b"null", b"3", b"[null]", b"[1, [2]]", b'{"data": [{"id": ["x"]}]}', b'"abc"', b"{",
-             b"[" * 100_000, b"<html>"],
-)  # fmt: skip
+@pytest.mark.parametrize("body", [b"null", b"3", b"[null]", b"[1, [2]]", b'"abc"', b"{", b"<html>",
+                                  b'{"data": [{"id": ["x"]}]}', b"[" * 100_000])
 def test_an_odd_list_of_models_is_one_sentence(proxy, body):
     proxy.listing = body
-    with pytest.raises(EndpointError, match="endpoint colab (offers no model|does not answer)"):
+    with pytest.raises(EndpointError, match="endpoint colab (offers no model|does not list its)"):
         located(named("colab", "teacher"), "teacher")
 
 
@@ -436,7 +422,6 @@ def test_a_redirect_takes_no_key_along(proxy):
     with dialects.Colab() as other:
         other.key = "not asked for"
         proxy.redirect = other.host + "/models"
-        with pytest.raises(EndpointError, match="refuses to list its models .*401"):
+        with pytest.raises(EndpointError, match="does not list its models: .*401"):
             located(named("colab", "teacher"), "teacher")
         assert other.seen == [None]
-        other.shutdown()
