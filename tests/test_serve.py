@@ -106,7 +106,7 @@ def test_a_judge_without_schemas_judges_by_name_or_not_at_all(url, tmp_path, cap
         games, judgments = judge.battle(items), judge.judgments
         results.append((games, judgments, judge.grade(items), judge.judgments))
     assert results[0] == results[1] and len(llm.journal) == calls  # the second run asked nothing
-    assert llm.plan([*judge.battle_requests(items), *judge.grade_requests(items)]).calls == 0
+    assert llm.plan(judge.battle_requests(items)).calls == 0
     games, battled, grades, graded = results[0]
     assert len(games) == len(grades) == 2 and len(battled) == 4
     for judgment in [*battled, *graded]:
