@@ -26,8 +26,7 @@ from course_utils.llm import LLM, Reply, Request
 from course_utils.prompts import quote
 from course_utils.stats import Game, Grade, repeated, some_of
 
-PROMPT_VERSION = "2026-11"
-"""Stands in the first line of every judge prompt, hence in the journal: new wording, new version"""
+PROMPT_VERSION = "2026-11"  # in the first line of every prompt: new wording, new version
 
 GRADES = tuple(str(score) for score in range(1, 11))
 BATTLE_VERDICTS = ("A", "B", "C")  # the answer shown first, the one shown second, a tie
@@ -37,7 +36,6 @@ _MEANS = {**ORDERS, "": dict(zip(GRADES, GRADES, strict=True))}  # a grade has n
 
 JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 """How a verdict is asked for: as JSON, in double brackets, and so once more after a failure."""
-
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not on the last line")
 _CUT = {"length": "truncated", "content_filter": "content filter"}
