@@ -115,4 +115,4 @@ def test_a_judge_without_schemas_judges_by_name_or_not_at_all(url, tmp_path, cap
     # It ignores response_format: the first reply shows that, and nothing else is asked for as JSON.
     forms = ["response_format" in r["request"]["params"] for r in llm.journal.records()]
     assert forms[0] and not any(forms[1:])
-    assert "does not keep to a JSON schema" in capsys.readouterr().out
+    assert "keeps to no JSON schema" in capsys.readouterr().out
