@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from course_utils import CourseError
 from course_utils.korean import verb_object
-from course_utils.stats import BattleSummary, JudgeBias, VerdictSummary, wilson_interval
+from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
 from course_utils.tasks import Task
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -194,11 +194,11 @@ def category_win_rates(summaries: Mapping[str, BattleSummary], *, title: str = "
     return fig
 
 
-def judge_bias(bias: JudgeBias, *, title: str = "") -> Figure:
+def judge_bias(summary: BattleSummary, *, title: str = "") -> Figure:
     """How often the judge names the answer shown first and the longer one, with 95% intervals."""
     found = {
-        "first position 앞자리": (bias.first, "verdicts 판정"),
-        "longer answer 긴 답변": (bias.longer, "questions 문항"),
+        "first position 앞자리": (summary.first_position, "verdicts 판정"),
+        "longer answer 긴 답변": (summary.longer_answer, "questions 문항"),
     }
     rows = [
         (f"{name}\n({rate.n} {unit})", rate.value, rate.interval, ORANGE)

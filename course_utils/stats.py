@@ -2,7 +2,7 @@
 
 The unit is the question. A battle asks about each question twice, with the two answers in either
 order, and those two verdicts make one result: 60 questions are 60 observations, not 120.
-scipy takes most of a second to import, so only the two functions that call it do.
+scipy takes most of a second to import, so only the functions that call it do.
 """
 
 import math
@@ -10,8 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 from typing import Any, Literal
 
 from course_utils import CourseError
@@ -26,19 +25,12 @@ class StatsError(CourseError):
     """The judgments do not support the number asked for, so there is no number."""
 
 
-# --- intervals and a test ---------------------------------------------------------------------
-
-
 def wilson_interval(k: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's score interval for k successes in n trials, as shares from 0 to 1.
 
-    k may hold halves, a tie being half a win (which is why scipy's, for whole numbers, is not used
-    here); but scores of 0, 1/2 and 1 vary less than a coin with the same mean, so with ties this
-    interval is too wide: see `win_rate_interval`. Raises StatsError without trials. Wilson, JASA 22
-    (1927). Taught in 03, sections 3 and 8.
-
-    >>> [round(limit, 3) for limit in wilson_interval(11, 15)]
-    [0.48, 0.891]
+    k may hold halves, a tie being half a win (so scipy's, for whole numbers, will not do); but with
+    ties it is too wide: see `win_rate_interval`. wilson_interval(11, 15) -> (0.480, 0.891).
+    Wilson, JASA 22 (1927). Taught in 03, section 3.
     """
     if n < 1 or not 0 <= k <= n:
         raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
@@ -53,39 +45,32 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
     """95% score interval for a win rate: Wilson's without ties, the narrower the more there are.
 
     It holds the win rates that the score test of three outcomes does not reject. As the win rate is
-    (1 + P(win) - P(loss)) / 2, this is Tango's interval for the difference of two proportions
-    measured on the same questions. Raises StatsError without questions. Tango, Statistics in
-    Medicine 17 (1998). Taught in 03, section 10.
-
-    >>> [round(limit, 3) for limit in win_rate_interval(40, 100, 20)]
-    [0.515, 0.609]
+    (1 + P(win) - P(loss)) / 2, this is the interval of Tango, Statistics in Medicine 17 (1998), for
+    the difference of two proportions measured on the same questions. Taught in 03, section 10.
+    win_rate_interval(40, 100, 20) -> (0.515, 0.609)
     """
+    from scipy.optimize import brentq
+
     n = wins + ties + losses
     if min(wins, ties, losses) < 0 or n <= 0:
-        raise StatsError(
-            f"An interval needs counts >= 0 of at least one question, not {wins} wins, {ties} ties "
-            f"and {losses} losses."
-        )
-    z = NormalDist().inv_cdf(0.975)
+        raise StatsError(f"An interval needs counts >= 0 of at least one question, not {wins} wins,"
+                         f" {ties} ties and {losses} losses.")
+    z, found = NormalDist().inv_cdf(0.975), (wins - losses) / n
 
-    def plausible(lead: float) -> bool:
-        """Whether P(win) - P(loss) = lead is not rejected: the likeliest P(loss) given the lead
+    def surprise(lead: float) -> float:
+        """Above 0 where P(win) - P(loss) = lead is rejected: the likeliest P(loss) given the lead
         is the root of a quadratic, and gives the variance."""
         b = 2 * n * lead - (wins + losses) - (wins - losses) * lead
         c = -losses * lead * (1 - lead)
         loss = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         variance = n * max(0.0, 2 * loss + lead * (1 - lead))
-        return (wins - losses - n * lead) ** 2 <= z * z * variance
+        return (wins - losses - n * lead) ** 2 - z * z * variance
 
-    def edge(outside: float) -> float:
-        """Where, on the way from the lead found to -1 or 1, leads cease to be plausible."""
-        if plausible(outside):
-            return outside
-        inside = (wins - losses) / n
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if plausible(middle) else (inside, middle)
-        return inside
+    def edge(end: float) -> float:
+        """Where, on the way from the lead found to -1 or 1, leads begin to be rejected."""
+        if surprise(end) <= 0:
+            return end
+        return brentq(surprise, found + 1e-9 * (end - found), end)  # at `found` it may be 0 as well
 
     return (1 + edge(-1.0)) / 2, (1 + edge(1.0)) / 2
 
@@ -93,31 +78,26 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
 def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
     """95% percentile bootstrap interval of the mean, the same for the same values and seed.
 
-    Resamples whole values, so give one value a question; their order does not matter. Raises
-    StatsError without values. Efron and Tibshirani, An Introduction to the Bootstrap (1993).
+    Resamples whole values, so give one value a question; their order does not matter. Efron and
+    Tibshirani, An Introduction to the Bootstrap (1993).
     """
     import numpy as np
     from scipy.stats import bootstrap
 
     values = sorted(values)
-    if not values or not all(map(math.isfinite, values)):
-        raise StatsError("A bootstrap needs numbers: leave out what failed and count it.")
+    if not values:
+        raise StatsError("A bootstrap needs at least one number.")
     if values[0] == values[-1]:  # all the same, or one alone, which scipy refuses
         return values[0], values[0]
-    found = bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
-        batch=100,  # of 10,000 questions, so many resamples fit into 8 MB
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    found = bootstrap((values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
+                      batch=100)  # of 10,000 questions, so many resamples fit into 8 MB
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def sign_test(wins: int, losses: int) -> float:
     """Exact two-sided sign test: how often a fair coin is at least as lopsided; ties say nothing.
 
-    Taught in 03, sections 8 and 11.
-
-    >>> round(sign_test(10, 3), 3)
-    0.092
+    sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11.
     """
     from scipy.stats import binomtest
 
@@ -125,35 +105,23 @@ def sign_test(wins: int, losses: int) -> float:
     return float(binomtest(min(wins, losses), wins + losses).pvalue) if wins + losses else 1.0
 
 
-def questions_needed(win_rate: float, *, half_width: float | None = None, ties: float = 0.0) -> int:
+def questions_needed(win_rate: float, *, half_width: float | None = None) -> int:
     """How many questions until the interval leaves out 50%, or is at most `half_width` each side.
 
-    Takes the win rate and the share of ties that will be found. Chance finds a lower win rate every
-    other time, so prepare more than this. Raises StatsError when no number is enough. Taught in 03,
-    section 10.
-
-    >>> questions_needed(0.6), questions_needed(0.6, half_width=0.05)
-    (97, 366)
+    Takes the win rate that will be found, supposing there are no ties. Chance finds a lower one
+    every other time, so prepare more than this. questions_needed(0.6) -> 97. Taught in 03, section
+    10.
     """
-    shares = win_rate - ties / 2, ties, 1 - win_rate - ties / 2
-    if min(shares) < -1e-12:
-        raise StatsError(f"A win rate of {win_rate:.1%} cannot come with {ties:.1%} ties.")
-    if half_width is None and win_rate == 0.5 or half_width is not None and half_width <= 0:
-        raise StatsError("No number of questions is enough for that: ask for less certainty.")
-
-    def too_few(n: int) -> bool:
-        low, high = win_rate_interval(*(max(0.0, n * share) for share in shares))
+    def enough(n: int) -> bool:
+        low, high = wilson_interval(n * win_rate, n)
         if half_width is None:
-            return low <= 0.5 <= high
-        return (high - low) / 2 > half_width
+            return not low <= 0.5 <= high
+        return (high - low) / 2 <= half_width
 
-    enough = 1
-    while too_few(enough):
-        enough *= 2
-    return bisect_left(range(enough), True, lo=enough // 2, key=lambda n: n > 0 and not too_few(n))
-
-
-# --- battles ----------------------------------------------------------------------------------
+    most = 10**9
+    if not enough(most):
+        raise StatsError("No number of questions is enough for that: ask for less certainty.")
+    return bisect_left(range(most), True, lo=1, key=enough)
 
 
 @dataclass(frozen=True)
@@ -171,11 +139,10 @@ class Game:
     len_b: int
 
     def __post_init__(self):
-        for verdict in (self.first, self.second):
-            if verdict not in ("a", "b", "tie", None):
-                raise StatsError(
-                    f"Game {self.id}: a verdict is 'a', 'b', 'tie' or None, not {verdict!r}."
-                )
+        for said in (self.first, self.second):
+            if said not in ("a", "b", "tie", None):
+                raise StatsError(f"Game {self.id}: a verdict is 'a', 'b', 'tie' or None, "
+                                 f"not {said!r}.")
 
     @property
     def score(self) -> float | None:
@@ -194,6 +161,15 @@ class Game:
     def contradicts(self) -> bool:
         """Whether the two orders name different winners, so that one position won twice."""
         return {self.first, self.second} == {"a", "b"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of n things with its 95% interval."""
+
+    value: float
+    interval: Interval
+    n: int
 
 
 @dataclass(frozen=True)
@@ -221,8 +197,10 @@ class BattleSummary(VerdictSummary):
 
     A tie is any question worth half a win; `contradictions` counts those among them whose two
     orders name different winners. worst and best: the win rate if every invalid question were lost
-    or won. consistency: share of questions whose two verdicts are equal. first_position_rate and
-    longer_win_rate are those of `judge_bias`.
+    or won. consistency: share of questions whose two verdicts are equal. first_position: of the
+    verdicts that named somebody, those that named the answer shown first; longer_answer: of the
+    questions won or lost, those that it won. Both are near 50% for a judge that minds neither, but
+    a longer answer may be the better one; None when nothing qualifies.
     """
 
     contradictions: int
@@ -231,33 +209,31 @@ class BattleSummary(VerdictSummary):
     best: float
     sign_test_p: float
     consistency: float
-    first_position_rate: float | None
-    longer_win_rate: float | None
+    first_position: Rate | None
+    longer_answer: Rate | None
 
     def __str__(self) -> str:
         low, high = self.interval
-        invalid = f"{self.invalid} invalid"
+        bounds = ""
         if self.invalid:
-            invalid += f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
-        return (
-            f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): "
-            f"{self.wins} wins, {self.ties} ties ({self.contradictions} of them contradictions), "
-            f"{self.losses} losses on {self.n} questions, {invalid}; "
-            f"sign test p = {self.sign_test_p:.2g}"
-        )
+            bounds = f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
+        return (f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): {self.wins} "
+                f"wins, {self.ties} ties ({self.contradictions} of them contradictions), "
+                f"{self.losses} losses on {self.n} questions, {self.invalid} invalid{bounds}; "
+                f"sign test p = {self.sign_test_p:.2g}")
 
 
-def summarize_battle(
-    games: Iterable[Game], *, seed: int = 0, allow_invalid: bool = False
-) -> BattleSummary:
+def summarize_battle(games: Iterable[Game], *, seed: int = 0,
+                     allow_invalid: bool = False) -> BattleSummary:
     """Summarize a battle from the side of model a; a question is won, lost or tied as a whole.
 
     Raises StatsError when a judgment is invalid, unless `allow_invalid` leaves those questions out
-    (and counts them). Taught in 03, section 8.
+    (and counts them), as everywhere below. Taught in 03, section 8.
     """
     games = list(games)
     scores, invalid = _valid((game.score for game in games), "questions", allow_invalid)
-    points, rate, bias = sum(scores), _win_rate(scores, invalid), judge_bias(games)
+    points, rate = sum(scores), _win_rate(scores, invalid)
+    valid = [game for game in games if game.score is not None]
     return BattleSummary(
         **vars(rate),
         contradictions=sum(game.contradicts for game in games),
@@ -265,22 +241,17 @@ def summarize_battle(
         worst=points / len(games),
         best=(points + invalid) / len(games),
         sign_test_p=sign_test(rate.wins, rate.losses),
-        consistency=fmean(game.first == game.second for game in games if game.score is not None),
-        first_position_rate=bias.first and bias.first.value,
-        longer_win_rate=bias.longer and bias.longer.value,
+        consistency=fmean(game.first == game.second for game in valid),
+        first_position=_first_position(valid),
+        longer_answer=_longer_answer(valid),
     )
 
 
-def verdict_win_rate(
-    verdicts: Iterable[Verdict | None], *, allow_invalid: bool = False
-) -> VerdictSummary:
+def verdict_win_rate(verdicts: Iterable[Verdict | None], *,
+                     allow_invalid: bool = False) -> VerdictSummary:
     """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
 
-    Raises StatsError when a verdict is invalid (None), unless `allow_invalid` leaves it out. Taught
-    in 03, sections 6 and 9.
-
-    >>> verdict_win_rate(["a", "a", "tie", "b"]).win_rate
-    0.625
+    Taught in 03, sections 6 and 9. verdict_win_rate(["a", "a", "tie", "b"]).win_rate -> 0.625
     """
     # A verdict is worth what a question is whose two verdicts agree.
     scores = (Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts))
@@ -289,76 +260,33 @@ def verdict_win_rate(
 
 def _win_rate(scores: list[float], invalid: int) -> VerdictSummary:
     n, points = len(scores), sum(scores)
-    counts = wins, ties, losses = [scores.count(score) for score in (1, 0.5, 0)]
-    return VerdictSummary(
-        n, wins, ties, losses, invalid,
-        points / n, win_rate_interval(*counts), wilson_interval(points, n),
-    )  # fmt: skip
+    wins, ties, losses = (scores.count(score) for score in (1, 0.5, 0))
+    return VerdictSummary(n, wins, ties, losses, invalid, points / n,
+                          win_rate_interval(wins, ties, losses), wilson_interval(points, n))
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A share of n things with its 95% interval."""
-
-    value: float
-    interval: Interval
-    n: int
+def _longer_answer(games: list[Game]) -> Rate | None:
+    won = [(game.len_a > game.len_b) == (game.score == 1) for game in games
+           if game.score != 0.5 and game.len_a != game.len_b]
+    return Rate(fmean(won), wilson_interval(sum(won), len(won)), len(won)) if won else None
 
 
-@dataclass(frozen=True)
-class JudgeBias:
-    """What should be near 50% for a judge that minds neither position nor length.
-
-    first: of the verdicts that named somebody, those that named the answer shown first. longer: of
-    the questions won or lost, those that the longer answer won; this is only a hint, for a longer
-    answer may be the better one. None when nothing qualifies.
+def _first_position(games: list[Game]) -> Rate | None:
+    """Its interval counts questions, for the two verdicts on one are not independent: it is
+    Wilson's for as many independent verdicts as would vary like these do (design effect: Kish,
+    Survey Sampling, 1965); with no variation at all, for as many as there are questions.
     """
-
-    first: Rate | None
-    longer: Rate | None
-
-
-def judge_bias(games: Iterable[Game]) -> JudgeBias:
-    """How far the judge follows position and length, from the valid questions of a battle.
-
-    The interval of `first` counts questions: the two verdicts on one question are not independent.
-    Taught in 03, section 9.
-    """
-    valid = [game for game in games if game.score is not None]
-    # How many of a question's verdicts named the answer shown first, and how many named any. In
-    # terms of positions: a stands first in the first order, b in the second.
-    named = [
-        ((game.first == "a") + (game.second == "b"), (game.first != "tie") + (game.second != "tie"))
-        for game in valid
-    ]
-    longer = [
-        (game.len_a > game.len_b) == (game.score == 1)
-        for game in valid
-        if game.score != 0.5 and game.len_a != game.len_b
-    ]
-    won, decided = sum(longer), len(longer)
-    by_length = Rate(won / decided, wilson_interval(won, decided), decided) if decided else None
-    return JudgeBias(_clustered(named), by_length)
-
-
-def _clustered(counts: Sequence[tuple[int, int]]) -> Rate | None:
-    """The share of all things named, (hits, trials) a question, its interval over questions.
-
-    Wilson's interval for as many independent trials as would vary like these do (design effect:
-    Kish, Survey Sampling, 1965); with no variation at all, for as many as there are questions.
-    """
-    hits, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-    if not trials:
+    # In terms of positions a stands first in the first order, b in the second.
+    hits = [(game.first == "a") + (game.second == "b") for game in games]
+    named = [(game.first != "tie") + (game.second != "tie") for game in games]
+    if not any(named):
         return None
-    share = hits / trials
-    spread = sum((hit - share * tried) ** 2 for hit, tried in counts)
-    questions = sum(tried > 0 for _, tried in counts)
-    alike = share * (1 - share) * trials**2 / spread if 0 < share < 1 and spread else questions
-    alike = max(1, min(alike, trials))
+    share, trials = sum(hits) / sum(named), sum(named)
+    spread = math.fsum((hit - share * tried) ** 2 for hit, tried in zip(hits, named, strict=True))
+    alike = sum(tried > 0 for tried in named)
+    if 0 < share < 1 and spread:
+        alike = max(1, min(share * (1 - share) * trials**2 / spread, trials))
     return Rate(share, wilson_interval(share * alike, alike), trials)
-
-
-# --- grades -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -366,8 +294,13 @@ class Grade:
     """One answer's grade from 1 to 10 and the judge's reason; score None is an invalid judgment."""
 
     id: str
-    score: int | None
+    score: float | None
     reason: str = ""
+
+    def __post_init__(self):  # -1, NaN and True are how some tools store a failure
+        if self.score is not None and (self.score is True or not 1 <= self.score <= 10):
+            raise StatsError(f"{self.score} is no grade from 1 to 10: write a judgment that failed "
+                             "as None.")
 
 
 @dataclass(frozen=True)
@@ -403,178 +336,53 @@ class PairedSummary:
     invalid: int
 
 
-def summarize_grades(
-    grades: Iterable[Grade | float | None], *, seed: int = 0, allow_invalid: bool = False
-) -> GradeSummary:
-    """Mean grade with a bootstrap interval over the questions; takes Grades or bare scores.
-
-    Raises StatsError for a negative score, which is how some tools store a failure, and for an
-    invalid grade (None), unless `allow_invalid` leaves it out and counts it. Taught in 03, section
-    12.
-    """
-    scores = [grade.score if isinstance(grade, Grade) else grade for grade in grades]
-    valid, invalid = _valid(scores, "grades", allow_invalid)
-    if strange := [score for score in valid if not 0 <= score < math.inf]:
-        raise StatsError(f"{strange[0]} is no grade: write a judgment that failed as None.")
-    total = math.fsum(valid)
-    return GradeSummary(
-        n=len(valid),
-        mean=total / len(valid),
-        bootstrap=bootstrap_interval(valid, seed=seed),
-        invalid=invalid,
-        worst=(total + 1 * invalid) / len(scores),  # the judge's scale is 1 to 10
-        best=(total + 10 * invalid) / len(scores),
-    )
+def summarize_grades(grades: Iterable[Grade], *, allow_invalid: bool = False) -> GradeSummary:
+    """Mean grade with a bootstrap interval over the questions. Taught in 03, section 12."""
+    valid, invalid = _valid((grade.score for grade in grades), "grades", allow_invalid)
+    n, total = len(valid), math.fsum(valid)
+    return GradeSummary(n, total / n, bootstrap_interval(valid), invalid,
+                        worst=(total + 1 * invalid) / (n + invalid),
+                        best=(total + 10 * invalid) / (n + invalid))
 
 
-def paired_difference(
-    a: Iterable[Grade], b: Iterable[Grade], *, seed: int = 0, allow_invalid: bool = False
-) -> PairedSummary:
+def paired_difference(a: Iterable[Grade], b: Iterable[Grade], *,
+                      allow_invalid: bool = False) -> PairedSummary:
     """How much higher model a is graded than model b on the same questions, matched by id.
 
-    Raises StatsError for ids that come twice or in one list only, and for an invalid grade, unless
-    `allow_invalid` leaves out and counts the questions that have one. Taught in 03, section 12.
+    Raises StatsError for ids that come twice or in one list only. Taught in 03, section 12.
     """
-    of_a, of_b = _by_id(a, "a"), _by_id(b, "b")
+    a, b = list(a), list(b)
+    if twice := repeated(grade.id for grade in a) or repeated(grade.id for grade in b):
+        raise StatsError(f"A model has several grades for one question: {some_of(twice)}.")
+    of_a, of_b = ({grade.id: grade.score for grade in grades} for grades in (a, b))
     if alone := of_a.keys() ^ of_b.keys():
-        names = some_of(sorted(alone, key=str))
-        raise StatsError(f"Graded for one model only: {names}. Grade both on these.")
-    pairs = [(of_a[id].score, of_b[id].score) for id in of_a]
+        raise StatsError(f"Graded for one model only: {some_of(sorted(alone))}. Grade both.")
+    pairs = [(score, of_b[id]) for id, score in of_a.items()]
     found = (None if None in pair else pair[0] - pair[1] for pair in pairs)
     gains, invalid = _valid(found, "questions", allow_invalid)
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    return PairedSummary(
-        n=len(gains),
-        mean=fmean(gains),
-        bootstrap=bootstrap_interval(gains, seed=seed),
-        wins=wins,
-        ties=len(gains) - wins - losses,
-        losses=losses,
-        sign_test_p=sign_test(wins, losses),
-        invalid=invalid,
-    )
-
-
-def _by_id(grades: Iterable[Grade], model: str) -> dict[str, Grade]:
-    grades = list(grades)
-    twice = [id for id, count in Counter(grade.id for grade in grades).items() if count > 1]
-    if twice:
-        raise StatsError(f"Model {model} has several grades for one question: {some_of(twice)}.")
-    return {grade.id: grade for grade in grades}
-
-
-# --- agreement --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two raters agree on n pairs of labels; `excluded` pairs had an invalid label.
-
-    rate is the share of equal labels, with Wilson's 95% interval; kappa is Cohen's, None when it
-    does not exist because both gave one and the same label throughout.
-    """
-
-    n: int
-    excluded: int
-    rate: float
-    wilson: Interval
-    kappa: float | None
-
-    def __str__(self) -> str:
-        low, high = self.wilson
-        kappa = "does not exist" if self.kappa is None else f"{self.kappa:.2f}"
-        return (
-            f"agreement {self.rate:.1%} (95% interval {low:.1%} to {high:.1%}), kappa {kappa}, "
-            f"on {self.n} labels, {self.excluded} excluded"
-        )
-
-
-@dataclass(frozen=True)
-class RepeatSummary:
-    """What a judge says when asked the same k times: n questions with k valid verdicts each.
-
-    unanimous is the share of questions whose verdicts are all equal, with Wilson's 95% interval;
-    deviation the mean standard deviation of a question's grades, None for verdicts that are words.
-    """
-
-    n: int
-    k: int
-    unanimous: float
-    wilson: Interval
-    deviation: float | None
-    invalid: int
+    return PairedSummary(len(gains), fmean(gains), bootstrap_interval(gains), wins,
+                         len(gains) - wins - losses, losses, sign_test(wins, losses), invalid)
 
 
 def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
     """Agreement of two raters beyond chance: 1 is perfect, 0 is what chance gives.
 
     Raises StatsError for lists of unequal length, an invalid label (None), or a kappa that does not
-    exist because both raters gave one and the same label throughout. Cohen (1960). Taught in 03,
-    section 7.
-
-    >>> cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"])
-    0.5
+    exist since both gave one and the same label throughout. Cohen (1960). Taught in 03, section 7.
+    cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) -> 0.5
     """
-    pairs = _pairs(a, b)
-    if any(None in pair for pair in pairs):
+    if len(a) != len(b) or not len(a):
+        raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
+    if None in (*a, *b):
         raise StatsError("Kappa needs valid labels: leave out the pairs with None and count them.")
-    n, given_a, given_b = len(pairs), Counter(a), Counter(b)
+    n, given_a, given_b = len(a), Counter(a), Counter(b)
     # In whole numbers: observed and expected agreement, both times n * n.
-    observed = n * sum(x == y for x, y in pairs)
+    observed = n * sum(x == y for x, y in zip(a, b, strict=True))
     expected = sum(count * given_b[label] for label, count in given_a.items())
     if expected == n * n:
         raise StatsError("Kappa is undefined: both raters gave one and the same label throughout.")
     return (observed - expected) / (n * n - expected)
-
-
-def agreement(a: Sequence[Any], b: Sequence[Any], *, allow_invalid: bool = False) -> Agreement:
-    """How often two raters give the same label, and Cohen's kappa, as with a person's own labels.
-
-    Raises StatsError for lists of unequal length and for an invalid label (None), unless
-    `allow_invalid` leaves those pairs out and counts them. Taught in 03, section 7.
-
-    >>> agreement(["a", "a", "b", None], ["a", "b", "b", "b"], allow_invalid=True).rate
-    0.6666666666666666
-    """
-    found = (None if None in pair else pair for pair in _pairs(a, b))
-    pairs, excluded = _valid(found, "pairs of labels", allow_invalid)
-    agreed, n = sum(x == y for x, y in pairs), len(pairs)
-    kept_a, kept_b = zip(*pairs, strict=True)
-    kappa = None if len({*kept_a, *kept_b}) == 1 else cohen_kappa(kept_a, kept_b)
-    return Agreement(n, excluded, agreed / n, wilson_interval(agreed, n), kappa)
-
-
-def _pairs(a: Sequence[Any], b: Sequence[Any]) -> list[tuple[Any, Any]]:
-    if len(a) != len(b) or not len(a):
-        raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
-    return list(zip(a, b, strict=True))
-
-
-def summarize_repeats(
-    rows: Iterable[Sequence[Any]], *, allow_invalid: bool = False
-) -> RepeatSummary:
-    """Spread of a judge asked k times: one row a question, its k verdicts or its k grades.
-
-    Raises StatsError for rows of different lengths or fewer than two, and for an invalid verdict
-    (None), unless `allow_invalid` leaves out and counts the questions that have one. Taught in 03,
-    section 6.
-
-    >>> summarize_repeats([["a", "a", "a"], ["a", "b", "a"]]).unanimous
-    0.5
-    """
-    rows = [list(row) for row in rows]
-    if not rows or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
-        lengths = sorted({len(row) for row in rows})
-        raise StatsError(f"Every question needs the same number of verdicts, 2 or more: {lengths}.")
-    found = (None if None in row else row for row in rows)
-    valid, invalid = _valid(found, "repeated questions", allow_invalid)
-    same, n = sum(len(set(row)) == 1 for row in valid), len(valid)
-    graded = all(isinstance(grade, Real) for row in valid for grade in row)
-    deviation = fmean(map(stdev, valid)) if graded else None
-    return RepeatSummary(n, len(rows[0]), same / n, wilson_interval(same, n), deviation, invalid)
-
-
-# --- without a judge --------------------------------------------------------------------------
 
 
 def exact_match(reply: str, reference: str) -> bool:
@@ -587,26 +395,9 @@ def exact_match(reply: str, reference: str) -> bool:
     return bool(lines) and lines[0].strip() == reference.strip()
 
 
-def repetition_rate(texts: Iterable[str]) -> float:
-    """Share of replies in which the same four words in a row, white space apart, come three times.
-
-    It is how a model that has lost its thread sounds; people hardly ever write so. Raises
-    StatsError without a reply. Taught in 02, section 6.
-
-    >>> repetition_rate(["네, 알겠습니다.", "비가 오면 나는 비가 오면 나는 비가 오면 나는 비가"])
-    0.5
-    """
-    repeated = []
-    for text in texts:
-        words = text.split()
-        fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-        repeated.append(max(fours.values(), default=0) >= 3)
-    if not repeated:
-        raise StatsError("A repetition rate needs at least one reply.")
-    return fmean(repeated)
-
-
-# --- what all of these share ------------------------------------------------------------------
+def repeated(ids: Iterable[str]) -> list[str]:
+    """Those that come more than once."""
+    return [id for id, count in Counter(ids).items() if count > 1]
 
 
 def some_of(ids: Sequence[str]) -> str:
@@ -621,10 +412,9 @@ def _valid(found: Iterable, what: str, allow_invalid: bool) -> tuple[list, int]:
     valid = [one for one in found if one is not None]
     invalid = len(found) - len(valid)
     if invalid and not allow_invalid:
-        raise StatsError(
-            f"{invalid} of {len(found)} {what} have an invalid judgment: judge them again, or "
-            "pass allow_invalid=True to leave them out and report their number."
-        )
+        raise StatsError(f"{invalid} of {len(found)} {what} have an invalid judgment: judge them "
+                         "again, or pass allow_invalid=True to leave them out and report their "
+                         "number.")
     if not valid:
         raise StatsError(f"There are no valid {what} to summarize.")
     return valid, invalid

@@ -33,5 +33,4 @@ def said(id, order="", verdict=None, repeat=0, **more):
         "reason": "까닭", "invalid": invalid, "error": "There is no verdict." if invalid else "",
         "key": f"{id}{order}{repeat}", "model": "some-judge", "cost": 0.001,
     } | more  # fmt: skip
-    kind = "battle" if order else "grade"
-    return Judgment(id=id, kind=kind, order=order, repeat=repeat, verdict=verdict, **given)
+    return Judgment(id=id, order=order, repeat=repeat, verdict=verdict, **given)

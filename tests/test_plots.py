@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from course_utils import REPO, CourseError, plots
-from course_utils.stats import Game, judge_bias, summarize_battle, verdict_win_rate
+from course_utils.stats import Game, summarize_battle, verdict_win_rate
 from course_utils.tasks import Task, read_tasks
 
 GAMES = [Game(str(i), "a", "a" if i % 3 else "b", 5, 7) for i in range(30)]
@@ -65,8 +65,10 @@ FIGURES = {
     "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
     "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="유형별 승률"),
     "category_win_rates: of nothing": lambda: plots.category_win_rates({}),
-    "judge_bias": lambda: plots.judge_bias(judge_bias(GAMES), title="자리와 길이"),
-    "judge_bias: of ties": lambda: plots.judge_bias(judge_bias([])),
+    "judge_bias": lambda: plots.judge_bias(summarize_battle(GAMES), title="자리와 길이"),
+    "judge_bias: of ties": lambda: plots.judge_bias(
+        summarize_battle([Game("q", "tie", "tie", 1, 1)])
+    ),
     "grade_histogram": lambda: plots.grade_histogram(GRADES, title="점수"),
     "grade_histogram: of nothing": lambda: plots.grade_histogram({"tuned": []}),
     "similarity_histogram": lambda: plots.similarity_histogram(
@@ -230,7 +232,7 @@ def test_the_figures_say_the_numbers():
     assert "2,300  (82.1%)" in words(FIGURES["funnel"]())
     said = words(FIGURES["category_win_rates"]())
     assert {"추론 (30)", r"\$글\$ (29)"} <= set(said)
-    rate = judge_bias(GAMES).first
+    rate = summarize_battle(GAMES).first_position
     low, high = rate.interval
     said = words(FIGURES["judge_bias"]())
     assert f"{rate.value:.1%}  [{low:.1%}, {high:.1%}]" in said

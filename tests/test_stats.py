@@ -15,18 +15,14 @@ from course_utils.stats import (
     Game,
     Grade,
     StatsError,
-    agreement,
     bootstrap_interval,
     cohen_kappa,
     exact_match,
-    judge_bias,
     paired_difference,
     questions_needed,
-    repetition_rate,
     sign_test,
     summarize_battle,
     summarize_grades,
-    summarize_repeats,
     verdict_win_rate,
     wilson_interval,
     win_rate_interval,
@@ -39,18 +35,22 @@ VERDICTS = ["a", "b", "tie"]
 counts = st.tuples(*[st.integers(0, 300)] * 3).filter(any)
 
 
-# Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (Wilson without continuity).
-@pytest.mark.parametrize(
-    ("k", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)  # fmt: skip
-def test_wilson_against_newcombe(k, n, low, high):
-    assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
+# Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (Wilson without continuity); then
+# statsmodels 0.15.0, proportion_confint(k, n, method="wilson"). 90 of 179: Alpaca's blind
+# comparison, 90 wins to 89; 11 of 15: the seed course's questions.
+@pytest.mark.parametrize(("k", "n", "low", "high", "off"), [
+    (81, 263, 0.2553, 0.3662, 5e-5),
+    (15, 148, 0.0624, 0.1605, 5e-5),
+    (0, 20, 0, 0.1611, 5e-5),
+    (1, 29, 0.0061, 0.1718, 5e-5),
+    (90, 179, 0.4302619629217492, 0.5752072561845185, 1e-12),
+    (11, 15, 0.48049565944019423, 0.8910254667430763, 1e-12),
+    (402.5, 805, 0.4655422914404002, 0.5344577085595998, 1e-12),
+    (0, 10, 0.0, 0.27753279986288926, 1e-12),
+    (4321, 5000, 0.8544243819032877, 0.8734164239999327, 1e-12),
+])
+def test_wilson_against_newcombe_and_statsmodels(k, n, low, high, off):
+    assert wilson_interval(k, n) == pytest.approx((low, high), abs=off)
 
 
 @settings(deadline=None)
@@ -89,29 +89,11 @@ def test_sign_test_against_brute_force():
             assert sign_test(wins, n - wins) == pytest.approx(p)
 
 
-# statsmodels 0.15.0, proportion_confint(k, n, method="wilson"). 90 of 179: Alpaca's blind
-# comparison, 90 wins to 89; 11 of 15: the seed course's questions.
-@pytest.mark.parametrize(
-    ("k", "n", "low", "high"),
-    [
-        (90, 179, 0.4302619629217492, 0.5752072561845185),
-        (11, 15, 0.48049565944019423, 0.8910254667430763),
-        (402.5, 805, 0.4655422914404002, 0.5344577085595998),
-        (0, 10, 0.0, 0.27753279986288926),
-        (4321, 5000, 0.8544243819032877, 0.8734164239999327),
-    ],
-)
-def test_wilson_against_statsmodels(k, n, low, high):
-    assert wilson_interval(k, n) == pytest.approx((low, high), abs=1e-12)
-
-
 # Tango's interval for the difference of paired proportions: Fagerland et al., Statistics in
 # Medicine 33 (2014), airway data; Agresti and Min, Statistics in Medicine 24 (2005). Both as
 # repeated in the tests of the R package ratesci.
-@pytest.mark.parametrize(
-    ("wins", "ties", "losses", "low", "high"),
-    [(1, 13, 7, -0.517, -0.026), (16, 62, 8, -0.020, 0.207)],
-)
+@pytest.mark.parametrize(("wins", "ties", "losses", "low", "high"), [
+    (1, 13, 7, -0.517, -0.026), (16, 62, 8, -0.020, 0.207)])  # fmt: skip
 def test_win_rate_interval_against_published_differences(wins, ties, losses, low, high):
     found = [2 * limit - 1 for limit in win_rate_interval(wins, ties, losses)]
     assert found == pytest.approx([low, high], abs=5e-4)
@@ -138,23 +120,29 @@ def test_the_win_rate_interval_mirrors_and_holds_the_rate(found):
     assert high - low <= wider[1] - wider[0] + 1e-9  # ties vary less than coins
 
 
-def test_the_win_rate_interval_is_the_score_test_turned_round():
+@pytest.mark.parametrize("found", [(10, 2, 3), (40, 100, 20), (3, 30, 0)])
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_win_rate_interval_is_the_score_test_turned_round(found, end):
     """At each limit, the likeliest shares with that win rate lie z deviations from the data."""
-    for wins, ties, losses in [(10, 2, 3), (40, 100, 20), (3, 30, 0)]:
-        n = wins + ties + losses
-        for limit in win_rate_interval(wins, ties, losses):
-            lead = 2 * limit - 1
+    lead, n = 2 * win_rate_interval(*found)[end] - 1, sum(found)
 
-            def likelihood(loss, lead=lead, counts=(wins, ties, losses)):
-                shares = (loss + lead, 1 - lead - 2 * loss, loss)
-                return sum(k * math.log(p) for k, p in zip(counts, shares, strict=True) if k)
+    def likelihood(loss):
+        shares = (loss + lead, 1 - lead - 2 * loss, loss)
+        return sum(k * math.log(p) for k, p in zip(found, shares, strict=True) if k)
 
-            grid = [max(0, -lead) + (1 - abs(lead)) / 2 * i / 20_000 for i in range(1, 20_000)]
-            loss = max(grid, key=likelihood)
-            variance = n * (2 * loss + lead - lead**2)
-            assert abs(wins - losses - n * lead) / math.sqrt(variance) == pytest.approx(
-                1.96, rel=2e-3
-            )
+    grid = [max(0, -lead) + (1 - abs(lead)) / 2 * i / 20_000 for i in range(1, 20_000)]
+    variance = n * (2 * max(grid, key=likelihood) + lead - lead**2)
+    z = abs(found[0] - found[2] - n * lead) / math.sqrt(variance)
+    assert z == pytest.approx(1.96, rel=2e-3)
+
+
+def test_the_win_rate_interval_where_nobody_lost_or_nobody_won():
+    """At the edges and in the middle, where the score test says nothing about the rate found."""
+    z2 = 1.959963984540054**2
+    assert win_rate_interval(10, 0, 0) == pytest.approx((10 / (10 + z2), 1), abs=1e-9)
+    assert win_rate_interval(0, 0, 10) == pytest.approx((0, z2 / (10 + z2)), abs=1e-9)
+    half = z2 / (30 + z2) / 2
+    assert win_rate_interval(0, 30, 0) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-9)
 
 
 @pytest.mark.parametrize("found", [(0, 0, 0), (-1, 2, 3)])
@@ -218,36 +206,6 @@ def test_intervals_cover_the_truth_in_95_of_100_battles_in_spite_of_position_bia
         assert missed_by_one_order > 800
 
 
-def outcomes(shares, traits):
-    """P(win), P(tie) and P(loss) of a question under the simulated judge, both orders together."""
-    won = lost = 0.0
-    for better, share in zip(("a", "tie", "b"), shares, strict=True):
-        said = []
-        for order in ("ab", "ba"):
-            clean = {better: 1.0}
-            if better == "tie":
-                clean = {order[0]: traits.position_bias, "tie": 1 - traits.position_bias}
-            said.append({
-                verdict: (1 - traits.noise) * clean.get(verdict, 0)
-                + traits.noise / 2 * (1 - clean.get(verdict, 0))
-                for verdict in ("a", "b")
-            })  # fmt: skip
-        won += share * said[0]["a"] * said[1]["a"]
-        lost += share * said[0]["b"] * said[1]["b"]
-    return won, 1 - won - lost, lost
-
-
-@pytest.mark.parametrize("bias", [0.0, 0.8, 1.0])
-def test_the_estimate_is_unbiased_whatever_the_position_bias(bias):
-    for shares in WORLDS.values():
-        won, tied, _ = outcomes(shares, JudgeTraits(position_bias=bias, noise=0.0))
-        assert won + tied / 2 == pytest.approx(shares[0] + shares[1] / 2)
-        # Noise pulls towards 1/2, by about 2 verdicts times half a win where there is a winner.
-        won, tied, _ = outcomes(shares, JudgeTraits(position_bias=bias, noise=0.01))
-        pull = won + tied / 2 - (shares[0] + shares[1] / 2)
-        assert abs(pull) < 0.011 * abs(shares[0] - shares[2]) + 1e-9
-
-
 @pytest.mark.parametrize("shares", [(0.5, 0.4, 0.1), (0.85, 0.1, 0.05), (0.1, 0.8, 0.1)])
 def test_exact_coverage_without_chance(shares):
     """All outcomes of 100 questions with their probabilities: 95% to within a point."""
@@ -284,14 +242,9 @@ def test_bootstrap_is_deterministic_and_close_to_theory():
 
 
 # scipy 1.17.1, stats.bootstrap(method="percentile", n_resamples=200_000)
-@pytest.mark.parametrize(
-    ("found", "low", "high"),
-    [
-        ((40, 100, 20), 0.515625, 0.609375),
-        ((60, 20, 20), 0.62, 0.775),
-        ((20, 30, 50), 0.275, 0.43),
-    ],
-)
+@pytest.mark.parametrize(("found", "low", "high"), [
+    ((40, 100, 20), 0.515625, 0.609375), ((60, 20, 20), 0.62, 0.775),
+    ((20, 30, 50), 0.275, 0.43)])  # fmt: skip
 def test_bootstrap_against_scipy(found, low, high):
     values = [s for s, count in zip((1.0, 0.5, 0.0), found, strict=True) for _ in range(count)]
     assert bootstrap_interval(values) == pytest.approx((low, high), abs=0.008)
@@ -315,26 +268,22 @@ def test_thousands_of_questions_take_a_moment():
 
 
 # scipy 1.17.1, stats.binomtest(k, n).pvalue
-@pytest.mark.parametrize(
-    ("wins", "losses", "p"),
-    [(90, 89, 1.0), (10, 3, 0.09228515625), (300, 220, 0.0005194158496652906)],
-)
+@pytest.mark.parametrize(("wins", "losses", "p"), [
+    (90, 89, 1.0), (10, 3, 0.09228515625), (300, 220, 0.0005194158496652906)])  # fmt: skip
 def test_sign_test_against_scipy(wins, losses, p):
     assert sign_test(wins, losses) == pytest.approx(p, rel=1e-12)
     assert sign_test(losses, wins) == pytest.approx(p, rel=1e-12)
 
 
-@pytest.mark.parametrize("ties", [0.0, 0.3])
 @pytest.mark.parametrize("half_width", [None, 0.1, 0.05])
-@pytest.mark.parametrize("rate", [0.55, 0.6, 0.8])
-def test_questions_needed_is_enough_and_one_less_is_not(rate, half_width, ties):
-    n = questions_needed(rate, half_width=half_width, ties=ties)
-
+@pytest.mark.parametrize("rate", [0.3, 0.55, 0.6, 0.8])
+def test_questions_needed_is_enough_and_one_less_is_not(rate, half_width):
     def enough(n):
-        shares = rate - ties / 2, ties, 1 - rate - ties / 2
-        low, high = win_rate_interval(*(n * share for share in shares))
-        return low > 0.5 if half_width is None else (high - low) / 2 <= half_width
+        low, high = win_rate_interval(n * rate, 0, n * (1 - rate))
+        leaves_half = low > 0.5 or high < 0.5
+        return leaves_half if half_width is None else (high - low) / 2 <= half_width
 
+    n = questions_needed(rate, half_width=half_width)
     assert enough(n) and not enough(n - 1)
 
 
@@ -342,19 +291,15 @@ def test_questions_needed_by_the_formula_of_the_score_test():
     for rate in (0.52, 0.4, 0.9):
         exact = 1.959964**2 / 4 / (rate - 0.5) ** 2
         assert questions_needed(rate) == math.ceil(exact)
-    assert questions_needed(0.6, half_width=0.05) == pytest.approx(
-        1.96**2 * 0.24 / 0.05**2, rel=0.02
-    )
-    assert questions_needed(0.55, ties=0.5) < questions_needed(0.55)
+    assert questions_needed(0.6) == 97 and questions_needed(0.6, half_width=0.05) == 366
 
 
-def test_questions_needed_says_when_no_number_is_enough():
-    with pytest.raises(StatsError, match="No number of questions"):
-        questions_needed(0.5)
-    with pytest.raises(StatsError, match="No number of questions"):
-        questions_needed(0.6, half_width=0)
-    with pytest.raises(StatsError, match="90.0% cannot come with 30.0% ties"):
-        questions_needed(0.9, ties=0.3)
+@pytest.mark.parametrize(("rate", "half_width"), [
+    (0.5, None), (0.6, 0), (0.6, -1), (0.6, math.nan), (math.nan, None), (math.nan, 0.1),
+    (1.2, None)])  # fmt: skip
+def test_questions_needed_says_when_no_number_is_enough(rate, half_width):
+    with pytest.raises(StatsError, match="No number of questions|needs 0 <= k <= n"):
+        questions_needed(rate, half_width=half_width)
 
 
 # --- battles ----------------------------------------------------------------------------------
@@ -383,15 +328,11 @@ def test_seed_course_counted_by_question():
     assert said in str(summary)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "score"),
-    [
-        ("a", "a", 1), ("a", "tie", 0.5), ("tie", "a", 0.5),
-        ("b", "b", 0), ("b", "tie", 0.5), ("tie", "b", 0.5),
-        ("a", "b", 0.5), ("b", "a", 0.5), ("tie", "tie", 0.5),
-        (None, "a", None), ("b", None, None), (None, None, None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("first", "second", "score"), [
+    ("a", "a", 1), ("a", "tie", 0.5), ("tie", "a", 0.5),
+    ("b", "b", 0), ("b", "tie", 0.5), ("tie", "b", 0.5),
+    ("a", "b", 0.5), ("b", "a", 0.5), ("tie", "tie", 0.5),
+    (None, "a", None), ("b", None, None), (None, None, None)])  # fmt: skip
 def test_score_of_one_question(first, second, score):
     assert Game("q", first, second, 1, 1).score == score
 
@@ -415,24 +356,21 @@ def test_swapping_the_models_mirrors_the_summary(pairs):
         assert getattr(one, name) == pytest.approx((1 - high, 1 - low))
     assert one.contradictions == other.contradictions <= one.ties
     assert one.sign_test_p == other.sign_test_p
-    assert one.first_position_rate == other.first_position_rate
-    assert one.longer_win_rate == other.longer_win_rate
+    assert one.first_position == other.first_position
+    assert one.longer_answer == other.longer_answer
 
 
 def test_position_and_length():
     pairs = [("a", "b"), ("a", "tie"), ("b", "b"), ("a", "a")]
     summary = summarize_battle(games(*pairs, len_a=9, len_b=4))
+    first, longer = summary.first_position, summary.longer_answer
     # Named first: both verdicts of the first question, one of one, one of two, one of two.
-    assert summary.first_position_rate == pytest.approx(5 / 7)
-    assert summary.longer_win_rate == pytest.approx(1 / 2)
-    bias = judge_bias(games(*pairs, len_a=9, len_b=4))
-    assert (bias.first.n, bias.longer.n) == (7, 2)
-    assert bias.longer.interval == wilson_interval(1, 2)
+    assert (first.value, first.n) == (pytest.approx(5 / 7), 7)
+    assert (longer.value, longer.n, longer.interval) == (0.5, 2, wilson_interval(1, 2))
     tied = summarize_battle(games(("tie", "tie")))
-    assert tied.first_position_rate is None and tied.longer_win_rate is None
+    assert tied.first_position is None and tied.longer_answer is None
     assert tied.sign_test_p == 1 and tied.win_rate == 0.5
-    same_length = summarize_battle(games(("a", "a"), len_a=4, len_b=4))
-    assert same_length.longer_win_rate is None
+    assert summarize_battle(games(("a", "a"), len_a=4, len_b=4)).longer_answer is None
 
 
 def test_invalid_judgments_are_refused_or_counted():
@@ -463,32 +401,17 @@ def test_one_order_alone():
         verdict_win_rate(["A", "b"])
 
 
-def test_two_orders_cancel_a_position_bias_and_one_does_not():
-    rng = random.Random(1)
-    battle, truth = [], []
-    for i in range(4000):
-        better = rng.choices(["a", "tie", "b"], [5, 4, 1])[0]
-        truth.append({"a": 1, "tie": 0.5, "b": 0}[better])
-        lean = [x if better == "tie" and rng.random() < 0.8 else better for x in "ab"]
-        battle.append(Game(str(i), *lean, 1, 1))
-    true_rate = sum(truth) / len(truth)
-    low, high = summarize_battle(battle).interval
-    assert low < true_rate < high
-    low, high = verdict_win_rate(game.first for game in battle).interval
-    assert true_rate < low
-    low, high = verdict_win_rate(game.second for game in battle).interval
-    assert high < true_rate
-
-
 def test_the_interval_of_the_position_counts_questions_not_verdicts():
     """A judge that says A twice tells one thing about a question, not two."""
     pairs = [("a", "b")] * 30 + [("b", "a")] * 10
-    found = judge_bias(games(*pairs)).first
+    found = summarize_battle(games(*pairs)).first_position
     assert (found.value, found.n) == (0.75, 80)
     assert found.interval == pytest.approx(wilson_interval(30, 40))
-    always = judge_bias(games(*[("a", "b")] * 5)).first
+    always = summarize_battle(games(*[("a", "b")] * 5)).first_position
     assert (always.value, always.interval) == (1, wilson_interval(5, 5))
-    assert judge_bias([]).first is None and judge_bias(games(("a", None))).longer is None
+    named = [("a", "tie")] * 30 + [("tie", "a")] * 10  # one verdict a question: nothing is shared
+    found = summarize_battle(games(*named)).first_position
+    assert found.interval == pytest.approx(wilson_interval(30, 40))
 
 
 @settings(deadline=None, max_examples=50)
@@ -504,13 +427,6 @@ def test_the_order_of_the_questions_does_not_matter(pairs, rng):
     assert summary.win_rate == (summary.wins + summary.ties / 2) / summary.n
 
 
-def test_alpaca_blind_comparison():
-    """Alpaca's authors against text-davinci-003: 90 wins to 89 (crfm.stanford.edu, March 2023)."""
-    summary = verdict_win_rate(["a"] * 90 + ["b"] * 89)
-    assert (summary.wins, summary.ties, summary.losses) == (90, 0, 89)
-    assert summary.win_rate == 90 / 179 and summary.wilson[0] < 0.5 < summary.wilson[1]
-
-
 # --- grades -----------------------------------------------------------------------------------
 
 
@@ -519,16 +435,18 @@ def test_grades():
     summary = summarize_grades(grades)
     assert summary.mean == 5 and summary.n == 3 and summary.invalid == 0
     assert 2 <= summary.bootstrap[0] < 5 < summary.bootstrap[1] <= 9
-    assert summarize_grades([9, 2, 4]) == summary
     with pytest.raises(StatsError, match="1 of 4 grades"):
         summarize_grades([*grades, Grade("q4", None)])
     with_invalid = summarize_grades([*grades, Grade("q4", None)], allow_invalid=True)
     assert (with_invalid.mean, with_invalid.invalid) == (5, 1)
     assert (with_invalid.worst, with_invalid.best) == (16 / 4, 25 / 4)
     assert summary.worst == summary.best == 5
-    for failed in (-1, float("nan")):  # how other tools store a judgment that failed
-        with pytest.raises(StatsError, match="write a judgment that failed as None"):
-            summarize_grades([9, failed])
+
+
+@pytest.mark.parametrize("failed", [-1, 0, 11, 99, math.nan, math.inf, True])
+def test_how_other_tools_store_a_failure_is_no_grade(failed):
+    with pytest.raises(StatsError, match="write a judgment that failed as None"):
+        Grade("q", failed)
 
 
 def graded(*scores, ids="vwxyz"):
@@ -564,13 +482,14 @@ def test_a_missing_grade_takes_its_question_out():
 def test_lists_of_different_questions_are_refused_by_name():
     with pytest.raises(StatsError, match="Graded for one model only: w, y"):
         paired_difference(graded(1, 2, ids="vw"), graded(1, 2, ids="vy"))
-    with pytest.raises(StatsError, match="Model b has several grades for one question: v"):
+    with pytest.raises(StatsError, match="A model has several grades for one question: v"):
         paired_difference(graded(1, 2, ids="vw"), graded(1, 2, 3, ids="vwv"))
 
 
 # --- agreement --------------------------------------------------------------------------------
 
-label_pairs = st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=2)
+label = st.sampled_from(VERDICTS)
+label_pairs = st.lists(st.tuples(label, label), min_size=2, max_size=30)
 
 
 def test_kappa_against_a_worked_example():
@@ -582,15 +501,9 @@ def test_kappa_against_a_worked_example():
     assert cohen_kappa(["a", "b"], ["b", "a"]) == -1
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (["a"], ["a", "b"], "1 and 2"),
-        ([], [], "0 and 0"),
-        (["a", None], ["a", "b"], "None"),
-        (["a", "a"], ["a", "a"], "undefined"),
-    ],
-)
+@pytest.mark.parametrize(("a", "b", "message"), [
+    (["a"], ["a", "b"], "1 and 2"), ([], [], "0 and 0"), (["a", None], ["a", "b"], "None"),
+    (["a", "a"], ["a", "a"], "undefined")])  # fmt: skip
 def test_kappa_that_does_not_exist_is_no_number(a, b, message):
     with pytest.raises(StatsError, match=message):
         cohen_kappa(a, b)
@@ -601,6 +514,13 @@ def test_kappa_of_three_labels_against_scikit_learn():
     b = "ABACACBCAABCBAACBBCAABCBCBBAACBCABACBBBC"
     # sklearn.metrics.cohen_kappa_score of scikit-learn 1.9.1
     assert cohen_kappa(a, b) == pytest.approx(0.5849056603773585, abs=1e-12)
+
+
+def test_kappa_is_that_of_scikit_learn():
+    metrics, rng = pytest.importorskip("sklearn.metrics"), random.Random(2)
+    for n in range(3, 60):
+        a, b = (rng.choices(VERDICTS, k=n) for _ in "ab")
+        assert cohen_kappa(a, b) == pytest.approx(metrics.cohen_kappa_score(a, b), abs=1e-12)
 
 
 @given(label_pairs)
@@ -616,47 +536,6 @@ def test_kappa_does_not_mind_who_is_first_nor_what_labels_are_called(found):
     assert -1 <= kappa <= 1
 
 
-def test_excluded_pairs_are_counted_and_only_when_asked():
-    judge, person = ["a", "a", "b", None, "tie"], ["a", "b", "b", "b", None]
-    with pytest.raises(StatsError, match="2 of 5 pairs of labels"):
-        agreement(judge, person)
-    found = agreement(judge, person, allow_invalid=True)
-    assert (found.n, found.excluded) == (3, 2)
-    assert found.rate == pytest.approx(2 / 3) and found.wilson == wilson_interval(2, 3)
-    assert found.kappa == cohen_kappa(["a", "a", "b"], ["a", "b", "b"])
-    assert "kappa 0.40, on 3 labels, 2 excluded" in str(found)
-    with pytest.raises(StatsError, match="no valid pairs"):
-        agreement([None, "a"], ["a", None], allow_invalid=True)
-
-
-def test_one_label_throughout_is_agreement_without_a_kappa():
-    found = agreement(["a", "a"], ["a", "a"])
-    assert (found.rate, found.kappa) == (1, None) and "kappa does not exist" in str(found)
-
-
-def test_the_spread_of_a_judge_asked_again():
-    found = summarize_repeats([[8, 8, 8], [5, 7, 9], [1, 2, 3]])
-    assert (found.n, found.k, found.invalid) == (3, 3, 0)
-    assert found.unanimous == pytest.approx(1 / 3) and found.wilson == wilson_interval(1, 3)
-    assert found.deviation == pytest.approx((0 + 2 + 1) / 3)
-    words = summarize_repeats([["a", "a"], ["a", "tie"], ["b", "b"], ["b", "b"]])
-    assert words.unanimous == 0.75 and words.deviation is None
-
-
-def test_a_repeat_that_failed_takes_its_question_out():
-    rows = [[8, 8], [5, None], [2, 3]]
-    with pytest.raises(StatsError, match="1 of 3 repeated questions"):
-        summarize_repeats(rows)
-    found = summarize_repeats(rows, allow_invalid=True)
-    assert (found.n, found.invalid, found.unanimous) == (2, 1, 0.5)
-
-
-@pytest.mark.parametrize("rows", [[], [[8]], [[8, 8], [8]]])
-def test_rows_that_are_no_repeats(rows):
-    with pytest.raises(StatsError, match="same number of verdicts"):
-        summarize_repeats(rows)
-
-
 # --- without a judge --------------------------------------------------------------------------
 
 
@@ -664,31 +543,3 @@ def test_exact_match_reads_the_first_line_only():
     assert exact_match("4\nand then some", "4") and exact_match("  4 ", "4")
     assert not exact_match("44", "4") and not exact_match("so\n4", "4")
     assert not exact_match("", "4") and not exact_match("\n \n", "4")
-
-
-@pytest.mark.parametrize(
-    ("text", "repeats"),
-    [
-        ("", False),
-        ("네 네 네 네 네", False),  # the four words come twice: at 0 and at 1
-        ("네 네 네 네 네 네", True),
-        ("가 나 다 라 가 나 다 라", False),
-        ("가 나 다 라 가 나 다 라 가 나 다 라", True),
-        ("가 나 다 라 마 바 가  나\n다 라 바 가 나 다 라", True),  # not side by side
-        ("전주는 전북에 있고 비빔밥이 유명하며 강릉은 강원도에 있고 커피가 유명합니다.", False),
-    ],
-)
-def test_repetition_is_four_words_three_times(text, repeats):
-    assert repetition_rate([text]) == float(repeats)
-
-
-def test_repetition_rate_is_a_share_of_replies():
-    assert repetition_rate(["가", "가 나 " * 9, "가 나 다", "나"]) == 0.25
-    with pytest.raises(StatsError, match="at least one reply"):
-        repetition_rate([])
-
-
-@given(st.lists(st.sampled_from("가나다"), max_size=40))
-def test_repetition_agrees_with_counting_by_hand(words):
-    grams = [" ".join(words[i : i + 4]) for i in range(len(words) - 3)]
-    assert repetition_rate([" ".join(words)]) == float(any(grams.count(g) >= 3 for g in grams))

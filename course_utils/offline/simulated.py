@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 
-from course_utils.judge import BattleParts, GradeParts, read_battle_prompt, read_grade_prompt
+from course_utils.judge import BATTLE_HEAD, BATTLE_VERDICTS, GRADE_HEAD, GRADES
 from course_utils.offline import world
-from course_utils.prompts import read_generation_prompt
+from course_utils.prompts import read_generation_prompt, unquote
 from course_utils.sources.domain import NO_ANSWER, read_answer_prompt, read_question_prompt
 
 TEACHER, JUDGE = "simulated-teacher", "simulated-judge"
@@ -283,12 +283,12 @@ def decide(
     prompt: str, rng: random.Random, traits: JudgeTraits
 ) -> tuple[str, str | None] | None:
     """The (reason, verdict) on a grade or battle prompt, None for any other prompt."""
-    if parts := read_battle_prompt(prompt):
-        reason, verdict = _compare(parts, rng, traits)
-        allowed = ["A", "B", "C"]
-    elif parts := read_grade_prompt(prompt):
-        reason, verdict = _grade(parts, rng)
-        allowed = [str(score) for score in range(1, 11)]
+    if texts := unquote(prompt, BATTLE_HEAD):
+        asked = texts["질문"], texts["답변 A"], texts["답변 B"], texts.get("모범 답안")
+        (reason, verdict), allowed = _compare(*asked, rng, traits), BATTLE_VERDICTS
+    elif texts := unquote(prompt, GRADE_HEAD):
+        asked = texts["질문"], texts["답변"], texts.get("모범 답안")
+        (reason, verdict), allowed = _grade(*asked, rng), GRADES
     else:
         return None
     if verdict and rng.random() < traits.noise:
@@ -317,11 +317,12 @@ def _first_line(text: str) -> str:
     return text.strip().split("\n", 1)[0].strip()
 
 
-def _compare(parts: BattleParts, rng: random.Random, traits: JudgeTraits) -> tuple[str, str]:
-    right = truth(parts.question, parts.reference)
+def _compare(question: str, first: str, second: str, reference: str | None, rng: random.Random,
+             traits: JudgeTraits) -> tuple[str, str]:
+    right = truth(question, reference)
     if right is None:
         return "정답을 알 수 없는 질문이라 어느 쪽이 나은지 가릴 수 없습니다.", "C"
-    good = is_right(parts.first, right), is_right(parts.second, right)
+    good = is_right(first, right), is_right(second, right)
     if good == (True, False):
         return "답변 A는 정답과 같지만 답변 B는 다릅니다.", "A"
     if good == (False, True):
@@ -330,18 +331,19 @@ def _compare(parts: BattleParts, rng: random.Random, traits: JudgeTraits) -> tup
     # What position bias looks like from outside: a reason is found, and it favours the first.
     if rng.random() < traits.position_bias:
         return f"{both} 다만 답변 A가 조금 더 자연스럽습니다.", "A"
-    if rng.random() < traits.length_bias and len(parts.first) != len(parts.second):
-        longer = "A" if len(parts.first) > len(parts.second) else "B"
+    if rng.random() < traits.length_bias and len(first) != len(second):
+        longer = "A" if len(first) > len(second) else "B"
         return f"{both} 다만 답변 {longer}가 더 자세합니다.", longer
     return f"{both} 우열을 가리기 어렵습니다.", "C"
 
 
-def _grade(parts: GradeParts, rng: random.Random) -> tuple[str, str | None]:
-    right = truth(parts.question, parts.reference)
+def _grade(question: str, answer: str, reference: str | None,
+           rng: random.Random) -> tuple[str, str | None]:
+    right = truth(question, reference)
     if right is None:
         return "정답을 알 수 없는 질문이라 점수를 매길 수 없습니다.", None
-    if is_right(parts.answer, right):
+    if is_right(answer, right):
         return "정답과 같습니다.", str(rng.randint(9, 10))
-    if SequenceMatcher(None, _first_line(parts.answer), right, autojunk=False).ratio() >= 0.5:
+    if SequenceMatcher(None, _first_line(answer), right, autojunk=False).ratio() >= 0.5:
         return f"정답은 '{right}'인데 일부만 맞습니다.", str(rng.randint(3, 5))
     return f"정답은 '{right}'인데 답변은 다릅니다.", str(rng.randint(1, 2))

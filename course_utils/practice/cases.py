@@ -393,11 +393,14 @@ def read_verdict() -> Cases:
 
 @exercise("03.3")
 def kappa() -> Cases:
-    from course_utils.stats import agreement
+    from course_utils.stats import StatsError, cohen_kappa
 
     def case(a: list[str | None], b: list[str | None], ko: str, en: str) -> Case:
-        some = any(None not in pair for pair in zip(a, b, strict=True))
-        found = agreement(a, b, allow_invalid=True).kappa if some else None
+        pairs = [pair for pair in zip(a, b, strict=True) if None not in pair]
+        try:
+            found = cohen_kappa(*([pair[rater] for pair in pairs] for rater in (0, 1)))
+        except StatsError:  # no pair, or one and the same label throughout
+            found = None
         return Case((a, b), found, Hint(ko, en))
 
     chance = ("우연히 같을 확률은 판정마다 두 사람이 그 판정을 쓴 비율을 곱해 모두 더한 것입니다.",

@@ -15,9 +15,7 @@ from course_utils.judge import Item
 from course_utils.stats import Verdict
 from course_utils.tasks import read_jsonl, write_jsonl
 
-KEYS = {"1": 0, "2": 1, "0": None}
 HELP = "1 = 답변 1이 낫다, 2 = 답변 2가 낫다, 0 = 비긴다, q = 그만 (1, 2, tie, stop): "
-BACK = "키를 확인해 주세요. (1, 2, 0 or q)"
 
 
 def choose_items(items: Sequence[Item], n: int = 20, *, seed: int = 0) -> list[Item]:
@@ -30,18 +28,13 @@ def choose_items(items: Sequence[Item], n: int = 20, *, seed: int = 0) -> list[I
     return sorted(drawn, key=lambda item: item.id)
 
 
-def label_items(
-    items: Sequence[Item],
-    path: str | Path,
-    *,
-    seed: int = 0,
-    ask: Callable[[str], str] = input,
-) -> dict[str, Verdict]:
+def label_items(items: Sequence[Item], path: str | Path, *, seed: int = 0,
+                ask: Callable[[str], str] = input) -> dict[str, Verdict]:
     """Show each item that has no label yet, ask for a key, and return all labels by id.
 
     Labels are "a", "b" or "tie", in terms of the models, as a judge's verdicts are. The file at
     `path` gets one line a label: id, verdict, and which model stood first. Ends early at "q", at
-    Ctrl-C, and where nobody can type. Raises CourseError for a file that is no file of labels.
+    Ctrl-C, and where nobody can type.
     """
     labels = read_labels(path)
     waiting = [item for item in items if item.id not in labels]
@@ -49,20 +42,29 @@ def label_items(
         # By the item and not by its place in the list: the sides stay when the list changes.
         sides: list[Verdict] = ["a", "b"]
         random.Random(f"{seed}/{item.id}").shuffle(sides)
-        print(f"\n--- {number}/{len(items)} ---\n{_page(item, sides)}")
-        key = _key(ask)
+        first, second = sides
+        reference = f"[모범 답안 reference]\n{item.reference}\n\n" if item.reference else ""
+        print(f"\n--- {number}/{len(items)} ---\n[질문 question]\n{item.question}\n\n{reference}"
+              f"[답변 1]\n{getattr(item, first)}\n\n[답변 2]\n{getattr(item, second)}")
+        key = None
+        while key not in ("1", "2", "0", "q"):
+            if key is not None:
+                print("키를 확인해 주세요. (1, 2, 0 or q)")
+            try:
+                key = ask(HELP).strip().lower()
+            except (EOFError, KeyboardInterrupt, NotImplementedError):  # the last is Jupyter's
+                key = "q"
         if key == "q":
             break
-        chosen = KEYS[key]
-        labels[item.id] = "tie" if chosen is None else sides[chosen]
-        row = {"id": item.id, "verdict": labels[item.id], "first": sides[0]}
+        labels[item.id] = {"1": first, "2": second, "0": "tie"}[key]
+        row = {"id": item.id, "verdict": labels[item.id], "first": first}
         write_jsonl(path, [*_rows(path), row])
     print(f"{sum(item.id in labels for item in items)} of {len(items)} labelled")
     return {item.id: labels[item.id] for item in items if item.id in labels}
 
 
 def read_labels(path: str | Path) -> dict[str, Verdict]:
-    """Return the labels of a file by id, the last one of each; {} if there is no file yet."""
+    """The labels of a file by id, the last one of each; {} if there is no file yet."""
     return {row["id"]: row["verdict"] for row in _rows(path)}
 
 
@@ -74,22 +76,3 @@ def _rows(path: str | Path) -> list[dict]:
             raise CourseError(f"{path}:{number} is no label: remove that line, or name another "
                               "file for your labels.")
     return rows
-
-
-def _page(item: Item, sides: Sequence[Verdict]) -> str:
-    first, second = (getattr(item, side) for side in sides)
-    parts = [("질문 question", item.question), ("답변 1", first), ("답변 2", second)]
-    if item.reference:
-        parts.insert(1, ("모범 답안 reference", item.reference))
-    return "\n\n".join(f"[{title}]\n{text}" for title, text in parts)
-
-
-def _key(ask: Callable[[str], str]) -> str:
-    while True:
-        try:
-            key = ask(HELP).strip().lower()
-        except (EOFError, KeyboardInterrupt, NotImplementedError):  # Jupyter's is one of the last
-            return "q"
-        if key in KEYS or key == "q":
-            return key
-        print(BACK)

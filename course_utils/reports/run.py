@@ -3,7 +3,7 @@
 It reads sealed artefacts only, so it says what the files say:
 
     preprocess  tasks.jsonl, funnel.json   a GenerationReport as an object
-    train       result.json                a TrainResult as an object
+    train       result.json, adapter       a TrainResult as an object
     evaluate    summary.json               {"by_family": {name: {"n", "before", "after"}},
                                             "unseen": {"n", "before", "after"},
                                             "battle": a BattleSummary as an object, with
@@ -15,9 +15,8 @@ Exact match and win rates are shares from 0 to 1. What an evaluation did not mea
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from course_utils import CourseError, shown
 from course_utils.checkpoint import CheckpointStore
@@ -27,8 +26,7 @@ from course_utils.tasks import write_atomic
 STEPS = {"preprocess": "funnel.json", "train": "result.json", "evaluate": "summary.json"}
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the table: what was measured, before tuning (or at the start), and after."""
 
     what: str
@@ -39,129 +37,97 @@ class Row:
 def write_report(store: CheckpointStore, recipe: Recipe, *, data: Path | None = None) -> str:
     """Write report.md into the run's folder, beside the steps, and return its table as text.
 
-    Raises CourseError for a step that was never sealed or a file that cannot be read.
+    Raises CourseError for a step that was never sealed.
     """
-    rows = collect(store, data=data)
     home = store.root / store.run
-    path = home / "report.md"
-    rows.append(Row("everything is in", after=shown(home)))
-    write_atomic(path, _markdown(rows, recipe, data))
+    rows = [*collect(store, data=data), Row("everything is in", after=shown(home))]
+    write_atomic(home / "report.md", _markdown(rows, recipe, data))
     return format_table(rows)
 
 
 def collect(store: CheckpointStore, *, data: Path | None = None) -> list[Row]:
-    """Return the rows of a run from its newest sealed artefacts."""
+    """The rows of a run from its newest sealed artefacts."""
     folders = {step: store.latest(step) for step in STEPS}
     for step, folder in folders.items():
         if folder is None:
-            raise CourseError(
-                f"The run '{store.run}' has no finished step '{step}' in {shown(store.root)}: run "
-                f"the notebook that makes it, or all of them with make course."
-            )
-    funnel, result, summary = (_read(folders[step] / name) for step, name in STEPS.items())
+            raise CourseError(f"The run '{store.run}' has no finished step '{step}' in "
+                              f"{shown(store.root)}: run the notebook that makes it, or all of "
+                              "them with make course.")
+    funnel, result, summary = (json.loads((folders[step] / name).read_text("utf-8"))
+                               for step, name in STEPS.items())
     source = f"tasks in {data.name}" if data else "tasks generated"
+    adapter = folders["train"] / "adapter"
     rejected = sorted(funnel.get("rejected", {}).items(), key=lambda item: -item[1])
     return [
         Row(source, after=f"{funnel['candidates']:,}"),
         Row("tasks kept", after=f"{funnel['kept']:,}"),
         *(Row(f"  rejected: {reason}", after=f"{count:,}") for reason, count in rejected),
         Row("training loss", f"{result['first_loss']:.3f}", f"{result['last_loss']:.3f}"),
-        *_evaluation_rows(summary),
+        *_exact_match(summary),
+        *_win_rate(summary.get("battle") or {}),
         Row("tasks are in", after=shown(folders["preprocess"] / "tasks.jsonl")),
-        Row("adapter is in", after=shown(_adapter(folders["train"]))),
+        Row("adapter is in", after=shown(adapter if adapter.is_dir() else folders["train"])),
         Row("judgments are in", after=shown(folders["evaluate"])),
     ]
 
 
-def format_table(rows: list[Row]) -> str:
-    """Return the rows as aligned text.
+def _exact_match(summary: dict[str, Any]) -> list[Row]:
+    scores = {f"  {name}": score for name, score in (summary.get("by_family") or {}).items()}
+    if scores:
+        n = sum(score["n"] for score in scores.values())
+        mean = {side: sum(score[side] * score["n"] for score in scores.values()) / n
+                for side in ("before", "after")}
+        scores = {"exact match, held out": {"n": n, **mean}, **scores}
+    if summary.get("unseen"):
+        scores["exact match, unseen wordings"] = summary["unseen"]
+    return [Row(f"{what} ({score['n']})", f"{score['before']:.1%}", f"{score['after']:.1%}")
+            for what, score in scores.items()]
 
-    >>> print(format_table([Row("training loss", "2.310", "0.120")]))
-                   before/first  after/last
-    training loss         2.310       0.120
-    """
+
+def _win_rate(battle: dict[str, Any]) -> list[Row]:
+    def rate(judged: dict[str, Any]) -> str:
+        low, high = judged["interval"]
+        return f"{judged['win_rate']:.1%} (95%: {low:.1%} to {high:.1%})"
+
+    if not battle:
+        return []
+    rows = [Row("win rate of the tuned model", after=rate(battle)),
+            Row("  questions, both orders", after=f"{battle['n']:,}")]
+    for name, what in (("contradictions", "contradictions"), ("invalid", "invalid judgments")):
+        if battle.get(name):
+            rows.append(Row(f"  {what}", after=f"{battle[name]:,}"))
+    if battle.get("truth") is not None:
+        rows.append(Row("  true win rate (simulated world)", after=f"{battle['truth']:.1%}"))
+    if one := battle.get("one_order"):
+        rows.append(Row("  one order alone would say", after=rate(one)))
+    return rows
+
+
+def format_table(rows: list[Row]) -> str:
+    """The rows as aligned text, under "before/first" and "after/last"."""
     header = Row("", "before/first", "after/last")
     # A long single value (a path) must not push the columns of numbers apart.
     numbers = [row for row in rows if row.before]
     what, before = max(len(row.what) for row in rows), len(header.before)
     after = max([len(header.after), *(len(row.after) for row in numbers)])
-    lines = []
-    for row in [header, *rows]:
-        line = f"{row.what:<{what}}  {row.before:>{before}}  "
-        # Numbers end at one edge; whatever is too long for the column starts at its beginning.
-        line += f"{row.after:>{after}}" if len(row.after) <= after else row.after
-        lines.append(line.rstrip())
-    return "\n".join(lines)
-
-
-def _evaluation_rows(summary: dict[str, Any]) -> list[Row]:
-    rows = []
-    families = summary.get("by_family") or {}
-    if families:
-        n = sum(family["n"] for family in families.values())
-        mean = {
-            side: sum(family[side] * family["n"] for family in families.values()) / n
-            for side in ("before", "after")
-        }
-        rows.append(_match_row("exact match, held out", {"n": n, **mean}))
-        rows += [_match_row(f"  {name}", family) for name, family in families.items()]
-    if summary.get("unseen"):
-        rows.append(_match_row("exact match, unseen wordings", summary["unseen"]))
-    if battle := summary.get("battle"):
-        rows.append(Row("win rate of the tuned model", after=_with_interval(battle)))
-        rows.append(Row("  questions, both orders", after=f"{battle['n']:,}"))
-        if battle.get("contradictions"):
-            rows.append(Row("  contradictions", after=f"{battle['contradictions']:,}"))
-        if battle.get("invalid"):
-            rows.append(Row("  invalid judgments", after=f"{battle['invalid']:,}"))
-        if battle.get("truth") is not None:
-            rows.append(Row("  true win rate (simulated world)", after=f"{battle['truth']:.1%}"))
-        if one := battle.get("one_order"):
-            rows.append(Row("  one order alone would say", after=_with_interval(one)))
-    return rows
-
-
-def _match_row(what: str, score: dict[str, Any]) -> Row:
-    return Row(f"{what} ({score['n']})", f"{score['before']:.1%}", f"{score['after']:.1%}")
-
-
-def _with_interval(rate: dict[str, Any]) -> str:
-    low, high = rate.get("interval") or rate["wilson"]  # the latter in summaries sealed before
-    return f"{rate['win_rate']:.1%} (95%: {low:.1%} to {high:.1%})"
-
-
-def _adapter(folder: Path) -> Path:
-    """Return the folder that holds the adapter within a sealed training step."""
-    found = sorted(folder.rglob("adapter_model.safetensors"), key=lambda p: len(p.parts))
-    return found[0].parent if found else folder
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CourseError(
-            f"{shown(path)} cannot be read ({error}): run that step's notebook again."
-        ) from None
+    # Numbers end at one edge; whatever is too long for the column starts at its beginning.
+    lines = [f"{row.what:<{what}}  {row.before:>{before}}  {row.after:>{after}}"
+             for row in (header, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
-    lines = ["| | before / first | after / last |", "|---|---:|---:|"]
-    for row in rows:
-        what = re.sub("^  ", "&nbsp;&nbsp;", row.what)
-        lines.append(f"| {what} | {row.before} | {row.after} |")
     own = f", own tasks from {data.name}" if data else ""
-    parts = [
-        f"# The run '{recipe.name}'",
-        f"Base model {recipe.base_model}, teacher {recipe.teacher.model}, "
-        f"judge {recipe.judge.model}{own}.",
-        "\n".join(lines),
-        "Exact match: the first line of the reply equals the reference. Win rate: the judge "
-        "compared the tuned model with its base on each question in both orders: a win needs both, "
-        "a tie or a contradiction is half a win, and the 95% interval counts questions, not "
-        "verdicts.",
-    ]
+    simulated = ""
     if recipe.teacher.simulated or recipe.judge.simulated:
-        parts.insert(2, "**Teacher and judge are simulations** with a known truth, for learning "
-                     "how the parts work: these numbers say nothing about real models.")
-    return "\n\n".join(parts) + "\n"
+        simulated = ("**Teacher and judge are simulations** with a known truth, for learning how "
+                     "the parts work: these numbers say nothing about real models.\n\n")
+    table = "\n".join(f"| {re.sub('^  ', '&nbsp;&nbsp;', row.what)} | {row.before} | {row.after} |"
+                      for row in rows)
+    return (f"# The run '{recipe.name}'\n\nBase model {recipe.base_model}, teacher "
+            f"{recipe.teacher.model}, judge {recipe.judge.model}{own}.\n\n{simulated}"
+            f"| | before / first | after / last |\n|---|---:|---:|\n{table}\n\n"
+            "Exact match: the first line of the reply equals the reference. Win rate: the judge "
+            "compared the tuned model with its base on each question in both orders: a win needs "
+            "both, a tie or a contradiction is half a win, and the 95% interval counts questions, "
+            "not verdicts.\n")

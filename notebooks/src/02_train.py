@@ -1003,14 +1003,23 @@ for question, old, new in zip(questions, before, after, strict=True):
 # (repetition rate). The first shows what training the end was worth; when the second grows, the model is going round in circles.
 
 # %%
-from course_utils.stats import repetition_rate
+from collections import Counter
+
+
+def goes_round(text):
+    """Whether the same four words in a row come three times or more."""
+    words = text.split()
+    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    return max(fours.values(), default=0) >= 3
+
 
 print(f"{'':8}{'right':>8}{'stopped':>10}{'repeated':>10}   of {len(questions)} questions")
 for name, replies in {"before": before, "after": after}.items():
     right = [exact_match(r.text, t.output) for r, t in zip(replies, questions, strict=True)]
     stopped = [reply.stopped for reply in replies]
+    repeated = [goes_round(reply.text) for reply in replies]
     print(f"{name:8}{sum(right) / len(right):8.0%}{sum(stopped) / len(stopped):10.0%}"
-          f"{repetition_rate(reply.text for reply in replies):10.0%}")
+          f"{sum(repeated) / len(repeated):10.0%}")
 
 # %% [markdown] lang="ko"
 # 응답은 어떻게 잘라 냈을까요? 모델은 프롬프트 뒤에 이어 쓰므로, 프롬프트를 떼어 내야 응답만 남습니다. 글에서 `model`이라는 말을 찾아 그 뒤를 응답으로 삼는 코드가 흔한데, 응답에 그 말이 나오면 무너집니다.

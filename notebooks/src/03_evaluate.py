@@ -588,14 +588,15 @@ assert all(low <= true_rate <= high for low, high in (trials[b, 0.0].interval fo
 # `noise` does not cancel. When verdicts are scrambled, the win rate is dragged towards 50%, whatever the order. Where one order covers the truth in spite of 30% `noise`, bias and `noise` happen to cancel out. Swapping answers is a cure for bias of **position**, not for everything. A judge that wavers is found out by asking again, as just below; one that errs steadily, only by comparing it with people, as in the next section.
 
 # %%
-from course_utils.judge import repeat_rows
-from course_utils.stats import summarize_repeats
-
 print("The judge with bias 100% and noise 30%, asked again with three other seeds:")
 judge = Judge(simulated, progress=False, repeats=4, traits={"position_bias": 1.0, "noise": 0.3})
 judge.battle(trial[:30])
-again = summarize_repeats(repeat_rows(judge.judgments))
-print(f"the same verdict all {again.k} times on {again.unanimous:.0%} of {again.n} questions and orders")
+assert not judge.invalid
+said = {}
+for judgment in judge.judgments:
+    said.setdefault((judgment.id, judgment.order), []).append(judgment.verdict)
+same = share(len(set(verdicts)) == 1 for verdicts in said.values())
+print(f"the same verdict all 4 times on {same:.0%} of {len(said)} questions and orders")
 print(f"{trials[1.0, 0.3].consistency:.0%} of the questions have the same verdict in both orders")
 
 # %% [markdown] lang="ko"
@@ -633,23 +634,30 @@ print(f"{len(labels)} {whose} labels:", dict(Counter(labels.values())))
 
 # %%
 from course_utils.judge import Judge
-from course_utils.stats import agreement
+from course_utils.stats import cohen_kappa, wilson_interval
 
 judge = Judge(course.llm("judge", journal=work / "journal.jsonl"), progress=False)
 mine = [item for item in chosen if item.id in labels]
-if mine:
-    print(judge.llm.plan(judge.battle_requests(mine)))
-    verdicts = {1.0: "a", 0.5: "tie", 0.0: "b", None: None}
-    theirs = {game.id: verdicts[game.score] for game in judge.battle(mine)}
-    found = agreement([labels[i.id] for i in mine], [theirs[i.id] for i in mine], allow_invalid=True)
-    print(f"the judge against {whose} labels: {found}")
-    for item in [item for item in mine if theirs[item.id] != labels[item.id]][:3]:
-        print(f"\n{item.question!r}\n   a {item.a[:70]!r}\n   b {item.b[:70]!r}")
-        print(f"   {whose} verdict {labels[item.id]}, the judge's {theirs[item.id]}")
-        for said in [said for said in judge.judgments if said.id == item.id]:
-            print(f"      {said.order}: {said.reason[:90]} -> {said.verdict}")
+print(judge.llm.plan(judge.battle_requests(mine)))
+verdicts = {1.0: "a", 0.5: "tie", 0.0: "b", None: None}
+theirs = {game.id: verdicts[game.score] for game in judge.battle(mine)}
+both = [(labels[i.id], theirs[i.id]) for i in mine if theirs[i.id] is not None]
+if both:
+    same, n = sum(label == verdict for label, verdict in both), len(both)
+    low, high = wilson_interval(same, n)
+    print(f"{n} of {len(mine)} {whose} labels have the judge's verdict beside them")
+    print(f"agreement {same / n:.1%}   95% interval [{low:.1%}, {high:.1%}]")
+    if len({verdict for pair in both for verdict in pair}) > 1:  # of one verdict there is no kappa
+        print(f"kappa {cohen_kappa(*zip(*both, strict=True)):.2f}")
 else:
     print("No labels yet: set LABEL = True in the cell above and give some.")
+
+# %%
+for item in [item for item in mine if theirs[item.id] != labels[item.id]][:3]:
+    print(f"{item.question!r}\n   a {item.a[:70]!r}\n   b {item.b[:70]!r}")
+    print(f"   {whose} verdict {labels[item.id]}, the judge's {theirs[item.id]}")
+    for said in [said for said in judge.judgments if said.id == item.id]:
+        print(f"      {said.order}: {said.reason[:90]} -> {said.verdict}")
 
 # %% [markdown] lang="ko"
 # **일치율**(agreement)은 두 판정이 같은 비율이고, **카파**(kappa)는 우연히 맞았을 몫을 뺀 나머지에서 얼마나 맞았는지입니다. 1이면 모두 같고, 0이면 우연과 다름없습니다. 질문 스무 개의 구간이 얼마나 넓은지도 보세요.
@@ -804,7 +812,7 @@ one_order = {
 }
 for name, summary in {"both orders 두 순서": battle, **one_order}.items():
     print(f"{summary.win_rate:6.1%}  [{summary.interval[0]:.1%}, {summary.interval[1]:.1%}]  {name}")
-print(f"of the verdicts that named somebody, {battle.first_position_rate:.1%} named the first")
+print(f"of the verdicts that named somebody, {battle.first_position.value:.1%} named the first")
 
 # %% [markdown] lang="ko"
 # 같은 모델, 같은 질문, 같은 심사자인데 순서만으로 승률이 달라졌습니다. 마지막 줄은 승자를 가린 판정 가운데 앞자리를 고른 비율이고, 심사자가 공평하다면 50%에 가까워야 합니다. 다만 한쪽만 맞은 질문에서는 모의 심사자가 자리를 편들 일이 없으니, 그런 질문이 많으면 편향이 커도 50%에 가깝게 나옵니다. 모의 심사자의 편향은 우리가 크기를 정해 넣은 것이고, 실제 심사자의 편향은 직접 재어 보아야 압니다.

@@ -25,7 +25,7 @@ SUMMARY = {
     "battle": {
         "n": 60, "win_rate": 0.9, "interval": [0.811, 0.949], "wilson": [0.798, 0.953],
         "contradictions": 7, "invalid": 0, "truth": 0.88,
-        "one_order": {"n": 60, "win_rate": 0.97, "wilson": [0.9, 0.99]},
+        "one_order": {"n": 60, "win_rate": 0.97, "interval": [0.9, 0.99]},
     },
 }  # fmt: skip
 
@@ -88,12 +88,12 @@ def test_own_data_and_an_evaluation_without_families(tmp_path):
     store = sealed_run(
         tmp_path,
         funnel={"candidates": 12, "kept": 9, "rejected": {}},
-        summary={"battle": {"n": 9, "win_rate": 0.5, "wilson": [0.2, 0.8], "invalid": 2}},
+        summary={"battle": {"n": 9, "win_rate": 0.5, "interval": [0.2, 0.8], "invalid": 2}},
     )
     table = format_table(collect(store, data=tmp_path / "mine.json"))
     assert "tasks in mine.json" in table and "exact match" not in table
     assert "invalid judgments" in table and "true win rate" not in table
-    assert "50.0% (95%: 20.0% to 80.0%)" in table  # sealed before there was another interval
+    assert "50.0% (95%: 20.0% to 80.0%)" in table
 
 
 def test_a_step_that_was_never_sealed_is_named(tmp_path):
