@@ -45,6 +45,7 @@ class Parsed:
     rejected: list[Rejected]
 
 
+CUT = ("length", "content_filter")  # the finish reasons of a reply that ends too early
 FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
           r"|(?P<output>출력|output)|(?P<answer>응답|답변|response)")
@@ -77,7 +78,7 @@ def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
     for position, candidate in enumerate(candidates, 1):
-        cut = finish_reason in ("length", "content_filter") and position == len(candidates)
+        cut = finish_reason in CUT and position == len(candidates)
         fields = read_fields(candidate)
         task = Task(**fields) if len(fields) == len(FIELDS) else None
         reason = "truncated" if cut else check_task(task) if task else "missing field"
