@@ -159,14 +159,15 @@ def plain(text: str) -> str:
 
 
 def _terms(text: str) -> list[str]:
-    """The content words of a text, each as often as it stands there, and neighbouring nouns joined.
+    """The content words of a text as often as they stand there, and neighbouring nouns joined.
 
-    The analyser sees 확정일자 as one noun here and as two there; joined, the two are found as well.
+    The analyser sees 확정일자 as one noun here and as two there; joined, the two are found as well,
+    and count for two.
     """
     pieces = korean.tokens(plain(text))
     joined = [first + second for (first, tag), (second, next_tag) in pairwise(pieces)
               if tag in _NOUNS and next_tag in _NOUNS]
-    return [form for form, tag in pieces if tag in _CONTENT] + joined
+    return [form for form, tag in pieces if tag in _CONTENT] + joined + joined
 
 
 class PassageIndex:
@@ -184,7 +185,7 @@ class PassageIndex:
 
     def search(self, question: str, k: int = 3) -> list[Passage]:
         """The k best passages, best first; one that shares no content word is never among them."""
-        words = sorted(set(_terms(question)))  # in a fixed order: a float sum depends on it
+        words = sorted(_terms(question))  # in a fixed order: a float sum depends on it
         if not words:
             return []
         scores = self._bm25.get_scores(words)
