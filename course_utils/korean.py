@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _HANGUL = re.compile("[가-힣ㄱ-ㆎᄀ-ᇿ]")
+_IN_PARTS = re.compile("[가-힣]?[ᄀ-ᇿ]+")
 _lock = threading.Lock()
 _kiwi = None
 
@@ -30,11 +31,12 @@ def forms(texts: Iterable[str]) -> list[list[str]]:
 
 
 def clean(text: str) -> str:
-    """The text with Hangul in syllables (NFC), and "?" for half a character (a lone surrogate).
+    """The text with Hangul in syllables, and "?" for half a character (a lone surrogate).
 
     A Mac writes 한 as ㅎ, ㅏ and ㄴ, which look the same and are other characters.
     """
-    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+    whole = text.encode("utf-8", "replace").decode()
+    return _IN_PARTS.sub(lambda match: unicodedata.normalize("NFC", match[0]), whole)
 
 
 def _tokenize(texts: list[str]) -> list[list]:
