@@ -15,26 +15,39 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _HANGUL = re.compile("[가-힣ㄱ-ㆎᄀ-ᇿ]")
-_lock = threading.RLock()
+_IN_PARTS = re.compile("[가-힣]?[ᄀ-ᇿ]+")
+_lock = threading.Lock()
 _kiwi = None
 
 
 def tokens(text: str) -> list[tuple[str, str]]:
     """Morphemes of a text as (form, part of speech), in Kiwi's tag set: NNG a common noun, ..."""
-    with _lock:
-        return [(token.form, token.tag) for token in _analyser().tokenize(_whole(text))]
+    return [(token.form, token.tag) for token in _tokenize([clean(text)])[0]]
 
 
 def forms(texts: Iterable[str]) -> list[list[str]]:
     """The morphemes of many texts, without tags; one call is much faster than one call a text."""
-    texts = [_whole(text) for text in texts]
+    return [[token.form for token in row] for row in _tokenize(list(map(clean, texts)))]
+
+
+def clean(text: str) -> str:
+    """The text with Hangul in syllables, and "?" for half a character (a lone surrogate).
+
+    A Mac writes 한 as ㅎ, ㅏ and ㄴ, which look the same and are other characters.
+    """
+    whole = text.encode("utf-8", "replace").decode()
+    return _IN_PARTS.sub(lambda match: unicodedata.normalize("NFC", match[0]), whole)
+
+
+def _tokenize(texts: list[str]) -> list[list]:
+    """Kiwi's tokens of many texts; one thread at a time, and the first one loads the model."""
+    global _kiwi
     with _lock:
-        return [[token.form for token in row] for row in _analyser().tokenize(texts)]
+        if _kiwi is None:
+            from kiwipiepy import Kiwi
 
-
-def _whole(text: str) -> str:
-    """The text with "?" for each half of a character (a lone surrogate), which Kiwi cannot read."""
-    return text.encode("utf-8", "replace").decode()
+            _kiwi = Kiwi()
+        return list(_kiwi.tokenize(texts))
 
 
 def hangul_share(text: str) -> float:
@@ -44,15 +57,6 @@ def hangul_share(text: str) -> float:
     """
     letters = sum(character.isalpha() for character in text)
     return len(_HANGUL.findall(text)) / letters if letters else 0.0
-
-
-def hangul_ratio(text: str) -> float:
-    """The share of Hangul among the letters of a text's prose, 0 if it has no letter.
-
-    Code blocks, inline code, addresses and numbers are left out: an answer in Korean that shows a
-    program is Korean. "`pip install`로 설치하세요." -> 1.0
-    """
-    return hangul_share(_NO_PROSE.sub(" ", text))
 
 
 def language_flag(text: str, answer_lang: str = "ko") -> str | None:
@@ -88,15 +92,6 @@ _LETTERS = {  # language, what its letters are called, how their names in Unicod
 }
 
 
-def _analyser():
-    global _kiwi
-    if _kiwi is None:
-        from kiwipiepy import Kiwi
-
-        _kiwi = Kiwi()
-    return _kiwi
-
-
 def verb_object(text: str) -> tuple[str, str | None] | None:
     """The root verb of an instruction in its dictionary form, and its object, None if it has none.
 
@@ -114,10 +109,9 @@ def verb_object(text: str) -> tuple[str, str | None] | None:
     a request, and it errs where the analyser does. None for a text without a verb. After
     Self-Instruct (Wang et al., 2023), which parses English. Taught in 01, section 7.
     """
-    text = _LONE_ONE.sub(" 한 가지", _QUOTED.sub(_unquoted, text))
+    text = _LONE_ONE.sub(" 한 가지", _QUOTED.sub(_unquoted, clean(text)))
     parts = _SENTENCE_END.split(text)
-    with _lock:
-        rows = _analyser().tokenize(parts)
+    rows = _tokenize(parts)
     sentences = [_Sentence(part, row) for part, row in zip(parts, rows, strict=True) if row]
     if not sentences:
         return None
@@ -134,10 +128,8 @@ _NOUN = {"NNG", "NNP", "NNB", "NP", "NR", "SL", "SW", "SN", "XR", "XPN", "XSN", 
 _VERB = {"VV", "VA", "VX", "XSV", "XSA", "VCP", "VCN"}
 _NUMBER = {"MM", "NR", "SN"}
 _ABOUT = {"대하", "관하"}  # 에 대해, 에 관해
-_POSTPOSITION = _ABOUT | {"위하", "통하", "따르"}
-# The clause of these says how: 예를 들어, 경험을 살려.
-_MEANS = _POSTPOSITION | {"들", "보", "살리", "이용하", "사용하", "활용하", "포함하", "참고하"}
-_ROLE = {"바탕", "소재", "주제", "중심", "기준", "대상", "토대", "배경"}  # 가을을 소재로
+# The clause of these says how: 예를 들어, 경험을 살려, 표를 이용해.
+_MEANS = {"들", "보", "살리", "이용하", "사용하", "활용하", "위하", "통하", "따르"} | _ABOUT
 _POINTER = {"다음", "아래", "위", "이것", "그것", "무엇", "뭐", "어디", "누구", "누", "나", "저"}
 _ADVERBIAL = {"게", "도록", "듯이"}  # endings whose clause only says how
 _SHARED = {"고", "며", "어", "아", "여", "어서", "아서", "여서"}  # endings that share an object
@@ -166,7 +158,7 @@ class _Sentence:
         return self.tokens[i].tag.partition("-")[0] if 0 <= i < len(self.tokens) else ""
 
     def surface(self, first: int, end: int) -> str:
-        return self.text[self.tokens[first].start : self.tokens[end - 1].end]
+        return self.text[self.tokens[first].start:self.tokens[end - 1].end]
 
     def is_question(self) -> bool:
         return "?" in self.text[-2:]
@@ -204,8 +196,6 @@ class _Sentence:
         for j in range(i - 1, 0, -1):
             if self.tag(j) == "EC" and self.form(j).endswith("면"):
                 return j
-            if self.tag(j) == "EC" and self.form(j) != "게" and self.tag(j + 1) != "VX":
-                return 0
             if self.tag(j) in ("JKO", "JX"):
                 return 0
         return 0
@@ -219,8 +209,7 @@ class _Sentence:
             return self.surface(first, i) + form + "다", first
         if tag == "VV" and (self.tag(before) == "JKO" or self.form(before) == "좀"):
             before -= 1  # 설명을 하다, 설명 좀 하다
-        noun = self.tag(before) in ("NNG", "SL")
-        if tag in ("XSV", "XSA") or noun and form in ("하", "드리"):
+        if tag in ("XSV", "XSA") or self.tag(before) == "NNG" and form in ("하", "드리"):
             first = self.first(before)
             form = "하" if form == "드리" else form
             return self.surface(first, before + 1) + form + "다", first
@@ -231,7 +220,7 @@ class _Sentence:
         topic = None
         for i in range(start - 1, -1, -1):
             form, tag = self.form(i), self.tag(i)
-            if tag == "EC" and self.ends_clause(i):
+            if tag == "EC" and form not in _ADVERBIAL and self.tag(i + 1) != "VX":  # a clause ends
                 joined = self.predicate(i) if form in _SHARED else None
                 if joined and joined[0].removesuffix("다") in _MEANS:
                     continue
@@ -241,8 +230,7 @@ class _Sentence:
             if i + 1 < start and self.governed(i + 1):
                 continue
             if tag == "JKO" or form == "에" and self.form(i + 1) in _ABOUT:
-                role = self.form(i + 1) in _ROLE and self.tag(i + 2) == "JKB"
-                if not role and (noun := self.noun(i)):
+                if noun := self.noun(i):
                     return noun
             elif not topic and topics:
                 marked = tag == "JX" and form in ("은", "는", "도", "만")
@@ -253,10 +241,6 @@ class _Sentence:
         if not topic and self.tag(start) == "NNG" == self.tag(start - 1):
             topic = self.noun(start)  # 메뉴 추천해 줘
         return topic
-
-    def ends_clause(self, i: int) -> bool:
-        inner = self.tag(i + 1) == "VX" or self.form(i) in _ADVERBIAL
-        return not inner and self.form(i - 1) not in _POSTPOSITION
 
     def governed(self, i: int) -> bool:
         """Whether a verb of an inner clause begins at i: the noun before it is its own."""

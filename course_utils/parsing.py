@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from course_utils import korean
@@ -45,24 +46,28 @@ class Parsed:
     rejected: list[Rejected]
 
 
+CUT = ("length", "content_filter")  # the finish reasons of a reply that ends too early
 FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
           r"|(?P<output>출력|output)|(?P<answer>응답|답변|response)")
+_EACH_LINE = re.IGNORECASE | re.MULTILINE
 _BLANK = r"[^\S\n]"  # any but a line break: a no-break space or a wide one, too
 _DECORATION = rf"(?:{_BLANK}|[>#*_•\ufeff-])*"
+# Nothing that may be empty stands between two runs of blanks: a line of 80,000 spaces would take
+# minutes.
 _LABEL = re.compile(
-    rf"^{_DECORATION}(?:(?:(?:과제|task){_BLANK}*)?[(（\[]?(?P<number>\d{{1,6}})번?{_BLANK}*"
-    rf"[.．)）\]:：]?{_DECORATION})?(?:{_NAMES}){_BLANK}*[*_]*{_BLANK}*[:：][*_]*{_BLANK}*",
-    re.IGNORECASE | re.MULTILINE)
+    rf"^{_DECORATION}(?:(?:(?:과제|task){_BLANK}*)?[(（\[]?(?P<number>\d{{1,6}})번?"
+    rf"(?:{_BLANK}*[.．)）\]:：])?{_DECORATION})?(?:{_NAMES})(?:{_BLANK}*[*_]+)?{_BLANK}*[:：]"
+    rf"[*_]*{_BLANK}*", _EACH_LINE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5." or "**과제 5**" above an item whose labels have no numbers.
-_HEADING = re.compile(rf"^{_DECORATION}\[?(?:과제|task)?[ \t]*\d+[ \t]*번?[ \t]*[.):：\]*]*\s*\Z",
-                      re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(rf"^{_DECORATION}\[?(?:(?:과제|task){_BLANK}*)?\d+"
+                      rf"(?:{_BLANK}|[번.):：\]*])*\n(?:{_BLANK}*\n)*", _EACH_LINE)
 _IS_NO_INPUT = re.compile(r"[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
 _KEY = re.compile(_NAMES, re.IGNORECASE)
 # An object with a field of a task; an id or the like may stand before it.
 _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
-                     rf"""\s*"(?:{_NAMES})"\s*:""", re.IGNORECASE)
+                     rf""""(?:{_NAMES})"\s*:""", re.IGNORECASE)
 
 
 def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
@@ -77,10 +82,15 @@ def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
     for position, candidate in enumerate(candidates, 1):
-        cut = finish_reason in ("length", "content_filter") and position == len(candidates)
         fields = read_fields(candidate)
-        task = Task(**fields) if len(fields) == len(FIELDS) else None
-        reason = "truncated" if cut else check_task(task) if task else "missing field"
+        if finish_reason in CUT and position == len(candidates):
+            reason = "truncated"  # the length limit struck while this one was being written
+        elif len(fields) < len(FIELDS):
+            reason = "missing field"  # what the teacher left out is not for us to guess
+        else:
+            task = Task(**fields)
+            reason = check_task(task)  # the name of the rule it breaks, None for a good task
+        # One of the two, always: nothing disappears, and every rejection has a name.
         if reason:
             rejected.append(Rejected(reason, candidate))
         else:
@@ -96,21 +106,21 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     already opened item `first_number`, so a reply may begin in the middle of it; other text before
     the first label is the model talking, not a candidate.
     """
-    text = text.encode("utf-8", "replace").decode()  # half a character cannot be written to a file
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = korean.clean(text).replace("\r\n", "\n").replace("\r", "\n")
     first_object = _OBJECT.search(text)
     if first_object and not _LABEL.search(text[:first_object.start()]):
         return _split_json(text)
-    starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)}
-    starts |= _item_starts(text)
+    # Cut the text at every line of ### and at every label that opens an item.
+    starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)} | _item_starts(text)
     edges = [*sorted(starts), len(text)]
-    chunks = [_SEPARATOR.sub("", text[a:b]).strip() for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [_SEPARATOR.sub("", text[a:b]).strip() for a, b in pairwise(edges)]
     chunks = [chunk for chunk in chunks if chunk]
     labels = [_LABEL.search(chunk) for chunk in chunks]
-    labelled = [index for index, label in enumerate(labels) if label]
-    if not labelled:
+    first = next((index for index, label in enumerate(labels) if label), None)
+    if first is None:  # no label anywhere: a refusal, say, is one candidate and will be rejected
         return ["\n".join(chunks)] if chunks else []
-    first = labelled[0]
+    # The prompt ended with "4. 지시문:", so the reply may go on from there: its first label is
+    # then 입력, or the next item's 지시문. We put the opening back in front of such a reply.
     opening = f"{first_number}. 지시문: "
     if not labels[first]["instruction"]:  # "... 고쳐 쓰세요.\n4. 입력: ..."
         return [opening + chunks[first], *chunks[first + 1:]]
@@ -124,20 +134,25 @@ def read_fields(candidate: str) -> dict[str, str]:
     if candidate.startswith("{"):
         return _json_fields(candidate)
     labels = list(_LABEL.finditer(candidate))
-    number = next((int(label["number"]) for label in labels if label["number"]), None)
+    own = next((int(label["number"]) for label in labels if label["number"]), None)
+
+    def doubt(label: re.Match) -> int:
+        number = int(label["number"]) if label["number"] else None
+        return 0 if number == own else 1 if number is None else 2
+
+    # Surest are the labels with the item's own number. One without a number fills a gap. One with
+    # another number may be a line of an output ("1. 입력: 자료를 모은다"), or the model has lost
+    # count: it is the last choice. 답변 stands for 출력 where there is none.
     found: dict[str, re.Match] = {}
-    # Labels with the item's number come first; one without a number only fills a gap, and one with
-    # another number is content ("1. 입력: 자료를 모은다" may well be a line of an output).
-    for wanted in (number, None):
-        for label in labels:
-            if (int(label["number"]) if label["number"] else None) == wanted:
-                found.setdefault(label.lastgroup, label)
-    if answer := found.pop("answer", None):  # 답변 stands for 출력 only where there is none
-        found.setdefault("output", answer)
-    starts = sorted(found.items(), key=lambda item: item[1].start())
-    edges = [label.start() for _, label in starts] + [len(candidate)]
+    for label in sorted(labels, key=lambda label: (doubt(label), label.lastgroup == "answer")):
+        found.setdefault("output" if label["answer"] else label.lastgroup, label)
+    found = dict(sorted(found.items(), key=lambda item: item[1].start()))
+    # If the labels do not stand in the order of the fields, only the sure ones can be believed.
+    if list(found) != [name for name in FIELDS if name in found]:
+        found = {name: label for name, label in found.items() if not doubt(label)}
+    edges = [label.start() for label in found.values()] + [len(candidate)]
     return {name: _value(name, candidate[label.end():end])
-            for (name, label), end in zip(starts, edges[1:], strict=True)}
+            for (name, label), end in zip(found.items(), edges[1:], strict=True)}
 
 
 def _item_starts(text: str) -> set[int]:
@@ -146,15 +161,15 @@ def _item_starts(text: str) -> set[int]:
     numbered = {label.start() for label in labels if label["number"]}
     if numbered:
         return numbered
-    starts = set()
-    for label in labels:
-        heading = _HEADING.search(text, 0, label.start())
-        starts.add(heading.start() if heading else label.start())
-    return starts
+    above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)}
+    return {above.get(label.start(), label.start()) for label in labels}
 
 
 def _value(name: str, text: str) -> str:
-    value = re.sub(r"(?:\n[ \t]*[-=*#_]{3,}[ \t]*)+$", "", text.strip()).strip()
+    lines = text.strip().split("\n")
+    while len(lines) > 1 and re.fullmatch(r"[ \t]*[-=*#_]{3,}[ \t]*", lines[-1]):
+        lines.pop()  # a line such as "---" that parts this item from the next
+    value = "\n".join(lines).strip()
     for mark in ("```", "**"):  # opened before the label, closed after the value
         if value.endswith(mark) and value.count(mark) % 2:
             value = value[:-len(mark)].rstrip()
@@ -189,9 +204,8 @@ def _json_fields(candidate: str) -> dict[str, str]:
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if name and isinstance(value, str):
-            whole = value.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
-            field = "output" if name.lastgroup == "answer" else name.lastgroup
-            fields.setdefault(field, _value(field, whole.replace("\r\n", "\n")))
+            field = "output" if name["answer"] else name.lastgroup
+            fields.setdefault(field, _value(field, korean.clean(value).replace("\r\n", "\n")))
     return fields
 
 
@@ -215,7 +229,7 @@ _GUIDANCE = frozenset("하 되 받 교수 교사".split())  # 지도하다, 지�
 
 
 def _needs_medium(task: Task) -> bool:
-    text = unicodedata.normalize("NFC", task.instruction)
+    text = korean.clean(task.instruction)
     if not _HINT.search(text):
         return False
     pieces = korean.tokens(text)

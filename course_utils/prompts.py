@@ -21,11 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from course_utils import CourseError
-from course_utils.parsing import (
-    FIELDS,
-    read_fields,
-    split_candidates,
-)
+from course_utils.parsing import FIELDS, read_fields, split_candidates
 from course_utils.tasks import Task
 
 # ---------------------------------------------------------------- 1. templates
@@ -91,11 +87,8 @@ KOALPACA = Template(
     without_input="### 질문: {instruction}\n\n### 답변:",
     response_marker="### 답변:",
 )
-TEMPLATES = {
-    template.name: template for template in (ALPACA, ALPACA_KO, ALPACA_BILINGUAL, KOALPACA)
-}
-
-
+TEMPLATES = {template.name: template
+             for template in (ALPACA, ALPACA_KO, ALPACA_BILINGUAL, KOALPACA)}
 TODAY = datetime.date(2026, 1, 1)
 """What a chat template that writes today's date is told, so that a prompt is the same every day."""
 
@@ -280,8 +273,7 @@ def unquote(text: str, head: str) -> dict[str, str] | None:
     if not text.startswith(head):
         return None
     section = re.compile(
-        r"^===== (.+) 시작( \w+)? =====\n((?:\| .*\n)+)===== \1 끝\2? =====$", re.MULTILINE
-    )
+        r"^===== (.+) 시작( \w+)? =====\n((?:\| .*\n)+)===== \1 끝\2? =====$", re.MULTILINE)
     return {title: re.sub(r"\[( *) (?=\[)", r"[\1",
                           re.sub(rf"({_BREAK})\| ", r"\1", lines[2:-1]))
             for title, _, lines in section.findall(text)}

@@ -47,10 +47,14 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Filtered:
-    """Indexes of the kept texts, and for each dropped index the kept text it is too close to."""
+    """Indexes of the kept texts, and for each dropped index the kept text it is too close to.
+
+    `scored` is how many pairs the bound left to be scored.
+    """
 
     kept: list[int]
     dropped: dict[int, Match]
+    scored: int
 
 
 def morphemes(text: str) -> list[str]:
@@ -82,7 +86,7 @@ def filter_similar(texts: Iterable[str], threshold: float = 0.7,
             kept.append(index)
         else:
             dropped[index] = match._replace(index=kept[match.index])
-    return Filtered(kept, dropped)
+    return Filtered(kept, dropped, similar.scored)
 
 
 class SimilarityFilter:
@@ -98,6 +102,7 @@ class SimilarityFilter:
         self.threshold = threshold
         self.tokenize = tokenize
         self.texts: list[str] = []
+        self.scored = 0  # pairs so far for which the bound did not suffice
         # A token list is held as a string with one character a token, which is what rapidfuzz
         # compares fastest. Character 0 stands for a token that was never kept.
         self._characters: dict[str, str] = {}
@@ -152,6 +157,7 @@ class SimilarityFilter:
                 if shared < least:
                     break
                 left ^= most
+                self.scored += most.bit_count()
                 for other, found in group.scores(row, most, least):
                     if found > score or found == score and other < index:
                         score, index = found, other

@@ -12,7 +12,9 @@ file and the line. A file is written whole or not at all: a killed process leave
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,8 +50,7 @@ def read_tasks(path) -> list[Task]:
     Fields beside instruction, input and output (KoAlpaca's `url`, a seed's `id`) go to `meta`.
     Raises TaskFileError. Taught in 01, section 1.
     """
-    path = Path(path)
-    return [_task(record, f"{path}:{line}") for line, record in _records(path)]
+    return _read(Path(path), _task)
 
 
 def write_tasks(path, tasks: Iterable[Task]) -> None:
@@ -59,7 +60,7 @@ def write_tasks(path, tasks: Iterable[Task]) -> None:
 
 def read_jsonl(path) -> list[dict]:
     """Read a JSON list or a JSONL file of plain objects; raises TaskFileError."""
-    return [record for _, record in _records(Path(path))]
+    return _read(Path(path), _record)
 
 
 def write_jsonl(path, rows: Iterable[dict]) -> None:
@@ -89,10 +90,8 @@ def split_heldout(tasks: Iterable[Task], share: float = 0.1) -> tuple[list[Task]
     depend on the order of the file. Raises CourseError for fewer than two different questions.
     """
     tasks = list(tasks)
-    hashes = {
-        task: hashlib.sha256(f"{task.instruction}\n{task.input}".encode()).hexdigest()
-        for task in tasks
-    }
+    hashes = {task: hashlib.sha256(f"{task.instruction}\n{task.input}".encode()).hexdigest()
+              for task in tasks}
     ranked = sorted(set(hashes.values()))
     if len(ranked) < 2:
         raise CourseError("One question cannot be divided into training and held-out tasks: bring "
@@ -102,33 +101,13 @@ def split_heldout(tasks: Iterable[Task], share: float = 0.1) -> tuple[list[Task]
             [task for task in tasks if hashes[task] <= limit])
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number, JSON object) for every record of the file."""
-    text = read_text(path)
-    start = len(text) - len(text.lstrip())
-    if start == len(text):
-        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, "
-                            "or one JSON list of objects.")
-    records = _from_list(path, text, start) if text[start] == "[" else _from_lines(path, text)
-    found = False
-    for line, record in records:
-        if not isinstance(record, dict):
-            raise TaskFileError(f"{path}:{line} is {_kind(record)}, but a record is a JSON object "
-                                'like {"instruction": ..., "input": ..., "output": ...}.')
-        found = True
-        yield line, record
-    if not found:
-        raise TaskFileError(f"{path} holds an empty list: there is no task in it.")
-
-
 def read_text(path: Path) -> str:
     """Read a UTF-8 file whole; raises TaskFileError, which says what to do about another one."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise TaskFileError(f"There is no file {path}: check its name and folder.") from None
     except OSError as error:
-        raise TaskFileError(f"{path} cannot be read: {error.strerror}.") from None
+        raise TaskFileError(f"{path} cannot be read ({error.strerror}): check its name and "
+                            "folder.") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -149,79 +128,78 @@ def _guess_encoding(data: bytes) -> tuple[str, str]:
     return " but looks like cp949, the old Korean Windows encoding", "cp949"
 
 
-def _from_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like, which are no ends of a line.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TaskFileError(f"{path}:{number} is not JSON (column {error.colno}: "
-                                    f"{error.msg}): every line is one JSON object.") from None
+_DECODER = json.JSONDecoder()
 
 
-def _from_list(path: Path, text: str, start: int) -> Iterator[tuple[int, object]]:
-    # Item by item rather than json.loads on the whole, so that each item's line is known.
-    decoder, position, separator = json.JSONDecoder(), start, "["
-    while True:
-        position = _skip_space(text, position + 1)
-        closes = text[position:position + 1] == "]"
-        if closes and separator == "[":
-            break
-        try:
-            item, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise TaskFileError(f"{path}:{error.lineno} is not JSON (column {error.colno}: "
-                                f"{error.msg}): the file should be one JSON list.") from None
-        yield text.count("\n", 0, position) + 1, item
-        position = _skip_space(text, end)
-        separator = text[position:position + 1]
-        if separator == "]":
-            break
-        if separator != ",":
-            line = text.count("\n", 0, position) + 1
-            raise TaskFileError(f"{path}:{line} breaks the JSON list: a comma or the closing "
-                                "bracket is missing after the record that ends there.")
-    rest = _skip_space(text, position + 1)
-    if rest < len(text):
-        line = text.count("\n", 0, rest) + 1
-        raise TaskFileError(f"{path}:{line} comes after the end of the JSON list: remove it.")
+def _read(path: Path, make: Callable) -> list:
+    """What `make`, which raises ValueError for a bad one, makes of every record of the file."""
+    text, made, records = read_text(path), [], None
+    is_list = text.lstrip().startswith("[")
+    try:
+        if is_list:
+            records = _DECODER.decode(text)
+        else:  # not splitlines(): strings may hold U+2028 and its like, which are no ends of a line
+            records = (_DECODER.decode(line) for line in text.split("\n") if line.strip())
+        for record in records:
+            made.append(make(record))
+    except json.JSONDecodeError as error:
+        line = error.lineno if is_list else _line_of(text, len(made))
+        raise TaskFileError(f"{path}:{line} is not JSON (column {error.colno}: {error.msg}): a "
+                            "file is one JSON list, or one JSON object a line.") from None
+    except (ValueError, RecursionError) as error:
+        line = _line_of(text, len(text) if records is None else len(made))
+        raise TaskFileError(f"{path}:{line}: {error}.") from None
+    if not made:
+        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, "
+                            "or one JSON list of objects.")
+    return made
 
 
-def _skip_space(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
+def _line_of(text: str, number: int) -> int:
+    """The line where a record begins, or the first one before it that cannot be decoded."""
+    position = _GAP.match(text).end()
+    with suppress(ValueError, RecursionError):
+        for _ in range(number):
+            position = _GAP.match(text, _DECODER.raw_decode(text, position)[1]).end()
+    return text.count("\n", 0, position) + 1
 
 
-def _task(record: dict, where: str) -> Task:
+_GAP = re.compile(r"\s*[\[,]?\s*")  # what stands between two records, or before the first
+
+
+def _record(record) -> dict:
+    if not isinstance(record, dict):
+        raise ValueError(f"{record!r:.40} is no JSON object like "
+                         '{"instruction": ..., "input": ..., "output": ...}')
+    return record
+
+
+def _task(record) -> Task:
+    extra = dict(_record(record))
     for name in ("instruction", "output"):
-        if name not in record:
-            raise TaskFileError(f"{where} has no \"{name}\" field (it has {', '.join(record)}): "
-                                "a task needs instruction and output, and may have an input.")
-    extra = {key: value for key, value in record.items()
-             if key not in ("instruction", "input", "output", "meta")}
-    meta = record.get("meta") or {}
+        if name not in extra:
+            raise ValueError(f'there is no "{name}" field (but {", ".join(extra)}), and a task '
+                             "needs instruction and output, and may have an input")
+    texts = [_text(extra.pop(name, None), name) for name in ("instruction", "input", "output")]
+    meta = extra.pop("meta", None) or {}
     if not isinstance(meta, dict):
-        raise TaskFileError(f'{where}: "meta" is {_kind(meta)}, but it must be a JSON object.')
-    values = {name: _text(record.get(name), name, where)
-              for name in ("instruction", "input", "output")}
-    return Task(**values, meta={**extra, **meta})
+        raise ValueError(f'"meta" is {meta!r:.40}, but it must be a JSON object')
+    meta = {**extra, **meta}
+    if meta:
+        _text(json.dumps(meta, ensure_ascii=False), "meta")
+    return Task(*texts, meta)
 
 
-def _text(value, name: str, where: str) -> str:
+def _text(value, name: str) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # "output": 12 is an honest mistake with one meaning
+        return json.dumps(value, allow_nan=False)  # 12 for "12" is an honest mistake, NaN is none
     if not isinstance(value, str):
-        raise TaskFileError(f'{where}: "{name}" is {_kind(value)}, but it must be text.')
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise TaskFileError(f'{where}: "{name}" holds half of a character (a lone surrogate): '
-                            "write that character again.")
+        raise ValueError(f'"{name}" is {value!r:.40}, but it must be text')
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'"{name}" holds half of a character (a lone surrogate): write that '
+                         "character again") from None
     return value
-
-
-def _kind(value) -> str:
-    return {dict: "an object", list: "a list", str: "a text", bool: "true or false",
-            type(None): "null"}.get(type(value), "a number")

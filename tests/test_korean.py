@@ -1,13 +1,14 @@
 """The root verb and the object of Korean instructions, each checked by hand."""
 
 import threading
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils import REPO
-from course_utils.korean import hangul_ratio, hangul_share, language_flag, verb_object
+from course_utils.korean import clean, forms, hangul_share, language_flag, tokens, verb_object
 from course_utils.tasks import read_jsonl
 
 BY_HAND = {
@@ -120,30 +121,22 @@ def test_threads_share_one_analyser():
     assert found == [("짓다", "시")] * 8
 
 
-def test_the_share_of_hangul():
-    assert hangul_share("Python 설치") == 0.25
-    assert hangul_share("123 !?") == 0
+@pytest.mark.parametrize(("text", "share"), [
+    ("Python 설치", 0.25), ("123 !?", 0), ("12 + 3", 0), ("ㅋㅋ", 1), ("", 0)])
+def test_the_share_of_hangul(text, share):
+    assert hangul_share(text) == share
+
+
+def test_decomposed_hangul_and_half_a_character_are_cleaned_before_anything_reads_them():
+    text = "지도를 보자."
+    decomposed = unicodedata.normalize("NFD", text)
+    assert clean(decomposed) == text and clean("\ud800가") == "?가"
+    assert forms([decomposed, "\ud800"]) == [["지도", "를", "보", "자", "."], ["?"]]
+    assert tokens(decomposed) == tokens(text)
+    assert verb_object(unicodedata.normalize("NFD", "시를 지어 주세요.")) == ("짓다", "시")
 
 
 CODE = "```python\nfor name in names:\n    print(name)\n```"
-
-
-@pytest.mark.parametrize(
-    ("text", "ratio"),
-    [
-        ("", 0.0),
-        ("2026년 11월 21일", 1.0),
-        ("Python 설치", 0.25),
-        (f"이렇게 쓰세요.\n\n{CODE}\n\n끝입니다.", 1.0),
-        (f"{CODE}", 0.0),
-        ("끝나지 않은 코드입니다.\n```\nprint(1)\n", 1.0),
-        ("`pip install`로 설치하세요.", 1.0),
-        ("https://example.org/path 를 보세요.", 1.0),
-        ("ㅋㅋ", 1.0),
-    ],
-)
-def test_hangul_ratio_of_the_prose(text, ratio):
-    assert hangul_ratio(text) == ratio
 
 
 @pytest.mark.parametrize(
@@ -154,7 +147,11 @@ def test_hangul_ratio_of_the_prose(text, ratio):
         ("정답은 Mississippi River", "ko", "mostly not Korean: 16% Hangul"),
         ("42", "ko", None),
         ("🙂!", "en", None),
-        (f"{CODE}\n위의 코드를 쓰세요.", "ko", None),
+        (f"이렇게 쓰세요.\n\n{CODE}\n\n끝.", "ko", None),  # a program in an answer is no prose
+        (CODE, "ko", None),
+        ("끝나지 않은 코드\n```\nprint('hello, world')\n", "ko", None),
+        ("`pip install`로 설치하세요.", "ko", None),
+        ("https://example.org/path 를 보세요.", "ko", None),
         ("  \n", "ko", "empty answer"),
         ("", "code", "empty answer"),
         # A right English answer to a question in English is never a fault (FACTS 6.13).
@@ -181,7 +178,7 @@ def test_no_reference_of_the_evaluation_tasks_is_flagged():
 
 
 @given(st.text())
-def test_any_text_gets_a_ratio_and_a_flag(text):
-    assert 0 <= hangul_ratio(text) <= 1
+def test_any_text_gets_a_share_and_a_flag(text):
+    assert 0 <= hangul_share(text) <= 1
     assert (language_flag(text, "code") is None) == bool(text.strip())
     language_flag(text, "ko")

@@ -1,5 +1,6 @@
-"""Each rule fires on what it is for, in order, and on nothing that a good task may contain."""
+"""A reply becomes tasks or named rejections; each rule fires on what it is for, and only there."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -7,10 +8,262 @@ import time
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from course_utils import REPO, korean
-from course_utils.parsing import RULES, check_task
+from course_utils.parsing import (
+    RULES,
+    Rejected,
+    check_task,
+    parse_generation,
+    read_fields,
+    split_candidates,
+)
 from course_utils.tasks import Task
+
+WITH = Task("존댓말로 바꾸어 주세요.", "밥 먹었어?", "식사하셨어요?")
+WITHOUT = Task("춘천은 어느 도에 있나요?", "", "춘천은 강원특별자치도에 있습니다.")
+
+# ---------------------------------------------------------------- a reply
+
+PLAIN = """ 존댓말로 바꾸어 주세요.
+4. 입력: 밥 먹었어?
+4. 출력: 식사하셨어요?
+###
+5. 지시문: 춘천은 어느 도에 있나요?
+5. 입력: <noinput>
+5. 출력: 춘천은 강원특별자치도에 있습니다.
+"""
+
+
+def parse(text, **settings):
+    return parse_generation(text, **({"first_number": 4} | settings))
+
+
+@pytest.mark.parametrize("text", [
+    PLAIN,
+    PLAIN.replace("\n", "\r\n"),
+    "4. 지시문:" + PLAIN,
+    "###\n4. 지시문:" + PLAIN,
+    "물론입니다! 과제을 만들겠습니다.\n\n###\n4. 지시문:" + PLAIN,
+    "물론입니다! 다음과 같습니다.\n4. 지시문:" + PLAIN,
+    "```\n4. 지시문:" + PLAIN + "```",
+    ("4. 지시문:" + PLAIN).replace("4.", "1.").replace("5.", "2."),
+    ("4. 지시문:" + PLAIN).replace("지시문", "명령어"),
+    ("4. 지시문:" + PLAIN).replace("지시문", "지시"),
+    ("4. 지시문:" + PLAIN).replace("지시문", "Instruction").replace("입력", "Input")
+    .replace("출력", "OUTPUT"),
+    PLAIN.replace("4. 입력:", "**4. 입력:**").replace("5. 지시문:", "5. **지시문**:"),
+    PLAIN.replace("5. 출력:", "**5. 출력**："),
+    ("4. 지시문:" + PLAIN).replace("4", "４").replace("5", "５").replace(":", "："),
+    PLAIN.replace("###\n", "\n"),
+    PLAIN.replace("###\n", "---\n"),
+    PLAIN.replace("###\n5. ", "\n### 5. "),
+    PLAIN.replace("<noinput>", "`<NoInput>`"),
+    PLAIN.replace("<noinput>", ""),
+    PLAIN.replace("4. 입력", "입력").replace("4. 출력", "- 출력"),
+    PLAIN + "###",
+    PLAIN.replace("4. ", "4) ").replace("5. ", "5) "),
+    PLAIN.replace("4. ", "").replace("5. ", ""),
+    ("지시문:" + PLAIN).replace("4. ", "").replace("5. ", "").replace("###", ""),
+    ("4.\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n5.\n").replace("5. ", ""),
+    ("### 과제 4\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n**과제 5**\n\n")
+    .replace("5. ", ""),
+    PLAIN.replace("출력", "답변"),
+    PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
+], ids=range(28))
+def test_what_models_really_send(text):
+    parsed = parse(text)
+    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
+
+
+TEN = [("가을을 주제로 시를 한 편 써 주세요.", "", "잎이 진다."), *[
+    (f"{n}에 {n}을 더하면 얼마인지 쓰세요.", f"{n}", f"{n + n}입니다.") for n in range(2, 11)]]
+
+
+@pytest.mark.parametrize("numbers", [
+    lambda i: (5 + i, 5 + i, 6 + i),  # as a real model of 270 million parameters wrote
+    lambda i: (4 + 3 * i, 5 + 3 * i, 6 + 3 * i),  # every label counts
+    lambda i: (1, 2, 3),
+    lambda i: (9 - i // 2, 1, 1),
+    lambda i: (i + 4, "", i + 5),
+], ids=range(5))
+def test_a_model_that_has_lost_count_is_read_by_the_order_of_its_labels(numbers):
+    text = ""
+    for index, (instruction, input, output) in enumerate(TEN):
+        a, b, c = (f"{number}. " if number else "" for number in numbers(index))
+        text += f"### {a}지시문: {instruction}\n{b}입력: {input}\n{c}출력: {output}\n\n"
+    parsed = parse(text)
+    assert parsed.tasks == [Task(*row) for row in TEN] and not parsed.rejected
+
+
+@pytest.mark.parametrize("text", [
+    "4. 지시문: 두 단계를 쓰세요.\n4. 출력: 둘입니다.\n1. 입력: 받습니다.\n2. 출력: 보입니다.",
+    "4. 지시문: 두 단계를 쓰세요.\n4. 출력: 둘입니다.\n입력: 받습니다.",
+    "4. 지시문: 두 단계를 쓰세요.\n4. 답변: 둘입니다.\n\n입력: 3\n출력: 9",
+])
+def test_labels_out_of_their_order_are_content_so_the_input_is_missing(text):
+    [(reason, kept)] = parse(text).rejected
+    assert (reason, kept) == ("missing field", text)
+    fields = read_fields(text)
+    assert fields["instruction"] == "두 단계를 쓰세요." and fields["output"].startswith("둘입니다.")
+
+
+def test_hangul_in_parts_is_read_as_syllables():
+    parsed = parse(unicodedata.normalize("NFD", PLAIN))
+    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
+
+
+@pytest.mark.parametrize("piece", [
+    " ", "-", "---\n", "지시문: 가 나\n", "5.\n지시문: 가\n", "5", "지시문 ", "{ ", "**", "```\n",
+    '{"instruction": "a", ', '{"a": "b", ', '{"instruction": "a", "input": "", "output": [[[['])
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("4. 지시문: 가\n4. 출력: ", " 끝")])
+def test_a_long_reply_is_read_in_a_moment(piece, before, after):
+    text = before + piece * (80_000 // len(piece)) + after
+    start = time.process_time()
+    parsed = parse(text)
+    assert time.process_time() - start < 5  # 0.5 at most on a machine of its own
+    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
+
+
+@pytest.mark.parametrize("text", ["", " \n\r\n ", "###", "\n###\n###\n"])
+def test_an_empty_reply_has_no_candidates(text):
+    assert parse(text).tasks == parse(text, finish_reason="length").rejected == []
+
+
+@pytest.mark.parametrize(("text", "reasons"), [
+    ("죄송하지만 도와드릴 수 없습니다.", ["missing field"]),
+    (PLAIN.replace("5. 출력: 춘천은 강원특별자치도에 있습니다.\n", ""), ["missing field"]),
+    (PLAIN.replace("5. 입력: <noinput>\n", ""), ["missing field"]),
+    (PLAIN.replace("춘천은 강원특별자치도에 있습니다.", ""), ["missing field"]),
+    (PLAIN.replace("4. 출력: 식사하셨어요?\n", ""), ["missing field"]),
+    (PLAIN + "###\n이상입니다.", ["missing field"]),
+    (PLAIN.replace("춘천은 어느 도에", "서울 지도에는 무엇이"), ["needs another medium"]),
+    (PLAIN.replace("밥 먹었어?", "<문장>"), ["placeholder input"]),
+    ("요약하세요\n###\n5. 지시문: 봄은 언제 오나요?\n5. 입력: <noinput>\n5. 출력: 삼월에 옵니다.",
+     ["missing field"]),
+])
+def test_every_bad_candidate_is_one_rejection(text, reasons):
+    parsed = parse(text)
+    assert [reason for reason, _ in parsed.rejected] == reasons
+    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
+
+
+def test_the_last_candidate_of_a_cut_reply_is_truncated():
+    parsed = parse(PLAIN, finish_reason="length")
+    assert parsed.tasks == [WITH]
+    assert parsed.rejected == [Rejected("truncated", PLAIN.split("###\n")[1].strip())]
+    parsed = parse(PLAIN + "###\n6. 지시문: 다음 글을", finish_reason="length")
+    assert parsed.tasks == [WITH, WITHOUT]
+    assert parsed.rejected == [Rejected("truncated", "6. 지시문: 다음 글을")]
+
+
+def test_numbered_lines_of_an_output_are_no_labels():
+    output = "두 단계입니다.\n1. 입력: 받습니다.\n2. 출력: 보입니다.\n\n입력: 3\n출력: 9"
+    text = f"프로그램의 두 단계를 쓰세요.\n4. 입력: <noinput>\n4. 출력: {output}\n###"
+    assert parse(text).tasks == [Task("프로그램의 두 단계를 쓰세요.", "", output)]
+
+
+def as_json(*rows, **options):
+    options = {"ensure_ascii": False} | options
+    return json.dumps({"tasks": [row if isinstance(row, dict) else row.to_dict() for row in rows]},
+                      **options)
+
+
+JSON = as_json(WITH, WITHOUT)
+
+
+@pytest.mark.parametrize("text", [
+    JSON,
+    as_json(WITH, WITHOUT, indent=2).replace("\n", "\r\n"),
+    as_json(WITH, WITHOUT, ensure_ascii=True),
+    f"네, 새 과제입니다.\n\n```json\n{JSON}\n```\n도움이 되었기를 바랍니다.",
+    JSON[JSON.index("["):-1],  # the bare list
+    "\n".join(json.dumps(task.to_dict()) for task in (WITH, WITHOUT)),
+    JSON.replace("instruction", "지시문").replace("input", "입력").replace("output", "출력"),
+    JSON.replace('{"instr', '{"id": 4, "type": "글쓰기", "instr'),
+    JSON.replace('"input": ""', '"input": null'),
+    JSON.replace('"input": ""', '"input": "<noinput>"'),
+    JSON.replace("}]}", "},]}"),
+], ids=range(11))
+def test_json_that_models_really_send(text):
+    parsed = parse(text)
+    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
+
+
+@pytest.mark.parametrize(("text", "reasons", "finish_reason"), [
+    (JSON[:-12], ["truncated"], "length"),
+    (JSON[:-12], ["missing field"], "stop"),
+    (JSON, ["truncated"], "length"),
+    (as_json(WITH, {"instruction": "한국의 봄을 설명하세요.", "output": "짧습니다."}),
+     ["missing field"], "stop"),
+    (as_json({"instruction": "하나, 둘을 세세요.", "input": "", "output": ["하나", "둘"]}, WITH),
+     ["missing field"], "stop"),
+    (JSON.replace('바꾸어 주세요."', "바꾸어 주세요.", 1), ["missing field"], "stop"),
+    (as_json(WITH, {"instruction": "서울 지도를 그려 주세요.", "input": "", "output": "네."}),
+     ["needs another medium"], "stop"),
+])
+def test_every_bad_json_candidate_is_one_rejection(text, reasons, finish_reason):
+    parsed = parse(text, finish_reason=finish_reason)
+    assert [reason for reason, _ in parsed.rejected] == reasons
+    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
+
+
+def test_json_inside_an_output_is_content():
+    output = 'JSON은 이렇습니다.\n{"instruction": "a", "input": "", "output": "b"}'
+    text = f"자료를 JSON으로 바꿔 주세요.\n4. 입력: a와 b\n4. 출력: {output}"
+    assert parse(text).tasks == [Task("자료를 JSON으로 바꿔 주세요.", "a와 b", output)]
+
+
+def test_numbers_are_text_and_half_an_emoji_is_mended():
+    rows = '{"instruction": "셋과 넷을 더하세요.", "input": "\\ud83d", "output": 7}'
+    (task,) = parse(f"[{rows}]").tasks
+    assert task.output == "7" and task.input.encode("utf-8") == b"?"
+
+
+fragments = st.sampled_from([
+    '{"tasks": [', '{"instruction": "', '", "input": ', '""', '"output": "', '"}', "]}", "[[", "{",
+    '\\ud83d', "null", "\\", "5.\n", "과제 6\n", "지시문: ", "답변: ",
+    "###", "\n", "\r\n", "\n###\n", "4. 지시문:", "5. 지시문: ", "６. 명령어：", "**", "입력:",
+    "4. 입력: ", "5. Input:", "출력: ", "4. 출력:", "5. 출력: ", "<noinput>", "한 문장으로 쓰세요.",
+    "답입니다.", "---\n", "```", "999999999999. 지시문:", "지도를 그려 주세요.", " ", "²", "7",
+    "네,", "٣. 지시문:"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(fragments | st.text(max_size=12), max_size=30).map("".join),
+       st.integers(1, 9), st.sampled_from(["stop", "length", "content_filter", "", None]))
+def test_parsing_never_raises_and_its_counts_add_up(text, first_number, finish_reason):
+    candidates = split_candidates(text, first_number=first_number)
+    parsed = parse_generation(text, first_number=first_number, finish_reason=finish_reason)
+    assert len(parsed.tasks) + len(parsed.rejected) == len(candidates)
+    for rejected in parsed.rejected:
+        assert rejected.text in candidates
+    if finish_reason == "length" and candidates:
+        assert parsed.rejected[-1] == Rejected("truncated", candidates[-1])
+
+
+@pytest.mark.parametrize("four, five", [
+    ("과제 4: 지시문", "과제 5: 지시문"), ("(4) 지시문", "(5) 지시문"),
+    ("4번. 지시문", "5번. 지시문"),
+    ("4.\u00a0지시문", "5.\u3000지시문"), ("**과제 4. 지시문", "**과제 5. 지시문"),
+])
+def test_other_ways_to_number(four, five):
+    text = (f"{four}: 봄을 주제로 시를 한 편 써 주세요.\n입력: <noinput>\n출력: 꽃이 핀다.\n"
+            f"{five}: 여름이 무엇인지 설명해 주세요.\n입력: <noinput>\n출력: 더운 철입니다.")
+    parsed = parse_generation(text, first_number=4)
+    assert [task.output for task in parsed.tasks] == ["꽃이 핀다.", "더운 철입니다."]
+    assert parsed.tasks[0].instruction == "봄을 주제로 시를 한 편 써 주세요."
+
+
+def test_half_a_character_is_no_reason_to_raise(tmp_path):
+    text = "4. 지시문: \ud800 서울 지도를 말해 주세요\n4. 입력: <noinput>\n4. 출력: 네, 그러지요."
+    parsed = parse_generation(text, first_number=4)
+    assert len(parsed.tasks) + len(parsed.rejected) == 1
+
+
+# ---------------------------------------------------------------- the rules
 
 LONG = "다음 문장을 " * 51
 
@@ -84,12 +337,6 @@ def test_rules_have_names_and_descriptions_and_an_order():
     assert check_task(both) == "not Korean"  # earlier than the medium and the punctuation
 
 
-def test_hangul_share():
-    assert korean.hangul_share("Python 설치") == 0.25
-    assert korean.hangul_share("12 + 3") == 0.0
-    assert korean.hangul_share("ㅋㅋ") == 1.0
-
-
 def test_the_analyser_is_not_loaded_before_it_is_needed():
     program = ("import sys\n"
                "from course_utils.parsing import check_task\n"
@@ -109,8 +356,8 @@ def test_the_analyser_is_made_once_whoever_comes_first(monkeypatch):
             made.append(self)
             time.sleep(0.05)
 
-        def tokenize(self, text):
-            return []
+        def tokenize(self, texts):
+            return [[] for _ in texts]
 
     monkeypatch.setattr(kiwipiepy, "Kiwi", Slow)
     monkeypatch.setattr(korean, "_kiwi", None)

@@ -1,9 +1,8 @@
-"""Templates, the generation prompt and the parser of what comes back."""
+"""Templates, and the generation prompt."""
 
 import copy
 import datetime
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
-from course_utils.parsing import Rejected, parse_generation, split_candidates
+from course_utils.parsing import parse_generation
 from course_utils.prompts import (
     ALPACA,
     ALPACA_KO,
@@ -240,183 +239,14 @@ def test_the_seeds_prompt_is_read_back():
     assert read_generation_prompt("안녕하세요") is None
 
 
-# ---------------------------------------------------------------- parsing
-
-PLAIN = """ 존댓말로 바꾸어 주세요.
-4. 입력: 밥 먹었어?
-4. 출력: 식사하셨어요?
-###
-5. 지시문: 춘천은 어느 도에 있나요?
-5. 입력: <noinput>
-5. 출력: 춘천은 강원특별자치도에 있습니다.
-"""
-
-
-def parse(text, **settings):
-    return parse_generation(text, **({"first_number": 4} | settings))
-
-
-@pytest.mark.parametrize("text", [
-    PLAIN,
-    PLAIN.replace("\n", "\r\n"),
-    "4. 지시문:" + PLAIN,
-    "###\n4. 지시문:" + PLAIN,
-    "물론입니다! 과제을 만들겠습니다.\n\n###\n4. 지시문:" + PLAIN,
-    "물론입니다! 다음과 같습니다.\n4. 지시문:" + PLAIN,
-    "```\n4. 지시문:" + PLAIN + "```",
-    ("4. 지시문:" + PLAIN).replace("4.", "1.").replace("5.", "2."),
-    ("4. 지시문:" + PLAIN).replace("지시문", "명령어"),
-    ("4. 지시문:" + PLAIN).replace("지시문", "지시"),
-    ("4. 지시문:" + PLAIN).replace("지시문", "Instruction").replace("입력", "Input")
-    .replace("출력", "OUTPUT"),
-    PLAIN.replace("4. 입력:", "**4. 입력:**").replace("5. 지시문:", "5. **지시문**:"),
-    PLAIN.replace("5. 출력:", "**5. 출력**："),
-    ("4. 지시문:" + PLAIN).replace("4", "４").replace("5", "５").replace(":", "："),
-    PLAIN.replace("###\n", "\n"),
-    PLAIN.replace("###\n", "---\n"),
-    PLAIN.replace("###\n5. ", "\n### 5. "),
-    PLAIN.replace("<noinput>", "`<NoInput>`"),
-    PLAIN.replace("<noinput>", ""),
-    PLAIN.replace("4. 입력", "입력").replace("4. 출력", "- 출력"),
-    PLAIN + "###",
-    PLAIN.replace("4. ", "4) ").replace("5. ", "5) "),
-    PLAIN.replace("4. ", "").replace("5. ", ""),
-    ("지시문:" + PLAIN).replace("4. ", "").replace("5. ", "").replace("###", ""),
-    ("4.\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n5.\n").replace("5. ", ""),
-    ("### 과제 4\n지시문:" + PLAIN).replace("4. ", "").replace("###\n5. ", "\n**과제 5**\n\n")
-    .replace("5. ", ""),
-    PLAIN.replace("출력", "답변"),
-    PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
-], ids=range(28))
-def test_what_models_really_send(text):
-    parsed = parse(text)
-    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
-
-
-@pytest.mark.parametrize("text", ["", " \n\r\n ", "###", "\n###\n###\n"])
-def test_an_empty_reply_has_no_candidates(text):
-    assert parse(text).tasks == parse(text, finish_reason="length").rejected == []
-
-
-@pytest.mark.parametrize(("text", "reasons"), [
-    ("죄송하지만 도와드릴 수 없습니다.", ["missing field"]),
-    (PLAIN.replace("5. 출력: 춘천은 강원특별자치도에 있습니다.\n", ""), ["missing field"]),
-    (PLAIN.replace("5. 입력: <noinput>\n", ""), ["missing field"]),
-    (PLAIN.replace("춘천은 강원특별자치도에 있습니다.", ""), ["missing field"]),
-    (PLAIN.replace("4. 출력: 식사하셨어요?\n", ""), ["missing field"]),
-    (PLAIN + "###\n이상입니다.", ["missing field"]),
-    (PLAIN.replace("춘천은 어느 도에", "서울 지도에는 무엇이"), ["needs another medium"]),
-    (PLAIN.replace("밥 먹었어?", "<문장>"), ["placeholder input"]),
-    ("요약하세요\n###\n5. 지시문: 봄은 언제 오나요?\n5. 입력: <noinput>\n5. 출력: 삼월에 옵니다.",
-     ["missing field"]),
-])
-def test_every_bad_candidate_is_one_rejection(text, reasons):
-    parsed = parse(text)
-    assert [reason for reason, _ in parsed.rejected] == reasons
-    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
-
-
-def test_the_last_candidate_of_a_cut_reply_is_truncated():
-    parsed = parse(PLAIN, finish_reason="length")
-    assert parsed.tasks == [WITH]
-    assert parsed.rejected == [Rejected("truncated", PLAIN.split("###\n")[1].strip())]
-    parsed = parse(PLAIN + "###\n6. 지시문: 다음 글을", finish_reason="length")
-    assert parsed.tasks == [WITH, WITHOUT]
-    assert parsed.rejected == [Rejected("truncated", "6. 지시문: 다음 글을")]
-
-
-def test_numbered_lines_of_an_output_are_no_labels():
-    output = "두 단계입니다.\n1. 입력: 받습니다.\n2. 출력: 보입니다.\n\n입력: 3\n출력: 9"
-    text = f"프로그램의 두 단계를 쓰세요.\n4. 입력: <noinput>\n4. 출력: {output}\n###"
-    assert parse(text).tasks == [Task("프로그램의 두 단계를 쓰세요.", "", output)]
-
-
-def as_json(*rows, **options):
-    options = {"ensure_ascii": False} | options
-    return json.dumps({"tasks": [row if isinstance(row, dict) else row.to_dict() for row in rows]},
-                      **options)
-
-
-JSON = as_json(WITH, WITHOUT)
-
-
-@pytest.mark.parametrize("text", [
-    JSON,
-    as_json(WITH, WITHOUT, indent=2).replace("\n", "\r\n"),
-    as_json(WITH, WITHOUT, ensure_ascii=True),
-    f"네, 새 과제입니다.\n\n```json\n{JSON}\n```\n도움이 되었기를 바랍니다.",
-    JSON[JSON.index("["):-1],  # the bare list
-    "\n".join(json.dumps(task.to_dict()) for task in (WITH, WITHOUT)),
-    JSON.replace("instruction", "지시문").replace("input", "입력").replace("output", "출력"),
-    JSON.replace('{"instr', '{"id": 4, "type": "글쓰기", "instr'),
-    JSON.replace('"input": ""', '"input": null'),
-    JSON.replace('"input": ""', '"input": "<noinput>"'),
-    JSON.replace("}]}", "},]}"),
-], ids=range(11))
-def test_json_that_models_really_send(text):
-    parsed = parse(text)
-    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
-
-
-@pytest.mark.parametrize(("text", "reasons", "finish_reason"), [
-    (JSON[:-12], ["truncated"], "length"),
-    (JSON[:-12], ["missing field"], "stop"),
-    (JSON, ["truncated"], "length"),
-    (as_json(WITH, {"instruction": "한국의 봄을 설명하세요.", "output": "짧습니다."}),
-     ["missing field"], "stop"),
-    (as_json({"instruction": "하나, 둘을 세세요.", "input": "", "output": ["하나", "둘"]}, WITH),
-     ["missing field"], "stop"),
-    (JSON.replace('바꾸어 주세요."', "바꾸어 주세요.", 1), ["missing field"], "stop"),
-    (as_json(WITH, {"instruction": "서울 지도를 그려 주세요.", "input": "", "output": "네."}),
-     ["needs another medium"], "stop"),
-])
-def test_every_bad_json_candidate_is_one_rejection(text, reasons, finish_reason):
-    parsed = parse(text, finish_reason=finish_reason)
-    assert [reason for reason, _ in parsed.rejected] == reasons
-    assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
-
-
-def test_json_inside_an_output_is_content():
-    output = 'JSON은 이렇습니다.\n{"instruction": "a", "input": "", "output": "b"}'
-    text = f"자료를 JSON으로 바꿔 주세요.\n4. 입력: a와 b\n4. 출력: {output}"
-    assert parse(text).tasks == [Task("자료를 JSON으로 바꿔 주세요.", "a와 b", output)]
-
-
-def test_numbers_are_text_and_half_an_emoji_is_mended():
-    rows = '{"instruction": "셋과 넷을 더하세요.", "input": "\\ud83d", "output": 7}'
-    (task,) = parse(f"[{rows}]").tasks
-    assert task.output == "7" and task.input.encode("utf-8") == b"?"
-
-
 def test_the_json_prompt_is_read_back_and_names_its_format():
     prompt = generation_prompt(SEEDS, 17, as_json=True)
     assert read_generation_prompt(prompt) == (SEEDS, 17)
     assert read_generation_prompt(prompt + " ") is None
-    assert parse(prompt.partition("보기:\n")[2]).tasks == SEEDS
+    reply = prompt.partition("보기:\n")[2]
+    assert parse_generation(reply, first_number=4).tasks == SEEDS
     item = TASKS_FORMAT["json_schema"]["schema"]["properties"]["tasks"]["items"]
     assert item["required"] == list(item["properties"]) == ["instruction", "input", "output"]
-
-
-fragments = st.sampled_from([
-    '{"tasks": [', '{"instruction": "', '", "input": ', '""', '"output": "', '"}', "]}", "[[", "{",
-    '\\ud83d', "null", "\\", "5.\n", "과제 6\n", "지시문: ", "답변: ",
-    "###", "\n", "\r\n", "\n###\n", "4. 지시문:", "5. 지시문: ", "６. 명령어：", "**", "입력:",
-    "4. 입력: ", "5. Input:", "출력: ", "4. 출력:", "5. 출력: ", "<noinput>", "한 문장으로 쓰세요.",
-    "답입니다.", "---\n", "```", "999999999999. 지시문:", "지도를 그려 주세요.", " ", "²", "7",
-    "네,", "٣. 지시문:"])
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(fragments | st.text(max_size=12), max_size=30).map("".join),
-       st.integers(1, 9), st.sampled_from(["stop", "length", "content_filter", "", None]))
-def test_parsing_never_raises_and_its_counts_add_up(text, first_number, finish_reason):
-    candidates = split_candidates(text, first_number=first_number)
-    parsed = parse_generation(text, first_number=first_number, finish_reason=finish_reason)
-    assert len(parsed.tasks) + len(parsed.rejected) == len(candidates)
-    for rejected in parsed.rejected:
-        assert rejected.text in candidates
-    if finish_reason == "length" and candidates:
-        assert parsed.rejected[-1] == Rejected("truncated", candidates[-1])
 
 
 words = st.lists(st.sampled_from("봄 여름 가을 겨울 3 하늘 바다".split()), min_size=2, max_size=6)
@@ -430,22 +260,3 @@ def test_what_is_written_in_the_format_is_read_back(tasks, examples):
     text = generation_prompt([*SEEDS[:examples], *tasks])
     reply = text.split(f"\n{examples + 1}. 지시문:", 1)[1].rsplit("###", 1)[0]
     assert parse_generation(reply, first_number=examples + 1).tasks == tasks
-
-
-@pytest.mark.parametrize("four, five", [
-    ("과제 4: 지시문", "과제 5: 지시문"), ("(4) 지시문", "(5) 지시문"),
-    ("4번. 지시문", "5번. 지시문"),
-    ("4.\u00a0지시문", "5.\u3000지시문"), ("**과제 4. 지시문", "**과제 5. 지시문"),
-])
-def test_other_ways_to_number(four, five):
-    text = (f"{four}: 봄을 주제로 시를 한 편 써 주세요.\n입력: <noinput>\n출력: 꽃이 핀다.\n"
-            f"{five}: 여름이 무엇인지 설명해 주세요.\n입력: <noinput>\n출력: 더운 철입니다.")
-    parsed = parse_generation(text, first_number=4)
-    assert [task.output for task in parsed.tasks] == ["꽃이 핀다.", "더운 철입니다."]
-    assert parsed.tasks[0].instruction == "봄을 주제로 시를 한 편 써 주세요."
-
-
-def test_half_a_character_is_no_reason_to_raise(tmp_path):
-    text = "4. 지시문: \ud800 서울 지도를 말해 주세요\n4. 입력: <noinput>\n4. 출력: 네, 그러지요."
-    parsed = parse_generation(text, first_number=4)
-    assert len(parsed.tasks) + len(parsed.rejected) == 1

@@ -10,9 +10,10 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz import process
 from rouge_score import rouge_scorer
 
-from course_utils import REPO, CourseError, similarity
+from course_utils import REPO, CourseError
 from course_utils.similarity import Match, SimilarityFilter, filter_similar, morphemes, rouge_l
 
 
@@ -123,19 +124,15 @@ def test_only_what_the_bound_allows_is_scored():
     rng = random.Random(0)
     words = [f"w{int(3000 ** rng.random())}" for _ in range(30_000)]  # Zipf: the first has 9 %
     texts = [" ".join(words[start:start + 15]) for start in range(0, 30_000, 15)]
-    scored = []
-
-    def counted(row, others, extract=similarity.process.extract_iter, **options):
-        scored.append(len(others))
-        return extract(row, others, **options)
-
-    with patch.object(similarity.process, "extract_iter", counted):
-        similar = SimilarityFilter(0.7, str.split)
+    similar = SimilarityFilter(0.7, str.split)
+    with patch.object(process, "extract_iter", wraps=process.extract_iter) as extract:
         assert sum(similar.admit(text) is None for text in texts) > 1900
-        assert sum(scored) < 20  # of two million pairs
+        assert similar.scored < 20  # of two million pairs
         for text in texts[::100]:
             similar.nearest(f"{text} w0")
-        assert sum(scored) < 20 * 2000 / 10
+    assert similar.scored == sum(len(call.args[1]) for call in extract.call_args_list)
+    assert similar.scored < 20 * 2000 / 10
+    assert filter_similar(texts, 0.7, str.split).scored < 20
 
 
 @given(st.lists(st.sampled_from("가나다라")), st.lists(st.sampled_from("가나다라")))

@@ -139,20 +139,10 @@ def pruned_pairs(threshold=0.7):
     """Count the pairs of the sample's tasks that are left after each bound, running the filter."""
     texts = list(map(question_text, read_tasks(SAMPLE)))
     rows = [similarity.morphemes(text) for text in texts]
-    verified, scores = 0, similarity._Group.scores
-
-    def counted(group, row, bits, least):
-        nonlocal verified
-        verified += bits.bit_count()
-        return scores(group, row, bits, least)
-
-    similarity._Group.scores = counted
-    try:
-        tokens = dict(zip(texts, rows, strict=True))
-        found = similarity.filter_similar(texts, threshold, tokens.__getitem__)
-    finally:
-        similarity._Group.scores = scores
-    numbered = [similarity._numbered([*row]) for row in rows]
+    tokens = dict(zip(texts, rows, strict=True))
+    found = similarity.filter_similar(texts, threshold, tokens.__getitem__)
+    # The second 는 of a text counts as a token of its own: (는, 0), (는, 1).
+    numbered = [[(token, row[:i].count(token)) for i, token in enumerate(row)] for row in rows]
     columns = {token: i for i, token in enumerate(sorted({t for row in numbered for t in row}))}
     has = np.zeros((len(rows), len(columns)), np.float32)
     for i, row in enumerate(numbered):
@@ -169,7 +159,7 @@ def pruned_pairs(threshold=0.7):
         "모든 쌍  all pairs": int(asked.sum()),
         "길이가 맞음  lengths allow it": int(fits.sum()),
         "겹치는 토큰이 충분  enough tokens shared": int((fits & (shared >= least)).sum()),
-        "실제로 채점(LCS)  really scored": verified,
+        "실제로 채점(LCS)  really scored": found.scored,
         f"ROUGE-L > {threshold}, 버림  dropped": len(found.dropped),
     }
 

@@ -12,12 +12,13 @@ function of the journal, and every question ends as a task or under one named re
 Source: retrieval-augmented generation (Lewis et al., 2020). Taught in 01, section 9.
 """
 
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -27,17 +28,11 @@ from tqdm.auto import tqdm
 from course_utils import CourseError, generate
 from course_utils.generate import GenerationReport
 from course_utils.llm import LLM, Reply, Request
-from course_utils.parsing import check_task
+from course_utils.parsing import CUT, check_task
 from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
-from course_utils.sources.retrieval import (
-    Document,
-    Passage,
-    PassageIndex,
-    content_words,
-    passages,
-    plain,
-)
+from course_utils.sources import retrieval
+from course_utils.sources.retrieval import Document, Passage, PassageIndex
 from course_utils.tasks import Task, write_jsonl, write_tasks
 
 REASONS = (*generate.REASONS, "refused", "not in the documents", "bad citation", "not grounded")
@@ -141,12 +136,12 @@ def answer_request(question: str, shown: Sequence[Passage]) -> Request:
     return Request([{"role": "user", "content": prompt}], {"temperature": 0, "max_tokens": 600})
 
 
-def parse_answer(text: str, shown: int, *, finish_reason: str = "stop") -> Answer:
+def parse_answer(text: str, shown: int, *, finish_reason: str | None = "stop") -> Answer:
     """Take the citation off a reply to `answer_prompt` with that many passages; never raises.
 
     "보증금의 10%쯤입니다.⏎[[2]]" -> Answer("보증금의 10%쯤입니다.", (2,))
     """
-    if finish_reason in ("length", "content_filter"):
+    if finish_reason in CUT:
         return Answer(text, reason="truncated")
     if NO_ANSWER in text:  # also where it only ends so: half an answer teaches a bad habit
         return Answer(text, reason="not in the documents")
@@ -164,9 +159,9 @@ def groundedness(answer: str, texts: Iterable[str]) -> float:
     Content words are nouns, names, foreign words and numbers. Numbers are compared as written,
     with their unit of counting: 5,000만 is 5000만, and is neither 5만 nor 5,000.
     """
-    whole = plain("\n".join(texts))
-    words = content_words(answer)
-    said = re.sub(r"(?m)^\s*\d+[.)]\s", "", plain(answer))  # not the numbers of a list
+    whole = retrieval.plain("\n".join(texts))
+    words = retrieval.content_words(answer)
+    said = re.sub(r"(?m)^\s*\d+[.)]\s", "", retrieval.plain(answer))  # not the numbers of a list
     if not words or not _numbers(said) <= _numbers(whole):
         return 0.0
     return sum(word in whole for word in words) / len(words)
@@ -179,21 +174,17 @@ def _numbers(text: str) -> set[str]:
 # ---------------------------------------------------------------- 3. the loop
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Candidate:
-    """A question on its way: where it came from, what was found for it, why it ended if it has."""
+    """A question on its way: where it came from, what fits it, and why it ended if it has."""
 
     word: str
     question: str
     number: int  # of the request for questions that brought it, from 1
     request: str
-    passages: tuple[Passage, ...] = ()
-    reason: str | None = None
+    passages: list[Passage]
+    reason: str | None
     reply: str | None = None
-
-    def to_dict(self) -> dict:
-        return {"reason": self.reason, "word": self.word, "question": self.question,
-                "reply": self.reply, "passages": _places(self.passages)}
 
 
 def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document], n: int, *, out,
@@ -210,7 +201,8 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     Raises CourseError, with all replies kept, if the server fails or the budget is reached; run it
     again to go on.
     """
-    index, similar = PassageIndex(passages(documents)), SimilarityFilter(threshold)
+    index = PassageIndex(retrieval.passages(documents))
+    similar = SimilarityFilter(threshold)
     requests = question_requests(words, per_word, seed=seed)
     kept: list[Task] = []
     rejected: list[_Candidate] = []
@@ -219,37 +211,34 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     with tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar:
         while len(kept) < n and asked - fruitful < patience:
             # No more than may be needed, so that the same journal ends at the same request.
-            most = min(-(-(n - len(kept)) // per_word), patience - (asked - fruitful))
+            most = min(math.ceil((n - len(kept)) / per_word), patience - (asked - fruitful))
             candidates = []
             for reply in _arrived(llm, islice(requests, most)):
                 asked += 1
                 used.append(reply)
                 candidates += _questions(reply, asked, similar, index, k)
-            hopeful = [c for c in candidates if not c.reason]
-            asking = [answer_request(c.question, c.passages) for c in hopeful]
+            asking = [answer_request(c.question, c.passages) for c in candidates if not c.reason]
             with closing(_arrived(llm, asking)) as replies:
                 for candidate in candidates:
                     if len(kept) == n:
                         break
-                    task = None
                     if not candidate.reason:
                         used.append(next(replies))
-                        task, candidate = _task(used[-1], candidate, limit)
-                    if task:
+                        task = _task(used[-1], candidate, limit)
+                    if candidate.reason:
+                        rejected.append(candidate)
+                    else:
                         kept.append(task)
                         fruitful = candidate.number
-                    else:
-                        rejected.append(candidate)
-                    bar.update(bool(task))
-                    bar.set_postfix(rejected=len(rejected))
-    note = ""
-    if len(kept) < n:
-        refused = sum(reply.text is None for reply in used)
-        note = (f"Stopped at {len(kept)} of {n} tasks: the last {patience} requests for questions "
-                "brought nothing new"
-                + (f" ({refused} of {len(used)} calls were refused)." if refused else "."))
+                        bar.update()
+    refused = sum(reply.text is None for reply in used)
+    note = "" if len(kept) == n else (
+        f"Stopped at {len(kept)} of {n} tasks: the last {patience} requests for questions brought "
+        "nothing new" + (f" ({refused} of {len(used)} calls were refused)." if refused else "."))
     write_tasks(out, kept)
-    write_jsonl(Path(out).with_suffix(".rejected.jsonl"), (row.to_dict() for row in rejected))
+    write_jsonl(Path(out).with_suffix(".rejected.jsonl"), (
+        {"reason": c.reason, "word": c.word, "question": c.question, "reply": c.reply,
+         "passages": _places(c.passages)} for c in rejected))
     counts = Counter(candidate.reason for candidate in rejected)
     return GenerationReport(
         len(kept) + len(rejected), len(kept), {r: counts[r] for r in REASONS if counts[r]},
@@ -272,31 +261,33 @@ def _questions(reply: Reply, number: int, similar: SimilarityFilter, index: Pass
     word, _ = read_question_prompt(reply.request.messages[0]["content"])
     questions = parse_questions(reply.text or "")
     for place, question in enumerate(questions, 1):
-        found: tuple[Passage, ...] = ()
-        cut = place == len(questions) and reply.finish_reason in ("length", "content_filter")
+        found: list[Passage] = []
+        cut = place == len(questions) and reply.finish_reason in CUT
         reason = "truncated" if cut else check_task(Task(question, "", NO_ANSWER))
         if not reason and similar.admit(question):
             reason = "similar"
         if not reason:
-            found = tuple(index.search(question, k))
+            found = index.search(question, k)
             reason = None if found else "not in the documents"
         yield _Candidate(word, question, number, reply.key, found, reason)
 
 
-def _task(reply: Reply, candidate: _Candidate, limit: float) -> tuple[Task | None, _Candidate]:
-    """The task that an answer makes, or None and the candidate with the reason."""
+def _task(reply: Reply, candidate: _Candidate, limit: float) -> Task | None:
+    """The task that an answer makes; where it makes none, the candidate is told the reason."""
+    candidate.reply = reply.text
     if reply.text is None:
-        return None, replace(candidate, reason="refused")
-    answer = parse_answer(reply.text, len(candidate.passages),
-                          finish_reason=reply.finish_reason or "stop")
+        candidate.reason = "refused"
+        return None
+    answer = parse_answer(reply.text, len(candidate.passages), finish_reason=reply.finish_reason)
     used = [candidate.passages[number - 1] for number in answer.cited]
     share = groundedness(answer.text, [passage.text for passage in used])
     task = Task(candidate.question, "", answer.text, {
-        "word": candidate.word, "grounded": round(share, 4),
-        "passages": _places(used),
+        "word": candidate.word, "grounded": round(share, 4), "passages": _places(used),
         "requests": [candidate.request, reply.key], "model": reply.model})
-    reason = answer.reason or check_task(task) or ("not grounded" if share < limit else None)
-    return (None if reason else task), replace(candidate, reason=reason, reply=reply.text)
+    candidate.reason = answer.reason or check_task(task)
+    if not candidate.reason and share < limit:
+        candidate.reason = "not grounded"
+    return task
 
 
 def _places(used: Iterable[Passage]) -> list[dict]:
