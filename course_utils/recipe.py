@@ -253,15 +253,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         path = RECIPES / f"{name_or_path}.yaml"
     try:
         settings = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError:
-        raise RecipeError(f"There is no recipe file {path}; give a file that exists or one of: "
-                          f"{', '.join(recipe_names())}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct the file.") from None
+        raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
+                          f"{', '.join(recipe_names())}.") from None
     if not isinstance(settings, dict):
-        raise RecipeError(f"{path} holds no settings; start from a copy of "
-                          f"{RECIPES / 'offline.yaml'}.")
+        raise RecipeError(f"{path} holds no settings; copy {RECIPES / 'offline.yaml'}.")
     recipe = _checked({"name": path.stem, **settings}, str(path))
     # Not in the specs: `replace` changes one setting at a time.
     if not recipe.train.full and not recipe.train.target_modules:

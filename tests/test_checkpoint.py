@@ -207,13 +207,13 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(store, monkeypatch, cal
 def test_a_fault_at_any_call_is_never_taken_for_nothing_sealed(drive, monkeypatch, fault, doing):
     """At one call after another: an error, or what is right; nothing is made where Drive was."""
     away = drive.root.with_name("away")
-    for at in range(200):
+    for at in range(0, 200, 1 if os.environ.get("FAULTS") == "all" else 3):
         work = fill(drive, "train", a=str(at))
         (work / "journal.jsonl").write_bytes(lines(*range(at + 1)))
         if "seal" not in doing:
             drive.seal("train")
             shutil.rmtree(drive.local_root)  # the session died: only Drive is left
-        elif at == 0:
+        elif at == 0:  # what is there before
             drive.seal("train")
         calls = []
 
@@ -231,6 +231,7 @@ def test_a_fault_at_any_call_is_never_taken_for_nothing_sealed(drive, monkeypatc
         with monkeypatch.context() as patch:
             for name in ("listdir", "scandir", "mkdir", "open"):
                 patch.setattr(os, name, faulty(getattr(os, name)))
+            patch.setattr(parts, "open", faulty(open), raising=False)
             try:
                 found, failed = getattr(drive, doing)("train"), False
             except CheckpointError:
@@ -244,7 +245,7 @@ def test_a_fault_at_any_call_is_never_taken_for_nothing_sealed(drive, monkeypatc
         assert "a" in contents(drive.latest("train"))
         if len(calls) <= at:
             break
-    assert 5 < at < 199 and not failed
+    assert 5 < at < 198 and not failed
 
 
 class Killed(BaseException):
@@ -597,16 +598,6 @@ def test_a_broken_copy_is_named_and_takes_nothing_from_the_others(drive, capsys)
     assert "Skipping run/train/journals/part-0003: MANIFEST.json" in capsys.readouterr().out
 
 
-def test_a_copy_that_drive_lost_is_made_again(drive):
-    (drive.local("train") / "journal.jsonl").write_bytes(lines(1))
-    drive.seal_journals("train")
-    for lose in (cut, zeros, os.unlink):
-        lose(parts.parts(drive.root / "run/train/journals")[-1] / "journal.jsonl")
-        drive.seal_journals("train")
-        newest = parts.parts(drive.root / "run/train/journals")[-1]
-        assert (newest / "journal.jsonl").read_bytes() == lines(1)
-
-
 def test_a_journal_begun_anew_takes_nothing_sealed_away(drive):
     work = fill(drive, "train", a="0")
     for number, content in enumerate([lines(1), lines(2, 1), lines(3), lines(4), lines(5)]):
@@ -673,7 +664,9 @@ def test_sealing_what_is_sealed_makes_no_new_part(drive):
     assert drive.seal("train", {"n": 1}) == first
     assert drive.seal("train", {"n": 2}).path.name == "part-0002"  # another note is news
     zeros(drive.root / "run/train/part-0002/a")
+    zeros(drive.root / "run/train/journals/part-0001/journal.jsonl")
     assert drive.seal("train", {"n": 2}).path.name == "part-0003"  # and so is a broken part
+    assert copies(drive)[-1] == lines(1)  # or a copy that Drive lost
     (work / "journal.jsonl").write_bytes(lines(1, 2))
     assert drive.seal("train", {"n": 2}).path.name == "part-0004"
 
