@@ -4,12 +4,12 @@
     <root>/<run>/<step>/journals/part-0007/  its journals, copied while the work went on
 
 A part is made under a temporary name, its manifest last, and renamed: at any instant it is whole or
-not there. Whatever a manifest does not vouch for is not believed (parts.py). Two parts are kept.
-Taught in 02, section 7.
+not there. Whatever a manifest does not vouch for is not believed (plumbing/parts.py). Two parts are
+kept. A root that is not there is an error: an unmounted Drive is no empty one, and nothing above
+the run's folder is ever made while sealing. Taught in 02, section 7.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,40 +19,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from course_utils import REPO, __version__
+from course_utils.plumbing import parts
 from course_utils.plumbing.colab import CONTENT as COLAB
 from course_utils.plumbing.colab import DRIVE, on_colab
-from course_utils.plumbing.parts import (
-    JOURNALS,
-    MANIFEST,
-    BrokenPart,
-    CheckpointError,
-    bring,
-    copy,
-    discard,
-    gather,
-    is_journal,
-    is_safe,
-    parts,
-    private_folder,
-    read_manifest,
-    seal_part,
-    sweep,
-    verify,
-    whole_lines,
-)
+from course_utils.plumbing.parts import JOURNALS, BrokenPart, CheckpointError, is_journal
 from course_utils.plumbing.secrets import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""
 CHECKED = 256 << 20
 """Bytes that `check` reads; of what is beyond them it looks at manifests and sizes."""
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers",
-            "openai", "kiwipiepy", "rapidfuzz")  # fmt: skip
 
 _NAME = re.compile(r"[\w.+-]*\w")
 _RESTORING = ".restoring"  # in a working folder that is being filled
@@ -82,24 +62,17 @@ class CheckpointStore:
     mirror: Callable[[dict[str, Path]], str] | None = field(default=None, compare=False)
 
     @classmethod
-    def open(
-        cls,
-        run: str,
-        root: str | Path | None = None,
-        *,
-        about: Mapping[str, Any] | None = None,
-        mirror: Callable[[dict[str, Path]], str] | None = None,
-    ) -> Self:
+    def open(cls, run: str, root: str | Path | None = None, *,
+             about: Mapping[str, Any] | None = None,
+             mirror: Callable[[dict[str, Path]], str] | None = None) -> Self:
         """Open the store of a run: on Google Drive on Colab, under ./runs elsewhere.
 
         With `root`, parts and working folders lie under it, except on Colab, where work always
-        stays on the machine's own disk.
+        stays on the machine's own disk. Raises CheckpointError where the root cannot be made.
         """
-        _check_name("run", run)
         if root is None and on_colab():
-            if DRIVE.is_dir():
-                root = DRIVE / "instruction-tuning" / "runs"
-            else:
+            root = DRIVE / "instruction-tuning" / "runs"
+            if not os.path.isdir(DRIVE):
                 root = COLAB / "runs"
                 print(f"Google Drive is not mounted: {root} will be gone when this session ends.")
         elif root is None:
@@ -109,18 +82,26 @@ class CheckpointStore:
         root = Path(root).absolute()
         return cls(run, root, COLAB / "runs" if on_colab() else root, about or {}, mirror)
 
+    def __post_init__(self) -> None:
+        _check_name("run", self.run)
+        try:
+            if self.root.is_relative_to(DRIVE.parent) and not os.path.isdir(DRIVE):
+                raise FileNotFoundError(2, "Google Drive is not mounted: run the first cell")
+            self.root.mkdir(parents=True, exist_ok=True)  # now or never: later it may be unmounted
+        except OSError as error:
+            raise CheckpointError(f"The folder {self.root} cannot be made ({error.strerror}); "
+                                  "choose another folder for the runs.") from error
+
     def local(self, step: str) -> Path:
         """Return the local working folder of a step, made if it is not there."""
-        work = self.local_root / self.run / _check_name("step", step) / "work"
-        try:
-            private_folder(self.local_root / self.run)
-            work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"The working folder {work} cannot be made ({error.strerror}); choose another "
-                "folder for the runs."
-            ) from error
-        return work
+        home = self.local_root / self.run / _check_name("step", step)
+        with self._on_root("opened"):
+            if self.local_root != self.root:
+                self.local_root.mkdir(parents=True, exist_ok=True)
+            parts.private_folder(self.local_root / self.run)
+            for folder in (home, home / "work"):
+                folder.mkdir(exist_ok=True)
+        return home / "work"
 
     # ------------------------------------------------------------ out
 
@@ -131,21 +112,21 @@ class CheckpointStore:
         Raises CheckpointError when there is nothing to seal or when the disk refuses; what was
         sealed and the working folder are untouched then.
         """
-        work, home = self.local(step), self._home(step)
-        if (work / _RESTORING).exists():  # a kill came between: half a folder is never sealed
-            self.restore(step)
-        names = sorted(_names(work))
-        if not names:
-            raise CheckpointError(f"There is nothing to seal in {work}; run the step first.")
-        if unsafe := [name for name in names if not is_safe(name)]:
-            raise CheckpointError(f"{work} has a file named {unsafe[0]!r}, which cannot be sealed "
-                                  "on every system: rename it.")  # fmt: skip
-        self.seal_journals(step)
-        sources, manifest = {name: work / name for name in names}, self._manifest(step, note)
-        with self._refusals(step):
-            part, files, new = seal_part(home, manifest, sources)
+        with self._on_root("sealed"):
+            work = self.local(step)
+            if (work / _RESTORING).exists():  # a kill came between: half a folder is never sealed
+                self.restore(step)
+            sources = {name: work / name for name in sorted(_names(work))}
+            if not sources:
+                raise CheckpointError(f"There is nothing to seal in {work}; run the step first.")
+            if unsafe := [name for name in sources if not parts.is_safe(name)]:
+                raise CheckpointError(f"{work} has a file named {unsafe[0]!r}, which cannot be "
+                                      "sealed on every system: rename it.")
+            self.seal_journals(step)
+            manifest = self._manifest(step, note)
+            part, files, new = parts.seal_part(self._home(step), manifest, sources)
         if new:
-            self._send_to_mirror(step, part, names)
+            self._send_to_mirror(step, {name: part / name for name in files})
         return Sealed(part, len(files), sum(file["bytes"] for file in files.values()))
 
     def seal_journals(self, step: str) -> None:
@@ -154,14 +135,23 @@ class CheckpointStore:
         What other machines have sealed of them goes into the copy as well, so that the oldest of
         three can go. Where nothing is new, no copy is made.
         """
-        work, home = self.local(step), self._home(step)
-        with self._refusals(step):
-            private_folder(self.root / self.run)
-            here = {name: whole_lines((work / name).read_bytes())
-                    for name in filter(is_journal, _names(work))}  # fmt: skip
-            found = {name: content for name, content in gather(home, here).items() if content}
+        with self._on_root("sealed"):
+            here, home = _journals(self.local(step)), self._home(step)
+            for folder in (home.parent, home):
+                parts.private_folder(folder)
+            found = {name: text for name, text in parts.gather(home, here).items() if text}
             if found:
-                seal_part(home / JOURNALS, self._manifest(step), found)
+                parts.seal_part(home / JOURNALS, self._manifest(step), found)
+
+    def _send_to_mirror(self, step: str, files: dict[str, Path]) -> None:
+        """Copy an adapter to the mirror; one that does not answer never fails a seal."""
+        adapter = {f"{self.run}/{step}/{name}": path for name, path in files.items()
+                   if name.startswith("adapter/")}
+        if self.mirror and adapter:
+            try:
+                print(f"The adapter of '{step}' is on the Hub as well: {self.mirror(adapter)}")
+            except Exception as error:  # the seal is done, whatever the Hub says
+                print(f"The adapter is sealed, but not copied to the Hub: {scrub(str(error))}")
 
     # ------------------------------------------------------------ back
 
@@ -171,44 +161,46 @@ class CheckpointStore:
         Every file is read and checked against the manifest. A broken part is named and skipped.
         The folder is for reading: `restore` fetches the work.
         """
-        for part in reversed(parts(self._home(step))):
-            try:
-                return bring(part, self.local_root / self.run / step)
-            except BrokenPart as broken:
-                print(f"Skipping {self.run}/{step}/{part.name}: {broken}.")
+        with self._on_root("brought back"):
+            for part in reversed(parts.parts(self._home(step))):
+                try:
+                    return parts.bring(part, self.local(step).parent)
+                except BrokenPart as broken:
+                    self._skip(part, broken)
         return None
 
     def restore(self, step: str) -> Path:
         """Return the working folder of a step, filled with what is sealed where it is empty.
 
-        What is there is newer and stays: files come back only into a folder without any, a journal
-        only where there is none, and then with every line that a whole copy has. A kill on the way
-        does no harm: the next call goes on.
+        Files come back only into a folder without any, for what is there is newer; a journal gets
+        every line that a whole copy has and it lacks. A kill on the way does no harm: the next call
+        goes on.
         """
-        work = self.restore_journals(step)
-        marker = work / _RESTORING
-        if not marker.exists() and not all(map(is_journal, _names(work))):
-            return work
-        with self._refusals(step, "brought back"):
+        with self._on_root("brought back"):
+            work = self.restore_journals(step)
+            marker = work / _RESTORING
+            if not marker.exists() and not all(map(is_journal, _names(work))):
+                return work
             if part := self.latest(step):
-                copy(b"", marker)
-                for name in read_manifest(part)["files"]:
-                    if not (is_journal(name) and (work / name).exists()):
-                        _bring_back(part / name, work / name)
+                parts.copy(b"", work, _RESTORING)
+                for name in parts.read_manifest(part)["files"]:
+                    if not is_journal(name):
+                        _bring_back(part / name, work, name)
             marker.unlink(missing_ok=True)
         return work
 
     def restore_journals(self, step: str) -> Path:
-        """Bring back the journals of a step that the working folder lacks; return that folder."""
-        work, home = self.local(step), self._home(step)
+        """Give the journals of a step the sealed lines that they lack; return the working folder.
 
-        def lacks(name: str) -> bool:
-            return is_journal(name) and not (
-                (work / name).is_file() and (work / name).stat().st_size)
-
-        with self._refusals(step, "brought back"):
-            for name, content in gather(home, {}, lacks, skipping=print).items():
-                _bring_back(content, work / name)
+        Raises CheckpointError where it cannot be told what is sealed: to go on would be to pay
+        for it again.
+        """
+        with self._on_root("brought back"):
+            work = self.local(step)
+            here = _journals(work)
+            for name, text in parts.gather(self._home(step), here, self._skip).items():
+                if text != here.get(name):
+                    _bring_back(text, work, name)
         return work
 
     def check(self, limit: int = CHECKED) -> list[str]:
@@ -218,70 +210,67 @@ class CheckpointStore:
         step first, up to `limit` bytes in all: seconds, even through Drive's mount. What is beyond
         is not believed either, for `latest` reads every byte before anything is used.
         """
-        found, left, top = [], limit, self.root / self.run
-        steps = sorted(p for p in top.iterdir() if p.is_dir()) if top.is_dir() else []
-        newest_first = sorted(
-            ((age, part.relative_to(top).as_posix(), part)
-             for step in steps for home in (step, step / JOURNALS)
-             for age, part in enumerate(reversed(parts(home)))),
-        )  # fmt: skip
-        for _, name, part in newest_first:
-            try:
-                manifest = read_manifest(part)
-                size = sum(file["bytes"] for file in manifest["files"].values())
-                verify(part, manifest, contents=size <= left)
-                left -= size if size <= left else 0
-            except BrokenPart as broken:
-                found.append(f"{name} is broken: {broken}.")
+        found, top = [], self.root / self.run
+        with self._on_root("checked"):
+            homes = [path for path in top.iterdir() if path.is_dir()] if top.exists() else []
+            homes += [home / JOURNALS for home in homes]
+            newest_first = sorted((age, part.relative_to(top).as_posix(), part) for home in homes
+                                  for age, part in enumerate(reversed(parts.parts(home))))
+            for _, name, part in newest_first:
+                try:
+                    manifest = parts.read_manifest(part)
+                    size = sum(file["bytes"] for file in manifest["files"].values())
+                    parts.verify(part, manifest, contents=size <= limit)
+                    limit -= size if size <= limit else 0
+                except BrokenPart as broken:
+                    found.append(f"{name} is broken: {broken}.")
         return found
 
     def clear(self, step: str) -> None:
         """Remove everything a step has, working folder, parts and journals."""
-        for base in {self.root, self.local_root}:
-            home = base / self.run / _check_name("step", step)
-            for folder in [*parts(home), home / "work", home / JOURNALS]:
-                if folder.exists():
-                    discard(folder)
-            if home.exists():
-                sweep(home)
+        with self._on_root("cleared"):
+            for home in {self._home(step), self.local_root / self.run / step}:
+                if home.exists():
+                    for folder in [*parts.parts(home), home / "work", home / JOURNALS]:
+                        parts.discard(folder)
+                    parts.sweep(home)
 
     # ------------------------------------------------------------ inside
+
+    def _skip(self, path: Path, broken: BrokenPart) -> None:
+        """Say what is left out; where a disk refused to read it, that is an error: it may be all.
+        """
+        where = path.relative_to(self.root)
+        if isinstance(broken, parts.UnreadablePart):
+            raise CheckpointError(f"{where}: {broken}. Mount Drive again (the first cell) and run "
+                                  f"this again; if it stays so, remove it from {self.root}.")
+        print(f"Skipping {where}: {broken}.")
 
     def _home(self, step: str) -> Path:
         return self.root / self.run / _check_name("step", step)
 
     def _manifest(self, step: str, note: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {
-            "run": self.run,
-            "step": step,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": _versions(),
-            "about": dict(self.about),
-            "note": json.loads(json.dumps(note or {}, default=str)),
-        }
+        return {"run": self.run, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "versions": {"course_utils": __version__, "python": platform.python_version()},
+                "about": dict(self.about),
+                "note": json.loads(json.dumps(note or {}, default=str))}
 
     @contextlib.contextmanager
-    def _refusals(self, step: str, what: str = "sealed") -> Iterator[None]:
-        """Turn what a disk says into what to do."""
+    def _on_root(self, what: str) -> Iterator[None]:
+        """Turn what a disk says into what to do; what was seen counts if the root is there still.
+
+        Where Drive is unmounted on the way, everything looks as if nothing had ever been sealed.
+        """
         try:
+            disk = os.stat(self.root).st_dev
             yield
+            if os.stat(self.root).st_dev != disk:
+                raise FileNotFoundError(f"{self.root} was unmounted")
         except OSError as error:
             raise CheckpointError(
-                f"Step '{step}' could not be {what} in {self._home(step)} ({error}); earlier parts "
-                f"are untouched and the work is still in {self.local(step)}: make room or remount, "
-                "then run it again."
-            ) from error
-
-    def _send_to_mirror(self, step: str, part: Path, names: list[str]) -> None:
-        """Copy an adapter to the mirror; one that does not answer never fails a seal."""
-        files = {f"{self.run}/{step}/{name}": part / name
-                 for name in names if name.startswith("adapter/")}  # fmt: skip
-        if not self.mirror or not files:
-            return
-        try:
-            print(f"The adapter of '{step}' is on the Hub as well: {self.mirror(files)}")
-        except Exception as error:  # the seal is done, whatever the Hub says
-            print(f"The adapter is sealed, but not copied to the Hub: {scrub(str(error))}")
+                f"The run '{self.run}' could not be {what} in {self.root} ({error}); earlier parts "
+                f"are untouched and the work is still in {self.local_root}: make room or remount "
+                "(the first cell mounts Drive), then run it again.") from error
 
 
 # ---------------------------------------------------------------- during the work
@@ -359,36 +348,34 @@ def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES)
 
 def _check_name(kind: str, name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise CheckpointError(
-            f"A {kind} cannot be named {name!r}: use letters, digits, '.', '_', '+' and '-'."
-        )
+        raise CheckpointError(f"A {kind} cannot be named {name!r}: use letters, digits, '.', '_', "
+                              "'+' and '-'.")
     return name
 
 
 def _names(work: Path) -> set[str]:
     """The files of a working folder that are its work: no links, half-written files or keys."""
-    return {
-        path.relative_to(work).as_posix()
-        for path in work.rglob("*")
-        # A link is not followed: it would seal something from outside the folder. A part that was
-        # copied back to go on from brings its old manifest; a new one replaces it.
-        if path.is_file() and not path.is_symlink()
-        and path.name not in (_RESTORING, ".env") and not re.fullmatch(r"\..*\.tmp", path.name)
-        and path != work / MANIFEST
-    }  # fmt: skip
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    paths = [Path(base, name) for base, _, names in os.walk(work, onerror=fail) for name in names]
+    # A link would seal something from outside the folder. A part that was copied back to go on from
+    # brings its old manifest; a new one replaces it.
+    return {path.relative_to(work).as_posix() for path in paths
+            if path.is_file() and not path.is_symlink() and path != work / parts.MANIFEST
+            and path.name not in (_RESTORING, ".env")
+            and not re.fullmatch(r"\..*\.tmp", path.name)}
 
 
-def _bring_back(source: Path | bytes, target: Path) -> None:
+def _journals(work: Path) -> dict[str, bytes]:
+    """The whole lines of the journals in a working folder, by name."""
+    return {name: parts.whole_lines((work / name).read_bytes())
+            for name in filter(is_journal, _names(work))}
+
+
+def _bring_back(source: Path | bytes, work: Path, name: str) -> None:
     """Copy a file into a working folder; it gets its name when all of it has arrived."""
-    arrived = target.with_name(".restoring.tmp")
-    copy(source, arrived)
-    os.replace(arrived, target)
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    versions = {"course_utils": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+    arrived = str(PurePosixPath(name).with_name(".restoring.tmp"))
+    parts.copy(source, work, arrived)
+    os.replace(work / arrived, work / name)

@@ -11,21 +11,10 @@ import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from annotated_types import Ge, Lt
-from pydantic import (
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import ConfigDict, Field, StrictFloat, StrictInt, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from course_utils import CourseError
@@ -41,15 +30,10 @@ PRESETS: dict[str, dict[str, float]] = {
 
 Price = Annotated[StrictFloat, Field(ge=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-MUST = {
-    "int_type": "be a whole number",
-    "float_type": "be a number",
-    "bool_type": "be true or false",
-    "string_type": "be text",
-    "dict_type": "be settings such as {model_type: gemma, hidden_size: 2048}",
-    "dataclass_type": "hold settings",
-}
-"""What is said of a value, by the type of pydantic's error."""
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
+# What is kept of a teacher or a judge of whom one thing is replaced: another model has another
+# price, another address other models, another entry all else.
+KEPT = {"endpoint": (), "model": ("endpoint",), "base_url": ("model",)}
 
 
 class RecipeError(CourseError):
@@ -87,10 +71,8 @@ class TrainSpec:
     lora_r: StrictInt = Field(4, ge=0)
     lora_alpha: StrictInt = Field(32, ge=1)
     lora_dropout: StrictFloat = Field(0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="a list such as [q_proj, v_proj]",
-    )
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                                       "up_proj", "down_proj")
     epochs: StrictFloat = Field(1.0, ge=0.001)
     batch_size: StrictInt = Field(4, ge=1)
     gradient_accumulation: StrictInt = Field(1, ge=1)
@@ -106,7 +88,7 @@ class TrainSpec:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantize: Literal["none", "4bit"] = "none"
     attention: str = "auto"
-    activation_checkpointing: StrictBool = False
+    activation_checkpointing: bool = Field(False, strict=True)
     heldout: StrictFloat = Field(0.0, ge=0, lt=1)
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     seed: StrictInt = 0
@@ -115,10 +97,9 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
-            raise ValueError(
-                "'train.quantize' 4bit holds frozen weights, whole on each GPU: it needs an "
-                "adapter ('train.lora_r' above 0) and another 'train.parallel' than fsdp."
-            )
+            raise ValueError("'train.quantize' 4bit holds frozen weights, whole on each GPU: it "
+                             "needs an adapter ('train.lora_r' above 0) and another "
+                             "'train.parallel' than fsdp.")
 
     @property
     def effective_batch(self) -> int:
@@ -163,7 +144,7 @@ class Endpoint:
 
     model: str = ""
     base_url: str | None = None
-    price: tuple[Price, Price] | None = Field(None, description="a list such as [0.15, 0.60]")
+    price: tuple[Price, Price] | None = None
     endpoint: str | None = None
     secret: str | None = None
     rpm: StrictInt | None = Field(None, ge=1)
@@ -207,7 +188,7 @@ class Recipe:
 
     @field_validator("teacher", "judge", mode="before")
     @classmethod
-    def _filled(cls, said: Any, info: ValidationInfo) -> Any:
+    def _filled(cls, said: Any, info: Any) -> Any:
         """Return the settings for `teacher: openai`, or for settings that leave some out."""
         said = {"endpoint": said} if isinstance(said, str) else said
         if said == {}:
@@ -223,19 +204,14 @@ class Recipe:
         Raises RecipeError for an unknown key, naming the nearest, or a value of the wrong kind.
         """
         settings = place = self.to_dict()
-        path = key.split(".")
-        for i, part in enumerate(path):
-            if not isinstance(place, dict) or part not in place:
-                raise _unknown(path[: i + 1], place, self.name)
-            parent, place = place, place[part]
-        # Another model has another price, another address other models, another entry all else.
-        if key in ("teacher.endpoint", "judge.endpoint"):
-            parent = settings[path[0]] = {}
-        elif key in ("teacher.model", "judge.model"):
-            parent = settings[path[0]] = {"endpoint": parent["endpoint"]}
-        elif key in ("teacher.base_url", "judge.base_url"):
-            parent = settings[path[0]] = {"model": parent["model"]}
-        parent[path[-1]] = value
+        *parts, last = key.split(".")
+        for part in parts:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"{self.name}: unknown key '{key}'.")
+        if parts in (["teacher"], ["judge"]) and last in KEPT:
+            place = settings[parts[0]] = {name: place[name] for name in KEPT[last]}
+        place[last] = value
         return _checked(settings, self.name)
 
     def preset(self, name: str) -> Self:
@@ -277,30 +253,21 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         path = RECIPES / f"{name_or_path}.yaml"
     try:
         settings = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError:
-        raise RecipeError(
-            f"There is no recipe file {path}; give a file that exists or one of: "
-            f"{', '.join(recipe_names())}."
-        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct the file.") from None
+        raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
+                          f"{', '.join(recipe_names())}.") from None
     if not isinstance(settings, dict):
-        raise RecipeError(
-            f"{path} holds no settings; start from a copy of {RECIPES / 'offline.yaml'}."
-        )
+        raise RecipeError(f"{path} holds no settings; copy {RECIPES / 'offline.yaml'}.")
     recipe = _checked({"name": path.stem, **settings}, str(path))
     # Not in the specs: `replace` changes one setting at a time.
     if not recipe.train.full and not recipe.train.target_modules:
-        raise RecipeError(
-            f"{path}: target_modules is empty, so LoRA has nothing to train; name layers, or set "
-            "lora_r to 0 to train every weight."
-        )
+        raise RecipeError(f"{path}: target_modules is empty, so LoRA has nothing to train; name "
+                          "layers, or set lora_r to 0 to train every weight.")
     if (recipe.train.gpus > 1) != (recipe.train.parallel != "none"):
-        raise RecipeError(
-            f"{path}: 'train.gpus' is {recipe.train.gpus} but 'train.parallel' is "
-            f"'{recipe.train.parallel}': several GPUs need ddp or fsdp, and one GPU needs none."
-        )
+        raise RecipeError(f"{path}: 'train.gpus' is {recipe.train.gpus} but 'train.parallel' is "
+                          f"'{recipe.train.parallel}': several GPUs need ddp or fsdp, and one GPU "
+                          "needs none.")
     return recipe
 
 
@@ -355,10 +322,8 @@ def retirement(model: str) -> str | None:
     for name, entry in entries().items():
         if known := entry.get("retired", {}).get(model):
             ends = "ended" if known["ends"] <= datetime.date.today() else "ends"
-            return (
-                f"{model} {ends} on {known['ends']}; {name}'s successor is {known['successor']}. "
-                "What a journal holds of it stays readable."
-            )
+            return (f"{model} {ends} on {known['ends']}; {name}'s successor is "
+                    f"{known['successor']}. What a journal holds of it stays readable.")
     return None
 
 
@@ -382,44 +347,28 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789"
 
 
 def _checked(settings: dict[str, Any], source: str) -> Recipe:
+    """Return the recipe, or say what is wrong: an unknown key first, for it may be what is missing.
+    """
     try:
-        return TypeAdapter(Recipe).validate_python(settings)
+        return Recipe(**{str(key): value for key, value in settings.items()})
     except ValidationError as error:
-        raise _mistake(error, source) from None
-
-
-def _mistake(error: ValidationError, source: str) -> RecipeError:
-    """Return the first mistake as a sentence, unknown keys first: what is missing may be one."""
-    unknown = ("unexpected_keyword_argument", "invalid_key")
-    found = min(error.errors(), key=lambda e: e["type"] not in unknown)
-    path, kind = [], Recipe
-    for part in found["loc"]:
-        if not dataclasses.is_dataclass(kind):
-            break  # inside a list
-        path.append(str(part))
-        known = kind.__pydantic_fields__
-        if part not in known:
-            return _unknown(path, known, source)
-        setting, kind = known[part], known[part].annotation
-    where = ".".join(path)
-    if found["type"] == "value_error":  # raised here, a sentence already
-        return RecipeError(f"{source}: {found['ctx']['error']}")
-    if found["type"] == "missing" and len(path) == len(found["loc"]):
-        return RecipeError(f"{source}: '{where}' is missing; add it.")
-    limits = [f"at least {limit.ge}" for limit in setting.metadata if isinstance(limit, Ge)]
-    limits += [f"below {limit.lt}" for limit in setting.metadata if isinstance(limit, Lt)]
-    must = MUST.get(found["type"]) or "be " + (
-        setting.description or " or ".join(get_args(kind)) or " and ".join(limits)
-    )
-    return RecipeError(f"{source}: '{where}' must {must}, not {found['input']!r}.")
-
-
-def _unknown(path: list[str], known: Any, source: str) -> RecipeError:
-    """Say that a key is unknown where it stands, and which one of those known is nearest."""
-    said = f"{source}: unknown key '{'.'.join(path)}'"
-    if isinstance(known, dict) and known:
-        said += f"; the nearest one is '{'.'.join([*path[:-1], _closest(path[-1], known)])}'"
-    return RecipeError(f"{said}.")
+        found = min(error.errors(), key=lambda e: e["type"] not in UNKNOWN)
+    *above, last = map(str, found["loc"])
+    where = ".".join([*above, last])
+    if found["type"] in UNKNOWN:
+        kind = Recipe
+        for part in above:
+            kind = kind.__pydantic_fields__[part].annotation
+        nearest = ".".join([*above, _closest(last, kind.__pydantic_fields__)])
+        said = f"unknown key '{where}'; the nearest one is '{nearest}'."
+    elif found["type"] == "value_error":  # raised here, a sentence already
+        said = str(found["ctx"]["error"])
+    elif found["type"] == "missing":
+        said = f"'{where}' is missing; add it."
+    else:
+        must = found["msg"].replace("Input should", "must").replace("valid tuple", "list")
+        said = f"'{where}' {must}, not {found['input']!r}."
+    raise RecipeError(f"{source}: {said}") from None
 
 
 def _no(what: str, name: Any, names: Iterable[str]) -> str:
@@ -429,4 +378,4 @@ def _no(what: str, name: Any, names: Iterable[str]) -> str:
 
 
 def _closest(word: Any, words: Iterable[str]) -> str:
-    return max(words, key=lambda w: difflib.SequenceMatcher(None, str(word), w).ratio())
+    return difflib.get_close_matches(str(word), list(words), n=1, cutoff=0)[0]

@@ -1,10 +1,9 @@
 """A part on disk: immutable files and, written last, the manifest that vouches for them.
 
 Nothing is believed because it is there: names must stay inside the part, sizes and checksums must
-be those of the manifest, and the manifest must be as it was written. Files are written for their
-owner alone and are durable before they get their name. The journals of a step have parts of their
-own, so that they can be copied while the step is at work. The store of checkpoint.py decides what
-is copied and when. Taught in 02, section 7.
+be those of the manifest, and the manifest must be as it was written. An error while listing is an
+error, not an empty folder. Journals have parts of their own, copied while a step is at work. The
+store of checkpoint.py decides what is copied and when. Taught in 02, section 7.
 """
 
 import contextlib
@@ -16,11 +15,13 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO
+
+import psutil
 
 from course_utils import CourseError
 
@@ -29,21 +30,25 @@ JOURNALS = "journals"
 KEEP = 2
 
 _PART = re.compile(r"part-(\d{4,})")
+_TEMPORARY = re.compile(r"\.making-(\w+)-(\d+)-\w+")
 _JOURNAL = re.compile(r"(?:.*/)?[^/]*(?:journal|batch)[^/]*\.jsonl")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_MACHINE = re.sub(r"\W", "", platform.node()) or "unnamed"
 _DAY = 24 * 3600
+# Where a process id means something: a host, and on Linux a namespace of them.
+_NAMESPACE = os.path.basename(os.path.realpath("/proc/self/ns/pid"))
+_MACHINE = re.sub(r"\W", "", platform.node() + _NAMESPACE)
 
 
 class CheckpointError(CourseError):
-    """A checkpoint that could not be sealed, or a name that cannot be a folder."""
+    """A checkpoint that could not be sealed or looked for, or a name that cannot be a folder."""
 
 
 class BrokenPart(Exception):
     """Why a part is not believed."""
 
 
-# ---------------------------------------------------------------- names and files
+class UnreadablePart(BrokenPart):
+    """A part that a disk refused to read: it may be whole, and read well in a minute."""
 
 
 def is_safe(name: str) -> bool:
@@ -52,12 +57,14 @@ def is_safe(name: str) -> bool:
     >>> [is_safe(name) for name in ("a/b", "../b", "/b", "C:b", "a\\\\b")]
     [True, False, False, False, False]
     """
-    pieces = name.split("/")
-    windows = PureWindowsPath(name)
-    return not (
-        windows.drive or windows.root or "\\" in name or "\0" in name
-        or any(piece in ("", ".", "..") for piece in pieces)
-    )  # fmt: skip
+    path = PureWindowsPath(name)  # the stricter one: it knows both slashes, and drives
+    return (path.as_posix() == name and bool(path.parts) and not path.anchor
+            and ".." not in path.parts and "\0" not in name)
+
+
+def is_journal(name: str) -> bool:
+    """Return whether a file of a working folder only ever grows, by its name."""
+    return bool(_JOURNAL.fullmatch(name))
 
 
 def digest(content: Any) -> str:
@@ -66,86 +73,53 @@ def digest(content: Any) -> str:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, whatever the umask."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Make a folder that only its owner may enter; what lies above it must be there."""
+    folder.mkdir(exist_ok=True, mode=0o700)
     with contextlib.suppress(OSError):  # Drive's mount has modes of its own
         os.chmod(folder, 0o700)
 
 
-def copy(source: Path | bytes, target: Path) -> dict[str, Any]:
-    """Copy a file durably, for its owner alone; return size and checksum of what was copied."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def describe(source: Path | bytes, into: BinaryIO | None = None) -> dict[str, Any]:
+    """Read a source to its end, write it `into` a file; return size and checksum of what came."""
     sha256, size = hashlib.sha256(), 0
-    with _reading(source) as src, open(target, "wb", opener=_private) as dst:
-        while block := src.read(1 << 20):
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        while block := file.read(1 << 20):
             sha256.update(block)
             size += len(block)
-            dst.write(block)
-        dst.flush()
-        os.fsync(dst.fileno())
+            if into:
+                into.write(block)
     return {"bytes": size, "sha256": sha256.hexdigest()}
 
 
-def describe(source: Path | bytes) -> dict[str, Any]:
-    """Return the size and checksum of a file, or of bytes that could be one."""
-    with _reading(source) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
-
-
-def _reading(source: Path | bytes):
-    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the file system knows how."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # Drive's mount refuses; the manifest still decides what is believed
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
-def temporary_folder(home: Path) -> Iterator[Path]:
-    """A new folder beside the parts; whatever has not been renamed away at the end is removed."""
-    private_folder(home)
-    folder = _hidden(home, "making")
-    try:
-        folder.mkdir(mode=0o700)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _writing(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a new file in a folder that is there, for its owner alone; it is durable at the end."""
+    for inner in reversed(PurePosixPath(name).parents):  # never what lies above the folder
+        (folder / inner).mkdir(exist_ok=True)
+    with open(folder / name, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _hidden(home: Path, doing: str) -> Path:
-    return home / f".{doing}-{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+def copy(source: Path | bytes, folder: Path, name: str) -> dict[str, Any]:
+    """Copy a file durably into a folder that is there; return what `describe` says of it."""
+    with _writing(folder, name) as file:
+        return describe(source, file)
 
 
-# ---------------------------------------------------------------- the manifest
+# ---------------------------------------------------------------- what a manifest vouches for
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder's files, which are made durable first."""
-    for inner in sorted({(folder / name).parent for name in manifest["files"]}):
-        _sync_folder(inner)
+    """Write the manifest of a folder's files, which are on disk by then."""
     manifest = {**manifest, "sha256": seal_of(manifest)}
-    copy(json.dumps(manifest, indent=1, ensure_ascii=False).encode(), folder / MANIFEST)
-    _sync_folder(folder)
+    copy(json.dumps(manifest, indent=1, ensure_ascii=False).encode(), folder, MANIFEST)
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
     """Return the checksum of a manifest without its own, so that an edited one is noticed."""
-    return digest({k: v for k, v in manifest.items() if k != "sha256"})
+    return digest({key: value for key, value in manifest.items() if key != "sha256"})
 
 
 def read_manifest(part: Path) -> dict[str, Any]:
@@ -157,31 +131,43 @@ def read_manifest(part: Path) -> dict[str, Any]:
         for name, file in manifest["files"].items():
             if not is_safe(name):
                 raise BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
-            if not (type(file["bytes"]) is int and _HASH.fullmatch(file["sha256"])):
+            if type(file["bytes"]) is not int or not _HASH.fullmatch(file["sha256"]):
                 raise ValueError
     except FileNotFoundError:
         raise BrokenPart(f"{MANIFEST} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except OSError as error:
+        raise UnreadablePart(f"{MANIFEST} cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenPart(f"{MANIFEST} is damaged") from None
     return manifest
 
 
 def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> None:
     """Raise BrokenPart unless every file is there with its size and, if asked, its checksum."""
-    home = part.resolve()
     for name, expected in manifest["files"].items():
-        path = part / name
-        try:
-            if path.resolve() != home / name:
-                raise BrokenPart(f"{name} is a link")
-            if (size := path.stat().st_size) != expected["bytes"]:
-                raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-            if contents and describe(path) != expected:
-                raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
-        except FileNotFoundError:
-            raise BrokenPart(f"{name} is missing") from None
-        except OSError as error:
-            raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
+        _verify_file(part, name, expected, contents)
+
+
+def _verify_file(part: Path, name: str, expected: dict[str, Any], contents: bool = True,
+                 into: BinaryIO | None = None) -> None:
+    """Look at one file, or read it `into` another: a mount may serve it short, so what came counts.
+
+    Raises BrokenPart, and OSError where there is no room for the other.
+    """
+    path = part / name
+    try:
+        if path.resolve() != part.resolve() / name:
+            raise BrokenPart(f"{name} is a link")
+        if (size := path.stat().st_size) != expected["bytes"]:
+            raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
+        if contents and describe(path, into) != expected:
+            raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
+    except FileNotFoundError:
+        raise BrokenPart(f"{name} is missing") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UnreadablePart(f"{name} cannot be read ({error.strerror})") from None
 
 
 # ---------------------------------------------------------------- the parts of a folder
@@ -194,90 +180,45 @@ def parts(home: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:  # "nothing there" would be a lie that costs all the work
-        raise CheckpointError(
-            f"{home} cannot be read ({error.strerror}); if it is on Drive, mount it again."
-        ) from error
+        raise CheckpointError(f"{home} cannot be read ({error.strerror}); if it is on Drive, mount "
+                              "it again.") from error
     return [path for _, path in sorted(found)]
 
 
-def seal_part(
-    home: Path, manifest: dict[str, Any], sources: Mapping[str, Path | bytes]
-) -> tuple[Path, dict[str, dict], bool]:
+def seal_part(home: Path, manifest: dict[str, Any],
+              sources: Mapping[str, Path | bytes]) -> tuple[Path, dict[str, dict], bool]:
     """Copy files into the next part, unless they are the newest one's already; keep two whole ones.
 
     Return the part, its files as the manifest has them, and whether it is new.
     """
+    private_folder(home)
     sweep(home)
-    already = _holding(home, manifest, sources)
-    if already:
-        part, files = already
-    else:
-        with temporary_folder(home) as new:
-            files = {name: copy(source, new / name) for name, source in sources.items()}
-            write_manifest(new, {**manifest, "files": files})
-            part = _publish(new, home)
+    part = None
+    for newest in parts(home)[-1:]:
+        with contextlib.suppress(BrokenPart):
+            there = read_manifest(newest)
+            alike = all(there.get(key) == manifest[key] for key in ("about", "note"))
+            if alike and there["files"] == {n: describe(source) for n, source in sources.items()}:
+                verify(newest, there)
+                part, files = newest, there["files"]
+    if new := part is None:
+        with _temporary(home) as folder:
+            files = {name: copy(source, folder, name) for name, source in sources.items()}
+            write_manifest(folder, {**manifest, "files": files})
+            part = _publish(folder, home)
     whole = 0
     for old in reversed(parts(home)):
         if whole >= KEEP:
-            discard(old)
+            with contextlib.suppress(OSError):  # nothing depends on it
+                discard(old)
             continue
         try:
             verify(old, read_manifest(old), contents=False)
             whole += 1
-        except BrokenPart as broken:
+        except BrokenPart as broken:  # those in between are kept: they may be looked at
             if old == part and part.exists():  # an older runtime may have removed some of it
                 raise CheckpointError(f"{part} was not sealed ({broken}): seal again.") from None
-            # Others are kept while fewer whole ones are newer: they may be looked at.
-    return part, files, not already
-
-
-def _holding(
-    home: Path, manifest: dict[str, Any], sources: Mapping[str, Path | bytes]
-) -> tuple[Path, dict[str, dict]] | None:
-    """The newest part and its files, if it is whole and holds these very contents."""
-    for part in parts(home)[-1:]:
-        with contextlib.suppress(BrokenPart):
-            there = read_manifest(part)
-            alike = all(there.get(key) == manifest[key] for key in ("about", "note"))
-            if alike and there["files"] == {n: describe(source) for n, source in sources.items()}:
-                verify(part, there)
-                return part, there["files"]
-    return None
-
-
-def bring(part: Path, home: Path) -> Path:
-    """Return a verified copy of a part in another folder, the part itself where it lies there.
-
-    Raises BrokenPart, and CheckpointError where there is no room.
-    """
-    manifest, target = read_manifest(part), home / part.name
-    if target == part:
-        verify(part, manifest)
-        return part
-    with contextlib.suppress(BrokenPart):  # a stale copy decides nothing
-        if read_manifest(target) == manifest:
-            verify(target, manifest)
-            return target
-    verify(part, manifest, contents=False)
-    sweep(home)
-    with temporary_folder(home) as new:
-        for name, expected in manifest["files"].items():
-            try:
-                arrived = copy(part / name, new / name)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise CheckpointError(
-                        f"There is no room in {home} to bring {part} back; free some space."
-                    ) from error
-                raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
-            # Reading through a mount may be served short: what arrived is what counts.
-            if arrived != expected:
-                raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
-        write_manifest(new, manifest)
-        for old in parts(home):
-            discard(old)
-        os.rename(new, target)
-    return target
+    return part, files, new
 
 
 def _publish(temporary: Path, home: Path) -> Path:
@@ -291,46 +232,60 @@ def _publish(temporary: Path, home: Path) -> Path:
             if not part.exists():
                 raise
             continue
-        _sync_folder(home)
         return part
+
+
+def bring(part: Path, home: Path) -> Path:
+    """Return a verified copy of a part in another folder, the part itself where it lies there.
+
+    Raises BrokenPart, and OSError where there is no room.
+    """
+    manifest, target = read_manifest(part), home / part.name
+    try:
+        if read_manifest(target) == manifest:  # a stale copy decides nothing
+            verify(target, manifest)
+            return target
+    except BrokenPart:
+        if target == part:
+            raise
+    with _temporary(home) as new:
+        for name, expected in manifest["files"].items():
+            with _writing(new, name) as file:
+                _verify_file(part, name, expected, into=file)
+        write_manifest(new, manifest)
+        for old in parts(home):
+            discard(old)
+        os.rename(new, target)
+    return target
 
 
 def discard(folder: Path) -> None:
     """Remove a folder so that a half-removed one never bears its name."""
-    hidden = _hidden(folder.parent, "removing")
-    try:
-        os.rename(folder, hidden)
-    except OSError:
-        return  # another process removed it first, or it cannot be removed: nothing depends on it
-    shutil.rmtree(hidden, ignore_errors=True)
+    with _temporary(folder.parent) as hidden, contextlib.suppress(FileNotFoundError):
+        os.rename(folder, hidden / folder.name)  # unless another process removed it first
 
 
 def sweep(home: Path) -> None:
-    """Remove what processes that died left behind; a living one may still be writing its own."""
-    for path in home.glob(".*-*-*-*"):
-        match = re.fullmatch(r"\.(?:making|removing)-(\w+)-(\d+)-\w+", path.name)
-        if match and _abandoned(path, match[1], int(match[2])):
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what this machine's dead processes left behind, and what is a day old."""
+    for path in home.iterdir():
+        if match := _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # its owner has just finished
+                dead = match[1] == _MACHINE and not psutil.pid_exists(int(match[2]))
+                if dead or time.time() - path.stat().st_mtime > _DAY:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
-def _abandoned(path: Path, machine: str, pid: int) -> bool:
+@contextlib.contextmanager
+def _temporary(home: Path) -> Iterator[Path]:
+    """A new folder beside the parts; what has not been renamed away at the end is removed."""
+    folder = Path(tempfile.mkdtemp(prefix=f".making-{_MACHINE}-{os.getpid()}-", dir=home))
     try:
-        if machine != _MACHINE or os.name == "nt":  # its processes cannot be asked after from here
-            return time.time() - path.stat().st_mtime > _DAY
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- journals
-
-
-def is_journal(name: str) -> bool:
-    """Return whether a file of a working folder only ever grows, by its name."""
-    return bool(_JOURNAL.fullmatch(name))
 
 
 def whole_lines(data: bytes) -> bytes:
@@ -342,49 +297,42 @@ def whole_lines(data: bytes) -> bytes:
         return data[:whole]
 
 
-def gather(
-    home: Path,
-    here: Mapping[str, bytes],
-    wanted: Callable[[str], bool] = is_journal,
-    *,
-    skipping: Callable[[str], object] = lambda line: None,
-) -> dict[str, bytes]:
+def gather(home: Path, here: Mapping[str, bytes],
+           skipping: Callable[[Path, BrokenPart], object] = lambda path, broken: None,
+           ) -> dict[str, bytes]:
     """Return a step's journals by name: the lines that whole copies hold, then those only `here`.
 
-    Copies lie in the step's parts and beside them. What is not whole is skipped, with a line.
+    Copies lie in the step's parts and beside them. `skipping` is told what is not whole.
     """
     found = dict(here)
     for part in [*reversed(parts(home / JOURNALS)), *reversed(parts(home))]:
-        files, where = {}, part.relative_to(home.parent.parent)
         try:
             files = read_manifest(part)["files"]
         except BrokenPart as broken:
-            skipping(f"Skipping the journals in {where}: {broken}.")
-        for name, expected in files.items():
-            data = found.get(name, b"")
+            skipping(part, broken)
+            continue
+        for name in filter(is_journal, files):
+            data, read = found.get(name, b""), io.BytesIO()
             # Most copies are the beginning of what is here already, and are not read.
-            if not wanted(name) or describe(data[: expected["bytes"]]) == expected:
+            if describe(data[: files[name]["bytes"]]) == files[name]:
                 continue
             try:
-                found[name] = _joined(whole_lines(_read(part, name, expected)), data)
+                _verify_file(part, name, files[name], into=read)
+                found[name] = _joined(whole_lines(read.getvalue()), data)
             except BrokenPart as broken:
-                skipping(f"Skipping {where / name}: {broken}.")
+                skipping(part / name, broken)
     return found
 
 
-def _read(part: Path, name: str, expected: dict[str, Any]) -> bytes:
-    verify(part, {"files": {name: expected}}, contents=False)
-    try:
-        data = (part / name).read_bytes()
-    except OSError as error:
-        raise BrokenPart(f"{name} cannot be read ({error.strerror})") from None
-    if describe(data) != expected:
-        raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
-    return data
-
-
 def _joined(there: bytes, here: bytes) -> bytes:
+    """Return the lines of two journals, each key once: as it was sealed first."""
     if not here:
         return there
-    lines = dict.fromkeys(filter(None, [*there.split(b"\n"), *here.split(b"\n")]))
-    return b"\n".join([*lines, b""])
+    lines: dict[Any, bytes] = {}
+    for line in filter(None, [*there.split(b"\n"), *here.split(b"\n")]):
+        try:
+            key = json.loads(line)["key"]
+        except (ValueError, KeyError, TypeError):
+            key = line
+        lines.setdefault(key, line)
+    return b"\n".join([*lines.values(), b""])

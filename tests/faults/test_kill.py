@@ -1,8 +1,8 @@
 """`make course` is killed (SIGKILL) and run again: same bytes, and no reply is asked for again.
 
-The short version kills one run twice and one generation three times. `FAULTS=all` (make
-faults) kills a run at each place by itself, another at moments drawn by chance, and a generation
-twenty times. Keys are planted in the environment of every run, and looked for in all it leaves.
+The short version kills a generation thrice. `FAULTS=all` (make faults) kills a run at each place
+by itself, another at moments drawn by chance, and a generation twenty times. Keys are planted in
+the environment of every run, and looked for in all it leaves.
 """
 
 import hashlib
@@ -172,6 +172,7 @@ def uninterrupted(tmp_path_factory):
     return run
 
 
+@only_in_full
 def test_an_uninterrupted_run_asks_for_each_reply_once(uninterrupted):
     asked = Counter(uninterrupted.requests())
     assert asked and max(asked.values()) == 1
@@ -179,7 +180,7 @@ def test_an_uninterrupted_run_asks_for_each_reply_once(uninterrupted):
     assert set(asked) == {digest_of(record) for record in uninterrupted.replies()}
 
 
-@only_in_full  # in short, a run that goes on after a kill shows as much
+@only_in_full
 def test_running_again_asks_for_nothing_and_changes_nothing(uninterrupted):
     before, asked = uninterrupted.results(), len(uninterrupted.requests())
     uninterrupted.finish()
@@ -187,6 +188,7 @@ def test_running_again_asks_for_nothing_and_changes_nothing(uninterrupted):
     assert len(uninterrupted.requests()) == asked
 
 
+@only_in_full
 def test_no_key_is_left_anywhere(uninterrupted):
     """Journals, manifests, adapters, executed notebooks, the report, and what was printed."""
     names = {path.name for path in uninterrupted.root.rglob("*") if path.is_file()}
@@ -222,9 +224,9 @@ def interrupt_and_compare(run: Run, places, uninterrupted, record, *, everything
     return kills
 
 
+@only_in_full
 def test_killed_in_the_middle(tmp_path, uninterrupted, record_fault):
-    names = ["generating"] * FULL + ["training", "judging"]
-    places = [PLACES[name] for name in names]
+    places = [PLACES[name] for name in ("generating", "training", "judging")]
     kills = interrupt_and_compare(Run(tmp_path), places, uninterrupted, record_fault)
     assert kills == len(places)
 
