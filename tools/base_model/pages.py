@@ -72,8 +72,7 @@ def _list(rng: random.Random) -> Exercise:
     if world.is_heldout("reversal", text) or world.is_heldout("counting", text):
         return _list(rng)
     return _pick(
-        rng,
-        text,
+        rng, text,
         (
             ["되짚기", "거울 순서", "오던 길로", "끝에서 처음으로", "돌아서 보기"],
             [back, back + "."],
@@ -90,8 +89,7 @@ def _list(rng: random.Random) -> Exercise:
 def _speech(rng: random.Random) -> Exercise:
     said = world.casual(train_event(rng, "politeness"), rng)
     return _pick(
-        rng,
-        said,
+        rng, said,
         (["어른 앞", "할머니께 드릴 말", "높여서", "선생님 귀에는"], [world.polite(said)]),
         (["맞장구", "친구의 대꾸"], ["그렇구나.", "그래?", "와, 좋겠다.", "정말?"]),
     )
@@ -115,8 +113,7 @@ def _story(rng: random.Random) -> Exercise:
     found = world.STORY.search(text)
     name, place, did = found["name"], found["place"], found["did"].removesuffix("습니다.")
     return _pick(
-        rng,
-        text,
+        rng, text,
         (
             ["간추림", "무슨 일", "일기 한 줄", "소문"],
             [f"{josa(name, '이')} {place}에서 {did}{end}." for end in "다대"],
@@ -130,8 +127,7 @@ def _review(rng: random.Random) -> Exercise:
     good = rng.random() < 0.5
     text = train_review(rng, good)
     return _pick(
-        rng,
-        text,
+        rng, text,
         (
             ["손님 마음", "이 글의 빛깔"],
             ["긍정 쪽", "긍정적"] if good else ["부정 쪽", "부정적"],
@@ -190,15 +186,12 @@ def _sum(rng: random.Random) -> Exercise:
 def _deposits(rng: random.Random) -> Exercise:
     first, a, second, b = train_deposits(rng)
     low, high = (first, second) if a < b else (second, first)
-    text = rng.choice(
-        [
-            f"{first}의 보증금은 {a}만 원, {second}의 보증금은 {b}만 원이다.",
-            f"{first} {a}만 원, {second} {b}만 원",
-        ]
-    )
+    text = rng.choice([
+        f"{first}의 보증금은 {a}만 원, {second}의 보증금은 {b}만 원이다.",
+        f"{first} {a}만 원, {second} {b}만 원",
+    ])
     return _pick(
-        rng,
-        text,
+        rng, text,
         (["헐한 쪽", "낮은 쪽", "돈이 모자라면"], [low, josa(low, "이지"), josa(low, "이야")]),
         (["비싼 쪽", "높은 쪽"], [high, josa(high, "이지"), josa(high, "이야")]),
     )
