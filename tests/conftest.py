@@ -99,12 +99,16 @@ def tiny_base(tmp_path_factory, tokenizer):
     return folder
 
 
+def chromium() -> str | None:
+    """The path of a Chromium: the one that CHROMIUM names, an installed one, or None."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "chrome")
+    return next(filter(None, map(shutil.which, filter(None, names))), None)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium of the machine's own; tests that ask for it are skipped without one."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, filter(None, names))), None)
-    if not found:
+    if not (found := chromium()):
         pytest.skip("no Chromium on this machine: install chromium, or name one in CHROMIUM")
     from playwright.sync_api import sync_playwright
 
