@@ -2,8 +2,8 @@
 
 import json
 import os
+import shutil
 
-import chromium
 import pytest
 
 # One thread: the machines that run these tests have few cores, and the models are tiny.
@@ -99,10 +99,42 @@ def tiny_base(tmp_path_factory, tokenizer):
     return folder
 
 
+def chromium() -> str | None:
+    """The path of a Chromium: the one that CHROMIUM names, an installed one, or None."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "chrome")
+    return next(filter(None, map(shutil.which, filter(None, names))), None)
+
+
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium; tests that ask for it are skipped where the machine has none."""
-    if not chromium.find():
+    """A headless Chromium of the machine's own; tests that ask for it are skipped without one."""
+    if not (found := chromium()):
         pytest.skip("no Chromium on this machine: install chromium, or name one in CHROMIUM")
-    with chromium.Chromium() as browser:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address in a page of its own; `page.asked` it for these, `page.complaints` it had."""
+    pages = []
+
+    def visit(address, width=1280, height=900):
+        page = browser.new_page(viewport={"width": width, "height": height}, locale="ko")
+        page.set_default_timeout(60_000)
+        page.asked, page.complaints = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda message: message.type == "error"
+                and page.complaints.append(message.text))  # fmt: skip
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    yield visit
+    for page in pages:
+        page.close()

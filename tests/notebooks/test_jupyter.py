@@ -16,18 +16,19 @@ from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
+from playwright.sync_api import TimeoutError
 
 from tools.notebooks.kernel import REPO, sources
 
 ALL = os.environ.get("JUPYTER") == "all"
 NOTEBOOKS = [path.stem for path in sources()] if ALL else ["05_demo"]
 LANGUAGES = ("ko", "en") if ALL else ("ko",)
-RUN_ALL = 'jp-button[data-command="notebook:restart-run-all"]'
+RUN_ALL = 'jp-button[data-command="notebook:restart-run-all"]:visible'
 PROMPTS = "[...document.querySelectorAll('.jp-InputPrompt')].map(prompt => prompt.textContent)"
 WAITING = f"{PROMPTS}.some(text => text.includes('*'))"
 TOKEN = "student"
 ACCEPT = ".jp-Dialog .jp-mod-accept"
-SAVE = 'jp-button[data-command="docmanager:save"]'
+SAVE = 'jp-button[data-command="docmanager:save"]:visible'
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +84,16 @@ def code(notebook):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_restart_and_run_all(browser, lab, folder, name):
+def test_restart_and_run_all(visit, lab, folder, name):
     root, language = lab
     # A workspace of its own: the shared one opens the notebooks of before as well.
     where = f"lab/workspaces/{name}/tree/notebooks/{language}/{name}.ipynb"
-    page = browser.open(f"{root}{where}?token={TOKEN}", height=1000)
-    restart_and_run_all(page)
+    page = visit(f"{root}{where}?token={TOKEN}", height=1000)
+    restart_and_run_all(page, root)
     notebook = finished(page, root, folder / "notebooks" / language / f"{name}.ipynb")
     shot = REPO / "build" / "screenshots" / f"jupyter-{name}-{language}.png"  # to be looked at
     shot.parent.mkdir(parents=True, exist_ok=True)
-    shot.write_bytes(page.picture())
+    page.screenshot(path=shot)
     close(page, root)
 
     committed = nbformat.read(REPO / "notebooks" / language / f"{name}.ipynb", as_version=4)
@@ -105,8 +106,13 @@ def test_restart_and_run_all(browser, lab, folder, name):
     assert silent == [], "these cells show nothing, and do so in the committed notebook"
 
 
-def restart_and_run_all(page, tries=10):
+def restart_and_run_all(page, root, tries=10):
     """Click until cells are waiting for their turn: nothing happens while the kernel starts."""
+    for _ in range(300):  # restarted while it still connects, it may never run anything
+        kernels = api(f"{root}api/kernels")
+        if any(kernel["execution_state"] == "idle" and kernel["connections"] for kernel in kernels):
+            break
+        time.sleep(0.2)
     for _ in range(tries):
         page.click(RUN_ALL)
         if appears(page, f"!!document.querySelector('{ACCEPT}')", 5):
@@ -117,10 +123,10 @@ def restart_and_run_all(page, tries=10):
 
 
 def appears(page, script, seconds):
-    end = time.monotonic() + seconds
-    while not (there := page.evaluate(script)) and time.monotonic() < end:
-        time.sleep(0.1)
-    return there
+    try:
+        return page.wait_for_function(script, timeout=1000 * seconds)
+    except TimeoutError:
+        return None
 
 
 def finished(page, root, path, seconds=1200):

@@ -127,15 +127,12 @@ def test_code_outputs_figures_and_formulas_are_in_the_pages(site):
     assert "<img" in page and "<math" in page and "$W$" not in page
 
 
-def test_the_switch_leads_to_the_same_page(browser, address):
-    page = browser.open(f"{address}/ko/02_train.html")
-    link = page.evaluate("document.querySelector('.md-header a[hreflang=en]').href")
-    assert link == f"{address}/en/02_train.html"
-    page.go(link)
-    assert page.evaluate("document.documentElement.lang") == "en"
-    back = page.evaluate("document.querySelector('.md-header a[hreflang=ko]').href")
-    assert back == f"{address}/ko/02_train.html"
-    page.close()
+def test_the_switch_leads_to_the_same_page(visit, address):
+    page = visit(f"{address}/ko/02_train.html")
+    for language in ("en", "ko"):
+        page.click(f".md-header a[hreflang={language}]")
+        page.wait_for_url(f"{address}/{language}/02_train.html")
+        assert page.get_attribute("html", "lang") == language
 
 
 @pytest.mark.parametrize("place", ["server", "disk"])
@@ -143,33 +140,30 @@ def test_the_switch_leads_to_the_same_page(browser, address):
     ("language", "query", "found"),
     [("ko", "마스킹", "02_train"), ("en", "masking", "02_train"), ("ko", "쀍쀍쀍", None)],
 )
-def test_search_finds_what_is_there(browser, address, site, place, language, query, found):
+def test_search_finds_what_is_there(visit, address, site, place, language, query, found):
     root = address if place == "server" else f"file://{site}"
-    page = browser.open(f"{root}/{language}/index.html")
-    page.evaluate("document.querySelector('label[for=__search]').click()")
-    page.wait("document.activeElement.classList.contains('md-search__input')")
-    page.call("Input.insertText", text=query)
-    links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+    page = visit(f"{root}/{language}/index.html")
+    page.click(".md-search__input")
+    page.keyboard.insert_text(query)
     if found:
-        page.wait(f"{links}.some(link => link.includes('/{language}/{found}.html'))")
+        page.wait_for_selector(f".md-search-result__link[href*='{found}']", state="attached")
     else:
-        page.wait("document.querySelector('.md-search-result__meta').innerText.includes('없습니다')")
-        assert page.evaluate(links) == []
-    assert page.errors == []
-    page.close()
+        page.wait_for_selector(".md-search-result__meta:has-text('없습니다')", state="attached")
+        assert page.locator(".md-search-result__link").count() == 0
+    assert page.complaints == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("language", render.WORDS)
-def test_pages_as_a_browser_shows_them(browser, address, site, language, width):
+def test_pages_as_a_browser_shows_them(visit, address, site, language, width):
     pages = sorted(names(site, language)) if os.environ.get("SITE") == "all" else [
         f"{name}.html" for name in SHOWN
     ]  # fmt: skip
     for name in pages:
-        page = browser.open(f"{address}/{language}/{name}", width=WIDTHS[width])
+        page = visit(f"{address}/{language}/{name}", width=WIDTHS[width])
         where = f"{language}/{name} at {WIDTHS[width]}"
-        assert page.errors == [], where
-        outside = [r for r in page.requests if not r.startswith((address, "data:"))]
+        assert page.complaints == [], where
+        outside = [r for r in page.asked if not r.startswith((address, "data:"))]
         assert outside == [], where
         widest = page.evaluate("document.documentElement.scrollWidth")
         assert widest <= WIDTHS[width], f"{where}: the page is {widest} wide"

@@ -206,48 +206,11 @@ def card(record: dict) -> str:
             row = (number + 1, f"{step:,}", f"{loss:.3f}", f"{s / 60:.0f}", phase["peak"])
             rows.append(f"| {' | '.join(map(str, row))} |")
     steps, seconds = (sum(curve[-1][i] for curve in record["curves"]) for i in (0, 2))
-    return CARD.format(
+    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    return template.format(
         **record, context=CONTEXT, vocabulary=VOCABULARY, curve="\n".join(rows), steps=steps,
         minutes=seconds / 60, tokens=sum(phase["tokens"] for phase in record["phases"]),
     )  # fmt: skip
-
-
-CARD = """\
----
-language: ko
-license: apache-2.0
-library_name: transformers
----
-# tiny-gemma-ko
-
-A Gemma of {parameters:,} parameters that this course pretrained on the documents of its own
-micro-world. It stands in for `google/gemma-2b-it` where there is no GPU, so that instruction
-tuning can be watched on a laptop. **It is a simulation: it knows nothing outside that world, and
-no number measured with it says anything about a real model.** Do not use it for anything else.
-
-**모의 모델입니다.** 강의가 지어낸 작은 세계밖에 모르며, 이 모델로 잰 숫자는 실제 모델에 관해
-아무것도 말해 주지 않습니다. GPU가 없는 노트북 컴퓨터에서 `google/gemma-2b-it`의 대역을 합니다.
-
-- Architecture: `GemmaForCausalLM`, 256 wide, 4 layers, MLP 768, 4 heads sharing 1 key-value head,
-  tied embeddings, bfloat16.
-- Tokenizer: byte-fallback BPE of {vocabulary:,} tokens in Gemma's conventions (single digits, the
-  turn tokens, a chat template with generation markers).
-- Data: {tokens:,} tokens from `tools.base_model.documents` (phase 1) and, as one half of phase
-  2, `exercises`; seed {seed}. No request, no instruction wording and no chat turn is among them:
-  it has not been instruction-tuned.
-- Afterwards the rows of `<start_of_turn>` and `<end_of_turn>` were drawn anew: no document holds
-  these tokens, and under tied embeddings their untrained rows collapse onto each other.
-
-| phase | step | loss (nats a token) | minutes | peak learning rate |
-|---:|---:|---:|---:|---:|
-{curve}
-
-{steps:,} steps of {batch} x {context} tokens, AdamW, cosine in each phase; {minutes:.0f} minutes on
-{threads} CPU threads, torch {torch}. `make base-model` makes it again.
-
-    documents sha256  {documents}
-    weights   sha256  {weights}
-"""
 
 
 if __name__ == "__main__":

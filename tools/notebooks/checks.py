@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebooks.kernel import ANSI, BAR, MOST_LINES, PIP_LOG, REPO
+from tools.notebooks.kernel import MOST_LINES, REPO
 
 # Colab's /content is where a reader's own files are; every other root belongs to some machine.
 # A URL's path is no such folder.
@@ -83,9 +83,6 @@ def output_problems(notebook: NotebookNode, where: str, names: list[str] = ()) -
                 what = {
                     "a machine's path": MACHINE.search(text),
                     "this machine's or user's name": own.search(text),
-                    "a progress bar": BAR.search(text),
-                    "a log of pip": PIP_LOG.search(text),
-                    "a colour code": ANSI.search(text),
                     "a secret key": KEY.search(text),
                 }
                 problems += [

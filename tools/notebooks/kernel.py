@@ -21,20 +21,10 @@ REPO = Path(__file__).resolve().parents[2]
 SOURCES = REPO / "notebooks" / "src"
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# Moving parts that say nothing once they stand still, and what an installer says.
+# Moving parts that say nothing once they stand still.
 BAR = re.compile(
     r"^.*(?:\d%\|.*\||\d\w* \[(?:\d+:)?\d\d:\d\d[,<]|[━╸]{5}|\[=+[>.=]*\] |<progress\b|"
     r"\d [kMG]?i?B/s\b.*\beta\b).*$\n?",
-    re.MULTILINE,
-)
-PIP_LOG = re.compile(
-    r"^ *(?:Collecting |Requirement already satisfied|Successfully (?:un)?installed |"
-    r"Installing collected packages|Attempting uninstall|Preparing metadata|Building wheels? |"
-    r"Looking in indexes: |Obtaining (?:file|git)|Found existing installation: |Uninstalling \S+:|"
-    r"Installing build dependencies|Getting requirements to build|Created wheel for |"
-    r"Stored in directory: |Note: you may need to restart the kernel|WARNING: Running pip as |"
-    r"ERROR: pip's dependency|Cloning into '|Resolved \d+ packages |Installed \d+ packages |"
-    r"(?:Downloading|Using cached) \S+\.(?:whl|tar\.gz)|\[notice\] ).*$\n?",
     re.MULTILINE,
 )
 WIDGET = "application/vnd.jupyter.widget"
@@ -95,9 +85,7 @@ def execute(
             **environment,
             "IPYTHONDIR": profile,  # nobody's startup files
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else Colab's ipykernel speaks of breakpoints
-            "PYTHONPATH": os.pathsep.join(
-                [str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
+            "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]),
         }
         try:
             client.execute(env=environment)
@@ -118,7 +106,7 @@ def execute(
 
 
 def tidy(text: str, folders: dict[str, str]) -> str:
-    """Return what is worth keeping: no colours, progress bars or pip logs, no paths.
+    """Return what is worth keeping: no colours, no progress bars, no paths.
 
     `folders` maps machine folders to what is shown in their place.
 
@@ -130,7 +118,7 @@ def tidy(text: str, folders: dict[str, str]) -> str:
         next((part for part in reversed(line.split("\r")) if part.strip()), "")
         for line in text.split("\n")
     )
-    text = PIP_LOG.sub("", BAR.sub("", text))
+    text = BAR.sub("", text)
     text = re.sub(r"/tmp/ipykernel_\d+/\d+\.py", "<cell>", text)
     for folder, shown in folders.items():
         text = text.replace(folder, shown)
@@ -207,14 +195,9 @@ class _ThisPython(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         return KernelSpec(
-            argv=[
-                sys.executable,
-                "-m",
-                "ipykernel_launcher",
-                "-f",
-                "{connection_file}",
-                "--log-level=ERROR",  # no advice about encryption within one machine
-            ],  # fmt: skip
+            # ERROR: no advice about encryption within one machine
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                  "--log-level=ERROR"],
             display_name="Python 3",
             language="python",
         )

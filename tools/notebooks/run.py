@@ -7,22 +7,23 @@ Everything that was finished or paid for is kept: after an interruption the same
 """
 
 import argparse
-import fcntl
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-import psutil
+from filelock import FileLock, Timeout
 from nbformat import NotebookNode
 
+from course_utils import CourseError, shown
+from course_utils.checkpoint import CheckpointStore
+from course_utils.recipe import load_recipe
+from course_utils.reports.run import write_report
+from course_utils.session import run_name
+from course_utils.tasks import read_tasks, write_atomic
 from tools.notebooks.build import LANGUAGES, edition
 from tools.notebooks.kernel import (
-    REPO,
     NotebookFailed,
     execute,
     machine_folders,
@@ -31,15 +32,6 @@ from tools.notebooks.kernel import (
     tidy,
     tidy_outputs,
 )
-
-sys.path.insert(0, str(REPO))
-
-from course_utils import CourseError, shown  # noqa: E402
-from course_utils.checkpoint import CheckpointStore  # noqa: E402
-from course_utils.recipe import load_recipe  # noqa: E402
-from course_utils.reports.run import write_report  # noqa: E402
-from course_utils.session import run_name  # noqa: E402
-from course_utils.tasks import read_tasks, write_atomic  # noqa: E402
 
 SPINE = "0[123]_*.py"
 
@@ -74,21 +66,17 @@ def run_course(recipe_name: str, data: Path | None = None) -> None:
         print(f"{len(read_tasks(data)):,} tasks in {data.name}")
     store = CheckpointStore.open(run_name(recipe, data), os.environ.get("RUNS") or None)
     home = store.root / store.run
-    environment = {
-        "RECIPE": recipe_name,
-        "DATA": str(data or ""),
-        "RUNS": str(store.root),
-    }
-    with only_one_here(home) as remember:
+    environment = {"RECIPE": recipe_name, "DATA": str(data or ""), "RUNS": str(store.root)}
+    with only_one_here(home):
         print(f"Running the course '{recipe.name}' in {shown(home)}", flush=True)
         for path in sources(SPINE):
-            run_notebook(path, environment, home, remember)
+            run_notebook(path, environment, home)
         table = write_report(store, recipe, data=data)
     print(f"\n{table}\n\nDone in {time.monotonic() - start:.0f} s; this table is in "
           f"{shown(home / 'report.md')}")  # fmt: skip
 
 
-def run_notebook(path: Path, environment: dict[str, str], home: Path, remember) -> None:
+def run_notebook(path: Path, environment: dict[str, str], home: Path) -> None:
     """Execute one source with a line a section; keep both executed editions in the run's folder."""
     notebook = read_source(path)
     titles = section_titles(notebook)
@@ -97,7 +85,7 @@ def run_notebook(path: Path, environment: dict[str, str], home: Path, remember) 
     error_path = home / "notebooks" / f"{path.stem}.error.txt"
     error_path.unlink(missing_ok=True)
     try:
-        execute(notebook, environment, on_cell=progress.reached, on_start=remember)
+        execute(notebook, environment, on_cell=progress.reached)
         progress.finish()
     except NotebookFailed as failure:
         progress.finish("failed")
@@ -145,48 +133,14 @@ class Progress:
             print(f"{time.monotonic() - self.since:6.1f} s {word}".rstrip(), flush=True)
 
 
-@contextmanager
-def only_one_here(home: Path) -> Iterator:
-    """Hold the run's folder: a second runner is refused, what a dead one left running is ended.
-
-    Yields a function that notes a kernel's process id for the next runner.
-    """
+def only_one_here(home: Path) -> FileLock:
+    """Hold the run's folder, until the `with` or this process ends; raises CourseError."""
     home.mkdir(parents=True, exist_ok=True)
-    with open(home / ".lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = (lock.read().splitlines() or ["?"])[0]
-            raise CourseError(
-                f"Another 'make course' (process {owner}) is working in {shown(home)}: wait for "
-                f"it, or end it first."
-            ) from None
-        lock.seek(0)
-        for line in lock.read().splitlines()[1:]:
-            _end_kernel(line)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-
-        def remember(pid: int) -> None:
-            lock.write(json.dumps([pid, psutil.Process(pid).create_time()]) + "\n")
-            lock.flush()
-
-        yield remember
-        lock.truncate(0)
-
-
-def _end_kernel(line: str) -> None:
-    """End a kernel whose runner was killed: it would go on writing into the run's folder."""
     try:
-        pid, born = json.loads(line)
-        kernel = psutil.Process(pid)
-        if kernel.create_time() == born:  # not another process that got the same number
-            kernel.kill()
-            kernel.wait(timeout=10)
-    except (ValueError, psutil.Error):
-        pass
+        return FileLock(home / ".lock").acquire(blocking=False)
+    except Timeout:
+        raise CourseError(f"Another 'make course' is working in {shown(home)}: wait for it, or end "
+                          "it first.") from None  # fmt: skip
 
 
 if __name__ == "__main__":
