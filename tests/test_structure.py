@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_arrows_point_one_way():
         cwd=REPO, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_no_two_files_import_each_other_however_far_around():
+    imported = defaultdict(set)
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom) and (file := home(node.module or "")):
+                inner = (home(f"{node.module}.{alias.name}") for alias in node.names)
+                imported[path] |= {other or file for other in inner}
+    TopologicalSorter(imported).prepare()  # raises CycleError, which names the circle
 
 
 def test_the_sixteen_are_on_top_and_everything_is_short():
