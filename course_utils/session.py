@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
-from course_utils.inference import Device, find_device, pick_attention
+from course_utils.inference import Device, find_base, find_device, pick_attention
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
 from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import (
@@ -245,9 +245,9 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
 
 def _mirror(repo_id: str | None) -> "Callable[[dict[str, Path]], str] | None":
     def upload(files: dict[str, Path]) -> str:
-        from course_utils.sources import share
+        from course_utils.plumbing import hub
 
-        return share.upload(repo_id, files)
+        return hub.upload(repo_id, files)
 
     return upload if repo_id else None
 
@@ -340,15 +340,9 @@ def _data_file() -> Path | None:
 
 
 def _base_model(recipe: Recipe) -> str:
-    name = recipe.base_model
-    for folder in (REPO / name, Path(name).expanduser()):
-        if folder.is_dir():
-            # Relative: the path is written into adapter_config.json and into outputs.
-            return os.path.relpath(folder) if folder.is_relative_to(REPO) else str(folder)
-    if name.startswith(("assets/", "/", ".", "~")):
-        advice = "make base-model" if name == BASE_MODEL else "correct base_model in the recipe"
-        raise CourseError(f"The base model folder {name} does not exist: {advice}.")
-    return name
+    found = find_base(recipe.base_model)
+    # Relative: the path is written into adapter_config.json and into outputs.
+    return os.path.relpath(found) if Path(found).is_relative_to(REPO) else found
 
 
 _exported: dict[str, str] = {}  # what `setup` itself put into the environment

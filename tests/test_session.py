@@ -37,6 +37,7 @@ def bare_machine(monkeypatch, tmp_path):
     os.environ["RUNS"] = str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "REPO", tmp_path)
+    monkeypatch.setattr(inference, "REPO", tmp_path)
     monkeypatch.setattr("course_utils.REPO", tmp_path)
     monkeypatch.setattr(secrets, "REPO", tmp_path)
     monkeypatch.setattr(secrets, "_found", {})
@@ -219,7 +220,7 @@ def test_simulated_data_is_not_handed_to_a_real_run(tmp_path):
 
 def test_a_missing_base_folder_is_one_sentence(tmp_path):
     course = setup("offline")
-    with pytest.raises(CourseError, match="tiny-gemma-ko does not exist: make base-model"):
+    with pytest.raises(CourseError, match="no model folder .*tiny-gemma-ko.*`make base-model`"):
         _ = course.base_model
     (tmp_path / "assets" / "tiny-gemma-ko").mkdir(parents=True)
     assert course.base_model == os.path.join("assets", "tiny-gemma-ko")
