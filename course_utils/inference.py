@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
-from course_utils.plumbing.hub import answers, brief, facts_table, remedy, upload
+from course_utils.plumbing.hub import answers, brief, model_card, record_of, remedy, upload
 from course_utils.plumbing.trial import training_step
 from course_utils.prompts import with_fixed_date
 
@@ -226,7 +226,7 @@ def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: st
     if adapter is not None:
         adapter = Path(adapter)
         _check_adapter(adapter, base)
-        trained = _record(adapter).get("recipe", {}).get("train", {})
+        trained = record_of(adapter).get("recipe", {}).get("train", {})
     quantize = quantize or trained.get("quantize", "none")
     model, tokenizer = load_base(base, dtype=dtype, attention=attention, quantize=quantize)
     if adapter is not None:
@@ -329,40 +329,6 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
     return upload(repo_id, files | {"README.md": model_card(folder).encode()}, private=private)
 
 
-SIMULATED = """
-**Simulated.** A program that knows a small invented world wrote the data; this shows how the course
-works and is no model to use.
-"""
-
-
-def model_card(folder: str | Path) -> str:
-    """Return the model card of a trained adapter or model, in Markdown.
-
-    It records what `train` wrote beside it: recipe, hash of the data, versions, losses, and whether
-    the teacher was simulated.
-    """
-    from huggingface_hub import ModelCardData
-
-    folder = Path(folder)
-    found = _record(folder)
-    recipe = found.get("recipe", {})
-    adapter = (folder / "adapter_config.json").is_file()
-    head = ModelCardData(language="ko", tags=["instruction-tuning"],
-                         library_name="peft" if adapter else "transformers",
-                         base_model=recipe.get("base_model"))
-    card = (f"---\n{head.to_yaml()}\n---\n\n# {recipe.get('name', folder.resolve().name)}\n\n"
-            "Instruction-tuned with an open course on Korean instruction tuning.\n")
-    if recipe.get("teacher", {}).get("base_url") == "offline":
-        card += SIMULATED
-    if found:
-        facts = {"data (sha256)": f"`{found['identity']['data']}`"}
-        names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
-        facts |= {name: found[name] for name in names if found.get(name) is not None}
-        card += f"\n{facts_table(facts | found['versions'])}"
-        card += f"\n```json\n{json.dumps(recipe, indent=1, ensure_ascii=False)}\n```\n"
-    return card
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' hints and progress bars and all warnings out of a notebook's output."""
@@ -425,19 +391,7 @@ def _check_adapter(adapter: Path, base: str | Path) -> None:
     if not same:
         raise ModelFolderError(f"The adapter {adapter} was trained on '{trained_on}', not on "
                                f"'{base}'; load it with its own base model or train one for this.")
-    identity = _record(adapter).get("identity", {})  # it knows the very weights
+    identity = record_of(adapter).get("identity", {})  # it knows the very weights
     if "base" in identity and identity["base"] != base_hash(base):
         raise ModelFolderError(f"The adapter {adapter} was trained on other weights than those in "
                                f"'{base}' now; train it again on this base model.")
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
-    for path in (folder / "result.json", folder.parent / "result.json"):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
-            return found
-    return {}

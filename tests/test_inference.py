@@ -13,10 +13,10 @@ from course_utils.inference import (
     load_base,
     load_model,
     merge_adapter,
-    model_card,
     push,
     reply,
 )
+from course_utils.plumbing.hub import model_card
 
 QUESTIONS = ["안녕", "전주는 어디에 있습니까?", "사과 세 개와 배 네 개를 더하면?", "월세의 뜻은?"]
 PROMPTS = [f"<bos><start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n" for q in QUESTIONS]

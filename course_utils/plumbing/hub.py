@@ -1,16 +1,20 @@
-"""The Hugging Face Hub: one commit that uploads, and what to do where the Hub says no."""
+"""The Hugging Face Hub: a model's card, one commit that uploads, what to do where it says no."""
 
+import json
 import re
 import socket
 import textwrap
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from course_utils import CourseError
 
 HUB = "https://huggingface.co"
+SIMULATED = """
+**Simulated.** A program that knows a small invented world wrote the data; this shows how the course
+works and is no model to use.
+"""
 
 
 def upload(repo_id: str, files: Mapping[str, bytes | Path], *, repo_type: str = "model",
@@ -51,6 +55,8 @@ def answers() -> bool:
 
     Without a network the Hub's own client asks six times, for most of a minute.
     """
+    import urllib.request  # takes a while, and not every session asks the Hub
+
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -99,6 +105,46 @@ def brief(error: BaseException) -> str:
     """Return what an error says on one line of at most 200 characters, or its kind."""
     said = textwrap.shorten(str(error), 200, placeholder=" ...")
     return said.rstrip(".") or type(error).__name__
+
+
+def model_card(folder: str | Path) -> str:
+    """Return the model card of a trained adapter or model, in Markdown.
+
+    It records what `train` wrote beside it: recipe, hash of the data, versions, losses, and whether
+    the teacher was simulated.
+    """
+    from huggingface_hub import ModelCardData
+
+    folder = Path(folder)
+    found = record_of(folder)
+    recipe = found.get("recipe", {})
+    adapter = (folder / "adapter_config.json").is_file()
+    head = ModelCardData(language="ko", tags=["instruction-tuning"],
+                         library_name="peft" if adapter else "transformers",
+                         base_model=recipe.get("base_model"))
+    card = (f"---\n{head.to_yaml()}\n---\n\n# {recipe.get('name', folder.resolve().name)}\n\n"
+            "Instruction-tuned with an open course on Korean instruction tuning.\n")
+    if recipe.get("teacher", {}).get("base_url") == "offline":
+        card += SIMULATED
+    if found:
+        facts = {"data (sha256)": f"`{found['identity']['data']}`"}
+        names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
+        facts |= {name: found[name] for name in names if found.get(name) is not None}
+        card += f"\n{facts_table(facts | found['versions'])}"
+        card += f"\n```json\n{json.dumps(recipe, indent=1, ensure_ascii=False)}\n```\n"
+    return card
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
+    for path in (folder / "result.json", folder.parent / "result.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
+            return found
+    return {}
 
 
 def facts_table(facts: Mapping[str, object]) -> str:

@@ -12,7 +12,6 @@ import pytest
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
-from course_utils.plumbing import hub as hub_module
 from course_utils.plumbing.hub import HUB, answers, brief, facts_table, upload
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -83,7 +82,7 @@ def point_to(monkeypatch, address):
     monkeypatch.setattr(constants, "ENDPOINT", address)
     template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_module.urllib.request, "getproxies", dict)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
 
 
 @pytest.fixture
@@ -175,7 +174,7 @@ def test_nobody_waits_for_a_hub_that_does_not_answer(monkeypatch):
     for act in (lambda: load_tokenizer("google/gemma-2b-it"), lambda: upload("me/ko", {})):
         assert "the Hub cannot be reached" in refusal_of(act)
     assert time.monotonic() - began < 5
-    monkeypatch.setattr(hub_module.urllib.request, "getproxies", lambda: {"https": "proxy"})
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "proxy"})
     assert answers()  # a proxy would know
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert not answers() and "HF_HUB_OFFLINE" in refusal_of(lambda: upload("me/ko", {}))
