@@ -18,12 +18,12 @@ from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
 from course_utils.inference import Device, find_base, find_device
 from course_utils.offline.start import offline_url
+from course_utils.plumbing import hub
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
 from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import has_secret, scrub, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
 from course_utils.recipe import Endpoint, EndpointError, Recipe, entries, load_recipe, retirement
-from course_utils.sources import share
 from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
 from course_utils.tasks import Task, read_tasks, split_heldout
 
@@ -247,7 +247,7 @@ def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, s
         about["data"] = hashlib.sha256(data.read_bytes()).hexdigest()
     mirror = os.environ.get("HUB_MIRROR")
     store = CheckpointStore.open(run_name(found, data), root, about=about,
-                                 mirror=partial(share.upload, mirror) if mirror else None)
+                                 mirror=partial(hub.upload, mirror) if mirror else None)
     return Course(found, store, device, data), why
 
 

@@ -57,7 +57,7 @@ FIGURES = {
     "loss_curve: of one step": lambda: plots.loss_curve(LOG[:1]),
     "before_after": lambda: plots.before_after(BEFORE, AFTER, TITLES, title="튜닝 전과 후"),
     "before_after: unnamed": lambda: plots.before_after(BEFORE, AFTER),
-    "variants": lambda: plots.variants(MEASURED, {"응답": "응답만"}, title="마스크"),
+    "variants": lambda: plots.variants(MEASURED, title="마스크"),
     "variants: of one run": lambda: plots.variants(
         {**MEASURED, "runs": [{"variant": "a", "mean": 1.0}]}
     ),
@@ -74,11 +74,11 @@ FIGURES = {
     "similarity_histogram": lambda: plots.similarity_histogram(
         SCORES, [s for s in SCORES if s < 0.7], title="필터 전과 후"
     ),
-    "similarity_histogram: of nothing": lambda: plots.similarity_histogram([], [], threshold=None),
+    "similarity_histogram: of nothing": lambda: plots.similarity_histogram([], []),
     "threshold_choice": lambda: plots.threshold_choice(
         KEPT, AGREED, chosen=("형태소", 0.7), title="무엇으로 어디까지"
     ),
-    "threshold_choice: nothing chosen": lambda: plots.threshold_choice(KEPT, {}),
+    "threshold_choice: unasked": lambda: plots.threshold_choice(KEPT, {}, chosen=("어절", 0.5)),
     "lengths": lambda: plots.lengths(SEEDS, title="길이"),
     "lengths: of the sample": lambda: plots.lengths(SAMPLE),
     "lengths: of one task": lambda: plots.lengths([Task("한 낱말", "", "답")]),
@@ -116,7 +116,7 @@ def test_every_public_figure_is_drawn_here():
         for name, function in inspect.getmembers(plots, inspect.isfunction)
         if function.__module__ == plots.__name__ and not name.startswith("_")
     }
-    assert public - {"use_korean_font"} == {name.partition(":")[0] for name in FIGURES}
+    assert public - {"use_korean_font", "font_file"} == {name.partition(":")[0] for name in FIGURES}
 
 
 def font_files(text):
@@ -161,8 +161,7 @@ def test_the_check_of_glyphs_can_fail():
 
 def test_the_fonts_are_found_and_know_every_syllable_of_hangul():
     plots.use_korean_font()
-    for name in ("NanumGothic.ttf", "NanumGothicBold.ttf"):
-        file = plots._font_file(name)
+    for file in (plots.font_file(), plots.font_file(bold=True)):
         assert file.is_file()
         known = font_manager.get_font(file).get_charmap()
         assert all(code in known for code in range(ord("가"), ord("힣") + 1))
@@ -178,21 +177,29 @@ def boxes(figure):
 
 
 @pytest.mark.parametrize("tasks", [SEEDS, SAMPLE], ids=["seeds", "sample"])
-def test_the_labels_of_the_treemap_are_inside_and_apart(tasks):
+def test_each_object_is_written_inside_its_part_of_the_bar(tasks):
     figure = plots.verb_objects(tasks)
-    extents = list(boxes(figure).values())
-    inside = figure.axes[0].get_window_extent()
-    for i, box in enumerate(extents):
-        assert inside.x0 - 1 <= box.x0 and box.x1 <= inside.x1 + 1
-        assert inside.y0 - 1 <= box.y0 and box.y1 <= inside.y1 + 1
-        assert not any(box.overlaps(other) for other in extents[:i])
+    ax = figure.axes[0]
+    named = {text: box for text, box in boxes(figure).items() if not text.get_text().isdigit()}
+    parts = [bar.get_window_extent() for bar in ax.patches]
+    assert len(named) > 20
+    for box in named.values():
+        inside = [part for part in parts if part.x0 < box.x0 and box.x1 < part.x1
+                  and part.y0 < box.y0 and box.y1 < part.y1]
+        assert len(inside) == 2  # its own part and the whole bar
+    ends = {text.get_text(): box.x1 for text, box in boxes(figure).items()}
+    assert max(ends.values()) < ax.get_window_extent().x1 + 1
 
 
-def test_the_area_of_a_tile_is_its_share():
-    sizes = [5, 3, 3, 2, 1]
-    tiles = plots._tiles(sizes, (0, 0, 2, 7))
-    assert [w * h for _, _, w, h in tiles] == pytest.approx(sizes)
-    assert plots._tiles([], (0, 0, 1, 1)) == []
+def test_a_bar_is_as_long_as_its_verb_is_frequent_and_so_are_its_parts():
+    once = [Task("글을 지어 주세요."), Task("글을 요약해 주세요.")]
+    figure = plots.verb_objects([Task("시를 지어 주세요.")] * 3 + once)
+    found = [(round(bar.get_y() + 0.42), bar.get_x(), bar.get_width())
+             for bar in figure.axes[0].patches]
+    assert found == [(0, 0, 4), (0, 0, 3), (0, 3, 1), (1, 0, 1), (1, 0, 1)]
+    said = words(figure)
+    assert {"짓다", "요약하다", "시", "글", "4", "1"} <= set(said)
+    assert any("2 of 2 verbs" in text and "100% of 5 tasks" in text for text in said)
 
 
 def test_the_last_value_of_the_loss_is_inside_and_above_the_axis():
@@ -203,13 +210,6 @@ def test_the_last_value_of_the_loss_is_inside_and_above_the_axis():
     inside = figure.axes[0].get_window_extent()
     assert set(covered) == {"3.00", "0.00"}
     assert covered["0.00"].x1 < inside.x1 and covered["0.00"].y0 > inside.y0
-
-
-def test_the_treemap_counts_verbs_and_names_objects():
-    tasks = [Task("시를 지어 주세요.")] * 3 + [Task("글을 요약해 주세요.")]
-    said = words(plots.verb_objects(tasks))
-    assert {"짓다 3", "시", "요약하다 1", "글"} <= set(said)
-    assert any("2 of 2 verbs" in text and "100% of 4 tasks" in text for text in said)
 
 
 def test_the_lengths_say_how_many_and_the_median():

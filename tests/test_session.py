@@ -164,7 +164,7 @@ def test_the_base_model_is_seen_from_the_checkout_and_its_lack_said(tmp_path, mo
     (tmp_path / "assets").mkdir()
     course = setup("offline")
     assert "Base model  MISSING. There is no model folder" in capsys.readouterr().out
-    with pytest.raises(CourseError, match="no model folder 'assets/tiny-gemma-ko'"):
+    with pytest.raises(CourseError, match="no model folder .*tiny-gemma-ko"):
         _ = course.base_model
     for folder in ("assets/tiny-gemma-ko", "notebooks/ko"):
         (tmp_path / folder).mkdir(parents=True)

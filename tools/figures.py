@@ -21,7 +21,7 @@ from course_utils import REPO, similarity
 from course_utils.collator import IGNORE_INDEX, encode
 from course_utils.generate import question_text
 from course_utils.inference import load_tokenizer
-from course_utils.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, _font_file, use_korean_font
+from course_utils.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, font_file, use_korean_font
 from course_utils.prompts import get_template
 from course_utils.session import BASE_MODEL
 from course_utils.stats import Game
@@ -46,7 +46,7 @@ def card(width, height, title):
 
 def words(ax, x, y, text, size=9.5, color=INK, bold=False, **style):
     # By file and not by weight: matplotlib's versions disagree on how heavy this font is.
-    style |= {"fontproperties": _font_file("NanumGothicBold.ttf")} if bold else {}
+    style |= {"fontproperties": font_file(bold=True)} if bold else {}
     ax.text(x, y, text, **{"color": color, "ha": "center", "va": "center", "linespacing": 1.45,
                            **style, "fontsize": size})  # fmt: skip
 

@@ -10,7 +10,9 @@ Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 
 import argparse
 import os
+import re
 import sys
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,9 +37,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 # gradio 6.24 (Colab's) with Colab's fastapi forgets to await a function of its own.
 warnings.filterwarnings("ignore", message="coroutine 'App.create_app", category=RuntimeWarning)
 
-BASE, TUNED = "__base__", "default"
-"""The names under which PEFT knows "no adapter" and the one that was loaded."""
-
 # Visitors take turns, token by token. PEFT hooks the adapters of a batch into the layers for one
 # forward pass, and two passes at a time would meet each other's hooks; a tokenizer that two threads
 # use at once may refuse with "Already borrowed".
@@ -54,12 +53,10 @@ INTRO = (
     "얹은 모델입니다. *The same instruction to the base model and to the tuned one.*"
 )
 CSS = """
-.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
-.gradio-container {word-break: keep-all}
+.gradio-container {max-width: 1080px !important; margin: 0 auto !important; word-break: keep-all}
 .block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
 """
-FONTS = ("system-ui", "Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", "NanumGothic",
-         "sans-serif")  # fmt: skip
+FONTS = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched from nowhere
 
 
 @dataclass(frozen=True)
@@ -82,16 +79,16 @@ def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
     ModelFolderError for an adapter that is missing or does not fit, CourseError for a recipe that
     trains every weight and so leaves no adapter.
     """
-    if adapter is None and course.recipe.train.full:
-        raise CourseError(
-            f"The recipe '{course.recipe.name}' trains every weight, and this page compares an "
-            "adapter with its base: choose a recipe with lora_r above 0, or give --adapter."
-        )
+    spec = course.recipe.train
+    if adapter is None and spec.full:
+        raise CourseError(f"The recipe '{course.recipe.name}' trains every weight, and this page "
+                          "compares an adapter with its base: choose a recipe with lora_r above "
+                          "0, or give --adapter.")
     adapter = Path(adapter or course.artefact("train") / "adapter")
     model, tokenizer = load_model(course.base_model, adapter)
-    longest = getattr(model.config, "max_position_embeddings", course.recipe.train.max_length)
-    template = get_template(course.recipe.train.template, tokenizer)
-    return Duo(model, tokenizer, template, min(longest, course.recipe.train.max_length))
+    longest = getattr(model.config, "max_position_embeddings", spec.max_length)
+    template = get_template(spec.template, tokenizer)
+    return Duo(model, tokenizer, template, min(longest, spec.max_length))
 
 
 def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
@@ -107,9 +104,8 @@ def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
     return torch.multinomial(torch.softmax(logits / temperature, -1), 1).flatten().tolist()
 
 
-def stream_both(
-    duo: Duo, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0
-) -> Iterator[tuple[Generated, Generated]]:
+def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0,
+                ) -> Iterator[tuple[Generated, Generated]]:
     """Yield what the base and the tuned model have written so far, after every token of either."""
     import torch
 
@@ -120,10 +116,9 @@ def stream_both(
     stopped, cache = [False, False], None
     while not all(stopped) and max(map(len, written)) < max_new_tokens:
         with _TURN, torch.inference_mode():
-            output = duo.model(
-                input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1,
-                adapter_names=[BASE, TUNED],
-            )  # fmt: skip
+            # PEFT's names for "no adapter" and for the one that was loaded.
+            output = duo.model(input_ids=new, past_key_values=cache, use_cache=True,
+                               logits_to_keep=1, adapter_names=["__base__", "default"])
             cache = output.past_key_values
             tokens = draw(output.logits[:, -1].float(), temperature)
             new = torch.tensor(tokens, device=duo.model.device)[:, None]
@@ -137,9 +132,8 @@ def stream_both(
         yield tuple(map(Generated, texts, map(len, written), stopped))
 
 
-def respond(
-    duo: Duo, instruction: str, input: str, temperature: float, length: int
-) -> Iterator[tuple[str, str, str]]:
+def respond(duo: Duo, instruction: str, input: str, temperature: float, length: int,
+            ) -> Iterator[tuple[str, str, str]]:
     """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
 
     Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
@@ -147,49 +141,30 @@ def respond(
     if not (instruction or "").strip():
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
-    # A slider cannot ask for these, but whoever calls the page's API can.
-    length, temperature = max(1, int(length or 1)), max(0.0, float(temperature or 0))
-    texts = (text.encode("utf-8", "replace").decode() for text in (instruction, input or ""))
-    prompt = duo.template.render(Task(*texts))
-    with _TURN:
-        tokens = len(encode_prompts(duo.tokenizer, [prompt])[0])
-    room = duo.window - length
-    if tokens > room:
-        yield "", "", (
-            f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 {length:,}토큰으로 "
-            f"두면 {room:,}토큰까지 들어갑니다. 글을 {tokens - room:,}토큰만큼 줄이거나 "
-            "답변 길이를 줄여 주세요."
-        )
-        return
-    replies = ()
+    base = tuned = Generated("", 0, False)
     try:
-        for replies in stream_both(
-            duo, prompt, max_new_tokens=length, temperature=temperature
-        ):
-            yield *(reply.text for reply in replies), "쓰는 중입니다 ..."
+        prompt = duo.template.render(Task(instruction, input or ""))
+        with _TURN:
+            tokens = len(encode_prompts(duo.tokenizer, [prompt])[0])
+        room = duo.window - length
+        if tokens > room:
+            yield "", "", (f"글이 너무 깁니다. 프롬프트가 {tokens:,}토큰인데, 답변 길이를 "
+                           f"{length:,}토큰으로 두면 {room:,}토큰까지 들어갑니다. 글을 "
+                           f"{tokens - room:,}토큰만큼 줄이거나 답변 길이를 줄여 주세요.")
+            return
+        for base, tuned in stream_both(duo, prompt, max_new_tokens=length, temperature=temperature):
+            yield base.text, tuned.text, "쓰는 중입니다 ..."
     except Exception as error:  # a visitor can do nothing with a stack trace
-        texts = [reply.text for reply in replies] or ["", ""]
-        yield *texts, _apology(error)
+        print(scrub(f"The demo failed: {type(error).__name__}: {error}"), file=sys.stderr)
+        yield base.text, tuned.text, (
+            f"답을 쓰다가 문제가 생겼습니다({type(error).__name__}). 답변 길이나 글을 줄여 다시 "
+            "눌러 보시고, 그래도 안 되면 페이지를 띄운 곳에 적힌 오류를 읽어 주세요.")
         return
-    base, tuned = replies
     yield base.text, tuned.text, f"베이스: {_ending(base)} · 미세조정: {_ending(tuned)}"
 
 
 def _ending(reply: Generated) -> str:
-    how = "스스로 멈춤" if reply.stopped else "길이 제한에 걸림"
-    return f"{reply.tokens:,}토큰, {how}"
-
-
-def _apology(error: Exception) -> str:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return "GPU 메모리가 모자랍니다. 답변 길이나 글을 줄여 다시 눌러 주세요."
-    print(scrub(f"The demo failed: {type(error).__name__}: {error}"), file=sys.stderr)
-    return (
-        f"답을 쓰다가 문제가 생겼습니다({type(error).__name__}). 다시 눌러 보시고, 그래도 "
-        "안 되면 페이지를 띄운 곳에 적힌 오류를 읽어 주세요."
-    )
+    return f"{reply.tokens:,}토큰, {'스스로 멈춤' if reply.stopped else '길이 제한에 걸림'}"
 
 
 def example_tasks(course: Course, n: int = 6) -> list[Task]:
@@ -201,16 +176,13 @@ def example_tasks(course: Course, n: int = 6) -> list[Task]:
     return chosen[:: max(1, len(chosen) // n)][:n]
 
 
-def demo(course: Course, adapter: str | Path | None = None) -> "gr.Blocks":
-    """Return the page for a run of the course; `launch` puts it on an address.
-
-    Raises ModelFolderError as `load_duo` does.
-    """
-    return build_page(load_duo(course, adapter), course)
+def label(task: Task) -> str:
+    """What the button of an example says: the last sentence of its instruction, shortened."""
+    return textwrap.shorten(re.split(r"(?<=[.?]) ", task.instruction)[-1], 34, placeholder=" …")
 
 
 def build_page(duo: Duo, course: Course) -> "gr.Blocks":
-    """Return the page for models that are already loaded."""
+    """Return the page for models that are loaded; `launch` puts it on an address."""
     import gradio as gr
 
     def answer(instruction, input, temperature, length):
@@ -219,113 +191,68 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     examples = example_tasks(course)
     longest = duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
-    with gr.Blocks(title="미세조정 전과 후", analytics_enabled=False) as page:
+    with gr.Blocks(title="미세조정 전과 후") as page:
         gr.Markdown(INTRO)
         if course.recipe.base_model == BASE_MODEL:
             gr.Markdown(SIMULATED, elem_classes="simulated")
-        instruction = gr.Textbox(
-            label="지시문 Instruction", lines=2, placeholder="할 일을 적어 주세요.",
-            elem_id="instruction",
-        )  # fmt: skip
-        material = gr.Textbox(
-            label="입력 Input (없어도 됩니다)", lines=2, elem_id="input",
-        )  # fmt: skip
-        gr.Examples(
-            [[task.instruction, task.input] for task in examples], [instruction, material],
-            label="예시 Examples", example_labels=[_label(task) for task in examples],
-        )  # fmt: skip
+        instruction = gr.Textbox(label="지시문 Instruction", lines=2, elem_id="instruction",
+                                 placeholder="할 일을 적어 주세요.")
+        material = gr.Textbox(label="입력 Input (없어도 됩니다)", lines=2, elem_id="input")
+        gr.Examples([[task.instruction, task.input] for task in examples], [instruction, material],
+                    label="예시 Examples", example_labels=[label(task) for task in examples])
         with gr.Row():
-            temperature = gr.Slider(
-                0, 1.5, 0, step=0.1, label="온도 Temperature", min_width=260,
-                info="높을수록 뜻밖의 말을 합니다.",
-            )  # fmt: skip
-            length = gr.Slider(
-                8, longest, usual, step=8, label="답변 길이 Length", min_width=260,
-                info="답변마다 최대 토큰 수입니다.",
-            )  # fmt: skip
+            temperature = gr.Slider(0, 1.5, 0, step=0.1, label="온도 Temperature", min_width=260,
+                                    info="높을수록 뜻밖의 말을 합니다.")
+            length = gr.Slider(8, longest, usual, step=8, label="답변 길이 Length", min_width=260,
+                               info="답변마다 최대 토큰 수입니다.")
         with gr.Row():
             ask = gr.Button("묻기 Ask", variant="primary", elem_id="ask", scale=3)
             stop = gr.Button("멈추기 Stop", elem_id="stop", scale=1)
         notice = gr.Markdown(" ", elem_id="notice")
         with gr.Row():
-            replies = [
-                gr.Textbox(
-                    label=label, lines=4, max_lines=20, elem_id=name, interactive=False,
-                    min_width=260,
-                )  # fmt: skip
-                for name, label in {"base": "베이스 Base", "tuned": "미세조정 Tuned"}.items()
-            ]
+            shape = {"lines": 4, "max_lines": 20, "interactive": False, "min_width": 260}
+            base = gr.Textbox(label="베이스 Base", elem_id="base", **shape)
+            tuned = gr.Textbox(label="미세조정 Tuned", elem_id="tuned", **shape)
         # A second click while a reply grows is ignored; other visitors wait for their turn.
-        asked = ask.click(
-            answer, [instruction, material, temperature, length], [*replies, notice],
-            trigger_mode="once", concurrency_limit=1, show_progress="hidden", api_name="ask",
-        )  # fmt: skip
-        stop.click(
-            lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
-            api_visibility="private",
-        )  # fmt: skip
+        asked = ask.click(answer, [instruction, material, temperature, length],
+                          [base, tuned, notice], show_progress="hidden", api_name="ask")
+        stop.click(lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
+                   api_visibility="private")
     return page.queue(max_size=16)
 
 
-def _label(task: Task) -> str:
-    """The last sentence of an instruction, shortened: what the example's button says."""
-    sentence = task.instruction.replace("? ", "?\n").replace(". ", ".\n").split("\n")[-1]
-    return sentence if len(sentence) <= 34 else f"{sentence[:33]}…"
-
-
-def launch(page: "gr.Blocks", *, share: bool = False, block: bool = False, **options: Any) -> str:
+def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
     """Put the page on an address of this machine and return it: the public one where `share`.
 
     A share link is public: whoever has it can use the model until the page is closed. `options`
-    go to gradio's `launch`. Raises CourseError where no port is free.
+    go to gradio's `launch`.
     """
     import gradio as gr
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
-    look = {
-        "theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
-        "css": CSS,
-        "head": "<script>document.documentElement.lang = 'ko'</script>",
-        "footer_links": [],
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of gradio, about gradio
-        try:
-            page.launch(
-                share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, **look, **options
-            )
-        except OSError as error:
-            raise CourseError(
-                f"The page found no free port ({error}); stop another demo, or set "
-                "GRADIO_SERVER_PORT to a free one."
-            ) from error
-    address = page.share_url or page.local_url
-    if share and not page.share_url:
-        print(f"There is no share link (is the network up?); on this machine it is {address}")
-    if block:
-        print(f"The demo is at {address}  (Ctrl-C stops it)")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            page.close(verbose=False)
-    return address
+    look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
+            "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
+    page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
+                **look, **options)
+    return page.share_url or page.local_url
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m course_utils.demo.page", description="Base and tuned model side by side."
-    )
+    parser = argparse.ArgumentParser(prog="python -m course_utils.demo.page",
+                                     description="Base and tuned model side by side.")
     parser.add_argument("--recipe", default="auto", help="a recipe's name or file")
     parser.add_argument("--adapter", help="an adapter's folder; default: the one of this run")
     parser.add_argument("--share", action="store_true", help="also make a public link")
     options = parser.parse_args(arguments)
     try:
-        page = demo(setup(options.recipe), options.adapter)
-        launch(page, share=options.share, block=True)
+        course = setup(options.recipe)
+        page = build_page(load_duo(course, options.adapter), course)
+        print(f"The demo is at {launch(page, share=options.share)}  (Ctrl-C stops it)")
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
+    page.block_thread()
     return 0
 
 

@@ -918,13 +918,13 @@ plots.similarity_histogram(before, after, threshold=threshold, title=title)
 plots.lengths(tasks, title="How long they are 얼마나 긴가" + simulated)
 
 # %% [markdown] lang="ko"
-# Self-Instruct 논문은 지시문의 동사와 목적어를 뽑아 데이터가 얼마나 다양한지 보였습니다. 같은 그림을 한국어 형태소로 그립니다.
-# 칸이 넓을수록 그 동사로 시키는 과제가 많습니다. 먼저 손으로 쓴 씨앗을, 다음으로 생성한 데이터를 봅니다.
+# Self-Instruct 논문은 지시문의 동사와 목적어를 뽑아 데이터가 얼마나 다양한지 보였습니다. 같은 것을 한국어 형태소로 세어 그립니다.
+# 막대 하나가 동사 하나입니다. 막대가 길수록 그 동사로 시키는 과제가 많고, 막대 안의 파란 칸은 그 동사의 목적어입니다. 먼저 손으로 쓴 씨앗을, 다음으로 생성한 데이터를 봅니다.
 
-# %% [markdown] lang="en" of="3ad4b7dc"
-# The Self-Instruct paper showed how varied its data was by the verbs of the instructions and their objects. Here is the same
-# picture, made with Korean morphemes: the larger a field, the more tasks use that verb. First the seeds, written by
-# hand; then the data that was generated.
+# %% [markdown] lang="en" of="480a9eb5"
+# The Self-Instruct paper showed how varied its data was by the verbs of the instructions and their objects. Here is the same,
+# counted with Korean morphemes: one bar a verb, the longer the more tasks use it, and its blue parts are the objects of
+# that verb. First the seeds, written by hand; then the data that was generated.
 
 # %%
 from course_utils import REPO

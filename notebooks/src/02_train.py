@@ -1188,7 +1188,7 @@ print(f"{len(prompts)} equal replies from this notebook and from a fresh process
 # checks that the merged model says the same.
 
 # %%
-from course_utils.inference import model_card
+from course_utils.plumbing.hub import model_card
 
 print("\n".join(model_card(sealed / "adapter").splitlines()[:24]))
 

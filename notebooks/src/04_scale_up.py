@@ -221,7 +221,7 @@ for y, plan in enumerate(plans.values()):
     held = {"weights 가중치": need.weights + need.adapter + need.copies,
             "gradients 기울기": need.gradients, "AdamW": need.optimizer}  # fmt: skip
     held["the rest 그 밖"] = need.total - sum(held.values())
-    for (part, gib), color in zip(held.items(), plots.TILES, strict=False):
+    for (part, gib), color in zip(held.items(), plots.COLORS, strict=False):
         ax.barh(y, gib, left=left, color=color, label=part if y == 0 else None)
         left += gib
 ax.set(yticks=range(len(plans)), yticklabels=plans, xlabel="GiB on each GPU, estimated 장당 추정")

@@ -167,11 +167,16 @@ def test_whatever_fails_becomes_a_sentence_and_keeps_what_was_written(duo, task,
 
     monkeypatch.setattr(demo_module, "stream_both", breaks)
     failures = [RuntimeError("secret path /x"), torch.OutOfMemoryError("CUDA")]
-    for said in ("문제가 생겼습니다(RuntimeError)", "메모리가 모자랍니다"):
+    for said in ("문제가 생겼습니다(RuntimeError)", "(OutOfMemoryError). 답변 길이나 글을 줄여"):
         steps = list(respond(duo, task.instruction, task.input, 0, 8))
         assert said in steps[-1][2] and steps[-1][:2] == steps[-2][:2]
         assert "/x" not in steps[-1][2]
         failures.pop(0)
+
+
+@pytest.mark.parametrize("length, temperature", [(0, 0), (-5, 0), (8, -1), (None, 0), (8, None)])
+def test_no_number_that_only_a_program_can_send_breaks_it(duo, task, length, temperature):
+    assert last(respond(duo, task.instruction, "\ud83d", temperature, length))[2]
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ def test_in_a_browser(browser, address, course, task, width):
 
     ask(page, until="비어 있습니다")
 
-    label = demo_module._label(task)
+    label = demo_module.label(task)
     page.evaluate(
         "[...document.querySelectorAll('button')]"
         f".find(button => button.textContent.includes({label!r})).click()"
@@ -246,7 +251,7 @@ def test_a_share_link_is_made_only_when_asked_for_and_with_a_warning(monkeypatch
     assert launch(page) == "here" and capsys.readouterr().out == ""
     launch(page, share=True)
     said = capsys.readouterr().out
-    assert asked == [False, True] and "public" in said and "no share link" in said
+    assert asked == [False, True] and "public" in said
 
 
 # --- what cannot be shown ----------------------------------------------------------------------

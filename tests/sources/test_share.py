@@ -1,10 +1,6 @@
-"""What leaves the course: files others can read, a card that hides nothing, one commit on a Hub."""
+"""What leaves the course: files that others can read, and a card that hides nothing."""
 
-import base64
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +15,6 @@ from course_utils.sources.share import (
     dataset_card,
     push_dataset,
     to_dataset,
-    upload,
     write_alpaca_json,
 )
 from course_utils.tasks import Task, read_tasks
@@ -71,7 +66,7 @@ def test_the_card_says_where_the_tasks_come_from():
     _, head, body = card.split("---\n", 2)
     head = yaml.safe_load(head)
     assert head["language"] == ["ko"] and head["license"] == "cc-by-nc-4.0"
-    assert head["size_categories"] == ["n<1K"] and "simulated" not in head["tags"]
+    assert head["pretty_name"] == "ko-tasks" and "simulated" not in head["tags"]
     for said in (
         "# ko-tasks", "| tasks 과제 | 2 |", "| with an input 입력 있음 | 1 |", "`gpt-4o-mini`",
         "gemma-2b-l4, seed 0", "ROUGE-L over morphemes, at most 0.7", data_hash(TASKS),
@@ -124,174 +119,28 @@ def test_the_table_beside_alpaca():
     assert rows["words an input"] == ["2.0", "-"]
 
 
-class Hub(ThreadingHTTPServer):
-    """As much of the Hub's API as an upload needs, on loopback."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.status, self.public, self.existing = 200, False, False
-        self.created, self.commits, self.tokens = [], [], set()
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def answer(self, body, status=200):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self):  # noqa: N802
-        self.answer({"id": "me/ko", "private": not self.server.public, "sha": "0" * 40})
-
-    def do_POST(self):  # noqa: N802
-        hub, address = self.server, f"http://127.0.0.1:{self.server.server_port}"
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        hub.tokens.add(self.headers.get("Authorization"))
-        if hub.status != 200:
-            self.answer({"error": "somebody's reason"}, hub.status)
-        elif self.path == "/api/repos/create":
-            hub.created.append(json.loads(body))
-            self.answer({"url": f"{address}/datasets/me/ko"}, 409 if hub.existing else 200)
-        elif self.path == "/api/validate-yaml":
-            bad = "license: nonsense" in json.loads(body)["content"]
-            error = {"message": '"license" must be one of [...]'}
-            self.answer({"warnings": [], "errors": [error] * bad}, 400 if bad else 200)
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            mode = {"uploadMode": "regular", "shouldIgnore": False}
-            self.answer({"files": [{"path": file["path"], **mode} for file in files]})
-        elif "/commit/" in self.path:
-            hub.commits.append([json.loads(line) for line in body.splitlines()])
-            oid = "1" * 40
-            self.answer({"commitUrl": f"{address}/datasets/me/ko/commit/{oid}", "commitOid": oid})
-
-
 @pytest.fixture
-def hub(monkeypatch) -> Iterator[Hub]:
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    huggingface_hub.close_session()
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    huggingface_hub.close_session()
+def uploads(monkeypatch):
+    """Every upload, as (repository, {path: content}, options): plumbing/test_hub.py asks a Hub."""
+    found = []
+
+    def upload(repo_id, files, **options):
+        found.append((repo_id, files, options))
+        return "address"
+
+    monkeypatch.setattr(share, "upload", upload)
+    return found
 
 
-def files_of(commit):
-    return {
-        row["value"]["path"]: base64.b64decode(row["value"]["content"])
-        for row in commit
-        if row["key"] == "file"
-    }
-
-
-def test_a_dataset_is_one_private_commit(hub):
+def test_a_dataset_and_its_card_are_one_private_upload(uploads):
     card = card_of(TASKS)
-    address = push_dataset(TASKS, "me/ko", card, token="hf_secret")
-    assert address == "https://huggingface.co/datasets/me/ko"
-    (made,) = hub.created
-    assert made["type"] == "dataset" and made["organization"] == "me" and made["name"] == "ko"
-    assert made.get("private") is True or made.get("visibility") == "private"
-    (commit,) = hub.commits
-    assert files_of(commit) == {"README.md": card.encode(), "train.jsonl": share._jsonl(TASKS)}
-    assert hub.tokens == {"Bearer hf_secret"}
+    assert push_dataset(TASKS, "me/ko", card, token="hf_secret") == "address"
+    files = {"README.md": card.encode(), "train.jsonl": share._jsonl(TASKS)}
+    options = {"repo_type": "dataset", "private": True, "token": "hf_secret"}
+    assert uploads == [("me/ko", files, options)]
 
 
-def test_a_public_repository_takes_nothing_private(hub):
-    hub.existing = hub.public = True
-    with pytest.raises(CourseError, match="me/ko is there already and public.*private=False"):
-        push_dataset(TASKS, "me/ko", card_of(TASKS), token="t")
-    assert not hub.commits
-    push_dataset(TASKS, "me/ko", card_of(TASKS), private=False, token="t")
-    assert len(hub.commits) == 1
-
-
-def test_a_repository_of_ours_is_written_again(hub):
-    hub.existing = True
-    push_dataset(TASKS, "me/ko", card_of(TASKS), token="t")
-    assert len(hub.commits) == 1
-
-
-@pytest.mark.parametrize(
-    "status, said",
-    [
-        (401, "me/ko because it knows no such token.*set HF_TOKEN"),
-        (403, "may not write there: put your own user name"),
-        (404, "no place me/ko.*check the name before the slash"),
-        (500, "answered 500.*try again later"),
-    ],
-)
-def test_what_the_hub_refuses_is_one_sentence(hub, status, said):
-    hub.status = status
-    with pytest.raises(CourseError, match=said) as caught:
-        push_dataset(TASKS, "me/ko", card_of(TASKS), token="t")
-    assert "\n" not in str(caught.value) and not hub.commits
-
-
-def test_a_licence_the_hub_does_not_know(hub):
-    card = dataset_card(TASKS, name="ko", license="nonsense")
-    with pytest.raises(CourseError, match='takes neither.*"license" must be one of') as caught:
-        push_dataset(TASKS, "me/ko", card, token="t")
-    assert "\n" not in str(caught.value) and not hub.commits
-
-
-def test_without_a_network(hub, monkeypatch):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CourseError, match="cannot be reached.*check the network") as caught:
-        push_dataset(TASKS, "me/ko", card_of(TASKS), token="t")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CourseError, match="HF_HUB_OFFLINE"):
-        push_dataset(TASKS, "me/ko", card_of(TASKS), token="t")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["ko", "a/b/c", "", "나/과제", "me/a b"])
-def test_a_name_the_hub_would_not_take_is_refused_before_anything_is_sent(hub, name):
-    with pytest.raises(CourseError, match="user/name"):
-        push_dataset(TASKS, name, card_of(TASKS), token="t")
-    assert not hub.created
-
-
-def test_a_card_of_other_tasks_is_refused(hub):
+def test_a_card_of_other_tasks_is_refused(uploads):
     with pytest.raises(CourseError, match="describes other data"):
         push_dataset(TASKS, "me/ko", card_of(SIMULATED), token="t")
-    assert not hub.created
-
-
-def test_files_of_a_folder_go_up_as_a_model(hub, tmp_path):
-    (tmp_path / "a.txt").write_text("속", encoding="utf-8")
-    address = upload("me/ko", {"deep/a.txt": tmp_path / "a.txt", "b": b"2"}, token="t")
-    assert address == "https://huggingface.co/me/ko"
-    assert files_of(hub.commits[0]) == {"deep/a.txt": "속".encode(), "b": b"2"}
-
-
-def test_without_a_token_it_says_which_one_to_make(monkeypatch):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    from huggingface_hub.errors import LocalTokenNotFoundError
-
-    class Api:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, *args, **options):
-            raise LocalTokenNotFoundError("Token is required\nlong story")
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    with pytest.raises(CourseError, match="upload to me/x .* set HF_TOKEN") as caught:
-        share.upload("me/x", {"README.md": b"x"})
-    assert "\n" not in str(caught.value)
+    assert not uploads

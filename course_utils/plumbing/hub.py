@@ -1,0 +1,154 @@
+"""The Hugging Face Hub: a model's card, one commit that uploads, what to do where it says no."""
+
+import json
+import re
+import socket
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from course_utils import CourseError
+
+HUB = "https://huggingface.co"
+SIMULATED = """
+**Simulated.** A program that knows a small invented world wrote the data; this shows how the course
+works and is no model to use.
+"""
+
+
+def upload(repo_id: str, files: Mapping[str, bytes | Path], *, repo_type: str = "model",
+           private: bool = True, token: str | None = None) -> str:
+    """Put files into a repository on the Hub in one commit, make it if needed, return its address.
+
+    `files` is {path in the repository: content or local file}. Without `token` it is the one that
+    huggingface_hub finds (HF_TOKEN, or `hf auth login`). Raises CourseError for a name, a token or
+    a network that does not work, and for a repository that is public though `private` is asked.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id, re.ASCII):
+        raise CourseError(f"'{repo_id}' is no name of a repository: write user/name, with your "
+                          "user name on the Hub, in Latin letters, digits, '.', '_', '-'.")
+    if not answers():
+        raise CourseError(f"{repo_id} was not uploaded: the Hub cannot be reached; connect to the "
+                          "network, unset HF_HUB_OFFLINE if it is set, and run it again.")
+    api, place = HfApi(token=token), {"repo_id": repo_id, "repo_type": repo_type}
+    content = [CommitOperationAdd(name, what) for name, what in files.items()]
+    message = "Upload with the Korean instruction tuning course"
+    try:
+        api.create_repo(**place, private=private, exist_ok=True)
+        public = private and not api.repo_info(**place).private
+        if not public:
+            api.create_commit(**place, operations=content, commit_message=message)
+    except Exception as error:  # each library on the way has error classes of its own
+        # "from None", for the original may quote the token.
+        raise CourseError(f"{repo_id} was not uploaded {remedy(error, repo_id)}.") from None
+    if public:
+        raise CourseError(f"{repo_id} is there already and public, so nothing was uploaded: choose "
+                          "another name, or pass private=False.")
+    return f"{HUB}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+
+
+def answers() -> bool:
+    """Return at once whether the Hub can be reached at all, or a proxy that would know.
+
+    Without a network the Hub's own client asks six times, for most of a minute.
+    """
+    import urllib.request  # takes a while, and not every session asks the Hub
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def remedy(error: BaseException, repo_id: str) -> str:
+    """Return "(why); what to do" for an error on the way to the Hub: the end of a sentence.
+
+    Libraries wrap the Hub's error in their own, so its causes are looked at too.
+    """
+    from huggingface_hub.errors import GatedRepoError, LocalTokenNotFoundError
+
+    reason, chain = brief(error), []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    codes = [e.response.status_code for e in chain if getattr(e, "response", None) is not None]
+    page = f"{HUB}/{repo_id}"
+    token = ("set HF_TOKEN, in the environment or as a Colab secret, to a token from "
+             f"{HUB}/settings/tokens")
+    if any(isinstance(e, GatedRepoError) for e in chain):
+        return f"(it is gated); accept its terms on {page} and {token} of the same account"
+    if 401 in codes or any(isinstance(e, LocalTokenNotFoundError) for e in chain):
+        return f"(401, no such token, or no such name); check the name on {page}, or {token}"
+    if 403 in codes:
+        return (f"(403, the token may not do this); {token} that may, look at {page}, and upload "
+                "under your own user name")
+    if 404 in codes:
+        return f"(404, the Hub has no such name); check {page}, above all before the slash"
+    if codes:
+        return f"({codes[0]}: {reason}); correct what it names, or try again later"
+    return f"({reason}); check what it names, the name on {page} and the network"
+
+
+def brief(error: BaseException) -> str:
+    """Return what an error says on one line of at most 200 characters, or its kind."""
+    said = textwrap.shorten(str(error), 200, placeholder=" ...")
+    return said.rstrip(".") or type(error).__name__
+
+
+def model_card(folder: str | Path) -> str:
+    """Return the model card of a trained adapter or model, in Markdown.
+
+    It records what `train` wrote beside it: recipe, hash of the data, versions, losses, and whether
+    the teacher was simulated.
+    """
+    from huggingface_hub import ModelCardData
+
+    folder = Path(folder)
+    found = record_of(folder)
+    recipe = found.get("recipe", {})
+    adapter = (folder / "adapter_config.json").is_file()
+    head = ModelCardData(language="ko", tags=["instruction-tuning"],
+                         library_name="peft" if adapter else "transformers",
+                         base_model=recipe.get("base_model"))
+    card = (f"---\n{head.to_yaml()}\n---\n\n# {recipe.get('name', folder.resolve().name)}\n\n"
+            "Instruction-tuned with an open course on Korean instruction tuning.\n")
+    if recipe.get("teacher", {}).get("base_url") == "offline":
+        card += SIMULATED
+    if found:
+        facts = {"data (sha256)": f"`{found['identity']['data']}`"}
+        names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
+        facts |= {name: found[name] for name in names if found.get(name) is not None}
+        card += f"\n{facts_table(facts | found['versions'])}"
+        card += f"\n```json\n{json.dumps(recipe, indent=1, ensure_ascii=False)}\n```\n"
+    return card
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
+    for path in (folder / "result.json", folder.parent / "result.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
+            return found
+    return {}
+
+
+def facts_table(facts: Mapping[str, object]) -> str:
+    """Return facts as a Markdown table for a card; no name or value can break out of its cell."""
+    cells = [[" ".join(str(cell).split()).replace("|", r"\|") for cell in row]
+             for row in facts.items()]
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in cells)
