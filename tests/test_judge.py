@@ -426,7 +426,7 @@ def test_an_old_journal_is_read_as_it_is(tmp_path):
 @contextmanager
 def serving(*flags):
     server = subprocess.Popen(
-        [sys.executable, "-m", "course_utils.offline.server", "--port", "0",
+        [sys.executable, "-m", "tests.faulty_server", "--port", "0",
          "--parent", str(os.getpid()), *flags],
         stdout=subprocess.PIPE, text=True, cwd=REPO,
     )  # fmt: skip

@@ -19,8 +19,9 @@ from course_utils.generate import generate_tasks, generation_requests
 from course_utils.judge import Item, Judge
 from course_utils.llm import LLM
 from course_utils.offline import world
-from course_utils.offline.server import FAULTS, Settings, complete
+from course_utils.offline.server import Settings, complete
 from course_utils.tasks import read_tasks
+from tests.faulty_server import FAULTS
 
 FULL = os.environ.get("FAULTS") == "all"
 RATE = 0.2
@@ -62,7 +63,7 @@ class Api:
 def failing(folder, kinds, rate=RATE):
     folder.mkdir(exist_ok=True)
     log = folder / "requests.log"
-    command = [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--hang", "1.5",
+    command = [sys.executable, "-m", "tests.faulty_server", "--port", "0", "--hang", "1.5",
                "--faults", str(rate), "--fault-kinds", ",".join(kinds), "--log", str(log),
                "--parent", str(os.getpid())]  # fmt: skip
     server = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)

@@ -284,7 +284,7 @@ class Generation:
         self.log = folder / "requests.jsonl"
         folder.mkdir()
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "course_utils.offline.server", "--port", "0",
+            [sys.executable, "-m", "tests.faulty_server", "--port", "0",
              "--latency", "0.1", "--log", self.log, "--parent", str(os.getpid())],
             cwd=REPO, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

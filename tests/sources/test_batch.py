@@ -21,8 +21,8 @@ import uvicorn
 from course_utils import REPO, CourseError
 from course_utils.llm import LLM, BudgetReached, Request
 from course_utils.offline import batches
-from course_utils.offline.server import Dropped, Settings, make_app
 from course_utils.sources import batch
+from tests.faulty_server import Dropped, Faulty, Settings
 
 
 class Server:
@@ -60,7 +60,7 @@ def serving(folder, **settings):
     server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     # Its own log configuration would close every handler of this process, and absl's (rouge-score
     # stands on absl) takes pytest's stderr with it.
-    config = uvicorn.Config(make_app(server.settings), http="h11", ws="none", lifespan="off",
+    config = uvicorn.Config(Faulty(server.settings), http="h11", ws="none", lifespan="off",
                             log_level="critical", log_config=None, timeout_graceful_shutdown=1)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -390,7 +390,7 @@ def test_a_batch_that_fails_as_a_whole_is_one_sentence(start, client, monkeypatc
 def test_the_same_batch_once_more_after_it_failed(start, client, monkeypatch):
     """Equal requests make an equal file; the batch that failed must not pass for the new one."""
     server = start()
-    monkeypatch.setattr(batches, "_read", lambda lines, errors: errors.append({"message": "full"}))
+    monkeypatch.setattr(batches, "_read", lambda lines: ([], [{"message": "full"}]))
     llm = client(server)
     list(llm.complete(ASKED[:1]))
     requests = [*ASKED[:2], ask("b", top_p=1)]
