@@ -7,13 +7,17 @@ Everything else is course_utils.offline.server, and so are the replies that get 
 
 import asyncio
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, fields
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from course_utils import REPO
 from course_utils.offline import server
 from course_utils.offline.server import ApiError, digest_of
 from course_utils.offline.simulated import JudgeTraits
@@ -172,6 +176,14 @@ class Faulty:
         if self.strike(digest_of(body)) not in (None, "filter"):
             refused = ApiError(500, "The server had an error (simulated): submit it again.")
         return (refused.status, refused.body) if refused else self.whole_line(body)
+
+
+def start(*flags) -> tuple[subprocess.Popen, str]:
+    """Start it as a process that ends with this one, and return that and its address."""
+    command = [sys.executable, "-m", "tests.faulty_server", "--port", "0",
+               "--parent", str(os.getpid()), *map(str, flags)]
+    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
 
 
 def error(status: int, message: str, code: str | None = None, headers=None) -> Response:
