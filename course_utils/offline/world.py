@@ -185,7 +185,7 @@ def _sum_up(text: str) -> str:
     return f"{josa(found['name'], '이')} {found['place']}에서 {found['did']}"
 
 
-# --- Reviews and lists ------------------------------------------------------------------------
+# --- Reviews, lists, homes, sums ---------------------------------------------------------------
 
 
 def review(rng: random.Random, positive: bool) -> str:
@@ -218,8 +218,6 @@ def _read_list(text: str) -> list[str]:
         raise Unsolvable(f"Not a list of things divided by commas: {text!r}.")
     return things
 
-
-# --- Homes ------------------------------------------------------------------------------------
 
 AD_FIELDS = {
     "보증금": re.compile(r"보증금:? (\d+만 원)"),
@@ -275,8 +273,6 @@ def _lower_deposit(text: str) -> str:
     return f"{min(homes, key=lambda home: int(home[1]))[0]}입니다."
 
 
-# --- Sums -------------------------------------------------------------------------------------
-
 def draw_sum(rng: random.Random) -> tuple[int, int, int]:
     """(a, b, sign) with two-digit a and b and a result from 1 to 99."""
     while True:
@@ -304,10 +300,10 @@ def _work_out(text: str) -> str:
 
 
 class Draft(NamedTuple):
-    """One question before it has words: `slots` go into the wording, `key` decides the split."""
+    """One question before it has words: `slots` go into the wording; its key decides the split."""
 
     input: str
-    key: str
+    key: str | None = None  # the input, if it is no other
     slots: dict[str, str] = {}
 
 
@@ -330,22 +326,12 @@ def _told(draw: Callable, tell: Callable[[Event, random.Random], str]) -> Callab
     return drawn
 
 
-def _written(write: Callable[[random.Random], str]) -> Callable:
-    """How to draw a text of which no part decides the split."""
-
-    def drawn(rng: random.Random) -> Draft:
-        text = write(rng)
-        return Draft(text, text)
-
-    return drawn
-
-
 def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int | None) -> Family:
     """A family about the entries of a table: the wording names one, or else the input does."""
 
     def draw(rng: random.Random) -> Draft:
         name = rng.choice(list(facts()[table]))
-        return Draft(name, name, {slot: name})
+        return Draft(name, slots={slot: name})
 
     def answer(text: str, **slots: str) -> str:
         name = slots.get(slot, text)
@@ -359,7 +345,7 @@ def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int 
 
 def _draw_field(rng: random.Random) -> Draft:
     text = advertisement(draw_ad(rng), rng)
-    return Draft(text, text, {"field": rng.choice(FIELDS)})
+    return Draft(text, slots={"field": rng.choice(FIELDS)})
 
 
 def _draw_problem(rng: random.Random) -> Draft:
@@ -380,9 +366,9 @@ FAMILIES = {
                           _told(draw_event, lambda event, _: event.plain()),
                           lambda text: read_event(text).english()),
     "sentiment": Family("후기의 감정", "Sentiment of a review",
-                        _written(lambda rng: review(rng, rng.random() < 0.5)), _sentiment),
+                        lambda rng: Draft(review(rng, rng.random() < 0.5)), _sentiment),
     "counting": Family("목록 세기", "Counting a list",
-                       _written(lambda rng: ", ".join(draw_list(rng, 3, 8))),
+                       lambda rng: Draft(", ".join(draw_list(rng, 3, 8))),
                        lambda text: f"모두 {len(_read_list(text))}개입니다."),
     "province": _looked_up("고장이 속한 도", "Province of a town", "towns", "town", 0),
     "speciality": _looked_up("고장의 특산물", "Speciality of a town", "towns", "town", 1),
@@ -391,7 +377,7 @@ FAMILIES = {
     "arithmetic": Family("문장제 계산", "Word problems", _draw_problem, _work_out),
     "comparison": Family("보증금 비교", "Comparing deposits", _draw_comparison, _lower_deposit),
     "reversal": Family("목록 뒤집기", "Reversing a list",
-                       _written(lambda rng: ", ".join(draw_list(rng, 3, 5))),
+                       lambda rng: Draft(", ".join(draw_list(rng, 3, 5))),
                        lambda text: ", ".join(reversed(_read_list(text)))),
 }
 
@@ -407,7 +393,7 @@ def is_heldout(family: str, key: str) -> bool:
 def _draw_task(name: str, heldout: bool, wordings: str, rng: random.Random) -> Task:
     f, family = facts(), FAMILIES[name]
     draft = family.draw(rng)
-    while is_heldout(name, draft.key) != heldout:
+    while is_heldout(name, draft.key or draft.input) != heldout:
         draft = family.draw(rng)
     wording = rng.randrange(len(f["wordings"][name][wordings]))
     core = f["wordings"][name][wordings][wording]
