@@ -12,13 +12,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from course_utils import REPO
-from course_utils.offline import server
+from course_utils.offline import server, world
 from course_utils.offline.server import ApiError, digest_of
 from course_utils.offline.simulated import JudgeTraits
 
@@ -205,6 +206,8 @@ def main() -> None:
     port, parent = given.pop("port"), given.pop("parent")
     given["traits"] = JudgeTraits(**{f.name: given.pop(f.name) for f in fields(JudgeTraits)})
     given["fault_kinds"] = tuple(given["fault_kinds"].split(","))
+    with suppress(world.Unsolvable):
+        world.solve("")  # reads the world now: the first request has little time to wait for it
     server.serve(Faulty(Settings(**given)), port, parent)
 
 
