@@ -1,10 +1,7 @@
 """The judge reads strictly, asks in both orders, and never turns a failure into a number."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -38,6 +35,7 @@ from course_utils.offline.start import offline_url
 from course_utils.plumbing.connection import NoAnswer
 from course_utils.prompts import unquote
 from course_utils.stats import Game, Grade, summarize_battle
+from tests.faulty_server import start
 
 FORMS = (JSON, BRACKETS, REMINDER)
 ROWS = [json.loads(line) for line in
@@ -581,10 +579,7 @@ def world_items(n):
 def test_against_the_simulated_api_and_its_storms(tmp_path, flags):
     """Through the openai client: the truth is found, and judging again asks for nothing."""
     items, log, journal = world_items(16), tmp_path / "log.jsonl", tmp_path / "judge.jsonl"
-    command = [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--parent",
-               str(os.getpid()), "--noise", "0", "--log", str(log), "--faults", "0.4", *flags]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO)
-    url, results = server.stdout.readline().strip(), []
+    (server, url), results = start("--noise", 0, "--log", log, "--faults", 0.4, *flags), []
     try:
         for _ in range(2):  # the second time as after a restart: from the journal
             llm = LLM("simulated-judge", base_url=url, journal=journal, backoff=0.01,

@@ -11,11 +11,12 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from course_utils.judge import BATTLE_HEAD, BATTLE_VERDICTS, GRADE_HEAD, GRADES
 from course_utils.offline import world
+from course_utils.offline.world import facts
 from course_utils.prompts import read_generation_prompt, unquote
 from course_utils.sources.domain import NO_ANSWER, read_answer_prompt, read_question_prompt
 
@@ -32,9 +33,8 @@ HONEST = (
 
 @dataclass(frozen=True)
 class Imperfections:
-    """How often the teacher errs: the first five are shares of the tasks, the rest of replies.
-
-    The last two are shares of the answers out of passages.
+    """How often the teacher errs: the first five are shares of the tasks, the next of replies, the
+    last two of the answers out of passages.
     """
 
     near_duplicate: float = 0.05  # an earlier task of the reply, trivially reworded
@@ -49,9 +49,6 @@ class Imperfections:
     preface: float = 0.02  # begins with a sentence to the user
     ungrounded: float = 0.05  # says what the passages do not, or changes a number
     uncited: float = 0.05  # names no passage, or one that was not shown
-
-    def __str__(self) -> str:
-        return ", ".join(f"{f.name} {getattr(self, f.name):.0%}" for f in fields(self))
 
 
 @dataclass(frozen=True)
@@ -70,31 +67,13 @@ class JudgeTraits:
 
 # --- Teacher ----------------------------------------------------------------------------------
 
-ENGLISH = [
-    ("Correct the spelling of the word.", "recieve", "receive"),
-    ("List three healthy breakfast foods.", "", "Oatmeal, eggs, and fruit."),
-    ("Rewrite the sentence in the past tense.", "I go to the market.", "I went to the market."),
-    ("What is the capital of France?", "", "The capital of France is Paris."),
-    ("Suggest a title for an essay about the sea.", "", "Where the Horizon Begins"),
-    ("Classify the word as a noun or a verb.", "run", "verb"),
-]  # fmt: skip
-MEDIUM = [
-    ("아래 사진에 보이는 동물의 이름을 말해 주세요.", "고양이.jpg", "고양이입니다."),
-    ("첨부한 파일을 열어 핵심 내용을 정리해 주세요.", "보고서.pdf", "매출이 늘었다는 내용입니다."),
-    ("이 동영상을 보고 어떤 일이 일어났는지 설명해 주세요.", "", "아이가 공을 찹니다."),
-    ("봄을 주제로 한 그림을 그려 주세요.", "", "벚꽃이 핀 언덕 그림입니다."),
-    ("다음 그래프에서 가장 높은 값을 찾아 주세요.", "판매량.png", "8월이 가장 높습니다."),
-    ("잔잔한 피아노 음악을 하나 틀어 주세요.", "", "음악을 재생합니다."),
-]
-
 Item = dict[str, str]
 """One task as it is written: instruction, input, output, without the fields that are missing."""
 
 
-def teach(
-    prompt: str, rng: random.Random, rates: Imperfections, *, as_json: bool = False
-) -> tuple[str, str] | None:
-    """Answer one of the teacher's prompts: (text, finish_reason), or None for any other prompt.
+def teach(prompt: str, rng: random.Random, rates: Imperfections, *,
+          as_json: bool = False) -> tuple[str, str]:
+    """Answer one of the teacher's prompts: (text, finish_reason); HONEST to any other prompt.
 
     The tasks of a generation prompt are in its numbered format or, with `as_json`,
     {"tasks": [...]}; questions and answers have no such form.
@@ -104,7 +83,7 @@ def teach(
     if not as_json and (asked := read_answer_prompt(prompt)):
         return _answer(*asked, rng, rates), "stop"
     if (asked := read_generation_prompt(prompt)) is None:
-        return None
+        return HONEST, "stop"
     examples, n = asked
     items = _draw_items(n, rng, rates)
     if as_json:
@@ -119,13 +98,13 @@ def teach(
 
 def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
     """n tasks of the training split, some of them spoilt."""
-    tasks = world.sample_tasks(n, split="train", seed=rng.getrandbits(48))
+    fields = ("instruction", "input", "output")
     kinds = ["near_duplicate", "missing_field", "english", "medium", "wrong_answer"]
     weights = [getattr(rates, kind) for kind in kinds]
     items: list[Item] = []
     good: list[Item] = []
-    for task in tasks:
-        item = {"instruction": task.instruction, "input": task.input, "output": task.output}
+    for task in world.sample_tasks(n, split="train", seed=rng.getrandbits(48)):
+        item = {field: getattr(task, field) for field in fields}
         kind = rng.choices([*kinds, "good"], [*weights, 1 - sum(weights)])[0]
         if kind == "near_duplicate" and good:
             item = dict(rng.choice(good))
@@ -133,8 +112,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
         elif kind == "missing_field":
             del item[rng.choice(["input", "output"])]
         elif kind in ("english", "medium"):
-            told = rng.choice(ENGLISH if kind == "english" else MEDIUM)
-            item = dict(zip(("instruction", "input", "output"), told, strict=True))
+            item = dict(zip(fields, rng.choice(facts()[kind]), strict=True))
         elif kind == "wrong_answer":
             family = task.meta["family"]
             others = world.sample_tasks(20, seed=rng.getrandbits(48), family=family)
@@ -146,40 +124,29 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
     return items
 
 
-ENDINGS = [
-    ("주실 수 있나요?", "주시겠어요?"), ("주시겠어요?", "주세요."), ("주실래요?", "주시겠어요?"),
-    ("주시기 바랍니다.", "주세요."), ("주십시오.", "주세요."), ("주세요.", "주시겠어요?"),
-    ("인가요?", "입니까?"), ("입니까?", "인가요?"), ("나요?", "나요"),
-]  # fmt: skip
-
-
 def reword(instruction: str, rng: random.Random) -> str:
     """The same request with another ending, an added 좀, or another last mark.
 
     "수를 세어 주세요." -> "수를 좀 세어 주세요.", "수를 세어 주시겠어요?" or "수를 세어 주세요!"
     """
     softened = re.sub(r"(.*[을를]) (?=[^.]*주[세시실십])", r"\1 좀 ", instruction, count=1)
-    changed = next(
-        (instruction.removesuffix(old) + new for old, new in ENDINGS if instruction.endswith(old)),
-        instruction,
-    )
+    endings = (pair for pair in facts()["endings"] if instruction.endswith(pair[0]))
+    old, new = next(endings, ("", ""))
+    changed = instruction.removesuffix(old) + new
     marked = instruction.rstrip(".?") + ("??" if instruction.endswith("?") else "!")
     return rng.choice([text for text in (softened, changed, marked) if text != instruction])
 
 
-def _write_items(
-    items: Sequence[Item], first: int, rng: random.Random, rates: Imperfections
-) -> tuple[str, int]:
+def _write_items(items: Sequence[Item], first: int, rng: random.Random,
+                 rates: Imperfections) -> tuple[str, int]:
     """The items in the prompt's format, continuing its open label; and the last one's length."""
     bold = "**" if rng.random() < rates.bold_labels else ""
     colon = "：" if rng.random() < rates.wide_colons else ":"
     names = {"instruction": "지시문", "input": "입력", "output": "출력"}
     written = []
     for number, item in enumerate(items, first):
-        lines = [
-            f"{bold}{number}. {names[field]}{colon}{bold} {value or '<noinput>'}"
-            for field, value in item.items()
-        ]
+        lines = [f"{bold}{number}. {names[field]}{colon}{bold} {value or '<noinput>'}"
+                 for field, value in item.items()]
         written.append("\n".join(lines))
     opening = rng.random()
     if opening < rates.preface:
@@ -189,53 +156,30 @@ def _write_items(
     return "\n###\n".join(written), len(written[-1])
 
 
-OPENINGS = [
-    "", "처음 배우는데, ", "뉴스에서 들었는데, ", "친구에게 설명해 주고 싶은데, ",
-    "실수하고 싶지 않아서 그러는데, ", "아직 잘 모르는데, ", "짧게 정리해 두고 싶은데, ",
-    "부모님께 여쭈어보기 전에, ", "주변에 아는 사람이 없는데, ",
-]  # fmt: skip
-ASKS = [  # {은} is the word with its particle
-    "{이란} 무엇인가요?", "{의} 뜻을 쉬운 말로 알려 주세요.", "{과} 관련된 예를 하나 들어 주세요.",
-    "{을} 처음 접하는 사람은 무엇부터 알아야 하나요?", "{과} 관련해 조심할 점은 무엇인가요?",
-    "{을} 다룰 때에는 어떤 것을 확인해야 하나요?", "{은} 어떤 때에 중요해지나요?",
-    "{이} 필요한 까닭을 설명해 주시겠어요?", "{을} 잘 모르면 어떤 일이 생길 수 있나요?",
-    "{의} 역사를 간단히 알려 주세요.", "다른 나라에도 {이} 있나요?",
-]  # fmt: skip
-# How these sentences' own words begin, but for 역사 and 나라: without them there is no answer.
-FILLER = frozenset(
-    "무엇 뜻을 쉬운 말로 알려 주세 관련 예를 하나 들어 처음 접하 사람 알아 조심 점은 다룰 때에 "
-    "어떤 것을 확인 중요 필요 까닭 설명 주시 모르 일이 생길 있나 간단 다른".split()
-)
-INVENTED = [
-    "처리에는 보통 영업일로 17일이 걸리고 수수료 8만 원이 듭니다.",
-    "전문가 설문에서는 시민 다수가 이 제도의 장점을 높이 평가했습니다.",
-    "최근 국제기구의 보고서도 같은 결론을 내렸습니다.",
-]
-
-
 def _write_questions(word: str, n: int, rng: random.Random) -> str:
     """n questions about a word, numbered; they repeat themselves when n is large."""
-    asks = rng.sample(ASKS, len(ASKS)) * (n // len(ASKS) + 1)
+    asks = rng.sample(facts()["asks"], len(facts()["asks"]))
+
+    def with_particle(found: re.Match) -> str:
+        known = found[1] in facts()["particles"]
+        return world.josa(word, found[1]) if known else word + found[1]
+
     lines = []
-    for number, ask in enumerate(asks[:n], 1):
-        question = re.sub(r"\{(\w+)\}", lambda m: _with_particle(word, m[1]), ask)
-        lines.append(f"{number}. {rng.choice(OPENINGS)}{question}")
+    for number in range(1, n + 1):
+        question = re.sub(r"\{(\w+)\}", with_particle, asks[(number - 1) % len(asks)])
+        lines.append(f"{number}. {rng.choice(facts()['openings'])}{question}")
     return "\n".join(lines)
 
 
-def _with_particle(word: str, particle: str) -> str:
-    return world.josa(word, particle) if particle in world.PARTICLES else word + particle
-
-
-def _answer(
-    question: str, passages: Sequence[str], rng: random.Random, rates: Imperfections
-) -> str:
+def _answer(question: str, passages: Sequence[str], rng: random.Random,
+            rates: Imperfections) -> str:
     """The sentence that shares most with the question, as it stands, and its passage's number.
 
     What a question is about must be in the passages; else there is no answer.
     """
+    filler = facts()["filler"].split()
     words = re.findall("[가-힣]{2,}", question.rpartition(", ")[2])
-    matter = [word for word in words if word[:2] not in FILLER]
+    matter = [word for word in words if word[:2] not in filler]
     sentences = [
         (number, sentence)
         for number, passage in enumerate(passages, 1)
@@ -253,7 +197,7 @@ def _answer(
     number, text = max(sentences, key=fitness)
     if rng.random() < rates.ungrounded:
         other = re.sub(r"\d+", lambda m: str(int(m[0]) + rng.randint(1, 9)), text)
-        text = other if other != text else rng.choice(INVENTED)
+        text = other if other != text else rng.choice(facts()["invented"])
     if rng.random() < rates.uncited:
         return rng.choice([text, f"{text}\n[[{len(passages) + 1}]]"])
     return f"{text}\n[[{number}]]"
@@ -265,24 +209,19 @@ def _shared(words: Sequence[str], text: str) -> int:
     >>> _shared(["계약금의", "나라에도"], "계약금은 먼저 내는 돈입니다.")
     3
     """
-    return sum(
-        max((n for n in range(2, len(word) + 1) if word[:n] in text), default=0) for word in words
-    )
+    return sum(max((n for n in range(2, len(word) + 1) if word[:n] in text), default=0)
+               for word in words)
 
 
 # --- Judge ------------------------------------------------------------------------------------
 
 
-def judge(prompt: str, rng: random.Random, traits: JudgeTraits) -> str | None:
-    """Answer a grade or battle prompt, the verdict on the last line; None for any other prompt."""
-    judged = decide(prompt, rng, traits)
-    return judged and judged[0] + (f"\n\n[[{judged[1]}]]" if judged[1] else "")
+def judge(prompt: str, rng: random.Random, traits: JudgeTraits, *,
+          as_json: bool = False) -> tuple[str, str | None]:
+    """Answer a grade or battle prompt: (text, refusal); HONEST to any other prompt.
 
-
-def decide(
-    prompt: str, rng: random.Random, traits: JudgeTraits
-) -> tuple[str, str | None] | None:
-    """The (reason, verdict) on a grade or battle prompt, None for any other prompt."""
+    The verdict is on the last line; held to a schema the judge can only fill it in, or refuse.
+    """
     if texts := unquote(prompt, BATTLE_HEAD):
         asked = texts["질문"], texts["답변 A"], texts["답변 B"], texts.get("모범 답안")
         (reason, verdict), allowed = _compare(*asked, rng, traits), BATTLE_VERDICTS
@@ -290,10 +229,16 @@ def decide(
         asked = texts["질문"], texts["답변"], texts.get("모범 답안")
         (reason, verdict), allowed = _grade(*asked, rng), GRADES
     else:
-        return None
+        return HONEST, None
     if verdict and rng.random() < traits.noise:
         verdict = rng.choice([other for other in allowed if other != verdict])
-    return reason, None if rng.random() < traits.invalid else verdict
+    if rng.random() < traits.invalid:
+        verdict = None
+    if verdict is None:
+        return reason, reason if as_json else None
+    if as_json:
+        return json.dumps({"reason": reason, "verdict": verdict}, ensure_ascii=False), None
+    return f"{reason}\n\n[[{verdict}]]", None
 
 
 def truth(question: str, reference: str | None = None) -> str | None:
@@ -308,12 +253,8 @@ def truth(question: str, reference: str | None = None) -> str | None:
         return _first_line(reference) if reference and reference.strip() else None
 
 
-def is_right(answer: str, right: str) -> bool:
-    """Whether the first line of an answer is the right one, as everywhere in the course."""
-    return _first_line(answer) == right
-
-
 def _first_line(text: str) -> str:
+    """What of an answer is compared with the truth, as everywhere in the course."""
     return text.strip().split("\n", 1)[0].strip()
 
 
@@ -322,12 +263,12 @@ def _compare(question: str, first: str, second: str, reference: str | None, rng:
     right = truth(question, reference)
     if right is None:
         return "정답을 알 수 없는 질문이라 어느 쪽이 나은지 가릴 수 없습니다.", "C"
-    good = is_right(first, right), is_right(second, right)
-    if good == (True, False):
+    a_right, b_right = (_first_line(answer) == right for answer in (first, second))
+    if a_right and not b_right:
         return "답변 A는 정답과 같지만 답변 B는 다릅니다.", "A"
-    if good == (False, True):
+    if b_right and not a_right:
         return "답변 B는 정답과 같지만 답변 A는 다릅니다.", "B"
-    both = "두 답변이 모두 맞습니다." if all(good) else "두 답변이 모두 틀렸습니다."
+    both = "두 답변이 모두 맞습니다." if a_right else "두 답변이 모두 틀렸습니다."
     # What position bias looks like from outside: a reason is found, and it favours the first.
     if rng.random() < traits.position_bias:
         return f"{both} 다만 답변 A가 조금 더 자연스럽습니다.", "A"
@@ -339,11 +280,11 @@ def _compare(question: str, first: str, second: str, reference: str | None, rng:
 
 def _grade(question: str, answer: str, reference: str | None,
            rng: random.Random) -> tuple[str, str | None]:
-    right = truth(question, reference)
+    right, answer = truth(question, reference), _first_line(answer)
     if right is None:
         return "정답을 알 수 없는 질문이라 점수를 매길 수 없습니다.", None
-    if is_right(answer, right):
+    if answer == right:
         return "정답과 같습니다.", str(rng.randint(9, 10))
-    if SequenceMatcher(None, _first_line(answer), right, autojunk=False).ratio() >= 0.5:
+    if SequenceMatcher(None, answer, right, autojunk=False).ratio() >= 0.5:
         return f"정답은 '{right}'인데 일부만 맞습니다.", str(rng.randint(3, 5))
     return f"정답은 '{right}'인데 답변은 다릅니다.", str(rng.randint(1, 2))

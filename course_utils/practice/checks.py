@@ -1,72 +1,53 @@
 """The check cells of the exercises: what a student's function got wrong, and on which input.
 
-An exercise is a list of inputs with their right results (exercises.py). `check` calls the student's
-function on each of them and prints one of three answers, in Korean and in English: not started,
-the first input that went wrong, or right. It never raises for what a student wrote, so that "Run
-all" goes on. Taught at the end of every notebook.
+An exercise is a list of inputs with their right results (exercises.yaml). `check` calls the
+student's function on each of them and prints one of three answers, in Korean and in English: not
+started, the first input that went wrong, or right. It never raises for what a student wrote, so
+that "Run all" goes on. Taught at the end of every notebook.
 """
 
 import copy
 import dis
-import linecache
 import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from fractions import Fraction
+from numbers import Number
 from types import FrameType
 from typing import Any, Literal, NamedTuple
 
-from course_utils import CourseError
+from course_utils.practice.cases import Case, Hint, read_cases
 from course_utils.tasks import Task
 
-# What an empty body compiles to, docstring and `...` included.
-NOTHING = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
 SECONDS = 5
 """How long all inputs of one exercise may take together; most take none at all."""
+# What an empty body compiles to, docstring and `...` included.
+NOTHING = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+KINDS = (
+    (bool, "True나 False", "True or False"),
+    (Number, "수", "a number"),
+    (str, "글(str)", "a text (str)"),
+    (Mapping, "딕셔너리", "a dictionary"),
+    ((list, tuple), "목록", "a list"),
+)
 
 
-class UnknownExercise(CourseError):
-    """A number that no exercise has; the message names those of the notebook."""
-
-
-class Hint(NamedTuple):
-    """A sentence toward the idea, not the solution, in both languages."""
-
-    ko: str
-    en: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """One input of an exercise, its right result, and a hint for whoever gets it wrong."""
-
-    args: tuple
-    expected: Any
-    hint: Hint | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What `examine` found: the state, and the message that says it in two languages."""
 
     state: Literal["not started", "wrong", "right"]
     message: str
 
 
-@dataclass
-class _Attempt:
-    """What the student's function did with one input."""
+class _Mistake(NamedTuple):
+    """An input that went wrong: what came back, as text, and what can be said about it."""
 
     case: Case
-    got: Any = None
-    trouble: Hint | None = None
-    right: bool = field(default=False)
-    shown: str = ""  # of `got`, at once: a list that the function keeps changes with later calls
+    shown: str = ""
+    said: Hint | None = None
 
 
 def check(number: str, answer: Any) -> None:
@@ -79,40 +60,32 @@ def check(number: str, answer: Any) -> None:
 
 def examine(number: str, answer: Any) -> Outcome:
     """Return what `check` prints; raises UnknownExercise."""
-    cases = _cases(number)
+    cases = read_cases(number)
     if answer is None or answer is ... or _is_empty(answer):
-        return Outcome("not started", _lines(
-            "아직 시작하지 않았습니다. 위 셀의 ... 자리에 쓰고 두 셀을 차례로 실행하세요.",
-            "Not started yet: write in place of ... above, then run both cells.",
-        ))  # fmt: skip
+        return Outcome("not started", (
+            "아직 시작하지 않았습니다. 위 셀의 ... 자리에 쓰고 두 셀을 차례로 실행하세요.\n"
+            "Not started yet: write in place of ... above, then run both cells."))
     if not callable(answer):
-        return Outcome("wrong", _lines(
+        return Outcome("wrong", (
             f"check에는 함수를 건네주세요. 받은 것은 {show(answer)}입니다. "
-            f"괄호를 붙이지 않고 함수의 이름만 쓰면 됩니다.",
-            f"Pass the function itself to check, without parentheses; this is {show(answer)}.",
-        ))  # fmt: skip
-    attempts = _try_all(answer, cases)
-    wrong = [attempt for attempt in attempts if not attempt.right]
-    if all(attempt.trouble is None and attempt.got is None for attempt in attempts):
-        wrong[0].case = replace(wrong[0].case, hint=None)
-        wrong[0].trouble = Hint(
-            "어떤 입력에도 아무것도 돌려주지 않습니다. return을 빠뜨리지 않았나요?",
-            "It returns nothing, whatever the input. Is a return missing?",
-        )
-    elif wrong and _remembers(answer, wrong[0]):
-        wrong[0].trouble = Hint(
-            "같은 입력을 다시 주니 다른 값이 나옵니다. "
-            "함수 밖의 목록이나 기본값 []에 앞서 넣은 것이 남아 있지 않나요?",
-            "The same input again gives another result: does a list outside, or a default [], keep "
-            "what earlier calls put in?",
-        )
-    if not wrong:
-        count = len(attempts)
-        return Outcome("right", _lines(
-            f"맞았습니다. 입력 {count}개에서 모두 기대한 값이 나왔습니다.",
-            f"Right: all {count} inputs give what they should.",
-        ))  # fmt: skip
-    return Outcome("wrong", _explain(answer, wrong[0], len(cases)))
+            f"괄호를 붙이지 않고 함수의 이름만 쓰면 됩니다.\n"
+            f"Pass the function itself to check, without parentheses; this is {show(answer)}."))
+    mistake = _first_mistake(answer, cases)
+    if mistake is None:
+        return Outcome("right", (
+            f"맞았습니다. 입력 {len(cases)}개에서 모두 기대한 값이 나왔습니다.\n"
+            f"Right: all {len(cases)} inputs give what they should."))
+    name, case = getattr(answer, "__name__", "f"), mistake.case
+    lines = [
+        f"아직 맞지 않습니다. 입력 {len(cases)}개 가운데 처음으로 어긋난 것은 이것입니다.",
+        f"Not yet. Of {len(cases)} inputs this is the first that goes wrong.",
+        f"  입력 input     {name}({', '.join(map(show, case.args))})",
+        f"  기대 expected  {show(case.expected)}",
+    ]
+    lines += [f"  결과 got       {mistake.shown}"] if mistake.shown else []
+    for hint in filter(None, (mistake.said, case.hint)):
+        lines += [hint.ko, hint.en]
+    return Outcome("wrong", "\n".join(lines))
 
 
 def show(value: Any, limit: int = 160) -> str:
@@ -132,12 +105,11 @@ def same(expected: Any, got: Any) -> bool:
     A tensor or an array counts as its numbers; True is not 1.
     """
     got = _plain(got)
-    got = float(got) if isinstance(got, Fraction | Decimal) else got
     if isinstance(expected, bool) or isinstance(got, bool):
         return expected is got
     if isinstance(expected, int):  # a count, an id: 4.0 is no number of rows
         return isinstance(got, int) and expected == got
-    if isinstance(expected, int | float) and isinstance(got, int | float):
+    if isinstance(expected, float) and isinstance(got, Number):
         return math.isclose(expected, got, rel_tol=1e-5, abs_tol=1e-9)
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
         return len(expected) == len(got) and all(map(same, expected, got))
@@ -146,67 +118,42 @@ def same(expected: Any, got: Any) -> bool:
     return type(expected) is type(got) and bool(expected == got)
 
 
-def _cases(number: str) -> list[Case]:
-    from course_utils.practice.cases import EXERCISES
-
-    if number not in EXERCISES:
-        near = [name for name in EXERCISES if name.startswith(str(number)[:2])] or list(EXERCISES)
-        raise UnknownExercise(f"There is no exercise '{number}'; there are {', '.join(near)}.")
-    return list(EXERCISES[number]())
-
-
-def _try_all(function: Callable, cases: Iterable[Case]) -> list[_Attempt]:
-    """Call the function on every input; when the time is up, on no further one."""
-    attempts = []
+def _first_mistake(function: Callable, cases: list[Case]) -> _Mistake | None:
+    """Call the function on every input until one goes wrong or the time is up."""
+    case = cases[0]
     try:
         with _time_limit(SECONDS):
             for case in cases:
-                attempts.append(_Attempt(case, trouble=_too_slow()))  # until it has come back
-                attempts[-1] = _try(function, case)
-                last = attempts[-1]
-                if not last.right and (last.trouble or last.got is not None):
-                    break  # what comes after the first that goes wrong is not shown
+                if mistake := _try(function, case):
+                    return mistake
     except _TooSlow:
-        pass
-    return attempts
+        return _Mistake(case, said=Hint(
+            f"{SECONDS}초 안에 끝나지 않았습니다. 멈추지 않는 반복이나 끝없는 재귀가 있나요?",
+            f"It did not end within {SECONDS} seconds. Is there a loop that never stops?"))
+    return None
 
 
-def _try(function: Callable, case: Case) -> _Attempt:
+def _try(function: Callable, case: Case) -> _Mistake | None:
     args = copy.deepcopy(case.args)
     try:
         got = function(*args)
-        right = same(case.expected, got)
-        shown = show(got)
+        right, shown = same(case.expected, got), show(got)  # now: a list kept by it may yet change
+        if right and same(case.args, args):
+            return None
+        again = shown if right else show(function(*copy.deepcopy(case.args)))
     except (Exception, SystemExit) as error:  # whatever a student's code may raise
-        return _Attempt(case, trouble=_raised(function, error))
-    if right and not same(case.args, args):
-        return _Attempt(replace(case, hint=None), got, Hint(
+        return _Mistake(case, said=_raised(function, error))
+    if right:
+        return _Mistake(case._replace(hint=None), shown, Hint(
             "값은 맞지만 함수가 받은 입력을 바꿔 놓았습니다. 복사본을 만들어 그것을 바꾸세요.",
-            "The result is right, but the function changed its input. Make a copy and change that.",
-        ), shown=shown)  # fmt: skip
-    return _Attempt(case, got, right=right, shown=shown)
-
-
-def _remembers(function: Callable, attempt: _Attempt) -> bool:
-    """Whether the function answers the same input differently the second time."""
-    if attempt.trouble or not isinstance(attempt.got, list | tuple | Mapping | int | float | str):
-        return False
-    again = _try_all(function, [attempt.case])[-1]
-    return again.trouble is None and again.shown != attempt.shown
-
-
-KINDS = (
-    (bool, "True나 False", "True or False"),
-    ((int, float, Fraction, Decimal), "수", "a number"),
-    (str, "글(str)", "a text (str)"),
-    (Mapping, "딕셔너리", "a dictionary"),
-    ((list, tuple), "목록", "a list"),
-)
-
-
-def _plain(value: Any) -> Any:
-    """Return a tensor or an array as its numbers, anything else as it is."""
-    return value.tolist() if hasattr(value, "tolist") else value
+            "The result is right, but the function changed its input: make a copy to change."))
+    if again != shown and " at 0x" not in shown:
+        return _Mistake(case, shown, Hint(
+            "같은 입력을 다시 주니 다른 값이 나옵니다. "
+            "함수 밖의 목록이나 기본값 []에 앞서 넣은 것이 남아 있지 않나요?",
+            "The same input again gives another result: does a list outside, or a default [], keep "
+            "what earlier calls put in?"))
+    return _Mistake(case, shown, _form(case.expected, got))
 
 
 def _form(expected: Any, got: Any) -> Hint | None:
@@ -215,77 +162,41 @@ def _form(expected: Any, got: Any) -> Hint | None:
     if expected is None:
         return None
     if got is None:
-        return Hint(
-            "이 입력에서는 None이 나왔습니다. return을 만나지 않고 끝나는 길이 있는지 보세요.",
-            "For this input it returns None: is there a way through it without a return?",
-        )
+        return Hint("이 입력에서는 None이 나왔습니다. return을 빠뜨리지 않았나요?",
+                    "For this input it returns None: is a return missing?")
     kind, ko, en = next((k for k in KINDS if isinstance(expected, k[0])), (object, "", ""))
     if not isinstance(got, kind) or isinstance(got, bool) != isinstance(expected, bool):
         name = type(got).__name__
-        return Hint(
-            f"자료형이 다릅니다. 기대한 것은 {ko}, 나온 것은 {name}입니다.",
-            f"The kind differs: expected is {en}, and this is of type {name}.",
-        )
+        return Hint(f"자료형이 다릅니다. 기대한 것은 {ko}, 나온 것은 {name}입니다.",
+                    f"The kind differs: expected is {en}, and this is of type {name}.")
     if isinstance(expected, Mapping):
-        if missing := [key for key in expected if key not in got]:
-            return Hint(f"빠진 키가 있습니다: {show(missing)}", f"Missing keys: {show(missing)}")
-        if extra := [key for key in got if key not in expected]:
-            return Hint(f"없어야 할 키가 있습니다: {show(extra)}", f"Too many keys: {show(extra)}")
+        if expected.keys() != got.keys():
+            keys = show(list(expected))
+            return Hint(f"키가 다릅니다. 기대한 것은 {keys}입니다.",
+                        f"The keys differ: expected are {keys}.")
         expected, got = list(expected.values()), [got[key] for key in expected]
     if isinstance(expected, list | tuple):
         forms = map(_form, expected, got) if len(expected) == len(got) else ()
         return next(filter(None, forms), None)
     if isinstance(expected, int) and not isinstance(got, int) and expected == got:
-        return Hint(
-            f"값은 맞지만 정수가 아닙니다({show(got)}). /와 //의 차이를 보세요.",
-            f"The value is right, but {show(got)} is no integer: mind / and //.",
-        )
+        return Hint(f"값은 맞지만 정수가 아닙니다({show(got)}). /와 //의 차이를 보세요.",
+                    f"The value is right, but {show(got)} is no integer: mind / and //.")
     if isinstance(expected, float) and got and not same(expected, got):
         if any(got == round(expected, digits) for digits in range(1, 6)):
             return Hint("반올림한 값입니다. 그대로 돌려주세요.", "Rounded: return it as it is.")
     return None
 
 
-def _raised(function: Callable, error: Exception) -> Hint:
+def _raised(function: Callable, error: BaseException) -> Hint:
     """Say in one line what was raised and in which line of the student's cell."""
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    line, trace = None, error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
+    lines = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == file]
     what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if line is None:
-        return Hint(
-            f"함수를 부르다가 오류가 났습니다. {what}", f"Calling the function failed. {what}"
-        )
-    code = linecache.getline(file, line).strip()
-    code = f" ({code})" if code else ""
-    return Hint(
-        f"셀의 {line}번째 줄에서 오류가 났습니다{code}. {what}",
-        f"Line {line} of the cell raised an error{code}. {what}",
-    )
-
-
-def _explain(function: Callable, attempt: _Attempt, count: int) -> str:
-    name = getattr(function, "__name__", "f")
-    case = attempt.case
-    rows = [
-        f"  입력 input     {name}({', '.join(map(show, case.args))})",
-        f"  기대 expected  {show(case.expected)}",
-    ]
-    if attempt.shown:
-        rows.append(f"  결과 got       {attempt.shown}")
-    form = None if attempt.trouble else _form(case.expected, attempt.got)
-    hints = [hint for hint in (attempt.trouble, form, case.hint) if hint]
-    return "\n".join([
-        _lines(
-            f"아직 맞지 않습니다. 입력 {count}개 가운데 처음으로 어긋난 것은 이것입니다.",
-            f"Not yet. Of {count} inputs this is the first that goes wrong.",
-        ),
-        *rows,
-        *(f"{hint.ko}\n{hint.en}" for hint in hints),
-    ])  # fmt: skip
+    if not lines:
+        return Hint(f"함수를 부르다가 오류가 났습니다. {what}", f"The call failed. {what}")
+    number, code = lines[-1].lineno, f" ({lines[-1].line})" if lines[-1].line else ""
+    return Hint(f"셀의 {number}번째 줄에서 오류가 났습니다{code}. {what}",
+                f"Line {number} of the cell raised an error{code}. {what}")
 
 
 def _is_empty(function: Any) -> bool:
@@ -298,15 +209,9 @@ def _is_empty(function: Any) -> bool:
     return empty and {step.opname for step in steps} <= NOTHING
 
 
-def _too_slow() -> Hint:
-    return Hint(
-        f"{SECONDS}초 안에 끝나지 않았습니다. 멈추지 않는 반복이나 끝없는 재귀가 있나요?",
-        f"It did not end within {SECONDS} seconds. Is there a loop that never stops?",
-    )
-
-
-def _lines(korean: str, english: str) -> str:
-    return f"{korean}\n{english}"
+def _plain(value: Any) -> Any:
+    """Return a tensor or an array as its numbers, anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _text(value: Any) -> str:
@@ -321,9 +226,7 @@ def _text(value: Any) -> str:
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_text, value)) + ("," if len(value) == 1 else "") + ")"
-    if callable(value):
-        return getattr(value, "__name__", type(value).__name__)
-    return repr(value)
+    return getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
 
 
 class _TooSlow(BaseException):

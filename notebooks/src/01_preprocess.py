@@ -1353,15 +1353,15 @@ for path in sorted(folder.iterdir()):
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 네 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="636ad559"
+# %% [markdown] lang="en" of="934f0c30"
 # ## Exercises
 #
-# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are four; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
 # wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
@@ -1653,69 +1653,5 @@ check("01.4", may_exceed)
 # ```
 #
 # `&` of two `Counter`s keeps the smaller count of each token. Sets miss tokens that repeat, and near-duplicates stay: a filter that is fast and wrong.
-#
-# </details>
-
-# %% [markdown] lang="ko"
-# ### 연습 5. 52,000개를 얻는 비용
-#
-# ★ · 약 5분 · 6절
-#
-# 과제 `n`개를 남기는 데 몇 달러가 드는지 어림하세요. 요청 하나로 과제가 평균 `kept`개 남고, 토큰은 프롬프트에 `asked`개, 응답에 `answered`개 듭니다.
-# `price`는 (프롬프트, 응답) **백만 토큰**의 값(달러)입니다. 요청은 반 번 할 수 없으니 올림하세요. `batch`가 참이면 반값입니다.
-#
-# 보기: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)`는 요청이 두 번이므로 0.3입니다.
-
-# %% [markdown] lang="en" of="2faaaecc"
-# ### Exercise 5. What 52,000 tasks cost
-#
-# ★ · about 5 minutes · section 6
-#
-# Estimate how many dollars it takes to end up with `n` tasks. A request yields `kept` of them on average and uses `asked` prompt tokens and `answered` completion tokens.
-# `price` is dollars for **a million** (prompt, completion) tokens. There is no half request, so round up. With `batch` it is half the price.
-#
-# Example: `dollars(21, 20, 1_000_000, 0, (0.15, 0.60), False)` takes two requests, so it is 0.3.
-
-# %%
-def dollars(n, kept, asked, answered, price, batch):
-    """What it costs to keep n tasks, in dollars."""
-    ...
-
-# %%
-from course_utils.practice.checks import check
-
-check("01.5", dollars)
-
-# %% [markdown] lang="ko"
-# <details><summary>풀이</summary>
-#
-# ```python
-# import math
-#
-#
-# def dollars(n, kept, asked, answered, price, batch):
-#     requests = math.ceil(n / kept)
-#     each = (asked * price[0] + answered * price[1]) / 1_000_000
-#     return requests * each / (2 if batch else 1)
-# ```
-#
-# 7절의 수(요청 하나에 몇 개가 남는지)와 여러분의 일지에 있는 토큰 수를 넣어 보세요. 가격은 제공사의 가격표에서 확인하세요.
-#
-# </details>
-
-# %% [markdown] lang="en" of="005dba50"
-# <details><summary>Solution</summary>
-#
-# ```python
-# import math
-#
-#
-# def dollars(n, kept, asked, answered, price, batch):
-#     requests = math.ceil(n / kept)
-#     each = (asked * price[0] + answered * price[1]) / 1_000_000
-#     return requests * each / (2 if batch else 1)
-# ```
-#
-# Try it with section 7's figure (tasks left by a request) and the token counts in your own journal. Look up prices in the provider's list.
 #
 # </details>

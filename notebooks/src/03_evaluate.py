@@ -1083,15 +1083,15 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # %% [markdown] lang="ko"
 # ## 연습
 #
-# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 다섯 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
+# 본문을 읽는 흐름이 끊기지 않도록 문제는 모두 여기에 모았습니다. 네 문제이고, 별이 많을수록 어렵습니다. 걸리는 시간은 어림입니다.
 #
 # 문제마다 셀이 둘 있습니다. 첫 셀의 `...` 자리에 쓰고, 다음 셀을 실행하세요. `check`가 여러 입력으로 함수를 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 바로 알려 줍니다.
 # 비워 두어도 오류는 나지 않습니다. 풀이는 접혀 있으니, 먼저 해 보고 펼치세요.
 
-# %% [markdown] lang="en" of="636ad559"
+# %% [markdown] lang="en" of="934f0c30"
 # ## Exercises
 #
-# All exercises are gathered here, so that they do not interrupt your reading. There are five; more stars mean harder, and the minutes are a guess.
+# All exercises are gathered here, so that they do not interrupt your reading. There are four; more stars mean harder, and the minutes are a guess.
 #
 # Each has two cells. Write in place of `...` in the first, then run the second: `check` calls your function on a number of inputs and, where something is
 # wrong, says at once **on which input** and what came back. Cells left as they are raise no error. Solutions are folded: try before you open them.
@@ -1309,79 +1309,7 @@ check("03.3", kappa)
 # </details>
 
 # %% [markdown] lang="ko"
-# ### 연습 4. 윌슨 구간을 손으로
-#
-# ★★★ · 약 15분 · 8절
-#
-# 3절과 8절에 나온 윌슨 구간을 직접 구해 봅니다. 문제 $n$개 가운데 $k$개를 맞혔다면, 참 정답률이 $p$라고 해도 이상하지 않은 $p$를 모두 모은 것이 윌슨 구간입니다.
-#
-# $$\left|\frac{k}{n} - p\right| \le z\sqrt{\frac{p(1-p)}{n}}$$
-#
-# 양쪽을 제곱하면 $p$의 이차부등식이 됩니다. 그 두 근이 구간의 두 끝입니다. $z$는 95%일 때 1.96입니다. 문제가 하나도 없으면(`n = 0`) `None`을 돌려주세요.
-#
-# 보기: `wilson(8, 10, 1.96)`은 약 (0.49, 0.943)입니다. 가운데가 0.8이 아닙니다.
-
-# %% [markdown] lang="en" of="38689d45"
-# ### Exercise 4. Wilson's interval by hand
-#
-# ★★★ · about 15 minutes · section 8
-#
-# Work out the Wilson interval of sections 3 and 8 yourself. With $k$ of $n$ questions right, Wilson's interval holds every $p$ that would be no surprise as the true share:
-#
-# $$\left|\frac{k}{n} - p\right| \le z\sqrt{\frac{p(1-p)}{n}}$$
-#
-# Squared, this is a quadratic inequality in $p$, and its two roots are the ends of the interval. For 95%, $z$ is 1.96. Without a single question (`n = 0`) return `None`.
-#
-# Example: `wilson(8, 10, 1.96)` is about (0.49, 0.943), and its middle is not 0.8.
-
-# %%
-def wilson(k, n, z):
-    """Wilson's interval for k right answers out of n, as (low, high); None without a question."""
-    ...
-
-# %%
-from course_utils.practice.checks import check
-
-check("03.4", wilson)
-
-# %% [markdown] lang="ko"
-# <details><summary>풀이</summary>
-#
-# ```python
-# from math import sqrt
-#
-# def wilson(k, n, z):
-#     if n == 0:
-#         return None
-#     # (n + z²)p² - (2k + z²)p + k²/n = 0
-#     middle, wide = 2 * k + z * z, z * sqrt(z * z + 4 * k * (n - k) / n)
-#     return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
-# ```
-#
-# 흔히 쓰는 $k/n \pm z\sqrt{\ldots}$은 오른쪽의 $p$에 $k/n$을 넣은 것입니다. 그러면 다 맞혔을 때 폭이 0이 되어, 겨우 세 문제를 모두 맞힌 모델의 참 정답률이 틀림없이 100%라고 말하게 됩니다.
-#
-# </details>
-
-# %% [markdown] lang="en" of="ecde0ff5"
-# <details><summary>Solution</summary>
-#
-# ```python
-# from math import sqrt
-#
-# def wilson(k, n, z):
-#     if n == 0:
-#         return None
-#     # (n + z²)p² - (2k + z²)p + k²/n = 0
-#     middle, wide = 2 * k + z * z, z * sqrt(z * z + 4 * k * (n - k) / n)
-#     return (middle - wide) / (2 * (n + z * z)), (middle + wide) / (2 * (n + z * z))
-# ```
-#
-# The common $k/n \pm z\sqrt{\ldots}$ puts $k/n$ for the $p$ on the right. Where all are right its width is 0: three right answers, and it claims to be certain.
-#
-# </details>
-
-# %% [markdown] lang="ko"
-# ### 연습 5. 한 순서와 두 순서
+# ### 연습 4. 한 순서와 두 순서
 #
 # ★★ · 약 10분 · 9절
 #
@@ -1394,8 +1322,8 @@ check("03.4", wilson)
 #
 # 보기: `win_rates([("a", "a"), ("a", "b")])`는 `(1.0, 0.75)`입니다.
 
-# %% [markdown] lang="en" of="b233edf3"
-# ### Exercise 5. One order and both
+# %% [markdown] lang="en" of="41befac1"
+# ### Exercise 4. One order and both
 #
 # ★★ · about 10 minutes · section 9
 #
@@ -1416,7 +1344,7 @@ def win_rates(games):
 # %%
 from course_utils.practice.checks import check
 
-check("03.5", win_rates)
+check("03.4", win_rates)
 
 # %% [markdown] lang="ko"
 # <details><summary>풀이</summary>

@@ -6,8 +6,6 @@ each way by itself, so that each is met often.
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from contextlib import contextmanager
 from itertools import islice
@@ -19,8 +17,9 @@ from course_utils.generate import generate_tasks, generation_requests
 from course_utils.judge import Item, Judge
 from course_utils.llm import LLM
 from course_utils.offline import world
-from course_utils.offline.server import FAULTS, Settings, complete
+from course_utils.offline.server import Settings, complete
 from course_utils.tasks import read_tasks
+from tests.faulty_server import FAULTS, start
 
 FULL = os.environ.get("FAULTS") == "all"
 RATE = 0.2
@@ -62,12 +61,10 @@ class Api:
 def failing(folder, kinds, rate=RATE):
     folder.mkdir(exist_ok=True)
     log = folder / "requests.log"
-    command = [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--hang", "3",
-               "--faults", str(rate), "--fault-kinds", ",".join(kinds), "--log", str(log),
-               "--parent", str(os.getpid())]  # fmt: skip
-    server = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)
+    server, url = start("--hang", 3, "--faults", rate, "--fault-kinds", ",".join(kinds),
+                        "--log", log)
     try:
-        yield Api(server.stdout.readline().strip(), log)
+        yield Api(url, log)
     finally:
         server.kill()
         server.communicate()

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from course_utils import REPO
+from tests.faulty_server import start
 
 RECIPE = Path(__file__).with_name("small.yaml")
 PATIENCE = 900  # seconds for one run, which takes less than one minute on two idle cores
@@ -41,9 +42,11 @@ class Run:
     def __init__(self, root: Path):
         self.root, self.home, self.log = root, root / "runs" / "small", root / "requests.jsonl"
         root.mkdir(parents=True, exist_ok=True)
+        # Slow enough to be caught in the middle of it; a kill leaves it alone, as a provider's.
+        self.server, self.url = start("--latency", 0.05, "--log", self.log)
 
     def start(self) -> subprocess.Popen:
-        environment = {k: v for k, v in os.environ.items() if k not in ("DATA", "OFFLINE_URL")}
+        environment = {k: v for k, v in os.environ.items() if k != "DATA"}
         return subprocess.Popen(
             [sys.executable, "-m", "tools.notebooks.run", "--recipe", str(RECIPE)],
             cwd=REPO, stdout=open(self.root / "out.txt", "a"), stderr=subprocess.STDOUT,
@@ -52,8 +55,7 @@ class Run:
                 **PLANTED,
                 "RUNS": str(self.root / "runs"),
                 "OMP_NUM_THREADS": "1",
-                # Slow enough to be caught in the middle of it.
-                "OFFLINE_OPTIONS": f"--latency 0.05 --log {self.log}",
+                "OFFLINE_URL": self.url,
             },
         )  # fmt: skip
 
@@ -115,7 +117,7 @@ class Run:
 
 
 def kill(process: subprocess.Popen, *, everything: bool) -> None:
-    """SIGKILL the runner alone (a closed window), or its kernels and servers too (a power cut)."""
+    """SIGKILL the runner alone (a closed window), or its kernels too (a power cut)."""
     runner = psutil.Process(process.pid)
     family = runner.children(recursive=True) if everything else []
     process.kill()
@@ -285,12 +287,7 @@ class Generation:
         self.journal, self.out = folder / "journal.jsonl", folder / "tasks.jsonl"
         self.log = folder / "requests.jsonl"
         folder.mkdir()
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "course_utils.offline.server", "--port", "0",
-             "--latency", "0.1", "--log", self.log, "--parent", str(os.getpid())],
-            cwd=REPO, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.url = self.server.stdout.readline().strip()
+        self.server, self.url = start("--latency", 0.1, "--log", self.log)
 
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-c", GENERATION, self.url, str(self.journal.parent),

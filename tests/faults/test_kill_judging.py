@@ -4,7 +4,6 @@ The short version kills three times; `FAULTS=all` (make faults) twenty times, in
 verdicts.
 """
 
-import os
 import random
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from course_utils import REPO
 from tests.faults.test_kill import FULL, PATIENCE, WORKERS, digest_of, whole_lines
+from tests.faulty_server import start
 
 BATTLES = 200 if FULL else 40
 KILLS = 20 if FULL else 3
@@ -55,12 +55,7 @@ class Judging:
         self.journal, self.results = folder / "journal.jsonl", folder / "results.json"
         self.log = folder / "requests.jsonl"
         folder.mkdir()
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "course_utils.offline.server", "--port", "0", "--latency", "0.1",
-             "--log", self.log, "--parent", str(os.getpid()), *flags],
-            cwd=REPO, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.url = self.server.stdout.readline().strip()
+        self.server, self.url = start("--latency", 0.1, "--log", self.log, *flags)
 
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-c", JUDGING, self.url, str(self.journal.parent), str(BATTLES)]

@@ -1,10 +1,8 @@
-"""The simulated API: its protocol over a real socket, and its two models as pure functions."""
+"""The simulated API: its protocol over a real socket, and the process that it runs in."""
 
-import dataclasses
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -12,34 +10,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from contextlib import contextmanager
 
 import pytest
 
 from course_utils import REPO
-from course_utils.judge import battle_prompt, grade_prompt
 from course_utils.offline import world
-from course_utils.offline.server import Settings, complete, count_tokens
-from course_utils.offline.simulated import (
-    HONEST,
-    Imperfections,
-    JudgeTraits,
-    judge,
-    reword,
-    teach,
-    truth,
-)
+from course_utils.offline.server import count_tokens
+from course_utils.offline.simulated import HONEST
 from course_utils.parsing import parse_generation
 from course_utils.prompts import generation_prompt
-from course_utils.stats import Game, summarize_battle, verdict_win_rate
 
 COMMAND = [sys.executable, "-m", "course_utils.offline.server"]
-EXAMPLES = world.sample_tasks(3, seed=99)
-PROMPT = generation_prompt(EXAMPLES, 20)
-PERFECT = Imperfections(**{f.name: 0 for f in dataclasses.fields(Imperfections)})
-FAIR = JudgeTraits(position_bias=0, noise=0)
-COUNTING = "다음 목록에 있는 낱말은 모두 몇 개인가요?\n\n사과, 배, 감"
+PROMPT = generation_prompt(world.sample_tasks(3, seed=99), 20)
 
 
 @contextmanager
@@ -110,10 +93,10 @@ def test_same_request_same_reply_in_any_process(url):
     assert first[0] == 200
     assert post(url, body(seed=1))[2] == first[2]
     assert text_of(post(url, body(seed=2))[2]) != text_of(first[2])
-    with serving("--seed", 0) as other, serving("--seed", 1) as another:
-        # The order of the keys is not part of a request.
-        assert post(other, dict(reversed(body(seed=1).items())))[2] == first[2]
-        assert text_of(post(another, body(seed=1))[2]) != text_of(first[2])
+    # The order of the keys is not part of a request.
+    assert post(url, dict(reversed(body(seed=1).items())))[2] == first[2]
+    with serving() as other:
+        assert post(other, body(seed=1))[2] == first[2]
 
 
 def test_max_tokens_cuts_and_says_so(url):
@@ -146,7 +129,7 @@ def test_anything_else_is_told_that_this_is_a_simulation(url):
         ({"model": "simulated-teacher", "messages": []}, 400, None, "messages"),
         ({"model": "simulated-teacher"}, 400, None, "messages"),
         ([], 400, None, "JSON object"),
-        (b"{", 400, None, "not valid JSON"),
+        (b"{", 400, None, "JSON object"),
     ],
 )
 def test_bad_requests_get_errors_in_openai_form(url, request_body, status, code, words):
@@ -156,56 +139,15 @@ def test_bad_requests_get_errors_in_openai_form(url, request_body, status, code,
     assert error["type"] == "invalid_request_error"
 
 
-def test_refused_key_and_unknown_address(url):
-    status, _, raw = post(url, body(), key="refused")
-    assert status == 401 and json.loads(raw)["error"]["code"] == "invalid_api_key"
+def test_an_unknown_address(url):
     status, _, raw = post(f"{url}/nowhere", body())
     assert status == 404 and "/v1/nowhere" in json.loads(raw)["error"]["message"]
 
 
-def test_a_model_that_refuses_max_tokens():
-    with serving("--refuse-max-tokens") as url:
-        status, _, raw = post(url, body(max_tokens=10))
-        assert status == 400 and json.loads(raw)["error"]["param"] == "max_tokens"
-        assert post(url, body(max_completion_tokens=10))[0] == 200
-
-
-def test_faults_of_three_kinds_and_a_retry_gets_through(url, tmp_path):
-    log = tmp_path / "log.jsonl"
-    seen = Counter()
-
-    def until_answered(url, request):
-        for _ in range(40):
-            try:
-                status, headers, raw = post(url, request)
-            except (http.client.IncompleteRead, ConnectionError, urllib.error.URLError):
-                seen["drop"] += 1
-                continue
-            if status == 200:
-                return raw
-            seen[str(status)] += 1
-            assert (status == 429) == ("retry-after" in headers)
-        raise AssertionError("no retry got through")
-
-    with serving("--faults", 0.5, "--log", log) as faulty:
-        for seed in range(20):
-            assert until_answered(faulty, body(seed=seed)) == post(url, body(seed=seed))[2]
-    assert set(seen) == {"429", "500", "drop"}
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert Counter(line["fault"] for line in lines) == {**seen, None: 20}
-    before = [(line["request"], line["attempt"], line["fault"]) for line in lines]
-    log.unlink()
-    with serving("--faults", 0.5, "--log", log) as faulty:  # the same faults in every run
-        for seed in range(20):
-            until_answered(faulty, body(seed=seed))
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(line["request"], line["attempt"], line["fault"]) for line in lines] == before
-
-
-def test_latency():
-    with serving("--latency", 0.3) as url:
+def test_latency_and_another_seed(url):
+    with serving("--latency", 0.3, "--seed", 1) as another:
         start = time.monotonic()
-        assert post(url, body())[0] == 200
+        assert text_of(post(another, body())[2]) != text_of(post(url, body())[2])
         assert time.monotonic() - start >= 0.3
 
 
@@ -235,7 +177,6 @@ def test_files_and_batches_speak_the_protocol(url):
     def create(client, content, **more):
         file = client.files.create(file=("asked.jsonl", content), purpose="batch")
         assert (file.bytes, file.filename) == (len(content), "asked.jsonl")
-        assert client.files.retrieve(file.id) == file
         assert client.files.content(file.id).content == content
         asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h", **more}
         return client.batches.create(input_file_id=file.id, **asked)
@@ -266,34 +207,19 @@ def test_files_and_batches_speak_the_protocol(url):
         assert response["status_code"] == 400
         assert response["body"]["error"]["param"] == "max_tokens"
 
-        for content, code in ((b"", "empty_file"), (line("a") * 2, "duplicate_custom_id"),
+        for content, code in ((line("a") * 2, "duplicate_custom_id"),
                               (b"{\n", "invalid_json_line"),
-                              (line("a") + line("b", model="x"), "mismatched_model"),
-                              (line("a").replace(b"/v1/chat", b"/v1"), "invalid_url")):
+                              (line("a").replace(b"/v1/chat", b"/v1"), "invalid_json_line")):
             failed = end(client, create(client, content))
             assert failed.status == "failed" and failed.errors.data[0].code == code
-        assert len(list(client.batches.list(limit=2))) == 6  # three pages, newest first
+        assert len(list(client.batches.list(limit=2))) == 4  # two pages, newest first
         assert next(iter(client.batches.list(limit=2))).id == failed.id
 
-        for wrong in (
-            lambda: client.files.create(file=b"", purpose="fine-tune"),
-            lambda: create(client, line("a"), endpoint="/v1/embeddings"),
-            lambda: client.batches.cancel(batch.id),
-        ):
-            with pytest.raises(openai.BadRequestError):
-                wrong()
-        for gone in (client.files.retrieve, client.files.content, client.batches.retrieve):
+        with pytest.raises(openai.BadRequestError, match="Cannot cancel"):
+            client.batches.cancel(batch.id)
+        for gone in (client.files.content, client.batches.retrieve):
             with pytest.raises(openai.NotFoundError, match="nothing-1"):
                 gone("nothing-1")
-        with pytest.raises(openai.AuthenticationError):
-            client.with_options(api_key="refused").batches.list()
-
-
-def test_a_batch_takes_as_long_as_it_is_told_to():
-    from course_utils.offline.server import _parse
-
-    _, settings = _parse(["--batch-seconds", "3", "--batch-window", "2"])
-    assert (settings.batch_seconds, settings.batch_window) == (3, 2)
 
 
 # --- Process ----------------------------------------------------------------------------------
@@ -308,11 +234,6 @@ def test_a_taken_port_is_one_sentence():
     assert run.returncode == 1 and run.stdout == ""
     assert f"Port {port}" in run.stderr and "--port 0" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
-
-
-def test_help_prints_the_rates():
-    run = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, cwd=REPO, timeout=60)
-    assert run.returncode == 0 and "wrong_answer 2%" in run.stdout
 
 
 def test_it_listens_on_loopback_only(url):
@@ -346,161 +267,3 @@ def test_it_ends_when_its_parent_is_killed():
     finally:
         process.wait()
         process.stdout.close()
-
-
-# --- Teacher ----------------------------------------------------------------------------------
-
-
-def written(rates, replies=60, examples=EXAMPLES, n=20):
-    """All replies to one prompt, parsed: (tasks, Counter of rejections)."""
-    tasks, rejected = [], Counter()
-    for seed in range(replies):
-        text, finish = teach(generation_prompt(examples, n), random.Random(seed), rates)
-        parsed = parse_generation(text, first_number=len(examples) + 1, finish_reason=finish)
-        assert len(parsed.tasks) + len(parsed.rejected) == n
-        tasks += parsed.tasks
-        rejected.update(item.reason for item in parsed.rejected)
-    return tasks, rejected
-
-
-@pytest.mark.parametrize(
-    "surface", [None, "bold_labels", "wide_colons", "repeated_label", "preface"]
-)
-def test_a_perfect_teacher_is_read_without_loss(surface):
-    rates = dataclasses.replace(PERFECT, **({surface: 1} if surface else {}))
-    for examples, n in [(EXAMPLES, 20), ([], 7), (EXAMPLES[:1], 1)]:
-        tasks, rejected = written(rates, replies=5, examples=examples, n=n)
-        assert not rejected
-        assert all(world.solve(task.instruction, task.input) == task.output for task in tasks)
-
-
-def test_imperfections_come_at_their_rates():
-    replies = 400
-    tasks, rejected = written(Imperfections(), replies)
-    n, rates = 20 * replies, Imperfections()
-    assert rejected["truncated"] == pytest.approx(rates.truncated * replies, rel=0.4)
-    assert rejected["missing field"] == pytest.approx(rates.missing_field * n, rel=0.2)
-    assert rejected["not Korean"] == pytest.approx(rates.english * n, rel=0.2)
-    assert rejected["needs another medium"] == pytest.approx(rates.medium * n, rel=0.2)
-    wrong = reworded = 0
-    for task in tasks:
-        try:
-            wrong += world.solve(task.instruction, task.input) != task.output
-        except world.Unsolvable:
-            reworded += 1
-    assert wrong == pytest.approx(rates.wrong_answer * n, rel=0.25)
-    assert reworded == pytest.approx(rates.near_duplicate * n, rel=0.25)
-
-
-def test_near_duplicates_reword_and_wrong_answers_stay_in_their_family():
-    for task in world.sample_tasks(200, seed=8):
-        assert reword(task.instruction, random.Random(0)) != task.instruction
-    tasks, _ = written(dataclasses.replace(PERFECT, wrong_answer=0.9), replies=10)
-    endings = {"counting": "개입니다.", "province": "도입니다.", "sentiment": "적인 후기입니다."}
-    checked = 0
-    for task in tasks:
-        ending = endings.get(world.family_of(task.instruction, task.input))
-        checked += ending is not None
-        assert ending is None or task.output.endswith(ending)
-    assert checked > 20
-
-
-def test_json_schema_holds_the_same_kind_of_tasks():
-    wanted = {"type": "json_schema", "json_schema": {"name": "tasks", "schema": {}}}
-    settings = Settings(imperfections=PERFECT)
-    reply = complete(body(response_format=wanted), settings)
-    tasks = json.loads(reply["choices"][0]["message"]["content"])["tasks"]
-    assert len(tasks) == 20
-    for task in tasks:
-        assert world.solve(task["instruction"], task["input"]) == task["output"]
-    cut = Settings(imperfections=dataclasses.replace(PERFECT, truncated=1))
-    choice = complete(body(response_format=wanted), cut)["choices"][0]
-    assert choice["finish_reason"] == "length"
-    with pytest.raises(ValueError):
-        json.loads(choice["message"]["content"])
-
-
-# --- Judge ------------------------------------------------------------------------------------
-
-
-def verdict(reply):
-    return reply.rsplit("\n", 1)[1].strip("[]")
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ("모두 3개입니다.", "모두 4개입니다.", "A"),
-        ("모두 2개입니다.", " 모두 3개입니다.\n그리고 더 말하자면", "B"),
-        ("모두 3개입니다.", "모두 3개입니다.", "C"),
-        ("", "[[A]] 답변 A가 이겼습니다.", "C"),
-        ("3\n모두 3개입니다.", "모두 3개입니다.", "B"),
-    ],
-)
-def test_the_judge_knows_the_truth(first, second, expected):
-    reply = judge(battle_prompt(COUNTING, first, second), random.Random(0), FAIR)
-    assert verdict(reply) == expected
-    assert truth(COUNTING) == "모두 3개입니다."
-
-
-def test_grades_follow_the_truth():
-    for answer, low, high in [
-        ("모두 3개입니다.", 9, 10),
-        ("모두 5개입니다.", 3, 5),
-        ("잘 모르겠어요", 1, 2),
-        ("", 1, 2),
-    ]:
-        scores = set()
-        for seed in range(20):
-            reply = judge(grade_prompt(COUNTING, answer), random.Random(seed), FAIR)
-            scores.add(int(verdict(reply)))
-        assert scores == set(range(low, high + 1))
-
-
-def test_outside_its_world_the_judge_needs_a_reference():
-    question, reference = "고래는 물고기인가요?", "아니요.\n고래는 젖을 먹입니다."
-    assert truth(question) is None
-    battle = battle_prompt(question, "네.", "아니요.", reference)
-    assert verdict(judge(battle, random.Random(0), FAIR)) == "B"
-    assert verdict(judge(grade_prompt(question, "아니요.", reference), random.Random(0), FAIR)) in (
-        "9",
-        "10",
-    )
-    blind = judge(battle_prompt(question, "네.", "아니요."), random.Random(0), JudgeTraits(1, 0))
-    assert verdict(blind) == "C" and "알 수 없는" in blind
-    assert "[[" not in judge(grade_prompt(question, "네."), random.Random(0), JudgeTraits())
-
-
-def test_traits_come_at_their_rates():
-    tie = battle_prompt(COUNTING, "모두 1개입니다.", "모두 2개입니다.")
-    won = battle_prompt(COUNTING, "모두 1개입니다.", "모두 3개입니다.")
-    rng = random.Random(0)
-    leaning = Counter(verdict(judge(tie, rng, JudgeTraits(0.8, 0))) for _ in range(2000))
-    assert leaning["B"] == 0 and leaning["A"] / 2000 == pytest.approx(0.8, abs=0.03)
-    noisy = Counter(verdict(judge(won, rng, JudgeTraits(0.8, 0.1))) for _ in range(2000))
-    assert noisy["B"] / 2000 == pytest.approx(0.9, abs=0.03) and noisy["A"] and noisy["C"]
-    silent = sum("[[" not in judge(won, rng, JudgeTraits(invalid=0.3)) for _ in range(1000))
-    assert silent / 1000 == pytest.approx(0.3, abs=0.05)
-
-
-def test_both_orders_recover_the_true_win_rate_and_one_order_does_not():
-    """The lesson of 03 in numbers: a tuned model right on 78%, a base model right on 8%."""
-    tasks = world.sample_tasks(400, split="heldout", seed=2)
-    rng, games, points = random.Random(5), [], []
-    for number, task in enumerate(tasks):
-        a = task.output if rng.random() < 0.78 else "모르겠어요."
-        b = task.output if rng.random() < 0.08 else "그리고"
-        points.append((1 + (a == task.output) - (b == task.output)) / 2)
-        question = f"{task.instruction}\n\n{task.input}" if task.input else task.instruction
-        verdicts = []
-        for answers, names in [((a, b), "ab"), ((b, a), "ba")]:
-            reply = complete(body(battle_prompt(question, *answers), "simulated-judge"), Settings())
-            letter = verdict(reply["choices"][0]["message"]["content"])
-            verdicts.append({"A": names[0], "B": names[1], "C": "tie"}[letter])
-        games.append(Game(str(number), *verdicts, len(a), len(b)))
-    true_rate = sum(points) / len(points)
-    low, high = summarize_battle(games).interval
-    assert low < true_rate < high
-    assert verdict_win_rate(game.first for game in games).interval[0] > true_rate
-    assert verdict_win_rate(game.second for game in games).interval[1] < true_rate
-    assert summarize_battle(games).first_position.value > 0.55

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -19,10 +20,19 @@ from course_utils.judge import (
     read_reply,
     verdict_format,
 )
-from course_utils.offline.protocol import ApiError
-from course_utils.offline.server import Settings, complete
-from course_utils.offline.simulated import HONEST, Imperfections, JudgeTraits, teach
-from course_utils.parsing import check_task
+from course_utils.offline import world
+from course_utils.offline.server import ApiError, Settings, complete
+from course_utils.offline.simulated import (
+    HONEST,
+    Imperfections,
+    JudgeTraits,
+    judge,
+    reword,
+    teach,
+    truth,
+)
+from course_utils.parsing import check_task, parse_generation
+from course_utils.prompts import generation_prompt
 from course_utils.sources.domain import (
     NO_ANSWER,
     answer_prompt,
@@ -31,6 +41,7 @@ from course_utils.sources.domain import (
     parse_questions,
     question_prompt,
 )
+from course_utils.stats import Game, summarize_battle, verdict_win_rate
 from course_utils.tasks import Task
 
 PERFECT = Imperfections(**{field.name: 0 for field in dataclasses.fields(Imperfections)})
@@ -84,7 +95,7 @@ def test_the_same_request_gets_the_same_answer_and_another_another():
 
 def test_questions_and_answers_have_no_json_form():
     for prompt in (question_prompt("전세"), answer_prompt(QUESTION, SHOWN)):
-        assert teach(prompt, random.Random(0), PERFECT, as_json=True) is None
+        assert teach(prompt, random.Random(0), PERFECT, as_json=True) == (HONEST, "stop")
         asked = {"model": "simulated-judge", "messages": [{"role": "user", "content": prompt}]}
         assert complete(asked, Settings())["choices"][0]["message"]["content"] == HONEST
 
@@ -113,8 +124,84 @@ def test_an_invention_is_not_grounded():
     assert all(groundedness(text, SHOWN) < 0.3 for text in said)
 
 
-def test_the_rates_are_announced():
-    assert str(Imperfections()).endswith("ungrounded 5%, uncited 5%")
+# --- Tasks ------------------------------------------------------------------------------------
+
+EXAMPLES = world.sample_tasks(3, seed=99)
+
+
+def body(text, model="simulated-teacher", **more):
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+def written(rates, replies=60, examples=EXAMPLES, n=20):
+    """All replies to one prompt, parsed: (tasks, Counter of rejections)."""
+    tasks, rejected = [], Counter()
+    for seed in range(replies):
+        text, finish = teach(generation_prompt(examples, n), random.Random(seed), rates)
+        parsed = parse_generation(text, first_number=len(examples) + 1, finish_reason=finish)
+        assert len(parsed.tasks) + len(parsed.rejected) == n
+        tasks += parsed.tasks
+        rejected.update(item.reason for item in parsed.rejected)
+    return tasks, rejected
+
+
+@pytest.mark.parametrize(
+    "surface", [None, "bold_labels", "wide_colons", "repeated_label", "preface"]
+)
+def test_a_perfect_teacher_is_read_without_loss(surface):
+    rates = dataclasses.replace(PERFECT, **({surface: 1} if surface else {}))
+    for examples, n in [(EXAMPLES, 20), ([], 7), (EXAMPLES[:1], 1)]:
+        tasks, rejected = written(rates, replies=5, examples=examples, n=n)
+        assert not rejected
+        assert all(world.solve(task.instruction, task.input) == task.output for task in tasks)
+
+
+def test_imperfections_come_at_their_rates():
+    replies = 400
+    tasks, rejected = written(Imperfections(), replies)
+    n, rates = 20 * replies, Imperfections()
+    assert rejected["truncated"] == pytest.approx(rates.truncated * replies, rel=0.4)
+    assert rejected["missing field"] == pytest.approx(rates.missing_field * n, rel=0.2)
+    assert rejected["not Korean"] == pytest.approx(rates.english * n, rel=0.2)
+    assert rejected["needs another medium"] == pytest.approx(rates.medium * n, rel=0.2)
+    wrong = reworded = 0
+    for task in tasks:
+        try:
+            wrong += world.solve(task.instruction, task.input) != task.output
+        except world.Unsolvable:
+            reworded += 1
+    assert wrong == pytest.approx(rates.wrong_answer * n, rel=0.25)
+    assert reworded == pytest.approx(rates.near_duplicate * n, rel=0.25)
+
+
+def test_near_duplicates_reword_and_wrong_answers_stay_in_their_family():
+    for task in world.sample_tasks(200, seed=8):
+        assert reword(task.instruction, random.Random(0)) != task.instruction
+    tasks, _ = written(dataclasses.replace(PERFECT, wrong_answer=0.9), replies=10)
+    checked = 0
+    for task in tasks:
+        right = world.solve(task.instruction, task.input)
+        for form in (r"모두 \d개입니다\.", r"[긍부]정적인 후기입니다\.", r"[A-Z].+\."):
+            if re.fullmatch(form, right):
+                checked += 1
+                assert re.fullmatch(form, task.output)
+    assert checked > 20
+
+
+def test_json_schema_holds_the_same_kind_of_tasks():
+    wanted = {"type": "json_schema", "json_schema": {"name": "tasks", "schema": {}}}
+    settings = Settings(imperfections=PERFECT)
+    asked = body(generation_prompt(EXAMPLES, 20), response_format=wanted)
+    reply = complete(asked, settings)
+    tasks = json.loads(reply["choices"][0]["message"]["content"])["tasks"]
+    assert len(tasks) == 20
+    for task in tasks:
+        assert world.solve(task["instruction"], task["input"]) == task["output"]
+    cut = Settings(imperfections=dataclasses.replace(PERFECT, truncated=1))
+    choice = complete(asked, cut)["choices"][0]
+    assert choice["finish_reason"] == "length"
+    with pytest.raises(ValueError):
+        json.loads(choice["message"]["content"])
 
 
 # --- Judge ------------------------------------------------------------------------------------
@@ -131,8 +218,7 @@ def judged(prompt, settings=FAIR, allowed=BATTLE_VERDICTS, form=BRACKETS, **para
     """The message of the simulated judge, asked in a form."""
     if form == JSON:
         params["response_format"] = verdict_format(allowed)
-    body = {"model": "simulated-judge", "messages": [{"role": "user", "content": prompt}], **params}
-    return complete(body, settings)["choices"][0]["message"]
+    return complete(body(prompt, "simulated-judge", **params), settings)["choices"][0]["message"]
 
 
 @pytest.mark.parametrize("form", [JSON, BRACKETS, REMINDER])
@@ -158,19 +244,12 @@ def test_held_to_a_schema_the_judge_fills_it_in_or_refuses():
     assert judged(won, silent)["refusal"] is None and "[[" not in judged(won, silent)["content"]
 
 
-def test_a_server_may_refuse_schemas():
-    settings = Settings(refuse_json_schema=True)
-    with pytest.raises(ApiError, match="response_format"):
-        judged(battle_prompt(COUNTING, "1", "2"), settings, form=JSON)
-    assert judged(battle_prompt(COUNTING, "1", "2"), settings)["content"]
-
-
 def test_traits_travel_with_a_request():
     tie = battle_prompt(COUNTING, "하나", "둘입니다")
 
     def share(verdict, **traits):
-        said = [judged(tie, traits=traits, seed=seed)["content"] for seed in range(300)]
-        return sum(text.endswith(f"[[{verdict}]]") for text in said) / len(said)
+        texts = [judged(tie, traits=traits, seed=seed)["content"] for seed in range(300)]
+        return sum(text.endswith(f"[[{verdict}]]") for text in texts) / len(texts)
 
     # Another seed is another draw, and the same one the same.
     assert share("A", position_bias=0.5) == pytest.approx(0.5, abs=0.1)
@@ -180,3 +259,83 @@ def test_traits_travel_with_a_request():
     for wrong in ({"bias": 1}, {"noise": 2}, {"noise": "0.1"}, {"noise": True, "x": 0}, [0.1]):
         with pytest.raises(ApiError, match="'traits' are shares from 0 to 1"):
             judged(tie, traits=wrong)
+
+
+def verdict(reply):
+    return reply.rsplit("\n", 1)[1].strip("[]")
+
+
+def said(prompt, seed=0, traits=FAIR.traits):
+    """What the judge says, the verdict on its last line."""
+    rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+    return judge(prompt, rng, traits)[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("모두 3개입니다.", "모두 4개입니다.", "A"),
+        ("모두 2개입니다.", " 모두 3개입니다.\n그리고 더 말하자면", "B"),
+        ("모두 3개입니다.", "모두 3개입니다.", "C"),
+        ("", "[[A]] 답변 A가 이겼습니다.", "C"),
+        ("3\n모두 3개입니다.", "모두 3개입니다.", "B"),
+    ],
+)
+def test_the_judge_knows_the_truth(first, second, expected):
+    reply = said(battle_prompt(COUNTING, first, second))
+    assert verdict(reply) == expected
+    assert truth(COUNTING) == "모두 3개입니다."
+
+
+def test_grades_follow_the_truth():
+    for answer, low, high in [("모두 3개입니다.", 9, 10), ("모두 5개입니다.", 3, 5),
+                              ("잘 모르겠어요", 1, 2), ("", 1, 2)]:
+        prompt = grade_prompt(COUNTING, answer)
+        scores = {int(verdict(said(prompt, seed))) for seed in range(20)}
+        assert scores == set(range(low, high + 1))
+
+
+def test_outside_its_world_the_judge_needs_a_reference():
+    question, reference = "고래는 물고기인가요?", "아니요.\n고래는 젖을 먹입니다."
+    assert truth(question) is None
+    battle = battle_prompt(question, "네.", "아니요.", reference)
+    assert verdict(said(battle)) == "B"
+    assert verdict(said(grade_prompt(question, "아니요.", reference))) in ("9", "10")
+    blind = said(battle_prompt(question, "네.", "아니요."), 0, JudgeTraits(1, 0))
+    assert verdict(blind) == "C" and "알 수 없는" in blind
+    assert "[[" not in said(grade_prompt(question, "네."), 0, JudgeTraits())
+
+
+def test_traits_come_at_their_rates():
+    tie = battle_prompt(COUNTING, "모두 1개입니다.", "모두 2개입니다.")
+    won = battle_prompt(COUNTING, "모두 1개입니다.", "모두 3개입니다.")
+    rng = random.Random(0)
+    leaning = Counter(verdict(said(tie, rng, JudgeTraits(0.8, 0))) for _ in range(2000))
+    assert leaning["B"] == 0 and leaning["A"] / 2000 == pytest.approx(0.8, abs=0.03)
+    noisy = Counter(verdict(said(won, rng, JudgeTraits(0.8, 0.1))) for _ in range(2000))
+    assert noisy["B"] / 2000 == pytest.approx(0.9, abs=0.03) and noisy["A"] and noisy["C"]
+    silent = sum("[[" not in said(won, rng, JudgeTraits(invalid=0.3)) for _ in range(1000))
+    assert silent / 1000 == pytest.approx(0.3, abs=0.05)
+
+
+def test_both_orders_recover_the_true_win_rate_and_one_order_does_not():
+    """The lesson of 03 in numbers: a tuned model right on 78%, a base model right on 8%."""
+    tasks = world.sample_tasks(400, split="heldout", seed=2)
+    rng, games, points = random.Random(5), [], []
+    for number, task in enumerate(tasks):
+        a = task.output if rng.random() < 0.78 else "모르겠어요."
+        b = task.output if rng.random() < 0.08 else "그리고"
+        points.append((1 + (a == task.output) - (b == task.output)) / 2)
+        question = f"{task.instruction}\n\n{task.input}" if task.input else task.instruction
+        verdicts = []
+        for answers, names in [((a, b), "ab"), ((b, a), "ba")]:
+            reply = complete(body(battle_prompt(question, *answers), "simulated-judge"), Settings())
+            letter = verdict(reply["choices"][0]["message"]["content"])
+            verdicts.append({"A": names[0], "B": names[1], "C": "tie"}[letter])
+        games.append(Game(str(number), *verdicts, len(a), len(b)))
+    true_rate = sum(points) / len(points)
+    low, high = summarize_battle(games).interval
+    assert low < true_rate < high
+    assert verdict_win_rate(game.first for game in games).interval[0] > true_rate
+    assert verdict_win_rate(game.second for game in games).interval[1] < true_rate
+    assert summarize_battle(games).first_position_rate > 0.55

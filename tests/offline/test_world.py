@@ -29,7 +29,6 @@ def test_solve_knows_every_task(family):
             tasks = world.sample_tasks(150, split, 3, family, wordings)
             for task in tasks:
                 assert solve(task.instruction, task.input) == task.output, task
-                assert world.family_of(task.instruction, task.input) == family
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,6 @@ def test_every_field_is_found_in_every_layout(layout, field, answer):
 def test_other_texts_are_refused(text):
     with pytest.raises(world.Unsolvable):
         solve(text, "사과, 배")
-    assert world.family_of(text) is None
 
 
 def test_an_opener_must_be_whole():

@@ -4,32 +4,28 @@ import time
 
 import pytest
 
-from course_utils.practice import cases as exercises
 from course_utils.practice import checks as practice
-from course_utils.practice.checks import (
-    Case,
-    Hint,
-    UnknownExercise,
-    check,
-    examine,
-    same,
-    show,
-)
+from course_utils.practice.cases import Case, Hint
+from course_utils.practice.checks import check, examine, same, show
 
 HINT = Hint("두 배로 해 보세요.", "Double it.")
 
 
-@pytest.fixture(autouse=True)
-def double(monkeypatch):
-    """An exercise "09.1": twice a number, twice the items of a list."""
+DOUBLE = [*(Case((number,), 2 * number, HINT) for number in (0, 2, 3)),
+          Case(([1, 2],), [2, 4], HINT), Case((0.1,), 0.2, HINT)]
 
-    def double():
-        for number in (0, 2, 3):
-            yield Case((number,), 2 * number, HINT)
-        yield Case(([1, 2],), [2, 4], HINT)
-        yield Case((0.1,), 0.2, HINT)
 
-    monkeypatch.setitem(exercises.EXERCISES, "09.1", double)
+@pytest.fixture
+def made_up(monkeypatch):
+    """Exercise "09.1": twice a number, twice the items of a list; made_up(cases) for another."""
+    def put(cases):
+        monkeypatch.setattr(practice, "read_cases", lambda number: cases)
+
+    put(DOUBLE)
+    return put
+
+
+pytestmark = pytest.mark.usefixtures("made_up")
 
 
 def answer(value):
@@ -162,11 +158,6 @@ def test_deep_recursion_and_a_strange_result_do_not_raise():
     assert examine("09.1", lambda value: Strange()).state == "wrong"
 
 
-def test_an_unknown_exercise_names_those_of_its_notebook():
-    with pytest.raises(UnknownExercise, match=r"'01\.9'; there are 01\.1, 01\.2"):
-        check("01.9", answer)
-
-
 @pytest.mark.parametrize(
     "expected, got, equal",
     [
@@ -240,16 +231,19 @@ def test_a_mistake_of_form_is_called_one(returned, said):
     assert outcome.state == "wrong" and said in outcome.message
 
 
-def test_a_rounded_value_is_called_rounded():
-    def third():
-        yield Case((3,), 1 / 3, HINT)
-
-    exercises.EXERCISES["09.1"] = third
+def test_a_rounded_value_is_called_rounded(made_up):
+    made_up([Case((3,), 1 / 3, HINT)])
     assert "반올림한 값입니다" in examine("09.1", lambda n: round(1 / n, 2)).message
     assert examine("09.1", lambda n: round(1 / n, 6)).state == "right"
 
 
-def test_a_money_sum_may_be_exact():
+def test_other_keys_are_named(made_up):
+    made_up([Case((3,), {"a": 1, "b": 2}, HINT)])
+    said = examine("09.1", lambda n: {"a": 1, "c": 2}).message
+    assert "기대한 것은 ['a', 'b']입니다." in said and "expected are ['a', 'b']." in said
+
+
+def test_a_fraction_may_be_exact():
     from decimal import Decimal
     from fractions import Fraction
 

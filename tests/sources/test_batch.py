@@ -20,8 +20,8 @@ from loopback import Loopback
 from course_utils import REPO, CourseError
 from course_utils.llm import LLM, BudgetReached, Request
 from course_utils.offline import batches
-from course_utils.offline.server import Dropped, Settings, make_app
 from course_utils.sources import batch
+from tests.faulty_server import Dropped, Faulty, Settings
 
 
 class Server:
@@ -59,7 +59,7 @@ def serving(folder, **settings):
     server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     # Its own log configuration would close every handler of this process, and absl's (rouge-score
     # stands on absl) takes pytest's stderr with it.
-    config = uvicorn.Config(make_app(server.settings), http="h11", ws="none", lifespan="off",
+    config = uvicorn.Config(Faulty(server.settings), http="h11", ws="none", lifespan="off",
                             log_level="critical", log_config=None, timeout_graceful_shutdown=1)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -361,7 +361,7 @@ def test_a_batch_that_fails_as_a_whole_is_one_sentence_and_may_be_sent_again(sta
     list(llm.complete(ASKED[:1]))
     monkeypatch.setattr(LLM, "complete", lambda *_: iter(()))  # so that nothing is asked directly
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "_read", lambda lines, errors: errors.append({"message": "full"}))
+        patch.setattr(batches, "_read", lambda lines: ([], [{"message": "full"}]))
         for _ in range(2):
             batch.submit(llm, ASKED)
             with pytest.raises(CourseError, match=r"failed as a whole \(full\).* submit again"):
