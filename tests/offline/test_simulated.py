@@ -338,4 +338,4 @@ def test_both_orders_recover_the_true_win_rate_and_one_order_does_not():
     assert low < true_rate < high
     assert verdict_win_rate(game.first for game in games).interval[0] > true_rate
     assert verdict_win_rate(game.second for game in games).interval[1] < true_rate
-    assert summarize_battle(games).first_position_rate > 0.55
+    assert summarize_battle(games).first_position.value > 0.55

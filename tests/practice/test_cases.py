@@ -14,7 +14,7 @@ from course_utils.recipe import TrainSpec, load_recipe
 from course_utils.scale.memory import estimate_memory, trained_parameters
 from course_utils.scale.parallel import TrainError, batch_shape
 from course_utils.similarity import rouge_l
-from course_utils.stats import Game, StatsError, agreement, summarize_battle, verdict_win_rate
+from course_utils.stats import Game, StatsError, cohen_kappa, summarize_battle, verdict_win_rate
 
 
 def sort_out(tasks, rules):
@@ -72,8 +72,11 @@ def read_verdict(text, allowed):
 
 
 def kappa(a, b):
-    whole = any(None not in pair for pair in zip(a, b, strict=True))
-    return agreement(a, b, allow_invalid=True).kappa if whole else None
+    pairs = [pair for pair in zip(a, b, strict=True) if None not in pair]
+    try:
+        return cohen_kappa(*zip(*pairs, strict=True)) if pairs else None
+    except StatsError:  # one and the same verdict throughout
+        return None
 
 
 def win_rates(games):
