@@ -32,7 +32,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test faults lab notebooks base-model bench colab release site site-test jupyter-test clean
+.PHONY: help setup course test structure faults lab notebooks base-model bench colab release site site-test jupyter-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -50,6 +50,9 @@ lab: setup ## open the notebooks in JupyterLab, Korean first
 
 test: setup .venv-site/ready ## run the tests, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+structure: setup ## hold the package's shape: arrows, homes of names, budgets of lines (part of test)
+	@$(RUN) -m pytest -q tests/test_structure.py
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
 	@FAULTS=all $(RUN) -m pytest tests/faults tests/sources/test_batch.py tests/scale/test_parallel.py --deselect tests/faults/test_readme.py
