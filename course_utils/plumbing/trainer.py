@@ -1,186 +1,61 @@
-"""From a recipe to TRL's SFTTrainer: everything that depends on the names of TRL and its kin.
+"""What TRL's trainer lacks here: an order of rows to go on with, an exact evaluation loss, FSDP2 on
+CPUs, adapters read back from shards, and checkpoints that say whether they are whole.
 
-Rows come with their labels, so the library tokenises, cuts and masks nothing. Several processes
-are DDP, or FSDP2 where the recipe says so. Taught in 02, section 5, and in 04, section 4.
+The trainer itself is set up in train.py. Everything that reaches into accelerate or transformers
+stands here and nowhere else.
 """
 
 import dataclasses
-import importlib.util
-import math
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import datasets
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from course_utils import CourseError
-from course_utils.collator import IGNORE_INDEX, MaskingCollator, Row
-from course_utils.inference import load_base
-from course_utils.plumbing.resume import checkpoints
-from course_utils.recipe import Recipe, TrainSpec
-from course_utils.scale import parallel
-from course_utils.scale.parallel import TrainError, batch_shape, is_sharded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from course_utils.recipe import TrainSpec
+from course_utils.tasks import write_atomic
 
 POOL = 200
 """Rows are grouped by length within pools of this many batches; which rows meet stays random."""
-
-
-def make_trainer(
-    recipe: Recipe,
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: Sequence[Row],
-    heldout: Sequence[Row],
-    folder: Path,
-    *,
-    name: str = "train",
-    reports: Path | None = None,
-    resumed: bool = False,
-    progress: bool = True,
-) -> SFTTrainer:
-    """Return a trainer that writes checkpoints to `folder`; every process calls this alike.
-
-    `heldout` rows give an evaluation loss; there may be none. W&B shows the run as `name`,
-    TensorBoard's files go to `reports`. Raises TrainError, ModelFolderError.
-    """
-    spec = recipe.train
-    if spec.report_to != "none" and not importlib.util.find_spec(spec.report_to):
-        raise TrainError(
-            f"The recipe reports to {spec.report_to}, which is not installed: run "
-            f'`pip install {spec.report_to}` or use recipe.replace("train.report_to", "none").'
-        )
-    gpu = torch.cuda.is_available()
-    dtype = spec.dtype if gpu else "float32"
-    if dtype == "bfloat16" and torch.cuda.get_device_capability()[0] < 8:
-        raise TrainError(
-            f"{torch.cuda.get_device_name()} has no bfloat16; "
-            'use recipe.replace("train.dtype", "float16").'
-        )
-    sharded = is_sharded(spec)
-    steps = math.ceil(len(rows) / spec.effective_batch) * spec.epochs
-    batch, accumulated = batch_shape(spec, parallel.processes())
-    try:
-        arguments = SFTConfig(
-            output_dir=str(folder),
-            num_train_epochs=spec.epochs,
-            per_device_train_batch_size=batch,
-            per_device_eval_batch_size=batch,
-            gradient_accumulation_steps=accumulated,
-            learning_rate=spec.learning_rate,
-            lr_scheduler_type=spec.scheduler,
-            warmup_steps=spec.warmup,
-            weight_decay=spec.weight_decay,
-            optim=spec.optim,
-            max_grad_norm=spec.max_grad_norm,
-            bf16=dtype == "bfloat16",
-            fp16=dtype == "float16",
-            use_cpu=not gpu,
-            seed=spec.seed,
-            data_seed=spec.seed,
-            logging_steps=max(1, int(steps) // 40),
-            eval_strategy="steps" if heldout else "no",
-            eval_steps=max(1, int(steps) // 10),
-            # The loss before the first step; a resumed run has it in its log already.
-            eval_on_start=bool(heldout) and not resumed,
-            save_strategy="steps",
-            save_steps=spec.save_steps,
-            report_to="wandb" if spec.report_to == "wandb" else "none",
-            run_name=name,
-            disable_tqdm=True,
-            dataloader_pin_memory=gpu,
-            # The rows are ready: nothing is tokenised, cut or dropped behind our back.
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            **_checkpointing(spec, gpu, sharded),
-        )
-    except ValueError as error:  # of an optimiser or a schedule that transformers lacks
-        raise CourseError(
-            f"The recipe's training settings are refused ({' '.join(str(error).split())}): correct "
-            "them in the recipe."
-        ) from None
-    # Updates are too small for 16 bits, so weights that are trained are held in float32; mixed
-    # precision rounds them for each step. LoRA's own are float32 by PEFT.
-    held = spec.held_dtype if gpu else "float32"
-    model, _ = load_base(
-        recipe.base_model, dtype=held, attention=_attention(spec), quantize=spec.quantize
-    )
-    pad = tokenizer.pad_token_id
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(list(rows)),
-        # By length, so that the evaluation pads little.
-        eval_dataset=datasets.Dataset.from_list(sorted(heldout, key=_length)) if heldout else None,
-        data_collator=MaskingCollator(
-            # Any id will do for padding, since no mask is derived from it.
-            tokenizer.eos_token_id if pad is None else pad,
-            # A GPU likes widths of a multiple of 8; a CPU only pays for them.
-            pad_to_multiple_of=8 if gpu or spec.sampling == "random" else 1,
-        ),
-        processing_class=tokenizer,
-        peft_config=_lora(spec),
-    )
-    if spec.quantize == "4bit":  # TRL 1.16 rounds such an adapter to bfloat16, also on a T4
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-    trainer.order = RowOrder(
-        len(rows),
-        spec.seed,
-        lengths=[_length(row) for row in rows] if spec.sampling == "length" else None,
-        batch=spec.effective_batch,
-    )
-    trainer.heldout_labels = sum(map(_labels, heldout)) / max(1, len(heldout))
-    trainer.remove_callback(PrinterCallback)
-    for callback in (Epochs(trainer.order), SaveTogether(), KeepNewest(), Progress(progress)):
-        trainer.add_callback(callback)
-    if spec.report_to == "tensorboard" and parallel.is_main():
-        from torch.utils.tensorboard import SummaryWriter
-        from transformers.integrations import TensorBoardCallback
-
-        trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(reports))))
-    return trainer
+LIST = "files.json"
+"""Written last into a checkpoint: what training it is of, and every file with its size."""
 
 
 class RowOrder(Sampler):
-    """The order in which rows are trained on: another one each epoch, the same after a resumption.
+    """The order in which rows of these lengths are trained: the same again after a resumption.
 
-    With `lengths`, the rows of each `batch` are alike in length and the longest come first, so that
-    too little memory shows at once. transformers' own grouping draws from the global generator:
-    the second half of a resumed epoch would be that of another order.
+    Each `epoch` has another one. With `sampling` "length" the rows of a step are alike in length
+    and the longest come first, so that too little memory shows at once. transformers' own grouping
+    draws from the global generator: half an epoch gone on with would be that of another order.
     """
 
-    def __init__(
-        self, rows: int, seed: int, *, lengths: Sequence[int] | None = None, batch: int = 1
-    ) -> None:
-        self.rows, self.seed, self.lengths, self.batch = rows, seed, lengths, batch
-        self.epoch = 0
+    def __init__(self, lengths: Sequence[int], spec: TrainSpec) -> None:
+        self.lengths, self.seed, self.batch = list(lengths), spec.seed, spec.effective_batch
+        self.grouped, self.epoch = spec.sampling == "length", 0
 
     def __len__(self) -> int:
-        return self.rows
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.rows, generator=generator).tolist()
-        if self.lengths is None:
+        order = torch.randperm(len(self), generator=generator).tolist()
+        if not self.grouped:
             return iter(order)
         pool = POOL * self.batch
-        pools = [order[start : start + pool] for start in range(0, self.rows, pool)]
+        pools = [order[start : start + pool] for start in range(0, len(self), pool)]
         order = [row for rows in pools for row in sorted(rows, key=self.lengths.__getitem__)]
-        batches = [order[at : at + self.batch] for at in range(0, self.rows, self.batch)]
+        batches = [order[at : at + self.batch] for at in range(0, len(self), self.batch)]
         last = [batches.pop()] if len(batches[-1]) < self.batch else []
         batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
         if batches:
@@ -189,11 +64,21 @@ class RowOrder(Sampler):
         return iter([row for rows in batches + last for row in rows])
 
 
-class _Trainer(SFTTrainer):
-    """SFTTrainer with our order of rows, an exact evaluation loss, and FSDP2 on CPUs as well."""
+class CourseTrainer(SFTTrainer):
+    """SFTTrainer with our order of rows, an exact evaluation loss, and FSDP2 on CPUs as well.
 
-    order: RowOrder
-    heldout_labels: float
+    `heldout_labels` is the mean number of trained tokens in a row of the evaluation.
+    """
+
+    def __init__(self, order: RowOrder, heldout_labels: float, **options: Any) -> None:
+        self.order, self.heldout_labels = order, heldout_labels
+        super().__init__(**options)
+        # TRL 1.16 rounds an adapter on 4 bits to bfloat16, whose gradients a T4 cannot scale.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Epochs(order))
 
     def _get_train_sampler(self, train_dataset=None):
         return self.order
@@ -219,7 +104,6 @@ class _Trainer(SFTTrainer):
             AcceleratorState._shared_state["fsdp_plugin"] = plugin
             self.is_fsdp_enabled = True
 
-
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not (self.is_fsdp_enabled and isinstance(self.model, PeftModel)):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -243,20 +127,47 @@ class Epochs(TrainerCallback):
         self.order.epoch = int(state.epoch)
 
 
-class SaveTogether(TrainerCallback):
-    """Wait for every process: each has a part of a checkpoint to write, and one seals it."""
+class Whole(TrainerCallback):
+    """Write into each checkpoint, when every process has saved its part, what it is and holds.
+
+    Then the older ones are removed: by number, for times depend on the clock.
+    """
+
+    def __init__(self, training: dict[str, Any]) -> None:
+        self.training = training
 
     def on_save(self, args, state, control, **kwargs):
-        parallel.wait()
-
-
-class KeepNewest(TrainerCallback):
-    """Remove older checkpoints once a newer one is whole: by number, not by a clock."""
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            for path in checkpoints(Path(args.output_dir))[:-1]:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        content = {"training": self.training, "files": _sizes(folder)}
+        write_atomic(folder / LIST, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        for path in folder.parent.glob("checkpoint-*"):
+            if path != folder:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint with a list that agrees, and what training it is of, or None."""
+    for path in sorted(folder.glob("checkpoint-*"), key=_number, reverse=True):
+        listed = {}
+        if (path / LIST).is_file():
+            listed = json.loads((path / LIST).read_text(encoding="utf-8"))
+        if listed.get("files") == _sizes(path):
+            return path, listed["training"]
+        print(f"Skipping {path.name}: it was not saved to its end.")
+    return None
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != LIST and p.name[0] != "."]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 class Progress(TrainerCallback):
@@ -290,16 +201,16 @@ class Progress(TrainerCallback):
             print(f"{at}   held-out loss {entry['eval_loss']:.3f}", flush=True)
 
 
-def _checkpointing(spec: TrainSpec, gpu: bool, sharded: bool) -> dict[str, Any]:
-    """Return the arguments for FSDP2 and for recomputing activations."""
-    wanted = spec.activation_checkpointing and (gpu or sharded)
+def sharding(spec: TrainSpec, sharded: bool) -> dict[str, Any]:
+    """Return the arguments for recomputing activations and, where it is `sharded`, for FSDP2."""
     # FSDP2's own recomputes without a second gathering of the weights, but it wraps the layers,
     # whereupon PEFT 0.21 saves an empty adapter, and draws dropout anew: not for LoRA.
-    inside = wanted and sharded and spec.full
-    names = {f.name for f in dataclasses.fields(SFTConfig)}
+    inside = spec.activation_checkpointing and sharded and spec.full
     # transformers 5.23 renamed gradient_checkpointing; 5.15 knows only the old name.
+    names = {field.name for field in dataclasses.fields(SFTConfig)}
     new = "activation_checkpointing"
-    arguments = {new if new in names else "gradient_checkpointing": wanted and not inside}
+    name = new if new in names else "gradient_checkpointing"
+    arguments = {name: spec.activation_checkpointing and not inside}
     if sharded:
         arguments["fsdp"] = True
         arguments["fsdp_config"] = {
@@ -310,32 +221,3 @@ def _checkpointing(spec: TrainSpec, gpu: bool, sharded: bool) -> dict[str, Any]:
             "state_dict_type": "FULL_STATE_DICT",
         }
     return arguments
-
-
-def _lora(spec: TrainSpec) -> LoraConfig | None:
-    if spec.full:
-        return None
-    return LoraConfig(
-        r=spec.lora_r,
-        lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        target_modules=list(spec.target_modules),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
-def _attention(spec: TrainSpec) -> str:
-    if spec.attention != "auto":
-        return spec.attention
-    from course_utils.inference import pick_attention
-
-    return pick_attention()
-
-
-def _length(row: Row) -> int:
-    return len(row["input_ids"])
-
-
-def _labels(row: Row) -> int:
-    return sum(label != IGNORE_INDEX for label in row["labels"])
