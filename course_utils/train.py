@@ -12,7 +12,6 @@ architecture on a few tasks, on any machine. Taught in 02, sections 4 to 7, and 
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +20,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from course_utils.plumbing.trainer import CourseTrainer
-
-DATA_STEP, DATA_FILE = "preprocess", "tasks.jsonl"
-TINY_TASKS = 48
 
 
 def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row],
@@ -178,10 +174,10 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
         return plan
-    from course_utils.plumbing.trainer import Progress, Whole
+    from course_utils.plumbing.trainer import Progress, Whole, threads
 
-    with quiet(), _threads(recipe.train), parallel.own_environment():
-        if recipe.train.report_to == "tensorboard":
+    with quiet(), threads(recipe.train.threads), parallel.own_environment():
+        if recipe.train.report_to == "tensorboard" and parallel.is_main():
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(store.local(f"{step}-reports"))
             say(f"To watch: tensorboard --logdir {os.environ['TENSORBOARD_LOGGING_DIR']}")
         trainer = make_trainer(plan.recipe, tokenizer, plan.rows, plan.heldout,
@@ -199,7 +195,6 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
 def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | TrainResult":
     """Return the result that is sealed already, or what there is to train on and to go on from."""
     rows, report = _rows(recipe, store, tasks, rows, tokenizer)
-    parallel.check_gpus()
     identity = _identity(recipe, rows)
     if sealed := store.latest(step):
         before = _identity_of(sealed)
@@ -208,6 +203,7 @@ def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | Train
             return TrainResult.load(sealed)
         say(f"Training anew: {_difference(before, identity)}.")
 
+    parallel.check_gpus()
     rows, heldout = _split(rows, recipe.train.heldout)
     # What is too much for this machine is said before a model is loaded or an old run is cleared.
     card = preflight(recipe, rows, report=report)
@@ -228,11 +224,10 @@ def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeRepor
     """
     report = None
     if rows is None and tasks is None:
-        folder = store.latest(DATA_STEP)
-        if folder is None:
+        if (folder := store.latest("preprocess")) is None:
             raise TrainError(f"The run '{store.run}' has no instruction data yet; run notebook 01 "
                              "first or pass tasks (on the command line: --tasks FILE).")
-        tasks = read_tasks(folder / DATA_FILE)
+        tasks = read_tasks(folder / "tasks.jsonl")
     if rows is None:
         template = get_template(recipe.train.template, tokenizer)
         rows, report = encode_tasks(tokenizer, tasks, template, recipe.train.max_length)
@@ -240,7 +235,7 @@ def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeRepor
     if not rows:
         raise TrainError("There are no rows to train on.")
     for i, row in enumerate(rows):
-        if set(row["labels"]) == {IGNORE_INDEX}:
+        if all(label == IGNORE_INDEX for label in row["labels"]):
             raise TrainError(
                 f"Row {i} has no trained token: every label is {IGNORE_INDEX}, so it would count "
                 "as a loss of 0; look at it with show_mask and mend or drop it.")
@@ -327,25 +322,21 @@ def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path 
 
 
 def _seal(recipe, store, step, plan, state) -> TrainResult:
-    """Seal the result, remove what was the way there, and return it."""
-    _write_result(recipe, store.local(step), plan, state)
-    hashes = {name: plan.training[name] for name in ("data", "base")}
-    store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
-    store.clear(f"{step}-progress")
-    return TrainResult.load(store.latest(step))
+    """Seal adapter or model, log and result; remove what was the way there."""
+    from course_utils.plumbing.trainer import mend_adapter
 
-
-def _write_result(recipe, work, plan, state) -> None:
-    """Write adapter or model, log and result into the working folder of a step."""
+    work, full = store.local(step), recipe.train.full
     shutil.rmtree(work)
-    folder = work / ("model" if recipe.train.full else "adapter")
+    folder = work / ("model" if full else "adapter")
     folder.mkdir(parents=True)
     for path in (plan.work / "trained").iterdir():
         adapter = path.name in ("adapter_model.safetensors", "adapter_config.json")
-        if adapter or (recipe.train.full and path.name not in ("training_args.bin", "README.md")):
+        if adapter or (full and path.name not in ("training_args.bin", "README.md")):
             shutil.move(path, folder)
-    if not recipe.train.full:
-        _mend_adapter(recipe, folder)
+    if not full:
+        base = Path(find_base(recipe.base_model))
+        inside = base.is_relative_to(REPO)  # as every machine finds it
+        mend_adapter(folder, str(base.relative_to(REPO) if inside else base))
     log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
     losses = [entry["loss"] for entry in log if "loss" in entry]
     eval_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry] or [None]
@@ -361,45 +352,13 @@ def _write_result(recipe, work, plan, state) -> None:
         "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1],
         "encode_report": plan.report and dataclasses.asdict(plan.report),
     }  # fmt: skip
-    write_atomic(work / "log.json", _json(log))
-    write_atomic(work / "result.json", _json(result))
-
-
-def _mend_adapter(recipe: Recipe, folder: Path) -> None:
-    """Let an adapter say the same of its base on every machine; refuse one without weights."""
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-        if not weights.keys():
-            raise TrainError(
-                f"The adapter was saved empty, by a fault of the installed peft {version('peft')}; "
-                "install the version of constraints.txt and train again: it goes on from the last "
-                "checkpoint.")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = Path(find_base(recipe.base_model))
-    if base.is_dir():
-        inside = base.is_relative_to(REPO)
-        config["base_model_name_or_path"] = str(base.relative_to(REPO) if inside else base)
-    # PEFT keeps these in a set, so their order in the file would change from run to run.
-    config["target_modules"] = sorted(config["target_modules"])
-    write_atomic(folder / "adapter_config.json", _json(config))
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-@contextlib.contextmanager
-def _threads(spec: TrainSpec) -> Iterator[None]:
-    """Compute on as many CPU threads as the recipe says: a sum depends on how it is split."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(spec.threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    for name, content in (("log.json", log), ("result.json", result)):
+        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+        write_atomic(work / name, text + "\n")
+    hashes = {"data": identity["data"], "base": identity["base"]}
+    store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
+    store.clear(f"{step}-progress")
+    return TrainResult.load(store.latest(step))
 
 
 # ------------------------------------------------------------ the command line
@@ -424,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.tiny:  # a step of its own, so that no real result is replaced
             step, base = "tiny", store.local(f"{recipe.name}-tiny-base")
             recipe = parallel.from_main(lambda: tiny_recipe(recipe, base))
-            tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:TINY_TASKS]
+            tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:48]
         if options.dry_run:
             parallel.from_main(lambda: print(_dry_run(recipe, store, tasks)))
         else:

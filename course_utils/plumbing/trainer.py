@@ -5,11 +5,13 @@ The trainer itself is set up in train.py. Everything that reaches into accelerat
 stands here and nowhere else.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from course_utils import CourseError
 from course_utils.recipe import TrainSpec
 from course_utils.tasks import write_atomic
 
@@ -221,3 +225,32 @@ def sharding(spec: TrainSpec, sharded: bool) -> dict[str, Any]:
             "state_dict_type": "FULL_STATE_DICT",
         }
     return arguments
+
+
+def mend_adapter(folder: Path, base: str) -> None:
+    """Let the settings of a saved adapter name its base, and be the same bytes in every run.
+
+    Raises CourseError for an adapter without weights.
+    """
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        if not weights.keys():
+            raise CourseError(
+                f"The adapter was saved empty, by a fault of the installed peft {version('peft')}; "
+                "install the version of constraints.txt and train again: it goes on from the last "
+                "checkpoint.")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    config["target_modules"] = sorted(config["target_modules"])  # a set, in any order
+    text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
+    write_atomic(folder / "adapter_config.json", text + "\n")
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on so many CPU threads, 0 for PyTorch's choice: a sum depends on how it is split."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

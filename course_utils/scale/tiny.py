@@ -129,7 +129,7 @@ def tiny_recipe(recipe: Recipe, folder: str | Path) -> Recipe:
         description=f"{recipe.description} (a tiny random stand-in, which learns nothing)",
         data=replace(recipe.data, n=min(recipe.data.n, 40)),
         train=replace(
-            spec, max_length=min(spec.max_length, 256), epochs=1.0, save_steps=4, threads=1,
+            spec, max_length=min(spec.max_length, 384), epochs=1.0, save_steps=4, threads=1,
             batch_size=min(spec.batch_size, 2),
             gradient_accumulation=min(spec.gradient_accumulation, 2)),
         evaluate=replace(recipe.evaluate, questions=4, max_new_tokens=8, batch_size=4),
