@@ -9,10 +9,11 @@ from course_utils import REPO, CourseError
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode
-from course_utils.inference import ModelFolderError
+from course_utils.inference import Device, ModelFolderError
 from course_utils.plumbing import trainer
-from course_utils.recipe import load_recipe, recipe_names
+from course_utils.recipe import TrainSpec, load_recipe, recipe_names
 from course_utils.scale.parallel import TrainError
+from course_utils.scale.preflight import as_it_runs
 from course_utils.tasks import Task, write_tasks
 from course_utils.train import main, train
 
@@ -67,7 +68,7 @@ def kill_at(step):
 
 
 def no_training(monkeypatch):
-    monkeypatch.setattr(trainer, "make_trainer", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(train_module, "make_trainer", lambda *_: pytest.fail("trained again"))
 
 
 def test_the_result_is_sealed_and_complete(reference, recipe):
@@ -109,8 +110,14 @@ def test_a_killed_run_ends_in_the_same_bytes(recipe, store, reference, step):
 
 
 def test_killed_just_before_the_result_was_sealed(recipe, store, reference, monkeypatch):
+    def stop(self, step, note=None):
+        if step == "train":
+            raise Killed
+        return seal(self, step, note)
+
+    seal = CheckpointStore.seal
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "_write_result", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(CheckpointStore, "seal", stop)
         with pytest.raises(Killed):
             train(recipe, store, TASKS)
     result = train(recipe, store, TASKS)
@@ -128,7 +135,7 @@ def test_a_lost_machine_goes_on_from_drive(recipe, tmp_path, reference, capsys):
     assert adapter_bytes(result) == adapter_bytes(reference)
 
 
-@pytest.mark.parametrize("damage", ["no state", "cut state", "no optimizer"])
+@pytest.mark.parametrize("damage", ["no list", "cut state", "no optimizer"])
 def test_a_partial_checkpoint_is_skipped_by_name(recipe, store, reference, damage, capsys):
     with pytest.raises(Killed):
         train(recipe, store, TASKS, callbacks=[kill_at(6)])
@@ -137,8 +144,7 @@ def test_a_partial_checkpoint_is_skipped_by_name(recipe, store, reference, damag
     if damage == "cut state":
         (partial / "trainer_state.json").write_text('{"epoch": 1.')
     else:
-        name = {"no state": "trainer_state.json", "no optimizer": "optimizer.pt"}[damage]
-        (partial / name).unlink()
+        (partial / {"no list": trainer.LIST, "no optimizer": "optimizer.pt"}[damage]).unlink()
     result = train(recipe, store, TASKS)
     said = capsys.readouterr().out
     assert "Skipping checkpoint-8" in said and "Going on from checkpoint-4" in said
@@ -163,7 +169,7 @@ def test_another_recipe_or_other_data_trains_anew_and_says_so(recipe, store, cap
     assert "Training anew: train.lora_r was 4 and is 8." in capsys.readouterr().out
     assert adapter_bytes(other) != first
     train(short.replace("train.lora_r", 8), store, TASKS[:-1])
-    assert "Training anew: the data is other data." in capsys.readouterr().out
+    assert "Training anew: the data is another." in capsys.readouterr().out
 
 
 def test_what_somebody_else_sealed_is_no_result(recipe, store, reference, capsys):
@@ -181,15 +187,15 @@ def test_an_unfinished_run_of_another_training_is_not_continued(recipe, store, r
     assert adapter_bytes(result) == adapter_bytes(reference)
 
 
-def test_what_two_processes_began_one_does_not_throw_away(recipe, store, reference, monkeypatch):
+def test_what_two_processes_began_one_does_not_throw_away(recipe, store, reference):
     with pytest.raises(Killed):
         train(recipe, store, TASKS, callbacks=[kill_at(6)])
-    marker = store.local("train-progress") / "identity.json"
-    mine = marker.read_text()
-    marker.write_text(json.dumps({**json.loads(mine), "processes": 2}))
+    (listed,) = store.local("train-progress").glob(f"checkpoints/*/{trainer.LIST}")
+    mine = listed.read_text()
+    listed.write_text(mine.replace('"processes": 1', '"processes": 2'))
     with pytest.raises(TrainError, match="begun by 2 processes .* and 1 cannot .* start 2 again"):
         train(recipe, store, TASKS)
-    marker.write_text(mine)
+    listed.write_text(mine)
     assert adapter_bytes(train(recipe, store, TASKS)) == adapter_bytes(reference)
 
 
@@ -220,7 +226,7 @@ def test_another_base_of_the_same_name_trains_anew(recipe, store, tiny_base, tmp
     weights = (base / "model.safetensors").read_bytes()
     (base / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     train(recipe, store, TASKS)
-    assert "Training anew: the base model is another." in capsys.readouterr().out
+    assert "Training anew: the base is another." in capsys.readouterr().out
 
 
 def test_ready_rows_are_used_as_they_are(recipe, store, tokenizer, monkeypatch):
@@ -271,11 +277,29 @@ def test_who_watches_changes_nothing(recipe, store, monkeypatch):
     assert train(watched, store, TASKS) == first
 
 
-@pytest.mark.parametrize("where", ["tensorboard", "wandb"])
-def test_a_report_to_what_is_not_installed(recipe, store, monkeypatch, where):
-    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TrainError, match=f"{where}, which is not installed: run `pip install"):
+@pytest.mark.parametrize("where", ["none", "tensorboard", "wandb"])
+def test_the_trainer_itself_reports(recipe, store, monkeypatch, where):
+    import os
+
+    from transformers import integrations
+
+    def note(*arguments, **options):
+        seen.update(arguments=made(*arguments, **options), logs=os.environ.get(name))
+        raise Killed
+
+    made, seen, name = train_module.make_trainer, {}, "TENSORBOARD_LOGGING_DIR"
+    for library in ("tensorboard", "wandb"):
+        monkeypatch.setattr(integrations, f"is_{library}_available", lambda: True, raising=False)
+    monkeypatch.setattr(trainer.CourseTrainer, "__init__", lambda self, *_, **options: (
+        setattr(self, "args", options["args"])))  # fmt: skip
+    monkeypatch.setattr(train_module, "make_trainer", note)
+    with pytest.raises(Killed):
         train(recipe.replace("train.report_to", where), store, TASKS)
+    arguments = seen["arguments"].args
+    assert (arguments.report_to, arguments.run_name) == (
+        [] if where == "none" else [where], "run-train")  # fmt: skip
+    logs = str(store.local("train-reports")) if where == "tensorboard" else None
+    assert seen["logs"] == logs and name not in os.environ
 
 
 # Each way of training that keeps more than an adapter's state, or its own order of rows.
@@ -341,13 +365,13 @@ def test_the_held_out_loss_is_exact_and_never_trained_on(recipe, store, tiny_bas
     held = recipe.replace("train.heldout", 0.25).replace("train.sampling", "length")
     seen = []
 
-    def remember(*arguments, **options):
+    def remember(*arguments):
         seen.append([row["input_ids"] for row in arguments[2]])
-        return made(*arguments, **options)
+        return made(*arguments)
 
-    made = trainer.make_trainer
+    made = train_module.make_trainer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "make_trainer", remember)
+        patch.setattr(train_module, "make_trainer", remember)
         result = train(held, store, rows=rows)
     kept = [row for row in rows if row["input_ids"] not in seen[0]]
     assert len(kept) == 6 and len(seen[0]) == 18
@@ -365,13 +389,15 @@ def test_the_held_out_loss_is_exact_and_never_trained_on(recipe, store, tiny_bas
 
 
 def test_a_share_that_leaves_nothing(recipe, store):
-    with pytest.raises(TrainError, match="train.heldout is 0.5, which leaves none of 24 rows"):
+    with pytest.raises(CourseError, match="cannot be divided into training and held-out"):
         train(recipe.replace("train.heldout", 0.5), store, [TASKS[0]] * 24)
+    training, heldout = train_module._split([{"input_ids": [n]} for n in range(4)], 0.99)
+    assert (len(training), len(heldout)) == (1, 3)
 
 
 def test_rows_of_like_length_lie_side_by_side():
     lengths = [7 * n % 100 for n in range(1003)]
-    order = trainer.RowOrder(1003, 0, lengths=lengths, batch=8)
+    order = trainer.RowOrder(lengths, TrainSpec(batch_size=8, sampling="length"))
     first, again = list(order), list(order)
     assert first == again and sorted(first) == list(range(1003))
     batches = [[lengths[i] for i in first[at : at + 8]] for at in range(0, 1003, 8)]
@@ -388,7 +414,7 @@ def test_rows_of_like_length_lie_side_by_side():
 
     generator = torch.Generator().manual_seed(3)
     expected = torch.randperm(1003, generator=generator).tolist()
-    assert list(trainer.RowOrder(1003, 3)) == expected
+    assert list(trainer.RowOrder(lengths, TrainSpec(seed=3))) == expected
 
 
 def test_every_epoch_has_its_own_order_also_when_gone_on_from(recipe, store, monkeypatch):
@@ -468,37 +494,46 @@ def test_several_gpus_and_one_process_is_one_sentence(recipe, store, monkeypatch
         train(recipe, store, TASKS)
 
 
-def test_what_the_arguments_say_on_gpus(recipe, monkeypatch):
+def test_what_the_arguments_say_on_gpus(recipe):
     """Which process computes what is decided here; the arguments themselves need no GPU."""
-    made = trainer._checkpointing
-    full = recipe.replace("train.lora_r", 0).replace("train.activation_checkpointing", True).train
-    lora = recipe.replace("train.activation_checkpointing", True).train
-    (own,) = made(lora, True, False).items()
+    lora = recipe.replace("train.activation_checkpointing", True)
+    full, cpu = lora.replace("train.lora_r", 0), Device("cpu", "")
+    (own,) = trainer.sharding(lora.train, False).items()
     assert own[0] in ("activation_checkpointing", "gradient_checkpointing") and own[1] is True
-    assert made(lora, False, False)[own[0]] is False  # a CPU has memory enough
-    sharded = made(full, True, True)
+    assert as_it_runs(lora, cpu).train.activation_checkpointing is False  # memory enough
+    sharded = trainer.sharding(full.train, True)
     assert sharded["fsdp"] is True and sharded["fsdp_config"]["version"] == 2
     # One of the two, never both: the Trainer's own or FSDP2's.
     assert (sharded[own[0]], sharded["fsdp_config"]["activation_checkpointing"]) == (False, True)
-    sharded = made(lora, True, True)
+    sharded = trainer.sharding(lora.train, True)
     assert (sharded[own[0]], sharded["fsdp_config"]["activation_checkpointing"]) == (True, False)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_what_is_trained_is_float32_under_half_precision(recipe, tiny_base, dtype):
+@pytest.mark.parametrize("rank", [0, 4])
+def test_what_is_trained_is_float32_under_half_precision(
+    recipe, tokenizer, tmp_path, monkeypatch, dtype, rank
+):
     """A GradScaler refuses float16 gradients, and bfloat16 would round small updates away."""
     import torch
+
+    recipe = recipe.replace("train.lora_r", rank).replace("train.dtype", dtype)
+    recipe = recipe.replace("train.attention", "sdpa")
+    monkeypatch.setattr(trainer.SFTTrainer, "__init__", lambda self, model, peft_config, **_: (
+        setattr(self, "model", get_peft_model(model, peft_config) if peft_config else model)))
+    monkeypatch.setattr(trainer.SFTTrainer, "remove_callback", lambda *_: None)
+    monkeypatch.setattr(trainer.SFTTrainer, "add_callback", lambda *_: None)
     from peft import get_peft_model
+    from trl import SFTConfig
 
-    from course_utils.inference import load_base
-
-    spec = recipe.replace("train.dtype", dtype).train
-    model, _ = load_base(tiny_base, dtype=spec.held_dtype)
-    model = get_peft_model(model, trainer._lora(spec))
-    kept = {p.requires_grad: p.dtype for p in model.parameters()}
-    assert kept == {False: getattr(torch, dtype), True: torch.float32}
-    whole = recipe.replace("train.dtype", dtype).replace("train.lora_r", 0).train
-    assert whole.held_dtype == "float32" and trainer._lora(whole) is None
+    real = SFTConfig.__init__
+    monkeypatch.setattr(SFTConfig, "__init__", lambda self, **options: real(
+        self, **options | {"bf16": False, "fp16": False}))  # fmt: skip
+    row = encode(tokenizer, "안녕", "네", 64)
+    made = train_module.make_trainer(recipe, tokenizer, [row], [], tmp_path)
+    kept = {p.requires_grad: p.dtype for p in made.model.parameters()}
+    half = {False: getattr(torch, dtype)} if rank else {}
+    assert kept == {**half, True: torch.float32}
 
 
 def test_an_empty_adapter_is_never_sealed(recipe, store, monkeypatch):
@@ -591,20 +626,20 @@ class Evil:
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_no_pickle_is_run_from_a_checkpoint(recipe, store, reference, tmp_path, capsys, name):
-    """Local work is not what a manifest vouches for, so the sealed checkpoint is taken instead."""
+def test_no_pickle_is_run_from_a_checkpoint(recipe, store, tmp_path, name):
+    """Local work is not what a manifest vouches for: the Trainer reads numbers from it, no code."""
     import torch
 
     with pytest.raises(Killed):
         train(recipe, store, TASKS, callbacks=[kill_at(6)])
-    (checkpoint,) = store.local("train-progress").glob("checkpoints/checkpoint-*")
-    torch.save({"state": Evil(tmp_path / "was run")}, checkpoint / name)
-    result = train(recipe, store, TASKS)
-    said = capsys.readouterr().out
-    assert f"Skipping {checkpoint.name}: it was not saved to its end (no whole {name})" in said
-    assert f"Going on from {checkpoint.name}" in said
+    (listed,) = store.local("train-progress").glob(f"checkpoints/*/{trainer.LIST}")
+    torch.save({"state": Evil(tmp_path / "was run")}, listed.with_name(name))
+    content = json.loads(listed.read_text())
+    content["files"][name] = listed.with_name(name).stat().st_size  # whole, as far as one can see
+    listed.write_text(json.dumps(content))
+    with pytest.raises(Exception, match="eights.only|nsupported"):
+        train(recipe, store, TASKS)
     assert not (tmp_path / "was run").exists()
-    assert adapter_bytes(result) == adapter_bytes(reference)
 
 
 def test_no_code_of_the_course_reads_pickles_or_trusts_remote_code():
