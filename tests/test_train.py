@@ -544,7 +544,7 @@ def test_an_empty_adapter_is_never_sealed(recipe, store, monkeypatch):
             save_file({}, folder / "adapter_model.safetensors")
 
     monkeypatch.setattr(trainer.SFTTrainer, "save_model", empty)
-    with pytest.raises(TrainError, match="saved empty"):
+    with pytest.raises(CourseError, match="saved empty"):
         train(recipe, store, TASKS)
     assert store.latest("train") is None
     assert (store.local("train-progress") / "checkpoints" / f"checkpoint-{STEPS}").is_dir()
