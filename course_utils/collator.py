@@ -6,7 +6,6 @@ read and what is trained is known, not searched for. Taught in 02, sections 3 an
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from course_utils import CourseError
@@ -46,14 +45,8 @@ class EncodeReport:
         )
 
 
-def encode(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: str,
-    response: str,
-    max_length: int,
-    *,
-    end: str = "",
-) -> Row:
+def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max_length: int, *,
+           end: str = "") -> Row:
     """Return `input_ids` and `labels` of one example, two lists of equal length.
 
     The prompt's labels are -100; the response's are its own tokens and those of `end`, the text
@@ -68,16 +61,13 @@ def encode(
     if isinstance(pair, EncodeError):
         raise pair
     asked, answered = pair
+    # What is read: the prompt, then the response. What is trained: the response alone.
     ids, labels = asked + answered, [IGNORE_INDEX] * len(asked) + answered
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
 
 
-def encode_tasks(
-    tokenizer: "PreTrainedTokenizerBase",
-    tasks: Iterable["Task"],
-    template: "Template",
-    max_length: int,
-) -> tuple["datasets.Dataset", EncodeReport]:
+def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
+                 template: "Template", max_length: int) -> tuple["datasets.Dataset", EncodeReport]:
     """Encode tasks through a template, dropping and counting those that would train nothing.
 
     Raises EncodeError when no row is left.
@@ -109,9 +99,8 @@ def encode_tasks(
     masked = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
     columns = {"input_ids": flat, "labels": np.where(masked, IGNORE_INDEX, flat)}
     ends = pa.array(np.append(0, np.cumsum(lengths)[1::2]), pa.int32())
-    rows = datasets.Dataset.from_dict(
-        {name: pa.ListArray.from_arrays(ends, pa.array(values)) for name, values in columns.items()}
-    )
+    rows = datasets.Dataset.from_dict({name: pa.ListArray.from_arrays(ends, pa.array(values))
+                                       for name, values in columns.items()})
     counts = len(rows), truncated, len(reasons), sum(lengths[::2]), sum(lengths[1::2])
     return rows, EncodeReport(*counts)
 
@@ -119,11 +108,9 @@ def encode_tasks(
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
     """Tokenise rendered prompts the way training does: BOS exactly once, nothing else added."""
     bos = tokenizer.bos_token_id
-    # In GPT-NeoX one token is both BOS and EOS and means only the end: it does not begin a text.
-    if bos == tokenizer.eos_token_id:
-        bos = None
     encoded = _tokenize(tokenizer, prompts)
-    if bos is not None:
+    # In GPT-NeoX one token is both BOS and EOS and means only the end: it does not begin a text.
+    if bos not in (None, tokenizer.eos_token_id):
         for ids in encoded:
             there = next((i for i, token in enumerate(ids) if token != bos), len(ids))
             ids[:there] = [bos]
@@ -146,13 +133,17 @@ class MaskingCollator:
             raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead, for "
                               "no mask depends on it.")
 
+    def width(self, lengths: Iterable[int]) -> int:
+        """Return how wide a batch of rows of these lengths is."""
+        return -(-max(lengths) // self.pad_to_multiple_of) * self.pad_to_multiple_of
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         import torch
 
-        longest = max(len(row["input_ids"]) for row in rows)
-        width = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        width = self.width(len(row["input_ids"]) for row in rows)
         batch: dict[str, list] = {"input_ids": [], "attention_mask": [], "labels": []}
         for row in rows:
+            # What is padded is not seen and not trained.
             length, padding = len(row["input_ids"]), width - len(row["input_ids"])
             batch["input_ids"].append(row["input_ids"] + [self.pad_token_id] * padding)
             batch["attention_mask"].append([1] * length + [0] * padding)
@@ -168,22 +159,19 @@ def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: boo
         masked    5 | <bos>2+2=
         trained   2 | 4<eos>
     """
-    pairs = zip(row["input_ids"], row["labels"], strict=True)
-    runs = groupby(
-        enumerate(pairs), key=lambda item: (_kind(*item[1]), item[0] if each_token else 0)
-    )
+    runs: list[tuple[str, list[int]]] = []
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        kind = "trained" if label == token else "wrong"
+        if label == IGNORE_INDEX:
+            kind = "masked"
+        if each_token or not runs or runs[-1][0] != kind:
+            runs.append((kind, []))
+        runs[-1][1].append(token)
     lines = []
-    for (kind, _), run in runs:
-        ids = [token for _, (token, _) in run]
+    for kind, ids in runs:
         text = tokenizer.decode(ids).replace("\n", "\\n")
         lines.append(f"{kind:7} {ids[0] if each_token else len(ids):5} | {text}")
     return "\n".join(lines)
-
-
-def _kind(token: int, label: int) -> str:
-    if label == IGNORE_INDEX:
-        return "masked"
-    return "trained" if label == token else "wrong"
 
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
@@ -203,14 +191,11 @@ def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> lis
     return [ids[text].copy() for text in texts]
 
 
-def _segments(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    max_length: int,
-    end: str,
-) -> Iterator[Any]:
+def _segments(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
+              responses: Sequence[str], max_length: int, end: str) -> Iterator[Any]:
     """Yield prompt and response ids, or the EncodeError that says why not, for each example."""
+    # Where a template has no end of its own, the eos is it; a model learns to stop from nothing
+    # else.
     suffix = [] if end else [tokenizer.eos_token_id]
     if suffix == [None]:
         raise EncodeError("The tokenizer has no eos token; use a template with an end of its own.")
@@ -222,7 +207,6 @@ def _segments(
         elif len(prompt) >= max_length:
             yield EncodeError(
                 f"The prompt alone has {len(prompt)} tokens and max_length is {max_length}, so no "
-                "token of the response would be trained; raise max_length or shorten the prompt."
-            )
+                "token of the response would be trained; raise max_length or shorten the prompt.")
         else:
             yield prompt, ids + suffix

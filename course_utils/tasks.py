@@ -83,22 +83,24 @@ def write_atomic(path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def split_heldout(tasks: Iterable[Task], share: float = 0.1) -> tuple[list[Task], list[Task]]:
+def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[list, list]:
     """Divide tasks into (training, held out) by the hash of each question, order kept.
 
-    The share with the lowest hashes is held out, at least one task, so the division does not
-    depend on the order of the file. Raises CourseError for fewer than two different questions.
+    The share with the lowest hashes is held out, at least one and not all, so the division does not
+    depend on the order of the file. `key` returns the text of what is no task. Raises CourseError
+    for fewer than two different questions.
     """
     tasks = list(tasks)
-    hashes = {task: hashlib.sha256(f"{task.instruction}\n{task.input}".encode()).hexdigest()
-              for task in tasks}
-    ranked = sorted(set(hashes.values()))
+    key = key or (lambda task: f"{task.instruction}\n{task.input}")
+    hashes = [hashlib.sha256(key(task).encode()).hexdigest() for task in tasks]
+    ranked = sorted(set(hashes))
     if len(ranked) < 2:
         raise CourseError("One question cannot be divided into training and held-out tasks: bring "
                           "at least two different ones, better some hundreds.")
-    limit = ranked[max(1, round(len(ranked) * share)) - 1]
-    return ([task for task in tasks if hashes[task] > limit],
-            [task for task in tasks if hashes[task] <= limit])
+    limit = ranked[min(max(1, round(len(ranked) * share)), len(ranked) - 1) - 1]
+    pairs = list(zip(tasks, hashes, strict=True))
+    return ([task for task, own in pairs if own > limit],
+            [task for task, own in pairs if own <= limit])
 
 
 def read_text(path: Path) -> str:

@@ -4,44 +4,107 @@
     python -m course_utils.train alpaca-7b-fsdp --dry-run
     torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
 
-The result is sealed when it is complete, and training the same recipe on the same data again
-returns it. While it runs, checkpoints are sealed under "<step>-progress": a killed run goes on from
-the last whole one, bit for bit on a CPU. --dry-run says what would happen and what it would need;
---tiny trains a tiny random model of the same architecture on a few tasks, on any machine. Taught in
-02, sections 4 to 7, and in 04.
+`make_trainer` is the set-up: model, arguments, LoRA, rows, collator. A result is sealed when it is
+complete, and training the same again returns it. Meanwhile checkpoints are sealed under
+"<step>-progress": a killed run goes on from the last whole one, bit for bit on a CPU. --dry-run
+says what would happen and what it would need; --tiny trains a tiny random model of the same
+architecture on a few tasks, on any machine. Taught in 02, sections 4 to 7, and in 04.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, SealingCallback
-from course_utils.collator import IGNORE_INDEX, EncodeReport, Row, encode_tasks
-from course_utils.inference import find_base, find_device, load_tokenizer, quiet
+from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row, encode_tasks
+from course_utils.inference import base_hash, find_base, load_base, load_tokenizer, quiet
 from course_utils.plumbing.parts import digest
-from course_utils.plumbing.resume import difference, find_checkpoint, identity_of, read_identity
 from course_utils.prompts import get_template
-from course_utils.recipe import Recipe, load_recipe
+from course_utils.recipe import Recipe, TrainSpec, load_recipe
 from course_utils.scale import parallel
 from course_utils.scale.memory import estimate_memory
 from course_utils.scale.parallel import TrainError
-from course_utils.scale.preflight import check, preflight
+from course_utils.scale.preflight import check, padded_to, preflight
 from course_utils.scale.tiny import tiny_recipe
-from course_utils.tasks import Task, read_tasks, write_atomic
+from course_utils.tasks import Task, read_tasks, split_heldout, write_atomic
 
-DATA_STEP, DATA_FILE = "preprocess", "tasks.jsonl"
-TINY_TASKS = 48
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from course_utils.scale.trainer import CourseTrainer
+
+
+def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row],
+                 heldout: Sequence[Row], folder: Path, name: str = "train") -> "CourseTrainer":
+    """Return an SFTTrainer for encoded rows that writes its checkpoints to `folder`.
+
+    The recipe is one as it runs here (`as_it_runs`). `heldout` rows give an evaluation loss; there
+    may be none. Raises CourseError, ModelFolderError. Taught in 02, section 5.
+    """
+    import datasets
+    import torch
+    from peft import LoraConfig
+    from trl import SFTConfig
+
+    from course_utils.scale.trainer import CourseTrainer, RowOrder, sharding
+
+    spec, gpu = recipe.train, torch.cuda.is_available()
+    # The model. Updates are too small for 16 bits, so weights that are trained are held in float32
+    # and rounded for each step; frozen ones may be smaller. LoRA's own are float32 by PEFT.
+    model, _ = load_base(recipe.base_model, dtype=spec.held_dtype, attention=spec.attention,
+                         quantize=spec.quantize)
+    # Beside the matrices that the recipe names LoRA puts two narrow ones, and only these learn.
+    lora = LoraConfig(
+        r=spec.lora_r, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout,
+        target_modules=list(spec.target_modules), bias="none", task_type="CAUSAL_LM",
+    ) if not spec.full else None  # fmt: skip
+    steps = math.ceil(len(rows) / spec.effective_batch) * spec.epochs
+    arguments = SFTConfig(
+        output_dir=str(folder), run_name=name, report_to=spec.report_to, disable_tqdm=True,
+        num_train_epochs=spec.epochs, seed=spec.seed, data_seed=spec.seed,
+        # So many rows at a time; so many times before the weights move.
+        per_device_train_batch_size=spec.batch_size, per_device_eval_batch_size=spec.batch_size,
+        gradient_accumulation_steps=spec.gradient_accumulation,
+        # The rate climbs during the warm-up and falls along the schedule's curve.
+        learning_rate=spec.learning_rate, lr_scheduler_type=spec.scheduler,
+        warmup_steps=spec.warmup, weight_decay=spec.weight_decay, optim=spec.optim,
+        max_grad_norm=spec.max_grad_norm,
+        # Mixed precision, on a GPU only.
+        bf16=spec.dtype == "bfloat16", fp16=spec.dtype == "float16", use_cpu=not gpu,
+        dataloader_pin_memory=gpu,
+        # About 40 losses and 10 losses on held-out rows, the first one before any step.
+        logging_steps=max(1, int(steps) // 40), eval_steps=max(1, int(steps) // 10),
+        eval_strategy="steps" if heldout else "no", eval_on_start=bool(heldout),
+        save_strategy="steps", save_steps=spec.save_steps,
+        # Our rows have their masks: nothing is tokenised, cut or dropped behind our back.
+        max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+        **sharding(spec, parallel.is_sharded(spec)),
+    )  # fmt: skip
+    lengths = [len(row["input_ids"]) for row in rows]
+    labels = sum(label != IGNORE_INDEX for row in heldout for label in row["labels"])
+    # Any id will do for padding, since no mask is derived from it.
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    # By length, so that the evaluation pads little.
+    heldout = sorted(heldout, key=lambda row: len(row["input_ids"]))
+    return CourseTrainer(
+        RowOrder(lengths, spec), labels / max(1, len(heldout)),
+        model=model, args=arguments, peft_config=lora, processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list(list(rows)),
+        eval_dataset=datasets.Dataset.from_list(heldout) if heldout else None,
+        data_collator=MaskingCollator(pad, padded_to(spec, gpu)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,8 +134,7 @@ class TrainResult:
         """Read the result that `train` sealed into a folder."""
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
-        names = [f.name for f in dataclasses.fields(cls)][2:]
-        values = {name: result.get(name) for name in names}
+        values = {field.name: result.get(field.name) for field in dataclasses.fields(cls)[2:]}
         if values["encode_report"]:
             values["encode_report"] = EncodeReport(**values["encode_report"])
         weights = next(p for p in (folder / "adapter", folder / "model") if p.is_dir())
@@ -81,27 +143,20 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the main process found and every process needs to train."""
+    """What the main process found and every process needs to train; `recipe` as it runs here."""
 
+    recipe: Recipe
     rows: list[Row]
     heldout: list[Row]
     work: Path
     checkpoint: Path | None
-    reports: Path | None
-    identity: dict[str, Any]
-    encode_report: EncodeReport | None
+    training: dict[str, Any]
+    report: EncodeReport | None
 
 
-def train(
-    recipe: Recipe,
-    store: CheckpointStore,
-    tasks: Iterable[Task] | None = None,
-    *,
-    rows: Sequence[Row] | None = None,
-    step: str = "train",
-    callbacks: Sequence[Any] = (),
-    progress: bool = True,
-) -> TrainResult:
+def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None = None, *,
+          rows: Sequence[Row] | None = None, step: str = "train", callbacks: Sequence[Any] = (),
+          progress: bool = True) -> TrainResult:
     """Train as a recipe says, or return what is sealed if this recipe and data have been before.
 
     With train.lora_r 0 every weight is trained, otherwise a LoRA adapter. `tasks` None takes what
@@ -110,227 +165,209 @@ def train(
     calls this; the main one alone touches the store. Raises TrainError, ModelFolderError.
     """
     progress = progress and parallel.is_main()
+
+    def say(text: Any) -> None:
+        if progress:
+            print(text, flush=True)
+
     tokenizer = load_tokenizer(recipe.base_model)
-    plan = parallel.from_main(
-        lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, progress)
-    )
+    plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
         return plan
-    from course_utils.plumbing.trainer import make_trainer
+    from course_utils.scale.trainer import Progress, Whole, threads
 
-    with quiet(), _threads(recipe), parallel.own_environment():
-        trainer = make_trainer(
-            recipe,
-            tokenizer,
-            plan.rows,
-            plan.heldout,
-            plan.work / "checkpoints",
-            name=f"{store.run}-{step}",
-            reports=plan.reports,
-            resumed=plan.checkpoint is not None,
-            progress=progress,
-        )
-        for callback in (SealingCallback(store, _progress_of(step)), *callbacks):
+    with quiet(), threads(recipe.train.threads), parallel.own_environment():
+        if recipe.train.report_to == "tensorboard" and parallel.is_main():
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(store.local(f"{step}-reports"))
+            say(f"To watch: tensorboard --logdir {os.environ['TENSORBOARD_LOGGING_DIR']}")
+        trainer = make_trainer(plan.recipe, tokenizer, plan.rows, plan.heldout,
+                               plan.work / "checkpoints", f"{store.run}-{step}")
+        for callback in (Whole(plan.training), Progress(progress),
+                         SealingCallback(store, f"{step}-progress"), *callbacks):
             trainer.add_callback(callback)
+        if plan.checkpoint:  # its log begins with the loss before the first step
+            trainer.args.eval_on_start = False
         trainer.train(resume_from_checkpoint=plan.checkpoint and str(plan.checkpoint))
         trainer.save_model(plan.work / "trained")
     return parallel.from_main(lambda: _seal(recipe, store, step, plan, trainer.state))
 
 
-def _prepare(recipe, store, tasks, rows, step, tokenizer, progress) -> "_Plan | TrainResult":
+def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | TrainResult":
     """Return the result that is sealed already, or what there is to train on and to go on from."""
-    if rows is None:
-        rows, report = _encode(recipe, store, tasks, tokenizer)
-    else:
-        rows, report = list(rows), None
-        _check_rows(rows)
-    rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
-    identity = identity_of(recipe, rows)
-    sealed = store.latest(step)
-    if sealed:
-        before = read_identity(sealed / "result.json")
+    rows, report = _rows(recipe, store, tasks, rows, tokenizer)
+    identity = _identity(recipe, rows)
+    if sealed := store.latest(step):
+        before = _identity_of(sealed)
         if before == identity:
-            _say(progress, f"Already trained: {store.run}/{step}/{sealed.name}.")
+            say(f"Already trained: {store.run}/{step}/{sealed.name}.")
             return TrainResult.load(sealed)
-        _say(progress, f"Training anew: {difference(before, identity)}.")
+        say(f"Training anew: {_difference(before, identity)}.")
 
-    _refuse_lonely_process()
-    training, heldout = _split(rows, recipe.train.heldout)
+    parallel.check_gpus()
+    rows, heldout = _split(rows, recipe.train.heldout)
     # What is too much for this machine is said before a model is loaded or an old run is cleared.
-    card = preflight(recipe, training, report=report)
-    _say(progress, str(card))
+    card = preflight(recipe, rows, report=report)
+    say(card)
     check(card)
-    checkpoint = find_checkpoint(store, _progress_of(step), identity, recipe.train)
+    training = {**identity, "processes": parallel.processes()}
+    checkpoint = _find_checkpoint(store, f"{step}-progress", training)
     if checkpoint:
-        _say(progress, f"Going on from {checkpoint.name}.")
-    reports = None
-    if recipe.train.report_to == "tensorboard":
-        reports = store.local(f"{step}-reports")
-        _say(progress, f"To watch: tensorboard --logdir {reports}")
-    work = store.local(_progress_of(step))
-    return _Plan(training, heldout, work, checkpoint, reports, identity, report)
+        say(f"Going on from {checkpoint.name}.")
+    work = store.local(f"{step}-progress")
+    return _Plan(card.recipe, rows, heldout, work, checkpoint, training, report)
 
 
-def _progress_of(step: str) -> str:
-    return f"{step}-progress"
+def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeReport | None]:
+    """Return the rows to train and hold out, each with a token to train, and what became of tasks.
 
-
-def _encode(recipe, store, tasks, tokenizer) -> tuple[Any, EncodeReport]:
-    template = get_template(recipe.train.template, tokenizer)
-    tasks = _find_tasks(store) if tasks is None else tasks
-    return encode_tasks(tokenizer, tasks, template, recipe.train.max_length)
-
-
-def _find_tasks(store: CheckpointStore) -> list[Task]:
-    folder = store.latest(DATA_STEP)
-    if folder is None:
-        raise TrainError(
-            f"The run '{store.run}' has no instruction data yet; run notebook 01 first or pass "
-            "tasks (on the command line: --tasks FILE)."
-        )
-    return read_tasks(folder / DATA_FILE)
-
-
-def _check_rows(rows: Sequence[Row]) -> None:
+    Tasks that are not given are those that the run has sealed.
+    """
+    report = None
+    if rows is None and tasks is None:
+        if (folder := store.latest("preprocess")) is None:
+            raise TrainError(f"The run '{store.run}' has no instruction data yet; run notebook 01 "
+                             "first or pass tasks (on the command line: --tasks FILE).")
+        tasks = read_tasks(folder / "tasks.jsonl")
+    if rows is None:
+        template = get_template(recipe.train.template, tokenizer)
+        rows, report = encode_tasks(tokenizer, tasks, template, recipe.train.max_length)
+    rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
     if not rows:
         raise TrainError("There are no rows to train on.")
     for i, row in enumerate(rows):
         if all(label == IGNORE_INDEX for label in row["labels"]):
             raise TrainError(
                 f"Row {i} has no trained token: every label is {IGNORE_INDEX}, so it would count "
-                "as a loss of 0; look at it with show_mask and mend or drop it."
-            )
+                "as a loss of 0; look at it with show_mask and mend or drop it.")
+    return rows, report
 
 
 def _split(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
-    """Divide rows into (training, held out): the share with the lowest hashes, at least one.
-
-    The order of the rows does not matter, and equal rows fall on the same side.
-    """
+    """Divide rows into (training, held out), whatever their order."""
     if not share:
         return rows, []
-    hashes = [hashlib.sha256(json.dumps(row["input_ids"]).encode()).hexdigest() for row in rows]
-    ranked = sorted(set(hashes))
-    limit = ranked[max(1, round(len(ranked) * share)) - 1]
-    training = [row for row, own in zip(rows, hashes, strict=True) if own > limit]
-    if not training:
+    return split_heldout(rows, share, key=lambda row: json.dumps(row["input_ids"]))
+
+
+# ------------------------------------------------------------ done before, or begun?
+
+
+def _identity(recipe: Recipe, rows: list[Row]) -> dict[str, Any]:
+    """Return what makes a training what it is: settings, base model and rows. All agree, or not."""
+    return {"base_model": recipe.base_model, "base": base_hash(recipe.base_model),
+            "train": _settings(recipe.train),
+            "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}  # fmt: skip
+
+
+def _settings(spec: TrainSpec) -> dict[str, Any]:
+    settings = dataclasses.asdict(spec)
+    del settings["report_to"]  # who watches changes nothing
+    return json.loads(json.dumps(settings))  # as JSON gives them back
+
+
+def _identity_of(sealed: Path) -> dict[str, Any]:
+    """Return what a sealed result was trained from; {} where nothing tells."""
+    try:
+        identity = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    # A setting that did not exist yet stood where its default stands now.
+    identity["train"] = _settings(TrainSpec()) | identity["train"]
+    identity["train"].pop("report_to", None)
+    return identity
+
+
+def _difference(before: dict, now: dict) -> str:
+    """Say in words what sets this training apart from the sealed one."""
+    if before.keys() != now.keys():
+        return "what is sealed does not say what it was trained from"
+    words = [f"train.{key} was {before['train'].get(key)!r} and is {value!r}"
+             for key, value in now["train"].items() if before["train"].get(key) != value]
+    words += [f"the {name} is another" for name in ("base_model", "base", "data")
+              if before[name] != now[name]]
+    return "; ".join(words)
+
+
+def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path | None:
+    """Return the newest whole checkpoint of this training, here or brought back, or None.
+
+    What belongs to another training is removed. Raises TrainError where another number of processes
+    began this one: nothing is removed then.
+    """
+    from course_utils.scale.trainer import newest_whole
+
+    work = store.local(step)
+    found = newest_whole(work / "checkpoints")
+    if not found and (part := store.latest(step)):  # this machine's work was lost, or never was
+        found = newest_whole(part / "checkpoints")
+    if not found:
+        return None
+    checkpoint, begun = found
+    if begun == training:
+        if not checkpoint.is_relative_to(work):
+            target = work / "checkpoints" / checkpoint.name
+            shutil.rmtree(target, ignore_errors=True)
+            checkpoint = Path(shutil.copytree(checkpoint, target))
+        return checkpoint
+    if {**begun, "processes": training["processes"]} == training:
         raise TrainError(
-            f"train.heldout is {share}, which leaves none of {len(rows)} rows to train on; "
-            "lower it or bring more data."
-        )
-    return training, [row for row, own in zip(rows, hashes, strict=True) if own <= limit]
+            f"This training was begun by {begun['processes']} processes and is unfinished, and "
+            f"{training['processes']} cannot go on with its checkpoints: start "
+            f"{begun['processes']} again, or remove {store.root / store.run / step} to begin anew.")
+    store.clear(step)
+    return None
 
 
-def _refuse_lonely_process() -> None:
-    import torch
-
-    count = torch.cuda.device_count()
-    if count > 1 and parallel.processes() == 1:
-        raise TrainError(
-            f"This one process sees {count} GPUs: start one process a GPU with `torchrun "
-            f"--nproc_per_node={count} -m course_utils.train RECIPE`, or set "
-            "CUDA_VISIBLE_DEVICES=0 before Python starts to use one of them."
-        )
+# ------------------------------------------------------------ the result
 
 
 def _seal(recipe, store, step, plan, state) -> TrainResult:
-    """Seal the result, remove what was the way there, and return it."""
-    _write_result(recipe, store, step, plan, state)
-    hashes = {name: plan.identity[name] for name in ("data", "base")}
+    """Seal adapter or model, log and result; remove what was the way there."""
+    from course_utils.scale.trainer import mend_adapter
+
+    work, full = store.local(step), recipe.train.full
+    shutil.rmtree(work)
+    folder = work / ("model" if full else "adapter")
+    folder.mkdir(parents=True)
+    for path in (plan.work / "trained").iterdir():
+        adapter = path.name in ("adapter_model.safetensors", "adapter_config.json")
+        if adapter or (full and path.name not in ("training_args.bin", "README.md")):
+            shutil.move(path, folder)
+    if not full:
+        base = Path(find_base(recipe.base_model))
+        inside = base.is_relative_to(REPO)  # as every machine finds it
+        mend_adapter(folder, str(base.relative_to(REPO) if inside else base))
+    log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    eval_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry] or [None]
+    packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+    identity = {name: value for name, value in plan.training.items() if name != "processes"}
+    result = {
+        "recipe": recipe.to_dict(), "identity": identity,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "processes": plan.training["processes"],
+        "rows": len(plan.rows), "heldout_rows": len(plan.heldout), "steps": state.global_step,
+        "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * recipe.train.epochs),
+        "seconds": log[-1]["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
+        "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1],
+        "encode_report": plan.report and dataclasses.asdict(plan.report),
+    }  # fmt: skip
+    for name, content in (("log.json", log), ("result.json", result)):
+        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+        write_atomic(work / name, text + "\n")
+    hashes = {"data": identity["data"], "base": identity["base"]}
     store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
-    store.clear(_progress_of(step))
+    store.clear(f"{step}-progress")
     return TrainResult.load(store.latest(step))
 
 
-def _write_result(recipe, store, step, plan, state) -> None:
-    """Write adapter or model, log and result into the working folder of a step."""
-    work, spec = store.local(step), recipe.train
-    shutil.rmtree(work)
-    folder = work / ("model" if spec.full else "adapter")
-    folder.mkdir(parents=True)
-    if spec.full:
-        for path in (plan.work / "trained").iterdir():
-            if path.name not in ("training_args.bin", "README.md"):
-                shutil.move(path, folder)
-    else:
-        _write_adapter(recipe, plan.work / "trained", folder)
-
-    log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-    losses, eval_losses = (
-        [entry[name] for entry in log if name in entry] or [None] for name in ("loss", "eval_loss")
-    )
-    packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-    result = {
-        "recipe": recipe.to_dict(),
-        "identity": plan.identity,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "processes": parallel.processes(),
-        "rows": len(plan.rows),
-        "heldout_rows": len(plan.heldout),
-        "steps": state.global_step,
-        "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * spec.epochs),
-        "seconds": log[-1]["seconds"],
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "first_eval_loss": eval_losses[0],
-        "last_eval_loss": eval_losses[-1],
-        "encode_report": plan.encode_report and dataclasses.asdict(plan.encode_report),
-    }
-    write_atomic(work / "log.json", _json(log))
-    write_atomic(work / "result.json", _json(result))
-
-
-def _write_adapter(recipe: Recipe, saved: Path, folder: Path) -> None:
-    from safetensors import safe_open
-
-    with safe_open(saved / "adapter_model.safetensors", "pt") as weights:
-        if not weights.keys():
-            raise TrainError(
-                f"The adapter in {saved} was saved empty, by a fault of the installed peft "
-                f"{version('peft')}; install the version of constraints.txt and train again: it "
-                "goes on from the last checkpoint."
-            )
-    shutil.copy(saved / "adapter_model.safetensors", folder)
-    config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
-    base = Path(find_base(recipe.base_model))
-    if base.is_dir():
-        inside = base.is_relative_to(REPO)
-        config["base_model_name_or_path"] = str(base.relative_to(REPO) if inside else base)
-    # PEFT keeps these in a set, so their order in the file would change from run to run.
-    config["target_modules"] = sorted(config["target_modules"])
-    write_atomic(folder / "adapter_config.json", _json(config))
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-@contextlib.contextmanager
-def _threads(recipe: Recipe) -> Iterator[None]:
-    """Compute on as many CPU threads as the recipe says: a sum depends on how it is split."""
-    import torch
-
-    before = torch.get_num_threads()
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _say(progress: bool, text: str) -> None:
-    if progress:
-        print(text, flush=True)
+# ------------------------------------------------------------ the command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; see `python -m course_utils.train --help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m course_utils.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m course_utils.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe's name or YAML file")
     parser.add_argument("--tasks", help="instruction data, JSON or JSONL (default: the run's own)")
     parser.add_argument("--run", help="the run's name (default: the recipe's)")
@@ -344,16 +381,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = read_tasks(options.tasks) if options.tasks else None
         step = "train"
         if options.tiny:  # a step of its own, so that no real result is replaced
-            step = "tiny"
-            recipe = parallel.from_main(
-                lambda: tiny_recipe(recipe, store.local(f"{recipe.name}-tiny-base"))
-            )
-            tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:TINY_TASKS]
+            step, base = "tiny", store.local(f"{recipe.name}-tiny-base")
+            recipe = parallel.from_main(lambda: tiny_recipe(recipe, base))
+            tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:48]
         if options.dry_run:
             parallel.from_main(lambda: print(_dry_run(recipe, store, tasks)))
         else:
             result = train(recipe, store, tasks, step=step)
-            _say(parallel.is_main(), _summary(recipe, result))
+            if parallel.is_main():
+                print(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} "
+                      f"steps, {result.seconds:.0f} s; {result.adapter.name}: {result.adapter}")
     except CourseError as error:
         parallel.complain(error)
         return 1
@@ -364,28 +401,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dry_run(recipe: Recipe, store: CheckpointStore, tasks: list[Task] | None) -> str:
     """Return the card and the memory estimate, and what would keep this training from starting."""
     try:
-        tokenizer = load_tokenizer(recipe.base_model)
-        rows, report = _encode(recipe, store, tasks, tokenizer)
+        rows, report = _rows(recipe, store, tasks, None, load_tokenizer(recipe.base_model))
     except CourseError as error:  # no network, no data: the model's size is in the recipe
-        longest = f"Memory for rows of {recipe.train.max_length} tokens, the longest allowed:"
-        head = {"Recipe": recipe.name, "Device": find_device().name, "Rows": f"unknown. {error}"}
-        lines = [f"{name:<11}{text}" for name, text in head.items()]
-        return "\n".join([*lines, "", longest, str(estimate_memory(recipe))])
-    card = preflight(recipe, _split(list(rows), recipe.train.heldout)[0], report=report)
-    parts = [str(card), str(card.memory) if card.memory else ""]
+        return (f"{recipe.name}: the rows are unknown. {error}\n\nMemory for rows of "
+                f"{recipe.train.max_length} tokens, the longest allowed:\n"
+                f"{estimate_memory(recipe)}")
+    card = preflight(recipe, _split(rows, recipe.train.heldout)[0], report=report)
+    parts = [str(card), str(card.memory or "")]
     try:
         check(card)
     except CourseError as error:
         parts.append(f"It would not start here. {error}")
     return "\n\n".join(filter(None, parts))
-
-
-def _summary(recipe: Recipe, result: TrainResult) -> str:
-    kind = "model" if recipe.train.full else "adapter"
-    return (
-        f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps, "
-        f"{result.seconds:.0f} s; {kind}: {result.adapter}"
-    )
 
 
 if __name__ == "__main__":

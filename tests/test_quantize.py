@@ -3,18 +3,27 @@
 import json
 import math
 import runpy
+from dataclasses import replace
 
 import pytest
 from test_train import TASKS, Killed, adapter_bytes, kill_at
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
-from course_utils.inference import ModelFolderError, load_base, load_model, merge_adapter, reply
-from course_utils.plumbing import trainer
+from course_utils.inference import (
+    ModelFolderError,
+    find_device,
+    load_base,
+    load_model,
+    merge_adapter,
+    reply,
+)
 from course_utils.recipe import RecipeError, load_recipe
+from course_utils.scale import trainer
 from course_utils.scale.memory import GIB, NF4_BYTES, estimate_memory
-from course_utils.scale.tiny import tiny_recipe, train_tokenizer
-from course_utils.train import main, train
+from course_utils.scale.preflight import as_it_runs
+from course_utils.scale.tiny import tiny_recipe, tiny_tokenizer
+from course_utils.train import main, make_trainer, train
 
 BENCHMARK = runpy.run_path(str(REPO / "tests" / "benchmarks" / "memory.py"))
 T4 = load_recipe("midm-2b-t4").replace("train.quantize", "4bit")
@@ -54,9 +63,9 @@ def test_a_killed_run_ends_in_the_same_bytes(recipe, result, tmp_path):
 def test_recomputed_activations_give_the_same_adapter(recipe, result, tmp_path, monkeypatch):
     """As on a GPU: gradients come through TRL's checkpointing without peft's preparations."""
     assert recipe.train.activation_checkpointing
-    arguments = trainer._checkpointing(recipe.train, gpu=True, sharded=False)
+    arguments = trainer.sharding(recipe.train, False)
     assert True in arguments.values()
-    monkeypatch.setattr(trainer, "_checkpointing", lambda *_: arguments)
+    monkeypatch.setattr(trainer, "sharding", lambda *_: arguments)
     again = train(recipe, CheckpointStore.open("recomputed", tmp_path), TASKS)
     assert adapter_bytes(again) == adapter_bytes(result)
 
@@ -65,9 +74,8 @@ def test_the_adapter_is_trained_in_float32(recipe, result, tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    trained = trainer.make_trainer(
-        recipe, load_base(recipe.base_model)[1], [{"input_ids": [1], "labels": [1]}], [], tmp_path
-    )
+    here, rows = as_it_runs(recipe, find_device()), [{"input_ids": [1], "labels": [1]}]
+    trained = make_trainer(here, load_base(recipe.base_model)[1], rows, [], tmp_path)
     kinds = {p.dtype for p in trained.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}  # a T4 cannot scale gradients in TRL's bfloat16
     saved = load_file(result.adapter / "adapter_model.safetensors")
@@ -123,14 +131,14 @@ def test_the_weights_take_what_is_counted(kind, dtype, tmp_path):
 
     config = BENCHMARK["small"](kind, layers=2, tie_word_embeddings=kind == "gemma")
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(tmp_path)
-    train_tokenizer(T4).save_pretrained(tmp_path)
+    tiny_tokenizer(T4).save_pretrained(tmp_path)
     model, _ = load_base(tmp_path, quantize="4bit", dtype=dtype)
     bytes_held = model.get_memory_footprint()
     for name in packed(model):  # the footprint leaves their scales out
         state = model.get_parameter(name).quant_state
         bytes_held += sum(t.nbytes for t in (state.absmax, state.state2.absmax, state.offset))
     recipe = BENCHMARK["with_settings"](kind, quantize="4bit", dtype=dtype)
-    estimate = estimate_memory(recipe, config=config)
+    estimate = estimate_memory(replace(recipe, architecture=config))
     assert estimate.weights * GIB == pytest.approx(bytes_held, rel=0.005)
 
 

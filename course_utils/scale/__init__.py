@@ -1,1 +1,1 @@
-"""Larger models: their memory, several GPUs, tiny stand-ins, KoAlpaca's data. Taught in 04."""
+"""Larger models: their memory, several GPUs, tiny stand-ins. Taught in 04."""

@@ -11,7 +11,8 @@ it against real models. Taught in 04, section 1.
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,6 @@ from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-Config = Any
-"""A model's configuration: config.json as a dict, or a transformers object."""
 
 GIB = 2**30
 OVERHEAD_GIB = 1.0
@@ -43,31 +41,6 @@ MEASURED = ("gemma", "gemma3_text", "gpt_neox", "llama", "qwen3")
 
 class UnknownSize(CourseError):
     """A model whose size cannot be known without loading it; the message says what to add."""
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """What a model's modules and configuration say: counts, widths, and its matrices as (in, out).
-
-    `family` is whose way of keeping activations it has. `layer_weights` counts the matrices of a
-    layer, `norms` the numbers a token that its norms read: the mean, where layers differ.
-    """
-
-    text: str
-    kind: str
-    family: str
-    parameters: int
-    layers: int
-    hidden: int
-    inner: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    parallel_residual: bool
-    matrices: dict[str, tuple[int, int]]
-    layer_weights: float
-    norms: float
 
 
 @dataclass(frozen=True)
@@ -101,25 +74,28 @@ class MemoryEstimate:
     like: str = ""
 
     @property
+    def working(self) -> float:
+        """The most that forward and backward pass hold beside what is held all the time."""
+        return self.copies + self.activations + max(self.layer, self.head)
+
+    @property
     def total(self) -> float:
         """The most that is held at once, in GiB on each GPU."""
         states = self.weights + self.adapter + self.gradients + self.optimizer + self.overhead
-        working = self.copies + self.activations + max(self.layer, self.head)
-        return states + max(working, self.update)
+        return states + max(self.working, self.update)
 
     def __str__(self) -> str:
-        working = self.copies + self.activations + max(self.layer, self.head)
-        either = {"layer": self.layer < self.head, "head": self.head <= self.layer}
-        left_out = {name for name, smaller in either.items() if smaller}
-        left_out |= {"update"} if self.update <= working else {"copies", "activations", *either}
+        left_out = {"layer", "update"} if self.layer < self.head else {"head", "update"}
+        if self.update > self.working:
+            left_out = {"copies", "activations", "layer", "head"}
+        guess = f", estimated{self.like}" if self.like else ""
         notes = {
             "weights": f"{self.parameters:,} parameters",
             "adapter": f"{self.trained:,} parameters, the only ones trained",
             "gradients": "",
             "optimizer": "",
             "copies": "matrices in the type they compute in",
-            "activations": "{} rows of {} tokens".format(*self.rows)
-            + (f", estimated{self.like}" if self.like else ""),
+            "activations": f"{self.rows[0]} rows of {self.rows[1]} tokens{guess}",
             "layer": "one layer's backward pass",
             "head": f"logits in tiles; {self.full_logits:.2f} if they were whole",
             "update": "the optimizer's step",
@@ -129,125 +105,150 @@ class MemoryEstimate:
         lines = []
         for name, note in notes.items():
             value = getattr(self, name)
-            if value:
+            if value:  # in brackets stands what is not added
                 figure = f"({value:.2f})" if name in left_out else f"{value:.2f} "
                 lines.append(f"{name:<12}{figure:>8}  {note}".rstrip())
         return "\n".join(lines)
 
 
-def estimate_memory(
-    recipe: Recipe, *, length: int | None = None, config: Config = None
-) -> MemoryEstimate:
+@dataclass(frozen=True)
+class _Model:
+    """What a model's modules say: parameters, and matrices by name as (in, out).
+
+    `ends` adds up in + out of all that have a name, `layer_weights` counts the weights of a layer's
+    matrices, `norms` the numbers a token that its norms read: the mean, where layers differ.
+    """
+
+    config: Any
+    parameters: int
+    matrices: dict[str, tuple[int, int]]
+    ends: Counter[str]
+    layer_weights: float
+    norms: float
+
+    @property
+    def family(self) -> str:
+        """Whose way of keeping activations it has."""
+        kind = self.config.model_type
+        return next((name for name in ("gemma", "gpt_neox") if kind.startswith(name)), "llama")
+
+    @property
+    def inner(self) -> int:
+        """The widest part of a layer."""
+        return max(width for width, _ in self.matrices.values())
+
+
+def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstimate:
     """Estimate a training's memory on each GPU for batches of rows of `length` tokens.
 
-    `length` None is the longest that the recipe allows. Without `config` it is the recipe's
+    `length` None is the longest that the recipe allows. The model's size is the recipe's
     `architecture`, else what the folder or the Hub has. Raises UnknownSize where there is none.
     """
-    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
+    model, spec = _model(model_config(recipe)), recipe.train
+    hidden, layers = model.config.hidden_size, model.config.num_hidden_layers
+    vocabulary = model.config.vocab_size * hidden
     length = length or spec.max_length
-    tokens, width = spec.batch_size * length, _width(spec)
-    trained = trained_parameters(recipe, config)
+    tokens, width = spec.batch_size * length, _width(spec.dtype)
+    trained = trained_parameters(recipe)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
-    a_layer, outside = sizes.layer_weights, sizes.parameters - sizes.layers * sizes.layer_weights
-    held, packed = 4 if spec.held_dtype == "float32" else 2, spec.quantize == "4bit"
-    in_layers = sizes.layers * a_layer * (NF4_BYTES if packed else held)
+    a_layer, outside = model.layer_weights, model.parameters - layers * model.layer_weights
+    held, packed = _width(spec.held_dtype), spec.quantize == "4bit"
+    in_layers = layers * a_layer * (NF4_BYTES if packed else held)
     parts = {
         "weights": (outside * held + in_layers) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
         "gradients": trained * 4 / shards,
         "optimizer": trained * OPTIMIZER_BYTES.get(spec.optim, 8) / shards,
         # Packed matrices are unpacked one at a time.
-        "copies": max(i * o for i, o in sizes.matrices.values()) * width if packed else 0,
+        "copies": max(i * o for i, o in model.matrices.values()) * width if packed else 0,
         # What is not fused makes one more array of the size of all trained weights.
         "update": trained * 4 / shards if spec.optim == "adamw_torch" else 0,
     }
     if spec.parallel == "ddp":
         parts["gradients"] *= 2  # copied into buckets to be exchanged
 
-    a_pass = tokens * sum(layer_parts(recipe, length, config=config).values())
+    a_pass = tokens * sum(layer_parts(recipe, length).values())
     # Gradients on their way through the widest part; LoRA has one in float32 beside the model's.
-    layer = tokens * sizes.inner * width
-    layer += tokens * sizes.inner * (width if spec.full else 4)
+    layer = tokens * model.inner * (width + (width if spec.full else 4))
     if spec.activation_checkpointing:
-        parts["activations"] = sizes.layers * sizes.hidden * _stream_width(spec) * tokens
+        parts["activations"] = layers * hidden * _stream_width(spec) * tokens
         layer += a_pass
     else:
-        parts["activations"] = sizes.layers * a_pass
-    parts["activations"] += tokens * sizes.hidden * _norm_bytes(sizes, spec)  # the last norm
+        parts["activations"] = layers * a_pass
+    parts["activations"] += tokens * hidden * _norm_bytes(model, spec)  # the last norm
 
     head = min(tokens, TILE_TOKENS) * TILE_WIDTH * width
-    head += tokens * sizes.hidden * (width + 4)  # the labelled positions, and their gradients
-    full_logits = tokens * sizes.vocabulary * 12  # log-probabilities, and two gradients of them
+    head += tokens * hidden * (width + 4)  # the labelled positions, and their gradients
+    # Log-probabilities, and two gradients of them.
+    full_logits = tokens * model.config.vocab_size * 12
     if spec.full:
-        head += sizes.vocabulary * sizes.hidden * 4
-        full_logits += sizes.vocabulary * sizes.hidden * 4
+        head += vocabulary * 4
+        full_logits += vocabulary * 4
     if shards > 1:
         # Embeddings and head are whole on every GPU; so are two layers, one at work and the next,
         # and the gradients of the one at work.
         parts["weights"] += outside * width
         layer += a_layer * width * (3 if spec.full else 2)
-        head += a_layer * width + (sizes.vocabulary * sizes.hidden * width if spec.full else 0)
+        head += a_layer * width + (vocabulary * width if spec.full else 0)
     elif spec.full and width == 2:
-        parts["copies"] = sizes.layers * a_layer * 2  # autocast keeps them for the whole pass
+        parts["copies"] = layers * a_layer * 2  # autocast keeps them for the whole pass
     parts |= {"layer": layer, "head": head, "full_logits": full_logits}
     return MemoryEstimate(
-        sizes.parameters, trained, (spec.batch_size, length), spec.gpus,
+        model.parameters, trained, (spec.batch_size, length), spec.gpus,
         **{name: value / GIB for name, value in parts.items()},
-        like="" if sizes.kind in MEASURED else f" as for {sizes.family}",
+        like="" if model.config.model_type in MEASURED else f" as for {model.family}",
     )  # fmt: skip
 
 
-def layer_parts(recipe: Recipe, length: int, *, config: Config = None) -> dict[str, float]:
+def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
     """Return the bytes a token that one layer keeps for its backward pass, by where they arise.
 
     Counted for batches with some padding. A frozen matrix does not keep its input; one with LoRA
     keeps a copy of it, because autocast converts it anew for PEFT's float32 matrices.
     """
-    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
-    width = _width(spec)
-    trained = set(sizes.matrices) if spec.full else set(spec.target_modules)
+    model, spec = _model(model_config(recipe)), recipe.train
+    width, config, matrices = _width(spec.dtype), model.config, model.matrices
+    heads, kv_heads, head_dim = _heads(config)
+    trained = set(matrices) if spec.full else set(spec.target_modules)
     # Converted for each matrix that reads it, unless it has the type of the matrices already.
     converted = width == 2 and (
-        not spec.full or _stream_width(spec) == 4 or sizes.family == "gpt_neox"
-    )
-    norms = sizes.norms * _norm_bytes(sizes, spec)
-    if sizes.parallel_residual and _stream_width(spec) == 4:
+        not spec.full or _stream_width(spec) == 4 or model.family == "gpt_neox")
+    norms = model.norms * _norm_bytes(model, spec)
+    if getattr(config, "use_parallel_residual", False) and _stream_width(spec) == 4:
         norms /= 2  # both read the same tensor, and neither has to convert it
 
     inputs = 0 if spec.full else len(trained) * spec.lora_r * width
     if not converted and spec.attention != "eager":
         trained -= {"o_proj"}  # it reads what attention keeps anyway
-    for name in (name for name in sizes.matrices if name in trained):
+    for name in (name for name in matrices if name in trained):
         together = next((group & trained for group in READ_TOGETHER if name in group), {name})
-        inputs += sizes.matrices[name][0] * width / (1 if converted else len(together))
+        inputs += matrices[name][0] * width / (1 if converted else len(together))
 
-    query = sizes.heads * sizes.head_dim
+    query = heads * head_dim
     if spec.attention == "eager":
         # Every score after the softmax, in float32, and once more in half precision.
-        scores = sizes.heads * length * (4 if width == 4 else 6)
-        attention = 3 * query * width + scores
+        attention = 3 * query * width + heads * length * (4 if width == 4 else 6)
     else:
         # SDPA gets a mask for each layer, and keys and values repeated for every head that has none
         # of its own; one head for all is only looked at many times.
         flash = spec.attention.startswith(("flash", "kernels-community"))
-        repeated = sizes.kv_heads > 1 and not flash
-        key = query if repeated else sizes.kv_heads * sizes.head_dim
-        attention = 2 * (query + key) * width + sizes.heads * 4 + (0 if flash else length * width)
-        if sizes.family == "gpt_neox":
+        repeated = kv_heads > 1 and not flash
+        key = query if repeated else kv_heads * head_dim
+        attention = 2 * (query + key) * width + heads * 4 + (0 if flash else length * width)
+        if model.family == "gpt_neox":
             attention += 2 * query * width  # values are a view of queries, keys and values
-    gated = any("gate" in name for name in sizes.matrices)
-    mlp = (3 if gated else 1) * sizes.inner * width
+    gated = any("gate" in name for name in matrices)
+    mlp = (3 if gated else 1) * model.inner * width
     return {"norms": norms, "inputs of matrices": inputs, "attention": attention, "mlp": mlp}
 
 
-def model_config(recipe: Recipe, config: Config = None) -> Config:
-    """Return a model's configuration: the one given, the recipe's, the folder's or the Hub's.
+def model_config(recipe: Recipe) -> dict[str, Any]:
+    """Return a model's configuration: the recipe's `architecture`, else the folder's or the Hub's.
 
     Raises UnknownSize where there is none of them.
     """
-    config = recipe.architecture if config is None else config
-    if config is not None:
-        return config
+    if recipe.architecture is not None:
+        return recipe.architecture
     try:
         return load_config(recipe.base_model).to_dict()
     except ModelFolderError as error:
@@ -257,26 +258,24 @@ def model_config(recipe: Recipe, config: Config = None) -> Config:
         ) from None
 
 
-def parameters(config: Config) -> int:
+def parameters(config: dict[str, Any]) -> int:
     """Return the number of a model's parameters: 2,506,172,416 for Gemma-2B's configuration."""
-    return _sizes(config).parameters
+    return _model(config).parameters
 
 
-def trained_parameters(recipe: Recipe, config: Config = None) -> int:
+def trained_parameters(recipe: Recipe) -> int:
     """Return how many parameters a recipe trains: all, or r x (in + out) for a matrix with LoRA.
 
     Raises CourseError for a target module that the architecture does not have.
     """
-    sizes, spec = _sizes(model_config(recipe, config)), recipe.train
+    model, spec = _model(model_config(recipe)), recipe.train
     if spec.full:
-        return sizes.parameters
-    for name in spec.target_modules:
-        if name not in sizes.matrices:
-            raise CourseError(
-                f"{recipe.name}: 'train.target_modules' has '{name}', which a {sizes.kind} model "
-                f"does not have; it has {', '.join(sizes.matrices)}."
-            )
-    return _in_adapter(sizes.text, spec.lora_r, tuple(sorted(set(spec.target_modules))))
+        return model.parameters
+    if missing := [name for name in spec.target_modules if name not in model.matrices]:
+        raise CourseError(
+            f"{recipe.name}: 'train.target_modules' has '{missing[0]}', which a "
+            f"{model.config.model_type} model does not have; it has {', '.join(model.matrices)}.")
+    return spec.lora_r * sum(model.ends[name] for name in set(spec.target_modules))
 
 
 def fits(estimate: MemoryEstimate, gib: float) -> bool:
@@ -287,18 +286,15 @@ def fits(estimate: MemoryEstimate, gib: float) -> bool:
 def what_would_fit(recipe: Recipe, gib: float, *, length: int | None = None) -> str:
     """Return one sentence that names the smallest change with which a recipe fits into `gib`."""
     length = length or recipe.train.max_length
-    for change, changed in _smaller(recipe, length):
-        estimate = estimate_memory(changed, length=min(length, changed.train.max_length))
+    for changes, spec in _smaller(recipe, length):
+        estimate = estimate_memory(replace(recipe, train=spec), length=min(length, spec.max_length))
         if fits(estimate, gib):
-            return f"It would fit with {change} (about {estimate.total:.1f} GiB)."
+            return f"It would fit with {', '.join(changes)} (about {estimate.total:.1f} GiB)."
     needed = math.ceil(estimate_memory(recipe, length=length).total)
     needed = f"this one needs a GPU with {needed} GiB free"
     others = [load_recipe(name) for name in recipe_names() if name not in ("offline", recipe.name)]
-    totals = {
-        other.name: estimate_memory(other).total
-        for other in others
-        if other.train.gpus <= recipe.train.gpus
-    }
+    totals = {other.name: estimate_memory(other).total
+              for other in others if other.train.gpus <= recipe.train.gpus}
     smaller = {name: total for name, total in totals.items() if total <= gib}
     if smaller:
         name = max(smaller, key=smaller.__getitem__)
@@ -306,75 +302,84 @@ def what_would_fit(recipe: Recipe, gib: float, *, length: int | None = None) -> 
     return f"Only the recipe offline would fit; {needed}."
 
 
-def _width(spec: TrainSpec) -> int:
-    """Bytes of a number that matrices compute with."""
-    return 4 if spec.dtype == "float32" else 2
+def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[list[str], TrainSpec]]:
+    """Yield smaller trainings in words and as settings, those that change least first."""
+    spec, said = recipe.train, []
+    if not spec.activation_checkpointing:
+        spec = replace(spec, activation_checkpointing=True)
+        said = ["train.activation_checkpointing true"]
+        yield said, spec
+    rows = said
+    while spec.batch_size % 2 == 0:  # the same rows in a step, fewer of them at a time
+        batch, times = spec.batch_size // 2, spec.gradient_accumulation * 2
+        spec = replace(spec, batch_size=batch, gradient_accumulation=times)
+        rows = [*said, f"train.batch_size {batch}", f"train.gradient_accumulation {times}"]
+        yield rows, spec
+    for shorter in (length // 16 * 8, length // 32 * 8):
+        if shorter >= 64:
+            yield [*rows, f"train.max_length {shorter}"], replace(spec, max_length=shorter)
+    if spec.full:
+        spec = replace(recipe.train, lora_r=8, activation_checkpointing=True,
+                       target_modules=tuple(_model(model_config(recipe)).matrices))
+        yield ["an adapter instead of all weights (train.lora_r 8)"], spec
+
+
+def _width(dtype: str) -> int:
+    """Bytes of a number."""
+    return 4 if dtype == "float32" else 2
 
 
 def _stream_width(spec: TrainSpec) -> int:
     """Bytes of a number on its way from layer to layer: the type of the embeddings at work."""
-    dtype = spec.dtype if spec.parallel == "fsdp" else spec.held_dtype
-    return 4 if dtype == "float32" else 2
+    return _width(spec.dtype if spec.parallel == "fsdp" else spec.held_dtype)
 
 
-def _norm_bytes(sizes: _Sizes, spec: TrainSpec) -> int:
+def _norm_bytes(model: _Model, spec: TrainSpec) -> int:
     """Bytes a norm keeps of a number it reads: that in float32, and what its own gradient needs."""
-    own = {"gemma": 4, "llama": _stream_width(spec), "gpt_neox": 0}[sizes.family]
+    own = {"gemma": 4, "llama": _stream_width(spec), "gpt_neox": 0}[model.family]
     return 4 + (own if spec.full else 0)
 
 
-def _sizes(config: Config) -> _Sizes:
-    config = config if isinstance(config, Mapping) else config.to_dict()
+def _heads(config: "PreTrainedConfig") -> tuple[int, int, int]:
+    """Return how many heads attention has, how many keys and values, and the width of one."""
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
+def _model(config: dict[str, Any]) -> _Model:
     return _measure(json.dumps(config, sort_keys=True, default=str))
 
 
 @functools.cache
-def _measure(text: str) -> _Sizes:
+def _measure(text: str) -> _Model:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    model = _without_memory(text)
-    config, matrices, weights, norms = model.config.get_text_config(), {}, 0, 0
-    layers, hidden, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    model = _without_memory(json.loads(text))
+    config, matrices, ends, weights, norms = model.config.get_text_config(), {}, Counter(), 0, 0
+    heads, kv_heads, head_dim = _heads(config)
     for path, module in model.get_decoder().named_modules():
         name, weight = path.rpartition(".")[2], getattr(module, "weight", None)
         if isinstance(module, torch.nn.Linear | Conv1D):
             shape = tuple(weight.shape)
-            matrices.setdefault(name, shape if isinstance(module, Conv1D) else shape[::-1])
+            matrices[name] = shape if isinstance(module, Conv1D) else shape[::-1]
+            ends[name] += sum(shape)
             weights += weight.numel()
         elif weight is not None and "Norm" in type(module).__name__:
             shared = {"q_norm": heads, "k_norm": kv_heads}.get(name, 1)  # one norm for each head
             norms += weight.numel() * (shared if weight.numel() == head_dim else 1)
-    kind = config.model_type
-    family = next((name for name in ("gemma", "gpt_neox") if kind.startswith(name)), "llama")
-    return _Sizes(
-        text, kind, family, sum(p.numel() for p in model.parameters()), layers, hidden,
-        max(i for i, _ in matrices.values()), heads, kv_heads, head_dim, config.vocab_size,
-        getattr(config, "use_parallel_residual", False), matrices, weights / layers,
-        (norms - hidden) / layers,  # the last norm is of no layer
-    )  # fmt: skip
+    layers, norms = config.num_hidden_layers, norms - config.hidden_size  # the last is of no layer
+    count = sum(p.numel() for p in model.parameters())
+    return _Model(config, count, matrices, ends, weights / layers, norms / layers)
 
 
-@functools.cache
-def _in_adapter(text: str, r: int, targets: tuple[str, ...]) -> int:
-    """Return PEFT's own count of what LoRA trains."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(r=r, target_modules=list(targets), task_type="CAUSAL_LM")
-    with quiet(), torch.device("meta"):
-        return get_peft_model(_without_memory(text), lora).get_nb_trainable_parameters()[0]
-
-
-def _without_memory(text: str) -> "PreTrainedModel":
+def _without_memory(given: dict[str, Any]) -> "PreTrainedModel":
     """Return the model of a configuration: its shapes, without numbers in them."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     own_head_dim()
-    given = json.loads(text)
     try:
         config = CONFIG_MAPPING[given.get("model_type")].from_dict(given)
         _check_complete(config.get_text_config(), given.get("text_config", given))
@@ -386,47 +391,14 @@ def _without_memory(text: str) -> "PreTrainedModel":
         raise UnknownSize(
             f"How large a model of type '{given.get('model_type')}' is cannot be worked out: "
             f"transformers makes no language model of it ({' '.join(str(error).split())}); compare "
-            "the architecture with its config.json."
-        ) from None
+            "the architecture with its config.json.") from None
 
 
-def _check_complete(config: "PreTrainedConfig", given: Mapping[str, Any]) -> None:
+def _check_complete(config: "PreTrainedConfig", given: dict[str, Any]) -> None:
     """Raise CourseError for a size left out: it would be that of transformers' own example."""
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
     aliases = {name: {name, config.attribute_map.get(name)} for name in (*names, "vocab_size")}
     missing = [n for n, said in aliases.items() if hasattr(config, n) and not said & given.keys()]
     if missing:
-        raise CourseError(
-            f"The architecture lacks {', '.join(missing)}: copy it from the model's config.json."
-        )
-
-
-def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[str, Recipe]]:
-    """Yield smaller trainings in words and as a recipe, those that change least first."""
-    spec, words = recipe.train, []
-
-    def now() -> tuple[str, Recipe]:
-        return ", ".join(words), replace(recipe, train=spec)
-
-    if not spec.activation_checkpointing:
-        spec = replace(spec, activation_checkpointing=True)
-        words.append("train.activation_checkpointing true")
-        yield now()
-    said = len(words)
-    while spec.batch_size % 2 == 0:  # the same rows in a step, fewer of them at a time
-        batch, accumulation = spec.batch_size // 2, spec.gradient_accumulation * 2
-        spec = replace(spec, batch_size=batch, gradient_accumulation=accumulation)
-        words[said:] = [f"train.batch_size {batch}", f"train.gradient_accumulation {accumulation}"]
-        yield now()
-    said = len(words)
-    for shorter in (length // 16 * 8, length // 32 * 8):
-        if shorter >= 64:
-            spec = replace(spec, max_length=shorter)
-            words[said:] = [f"train.max_length {shorter}"]
-            yield now()
-    if spec.full:
-        spec = replace(recipe.train, lora_r=8, activation_checkpointing=True)
-        targets = tuple(_sizes(model_config(recipe)).matrices)
-        spec = replace(spec, target_modules=targets)
-        words = ["an adapter instead of all weights (train.lora_r 8)"]
-        yield now()
+        raise CourseError(f"The architecture lacks {', '.join(missing)}: copy it from the model's "
+                          "config.json.")

@@ -12,12 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from course_utils import CourseError
-
-if TYPE_CHECKING:
-    from course_utils.recipe import TrainSpec
+from course_utils.recipe import TrainSpec
 
 T = TypeVar("T")
 
@@ -26,7 +24,7 @@ PATIENCE = timedelta(hours=2)
 
 
 class TrainError(CourseError):
-    """Training that cannot begin: no data, a row that trains nothing, a GPU that lacks bfloat16."""
+    """Training that cannot begin: no data, a row that trains nothing, too many GPUs to see."""
 
 
 class MainProcessError(CourseError):
@@ -43,7 +41,24 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def batch_shape(spec: "TrainSpec", count: int) -> tuple[int, int]:
+def is_sharded(spec: TrainSpec) -> bool:
+    """Return whether FSDP2 divides the model among processes: one process has nothing to divide."""
+    return spec.parallel == "fsdp" and processes() > 1
+
+
+def check_gpus() -> None:
+    """Raise TrainError where one process alone sees several GPUs."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count > 1 and processes() == 1:
+        raise TrainError(
+            f"This one process sees {count} GPUs: start one process a GPU with `torchrun "
+            f"--nproc_per_node={count} -m course_utils.train RECIPE`, or set "
+            "CUDA_VISIBLE_DEVICES=0 before Python starts to use one of them.")
+
+
+def batch_shape(spec: TrainSpec, count: int) -> tuple[int, int]:
     """Return (rows in a batch, batches accumulated) for each of `count` processes.
 
     The effective batch is the recipe's, however many share it: 4 x 8 on 4 GPUs are 128 rows, so
@@ -51,18 +66,11 @@ def batch_shape(spec: "TrainSpec", count: int) -> tuple[int, int]:
     """
     rows, rest = divmod(spec.effective_batch, count)
     if rest:
-        raise TrainError(
-            f"A step of {spec.effective_batch} rows cannot be divided among {count} processes; "
-            "start another number of them or change train.batch_size."
-        )
+        raise TrainError(f"A step of {spec.effective_batch} rows cannot be divided among {count} "
+                         "processes; start another number of them or change train.batch_size.")
     fewest = math.ceil(rows / spec.batch_size)
     accumulated = next(n for n in range(fewest, rows + 1) if rows % n == 0)
     return rows // accumulated, accumulated
-
-
-def is_sharded(spec: "TrainSpec") -> bool:
-    """Return whether FSDP2 divides the model among processes: one process has nothing to divide."""
-    return spec.parallel == "fsdp" and processes() > 1
 
 
 def from_main(function: Callable[[], T]) -> T:
@@ -88,24 +96,17 @@ def from_main(function: Callable[[], T]) -> T:
     return found[0]
 
 
-def wait() -> None:
-    """Wait until every process has come here."""
-    if processes() > 1:
-        _join().barrier()
-
-
 @contextlib.contextmanager
 def own_environment() -> Iterator[None]:
     """Take back what accelerate writes into the environment: a later DDP would run as FSDP."""
-    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
-    before = {name: os.environ.get(name) for name in names}
+    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "TENSORBOARD_LOGGING_DIR")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in names:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
 def leave() -> None:

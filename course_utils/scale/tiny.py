@@ -8,64 +8,56 @@ course_utils.train RECIPE --tiny` uses it. Taught in 04, section 2.
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from course_utils import REPO, CourseError
-from course_utils.inference import quiet
-from course_utils.prompts import TEMPLATES
+from course_utils.inference import load_config, quiet
 from course_utils.recipe import Recipe
 from course_utils.scale.memory import model_config
-from course_utils.tasks import read_tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-SEED = 0
-VOCABULARY = 2000
-SEEDS = REPO / "data" / "seed_tasks.jsonl"
+SPELLED = REPO / "assets" / "tiny-gemma-ko" / "tokenizer.json"
+"""How every stand-in spells: six special tokens, 256 bytes, pieces of Korean."""
 
-# Special tokens in the order of their ids, which of them has which part, and what a chat puts
-# before a turn's role, between role and text, and after the text.
-LAYOUTS: dict[str, dict[str, Any]] = {
+# Special tokens by their ids, which of them has which part, and what a chat puts before a turn's
+# role, between role and text, and after the text.
+LAYOUTS = {
     "gemma": {
-        "special": ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"],
+        "special": {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 4: "<start_of_turn>",
+                    5: "<end_of_turn>"},
         "parts": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
-        "adds_bos": True,
         "turn": ("<start_of_turn>", "\n", "<end_of_turn>\n"),
     },
     # As in Polyglot-Ko: one token that begins and ends texts, with id 2, and none for padding.
     "gpt_neox": {
-        "special": ["<|unused0|>", "<|unused1|>", "<|endoftext|>"],
+        "special": {2: "<|endoftext|>"},
         "parts": {"eos": "<|endoftext|>", "bos": "<|endoftext|>"},
-        "adds_bos": False,
     },
     "llama": {
-        "special": ["<unk>", "<s>", "</s>"],
+        "special": {0: "<unk>", 1: "<s>", 2: "</s>"},
         "parts": {"eos": "</s>", "bos": "<s>", "unk": "<unk>"},
-        "adds_bos": True,
     },
     # As in Midm 2.0: Llama 3's turns, and texts are padded with what ends them.
     "llama3": {
-        "special": ["<|begin_of_text|>", "<pad>", "<|end_of_text|>", "<|eot_id|>",
-                    "<|start_header_id|>", "<|end_header_id|>"],
+        "special": {0: "<|begin_of_text|>", 2: "<|end_of_text|>", 3: "<|eot_id|>",
+                    4: "<|start_header_id|>", 5: "<|end_header_id|>"},
         "parts": {"pad": "<|end_of_text|>", "eos": "<|end_of_text|>", "bos": "<|begin_of_text|>"},
-        "adds_bos": True,
         "turn": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"),
     },
     # As in Qwen: no token begins a text.
     "chatml": {
-        "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        "special": {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"},
         "parts": {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
-        "adds_bos": False,
         "turn": ("<|im_start|>", "\n", "<|im_end|>\n"),
     },
 }  # fmt: skip
 
 
-def _chat(start: str, middle: str, end: str, model: str = "assistant") -> str:
+def chat(start: str, middle: str, end: str, model: str = "assistant") -> str:
     """Return a chat template; its generation marks let TRL find the answers, to compare masks."""
     return f"""\
 {{{{ bos_token }}}}{{% for message in messages %}}\
@@ -78,14 +70,14 @@ def _chat(start: str, middle: str, end: str, model: str = "assistant") -> str:
 {{% if add_generation_prompt %}}{{{{ '{start}{model}{middle}' }}}}{{% endif %}}"""
 
 
-GEMMA_CHAT = _chat(*LAYOUTS["gemma"]["turn"], model="model")
+GEMMA_CHAT = chat(*LAYOUTS["gemma"]["turn"], model="model")
 
 
 def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
     """Write a tiny random model of a recipe's architecture with a tokenizer, and return the folder.
 
-    The same bytes every time, and a folder that is there already is used again, so that several
-    processes may ask at once. Raises CourseError for a folder that holds something else.
+    The same bytes every time, and a stand-in that is there already is used again. Raises
+    CourseError for a folder that holds something else.
     """
     import torch
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
@@ -93,9 +85,13 @@ def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
     folder, real = Path(folder), model_config(recipe)
     real = real.get("text_config", real)
     kind = real["model_type"]
-    if _is_there(folder, kind):
+    if folder.is_dir() and any(folder.iterdir()):
+        found = load_config(folder)
+        if (found.model_type, found.hidden_size) != (kind, 64):
+            raise CourseError(f"{folder} holds something else than a tiny {kind} model; give a "
+                              "folder of its own.")
         return folder
-    tokenizer = train_tokenizer(recipe)
+    tokenizer = tiny_tokenizer(recipe)
     config = CONFIG_MAPPING[kind].from_dict(real)  # with what a config.json leaves out
     heads = config.num_attention_heads
     shared = getattr(config, "num_key_value_heads", None) or heads
@@ -110,20 +106,14 @@ def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
         settings["rotary_pct"] = real.get("rotary_pct", 0.25)
         del settings["num_key_value_heads"], settings["head_dim"]  # it has no such settings
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
-    # Written beside and renamed: no other process ever sees a part of it.
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        with quiet():
-            model.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
-        os.rename(beside, folder)
-    except OSError:
-        if not _is_there(folder, kind):  # another process was first, or nobody was
-            raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    beside = folder.with_name(f".{folder.name}.part")  # a kill leaves nothing half-written
+    shutil.rmtree(beside, ignore_errors=True)
+    with quiet():
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+    os.rename(beside, folder)
     return folder
 
 
@@ -133,108 +123,56 @@ def tiny_recipe(recipe: Recipe, folder: str | Path) -> Recipe:
     A run then takes seconds on a CPU. Template, LoRA, optimizer, schedule, precision and the number
     of GPUs stay as they are.
     """
-    base = tiny_base(recipe, folder)
-    train = replace(
-        recipe.train,
-        max_length=min(recipe.train.max_length, 256),
-        epochs=1.0,
-        batch_size=min(recipe.train.batch_size, 2),
-        gradient_accumulation=min(recipe.train.gradient_accumulation, 2),
-        save_steps=4,
-        threads=1,
-    )
+    base, spec = tiny_base(recipe, folder), recipe.train
     return replace(
-        recipe,
-        name=f"{recipe.name}-tiny",
+        recipe, name=f"{recipe.name}-tiny", base_model=str(base), architecture=None,
         description=f"{recipe.description} (a tiny random stand-in, which learns nothing)",
-        base_model=str(base),
-        architecture=None,  # the folder has its own
         data=replace(recipe.data, n=min(recipe.data.n, 40)),
-        train=train,
+        train=replace(
+            spec, max_length=min(spec.max_length, 384), epochs=1.0, save_steps=4, threads=1,
+            batch_size=min(spec.batch_size, 2),
+            gradient_accumulation=min(spec.gradient_accumulation, 2)),
         evaluate=replace(recipe.evaluate, questions=4, max_new_tokens=8, batch_size=4),
-    )
+    )  # fmt: skip
 
 
-def train_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
-    """Train a BPE with byte fallback on the seed tasks, with special tokens like a recipe's model.
+def tiny_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
+    """Return the tokenizer of tiny-gemma-ko with special tokens like those of a recipe's model.
 
     What it cannot spell with its pieces it spells with bytes, so no text is ever unknown.
     """
-    from tokenizers import (
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     layout = _layout(recipe)
-    spec = LAYOUTS[layout]
-    parts = {f"{name}_token": token for name, token in spec["parts"].items()}
-    raw = Tokenizer(models.BPE(byte_fallback=True, unk_token=parts.get("unk_token")))
-    raw.normalizer = normalizers.Replace(" ", "▁")
-    pieces = Regex(r"\p{N}|▁?\p{L}+|▁?[^\p{L}\p{N}▁]|▁")
-    raw.pre_tokenizer = pre_tokenizers.Split(pieces, "isolated")
-    raw.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=spec["special"] + spelled, show_progress=False
-    )
-    raw.train_from_iterator(_texts(), trainer)
-    # The bytes stay in the vocabulary, but a text that spells out "<0x41>" does not mean one.
-    state = json.loads(raw.to_str())
-    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in spec["special"]]
-    raw = Tokenizer.from_str(json.dumps(state))
-    if spec["adds_bos"]:
-        bos = parts["bos_token"]
+    special, parts = LAYOUTS[layout]["special"], LAYOUTS[layout]["parts"]
+    state = json.loads(SPELLED.read_text(encoding="utf-8"))
+    renamed = {}
+    for token in state["added_tokens"]:
+        renamed[token["content"]] = special.get(token["id"], f"<|unused{token['id']}|>")
+        token["content"] = renamed[token["content"]]
+    pieces = state["model"]["vocab"].items()
+    state["model"] |= {"vocab": {renamed.get(piece, piece): number for piece, number in pieces},
+                       "unk_token": parts.get("unk")}
+    raw, bos = Tokenizer.from_str(json.dumps(state)), parts.get("bos")
+    if bos not in (None, parts["eos"]):
         raw.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))]
-        )
-    turns = "".join(spec.get("turn", ()))
-    turns = [token for token in spec["special"] if token in turns and token not in parts.values()]
+            single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, clean_up_tokenization_spaces=False, model_max_length=1024,
-        additional_special_tokens=turns, **parts,
+        extra_special_tokens=[token for token in special.values() if token not in parts.values()],
+        **{f"{part}_token": token for part, token in parts.items()},
     )  # fmt: skip
     if recipe.train.template == "chat":
-        tokenizer.chat_template = GEMMA_CHAT if layout == "gemma" else _chat(*spec["turn"])
+        turn = LAYOUTS[layout]["turn"]
+        tokenizer.chat_template = GEMMA_CHAT if layout == "gemma" else chat(*turn)
     return tokenizer
 
 
 def _layout(recipe: Recipe) -> str:
     """Return which special tokens a recipe's model has; ChatML's where nothing else is known."""
-    kind, chat = model_config(recipe)["model_type"], recipe.train.template == "chat"
-    if kind == "llama" and chat:
+    kind, talks = model_config(recipe)["model_type"], recipe.train.template == "chat"
+    if kind == "llama" and talks:
         return "llama3"
     known = next((name for name in LAYOUTS if kind.startswith(name)), "chatml")
-    return "chatml" if chat and "turn" not in LAYOUTS[known] else known
-
-
-def _texts() -> Iterator[str]:
-    """Yield what the tokenizer is trained on: the seed tasks, and the templates to be short."""
-    for task in read_tasks(SEEDS):
-        yield from (task.instruction, task.input, task.output)
-    for template in TEMPLATES.values():
-        yield from [template.with_input, template.without_input] * 50
-    yield from ["user\nmodel\n"] * 50
-
-
-def _is_there(folder: Path, kind: str) -> bool:
-    """Return whether a folder holds this stand-in; raise CourseError if it holds something else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if (config["model_type"], config["hidden_size"]) == (kind, 64):
-            return True
-    except (OSError, ValueError, KeyError):
-        pass
-    raise CourseError(
-        f"{folder} holds something else than a tiny {kind} model; give a folder of its own."
-    )
+    return "chatml" if talks and "turn" not in LAYOUTS[known] else known

@@ -287,13 +287,13 @@ for name, recipe, gib in [
 # 번역은 뜻을 잃기도 합니다. KoAlpaca가 보기로 든 행에서 "Identify the odd one out"(하나만 다른 것을 고르세요)은 "홀수 중 하나를 밝히세요"가 되었습니다.
 # 이런 행은 규칙이나 필터로 걸러지지 않습니다. 데이터를 고르면 몇십 행은 직접 읽어 보세요.
 #
-# 두 파일은 칸이 다릅니다. `load_koalpaca`가 둘 다 01의 `Task`로 바꿔 주므로 뒤의 코드는 어느 쪽인지 몰라도 됩니다.
+# 두 파일은 칸이 다릅니다. 01에서 쓴 `read_tasks`가 둘 다 `Task`로 바꿔 주므로 뒤의 코드는 어느 쪽인지 몰라도 됩니다.
 # v1.0은 상업적으로 쓸 수 없습니다. 데이터를 고를 때 라이선스부터 보세요. 라이선스는 그 데이터로 학습한 모델에도 따라갑니다.
 #
 # 여기서는 네트워크 없이 돌도록, 강의의 씨앗 과제를 **KoAlpaca의 칸에 옮겨 담은** 두 파일을 씁니다. KoAlpaca의 글은 한 줄도 들어 있지 않습니다.
-# 진짜 데이터로 하려면 다다음 셀의 `source`만 바꾸세요.
+# 진짜 데이터로 하려면 다다음 셀에 내려받은 파일의 이름을 적거나, 허브에서 바로 읽는 두 줄을 쓰세요. 그 뒤는 그대로입니다.
 
-# %% [markdown] lang="en" of="3a7df16b"
+# %% [markdown] lang="en" of="f731d08c"
 # ## 2. KoAlpaca: 12.8B on one GPU
 #
 # KoAlpaca published two data sets.
@@ -306,11 +306,12 @@ for name, recipe, gib in [
 # Translation can lose the meaning. In the example that KoAlpaca itself shows, "Identify the odd one out" became "홀수 중 하나를 밝히세요",
 # "name one of the odd numbers". No rule and no filter catches such a row. Read a few dozen yourself before you settle on a data set.
 #
-# Their fields differ. `load_koalpaca` turns both into the `Task` of notebook 01, and the code after it need not know which one it
+# Their fields differ. `read_tasks` of notebook 01 turns both into `Task`s, and the code after it need not know which one it
 # was. v1.0 may not be used commercially. Look at the licence first when you choose data: it follows the data into the model.
 #
 # So that this runs without a network, two files hold the seed tasks of this course **in KoAlpaca's fields**. Not one line is KoAlpaca's.
-# For the real data, change nothing but `source` in the cell after next.
+# For the real data, name a file that you downloaded in the cell after next, or use the two lines there that read the Hub. The rest
+# stays as it is.
 
 # %%
 import json
@@ -331,11 +332,11 @@ write_jsonl(files / "KoAlpaca_v1.1.jsonl", v11)
 print(f"{len(v10)} rows like v1.0, {len(v11)} rows like v1.1, written for this course")
 
 # %%
-from course_utils.scale.koalpaca import load_koalpaca
-
-source = files / "ko_alpaca_data.json"  # or "beomi/KoAlpaca-v1.1a", or a file that you downloaded
-tasks = load_koalpaca(source)
-asked = load_koalpaca(files / "KoAlpaca_v1.1.jsonl")
+tasks = read_tasks(files / "ko_alpaca_data.json")  # or a file that you downloaded
+asked = read_tasks(files / "KoAlpaca_v1.1.jsonl")
+# From the Hub, with a network, in place of the second file (import datasets, and Task beside read_tasks):
+# rows = datasets.load_dataset("beomi/KoAlpaca-v1.1a", split="train")
+# asked = [Task(row["instruction"], "", row["output"], {"url": row["url"]}) for row in rows]
 print(f"{len(tasks):,} tasks, {sum(bool(task.input) for task in tasks):,} with an input")
 for name, task in (("v1.0", tasks[0]), ("v1.1", asked[1])):
     fields = {key: str(value)[:24] for key, value in vars(task).items()}

@@ -6,7 +6,7 @@
 The weights are random, so nothing is downloaded and nothing is learned; shapes, types, batches and
 code are those of a real training: SFTTrainer with our rows and collator, LoRA, checkpointing and
 TRL's tiled head. Rows have the lengths of the course's 175 Korean seed tasks in the recipe's
-template, drawn with replacement, in tokens of a byte-fallback BPE of 2,000 pieces; ids are random,
+template, drawn with replacement, in tokens of a byte-fallback BPE of 2,048 pieces; ids are random,
 answers are trained. A second set has rows of the greatest length only: what the estimate is for.
 
 Speed is tokens without padding a second, first steps left out. The share of the card's peak counts
@@ -41,7 +41,7 @@ from course_utils.scale.memory import (
     parameters,
     trained_parameters,
 )
-from course_utils.scale.tiny import SEEDS, tiny_recipe, train_tokenizer
+from course_utils.scale.tiny import tiny_recipe, tiny_tokenizer
 from course_utils.tasks import read_tasks, write_atomic
 
 WARM_UP = 3
@@ -55,9 +55,10 @@ PEAKS = {
 
 def korean_rows(recipe: Recipe, n: int, vocabulary: int) -> list[dict[str, list[int]]]:
     """Rows with the lengths of real Korean tasks and random ids; the same every time."""
-    tokenizer = train_tokenizer(recipe)
+    tokenizer = tiny_tokenizer(recipe)
     template = get_template(recipe.train.template, tokenizer)
-    real, _ = encode_tasks(tokenizer, read_tasks(SEEDS), template, recipe.train.max_length)
+    seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+    real, _ = encode_tasks(tokenizer, seeds, template, recipe.train.max_length)
     rng = random.Random(recipe.train.seed)
     rows = []
     for row in rng.choices(list(real), k=n):
@@ -166,7 +167,7 @@ def trainer_for(recipe: Recipe, rows: list, folder: str, steps: int, collator: A
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         data_collator=collator,
-        processing_class=train_tokenizer(recipe),
+        processing_class=tiny_tokenizer(recipe),
         peft_config=None if spec.full else lora,
     )
     trainer.remove_callback(PrinterCallback)

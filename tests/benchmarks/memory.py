@@ -167,7 +167,7 @@ def kept(recipe: Recipe, config: dict[str, Any], length: int) -> tuple[float, fl
 
     with as_on_a_gpu():
         measured = saved_bytes(model, forward)
-    estimate = estimate_memory(recipe, length=length, config=config)
+    estimate = estimate_memory(replace(recipe, architecture=config), length=length)
     copies = 0 if spec.activation_checkpointing else estimate.copies  # made again layer by layer
     return (estimate.activations + copies) * 1024, measured / 2**20
 
@@ -276,7 +276,7 @@ def sharded(recipe: Recipe, config: dict[str, Any]) -> tuple[float, float]:
         measured = steps(model, recipe, ids)
     finally:
         dist.destroy_process_group()
-    estimate = estimate_memory(recipe, config=config)
+    estimate = estimate_memory(replace(recipe, architecture=config))
     return (estimate.total - estimate.overhead) * 1024, measured / 2**20
 
 

@@ -34,9 +34,9 @@ from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import MaskingCollator, encode_tasks
 from course_utils.inference import load_base, load_model, load_tokenizer, quiet, reply
 from course_utils.offline import world
-from course_utils.plumbing.trainer import RowOrder
 from course_utils.prompts import get_template
-from course_utils.recipe import load_recipe
+from course_utils.recipe import TrainSpec, load_recipe
+from course_utils.scale.trainer import RowOrder
 from course_utils.stats import exact_match, wilson_interval
 from course_utils.tasks import read_tasks, write_atomic
 from course_utils.train import train
@@ -67,13 +67,14 @@ def measure_padding(body: str, rows: list[dict], batch: int) -> list[dict]:
     """One line a way of batching: its share of padding over EPOCHS epochs."""
     lengths = [len(row["input_ids"]) for row in rows]
 
-    def orders(**options):
-        order, found = RowOrder(len(rows), 0, **options), []
+    def orders(sampling):
+        spec = TrainSpec(batch_size=batch, sampling=sampling)
+        order, found = RowOrder(lengths, spec), []
         for order.epoch in range(EPOCHS):
             found.append(list(order))
         return found
 
-    shuffled, grouped = orders(), orders(lengths=lengths, batch=batch)
+    shuffled, grouped = orders("random"), orders("length")
     torch.manual_seed(0)
     theirs = [get_length_grouped_indices(lengths, batch) for _ in range(EPOCHS)]
     flat = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)

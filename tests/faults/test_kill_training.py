@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from course_utils.plumbing import trainer
+from course_utils.scale import trainer
 from course_utils.recipe import load_recipe
 from course_utils.tasks import Task
 from course_utils.train import train

@@ -261,7 +261,6 @@ def test_alone_the_main_process_is_the_process():
     assert from_main(lambda: 3) == 3
     with pytest.raises(TrainError):
         from_main(main_fails)
-    parallel.wait()
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from course_utils import CourseError
-from course_utils.collator import IGNORE_INDEX, encode_tasks
+from course_utils import REPO, CourseError
+from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
 from course_utils.inference import load_base, load_tokenizer, stop_ids
 from course_utils.prompts import get_template
 from course_utils.recipe import load_recipe, recipe_names
 from course_utils.scale.memory import estimate_memory, model_config, parameters, trained_parameters
-from course_utils.scale.tiny import LAYOUTS, SEEDS, tiny_base, tiny_recipe
+from course_utils.scale.tiny import LAYOUTS, tiny_base, tiny_recipe
 from course_utils.tasks import Task, read_tasks
 
 ONE_OF_EACH = {
@@ -40,7 +40,7 @@ def test_the_model_is_of_its_kind_and_tiny(folders, layout):
     assert config.tie_word_embeddings == real["tie_word_embeddings"]
     assert config.vocab_size == len(tokenizer) == model.get_input_embeddings().num_embeddings
     assert config.eos_token_id == tokenizer.eos_token_id
-    assert parameters(config) == model.num_parameters() < 500_000
+    assert parameters(config.to_dict()) == model.num_parameters() < 500_000
     if layout in ("gemma", "llama3"):  # as in the real ones, four heads share one for keys
         assert config.num_key_value_heads == 1
     if layout == "gpt_neox":
@@ -118,16 +118,9 @@ def test_each_recipe_encodes_its_data_with_its_template(name, tmp_path):
         assert bos is None or ids.count(bos) == 1
         assert (ids[0] == bos) == (bos not in (None, tokenizer.eos_token_id))
         assert labels[0] == IGNORE_INDEX and labels[-1] == ids[-1] == end
-    whole, report = encode_tasks(tokenizer, read_tasks(SEEDS), template, recipe.train.max_length)
+    seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+    _, report = encode_tasks(tokenizer, seeds, template, recipe.train.max_length)
     assert report.dropped == 0 and report.truncated < 20  # real tasks fit, too
-
-
-def test_gemmas_turn_ends_are_trained(folders):
-    tokenizer = load_tokenizer(folders["gemma"])
-    rows, _ = encode_tasks(tokenizer, TASKS, get_template("chat", tokenizer), 256)
-    turn = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    assert all(row["labels"].count(turn) == 1 for row in rows)
-    assert all(row["input_ids"].count(turn) == 2 for row in rows)
 
 
 def test_the_same_bytes_every_time(folders, tmp_path):
@@ -156,31 +149,9 @@ def test_a_folder_is_used_again_and_never_overwritten(folders, tmp_path):
     with pytest.raises(CourseError, match="something else than a tiny llama"):
         tiny_base(recipe, folders["gemma"])
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CourseError, match="something else"):
+    with pytest.raises(CourseError, match="config.json"):
         tiny_base(recipe, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_a_process_that_comes_second_takes_what_is_there(folders, tmp_path, monkeypatch):
-    import shutil
-
-    recipe, folder = load_recipe(ONE_OF_EACH["gemma"]), tmp_path / "tiny"
-
-    def first(source, target):  # between our looking and our renaming
-        shutil.copytree(folders["gemma"], target)
-        raise OSError("not empty")
-
-    monkeypatch.setattr("course_utils.scale.tiny.os.rename", first)
-    assert tiny_base(recipe, folder) == folder
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-    def full(source, target):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("course_utils.scale.tiny.os.rename", full)
-    with pytest.raises(OSError, match="No space"):
-        tiny_base(recipe, tmp_path / "other")
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -216,11 +187,7 @@ def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     not show that the real model's numbers stay below 65,504, nor how a T4's own kernels round.
     """
     import torch
-    from peft import get_peft_model
-
-    from course_utils.collator import MaskingCollator
-    from course_utils.plumbing.trainer import _lora
-
+    from peft import LoraConfig, get_peft_model
     recipe = tiny_recipe(load_recipe(name), tmp_path / "tiny")
     spec = recipe.train
     model, tokenizer = load_base(recipe.base_model, dtype=spec.held_dtype, quantize=quantize)
@@ -229,7 +196,8 @@ def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     template = get_template(spec.template, tokenizer)
     rows, _ = encode_tasks(tokenizer, TASKS, template, spec.max_length)
     batch = MaskingCollator(tokenizer.pad_token_id)(list(rows))
-    model = get_peft_model(model, _lora(spec))
+    targets = list(spec.target_modules)
+    model = get_peft_model(model, LoraConfig(target_modules=targets, task_type="CAUSAL_LM"))
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}  # GradScaler refuses float16 gradients
     optimizer, scaler = torch.optim.AdamW(trained, lr=0.01), torch.amp.GradScaler("cpu")
