@@ -192,6 +192,7 @@ def accept(path: Path) -> list[str]:
         if english.metadata.get("of") != digest(korean.source):
             english.metadata["of"] = digest(korean.source)
             changed.append(f"{_first_line(korean)} = {_first_line(english)}")
+    notebook.metadata.jupytext.pop("cell_metadata_filter", None)  # a first `of` would not pass it
     text = jupytext.writes(notebook, fmt="py:percent")
     path.write_text(NO_NEWS.sub("", text), encoding="utf-8")
     return changed
