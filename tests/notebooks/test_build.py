@@ -251,6 +251,26 @@ def test_an_output_that_was_changed_by_hand_is_named_and_not_passed_on(built, tm
             build.refresh_text(source, tmp_path)
 
 
+def test_a_notebook_without_the_record_of_what_it_showed_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    path = tmp_path / "en" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.metadata.course["outputs"]
+    nbformat.write(notebook, path)
+    problems = build.built_problems(source, tmp_path)
+    assert ["does not show" in problem for problem in problems] == [True, True]
+
+
+def test_a_code_cell_that_was_taken_out_by_hand_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    path = tmp_path / "en" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.cells[-1]
+    nbformat.write(notebook, path)
+    (problem,) = build.built_problems(source, tmp_path)
+    assert "cells differ" in problem
+
+
 def test_a_notebook_that_a_merge_broke_is_named(built, tmp_path):
     source = copies(built, tmp_path)
     path = tmp_path / "en" / "01_first.ipynb"

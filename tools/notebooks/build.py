@@ -21,7 +21,6 @@ import json
 import re
 import sys
 import tempfile
-from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
@@ -271,8 +270,8 @@ def _touched_outputs(built: NotebookNode, where: str) -> list[str]:
     return [
         f"{where}: cell {number} ({_first_line(cell)}) does not show what it gave when executed: "
         "make notebooks"
-        for (number, cell), then, shown in zip_longest(code, recorded, now)
-        if then != shown
+        for place, (number, cell) in enumerate(code)
+        if recorded[place : place + 1] != [now[place]]
     ]
 
 
