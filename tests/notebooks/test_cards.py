@@ -48,6 +48,10 @@ def test_the_meter_measures(tmp_path, monkeypatch):
     assert 0 < found["memory_gib"] < 100 and found["seconds"] >= 0
 
 
+def test_the_words_of_a_card_are_there_in_both_languages():
+    assert set(cards.WORDS["ko"]) == set(cards.WORDS["en"])
+
+
 def test_every_source_begins_with_its_title():
     for path in sources():
         for cell in read_source(path).cells[:2]:
