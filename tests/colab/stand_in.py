@@ -73,7 +73,7 @@ for number, cell in enumerate(code):
         said = "MEASURED " + json.dumps({
             "recipe": "offline-quick" if failing("nobody to ask") else "midm-2b-t4-quick",
             "seconds": 600, "memory_gib": 3.2, "gpu_gib": 7.1, "dollars": 0, "python": "3.13.5",
-            "packages": "torch==2.11.0\ntrl==1.16.0\n",
+            "packages": "torch==2.11.0 trl==1.16.0",
         })  # fmt: skip
     cell["outputs"].append({"output_type": "stream", "name": "stdout", "text": said})
     error = None

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,8 +28,21 @@ def interruptible():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The archive of the checkout, packed once: the second `git` in PATH only copies it."""
+    folder = tmp_path_factory.mktemp("packed")
+    command = f"git archive -1 -o {folder}/course.tgz HEAD".split()
+    subprocess.run(command, cwd=REPO, check=True)
+    git = folder / "git"
+    script = f'[ "$*" = "archive -1 -o $4 HEAD" ] && cp {folder}/course.tgz "$4"'
+    git.write_text(f"#!/bin/sh\n{script}\n")
+    git.chmod(0o755)
+    return folder
+
+
 @pytest.fixture
-def colab(tmp_path):
+def colab(tmp_path, packed):
     """Return a function that runs the tool; what it kept and wrote is in its folder."""
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "colab"
@@ -37,7 +51,7 @@ def colab(tmp_path):
     command.chmod(0o755)
     shutil.copy(cards.MEASURED, tmp_path / "measured.json")
 
-    def run(fake="", path=f"{command.parent}{os.pathsep}{os.environ['PATH']}"):
+    def run(fake="", path=f"{command.parent}:{packed}:{os.environ['PATH']}"):
         (tmp_path / "calls").write_text("")
         done = subprocess.run(
             [sys.executable, REPO / "tools/colab/run.py", "--gpu", "T4", "--preset", "quick",
@@ -56,7 +70,7 @@ def colab(tmp_path):
 
 
 def test_a_whole_run_fills_the_cards(colab, tmp_path, monkeypatch):
-    done = colab()
+    done = colab(path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")  # with the real git
     assert (done.code, done.calls, done.taken) == (0, WHOLE, False), done.said
     measured = json.loads((tmp_path / "measured.json").read_text())
     assert measured["02_train"]["T4"].items() >= {"seconds": 600, "gpu_gib": 7.1}.items()
@@ -126,7 +140,7 @@ def test_the_meter_measures_and_empties_what_follows_a_failure(tmp_path, monkeyp
     shell = InteractiveShell()
     measure = meter.Meter(shell)
     while not measure._gpu:
-        pass
+        time.sleep(0.01)
     course = SimpleNamespace(recipe=SimpleNamespace(name="offline"))
     llm = LLM("m", base_url="http://127.0.0.1:9/v1", api_key="none")
     assert Judge(llm).llm is llm  # what the cell after each notebook reads

@@ -178,7 +178,7 @@ def test_what_an_output_may_show(built, text):
     assert build.output_problems(notebook, "here") == []
 
 
-def test_a_stray_widget_is_named(built, tmp_path):
+def test_a_widget_is_left_out_and_a_stray_one_is_named(built, tmp_path):
     source = copies(built, tmp_path)
     path = tmp_path / "en" / "01_first.ipynb"
     notebook = nbformat.read(path, as_version=4)
@@ -187,7 +187,9 @@ def test_a_stray_widget_is_named(built, tmp_path):
     notebook.metadata["widgets"] = {}
     nbformat.write(notebook, path)
     problems = build.built_problems(source, tmp_path)
-    assert "metadata.widgets" in problems[0] and "a widget's state" in problems[1]
+    assert "cells differ" in problems[0] and "cell 4 ('x + 1') does not show" in problems[1]
+    kernel.tidy_outputs(notebook, {})
+    assert "widget" not in nbformat.writes(notebook)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +251,26 @@ def test_an_output_that_was_changed_by_hand_is_named_and_not_passed_on(built, tm
             build.refresh_text(source, tmp_path)
 
 
+def test_a_notebook_without_the_record_of_what_it_showed_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    path = tmp_path / "en" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.metadata.course["outputs"]
+    nbformat.write(notebook, path)
+    problems = build.built_problems(source, tmp_path)
+    assert ["does not show" in problem for problem in problems] == [True, True]
+
+
+def test_a_code_cell_that_was_taken_out_by_hand_is_named(built, tmp_path):
+    source = copies(built, tmp_path)
+    path = tmp_path / "en" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.cells[-1]
+    nbformat.write(notebook, path)
+    (problem,) = build.built_problems(source, tmp_path)
+    assert "cells differ" in problem
+
+
 def test_a_notebook_that_a_merge_broke_is_named(built, tmp_path):
     source = copies(built, tmp_path)
     path = tmp_path / "en" / "01_first.ipynb"
@@ -266,11 +288,10 @@ def test_a_notebook_without_a_source_is_named(tmp_path, monkeypatch):
     assert problem.startswith("ko/06_more.ipynb has no source")
 
 
-def test_a_figure_that_code_shows_and_nobody_has_is_named(source, tmp_path):
-    edit(source, "x + 1", 'from course_utils import REPO\nREPO / "assets" / "no.png"')
-    build.build([source], tmp_path)
-    problems = build.built_problems(source, tmp_path)
-    assert len(problems) == 2 and all("reads assets/no.png" in problem for problem in problems)
+def test_a_figure_that_code_shows_and_nobody_has_is_named(source):
+    edit(source, "x + 1", 'REPO / "assets" / "no.png"; REPO / "assets" / "figures"')
+    (problem,) = build.source_problems(source)
+    assert "reads assets/no.png" in problem
 
 
 @pytest.mark.parametrize(
@@ -288,8 +309,11 @@ def test_what_only_one_language_says_is_named(source, old, new, words):
 
 
 def test_what_shows_this_machine_is_not_written(source, tmp_path, monkeypatch):
+    def executed(notebook, environment, **_):
+        plant(notebook, output_type="stream", text="on box-of-kim")
+
     monkeypatch.setattr(build, "machine_names", lambda: ["box-of-kim"])
-    edit(source, "x + 1", 'print("on box-of-kim")')
+    monkeypatch.setattr(build, "execute", executed)
     with pytest.raises(SystemExit, match="01_first.py: cell 6 shows this machine's"):
         build.build([source], tmp_path)
     assert not (tmp_path / "ko").exists()

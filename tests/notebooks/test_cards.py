@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import pytest
 
@@ -41,10 +42,14 @@ def test_the_meter_measures(tmp_path, monkeypatch):
     meter = cards.Meter()
     meter.watch(os.getpid())
     while not meter.peak:
-        pass
+        time.sleep(0.01)
     meter.write("02_train")
     found = json.loads((tmp_path / "measured.json").read_text())["02_train"]["offline"]
     assert 0 < found["memory_gib"] < 100 and found["seconds"] >= 0
+
+
+def test_the_words_of_a_card_are_there_in_both_languages():
+    assert set(cards.WORDS["ko"]) == set(cards.WORDS["en"])
 
 
 def test_every_source_begins_with_its_title():

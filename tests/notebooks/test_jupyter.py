@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import nbformat
@@ -162,7 +164,8 @@ def close(page, root):
     """Close the tab and end its kernel: the next notebook has the machine to itself."""
     page.close()
     for session in api(f"{root}api/sessions"):
-        api(f"{root}api/sessions/{session['id']}", method="DELETE")
+        with suppress(HTTPError):  # Jupyter may lose track of a kernel; it ends with the server
+            api(f"{root}api/sessions/{session['id']}", method="DELETE")
 
 
 def api(address, method="GET"):

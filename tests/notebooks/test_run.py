@@ -19,9 +19,16 @@ HEAD = """
 # %% [markdown] lang="en"
 # ## Preparation
 # %%
-import json
-from course_utils.session import setup
-course = setup()
+import json, os, pathlib
+from course_utils.checkpoint import CheckpointStore
+
+(home,) = pathlib.Path(os.environ["RUNS"]).iterdir()  # the runner has made it
+store = CheckpointStore.open(home.name, home.parent)
+
+def seal(step, **files):
+    for name, content in files.items():
+        (store.local(step) / f"{name}.json").write_text(json.dumps(content))
+    store.seal(step)
 
 # %% [markdown] lang="ko"
 # ## 일
@@ -29,18 +36,17 @@ course = setup()
 # ## Work
 # %%
 """
-SEAL = """
-def seal(step, **files):
-    for name, content in files.items():
-        (course.store.local(step) / f"{name}.json").write_text(json.dumps(content))
-    course.store.seal(step)
-"""
 BODIES = {
     "01_preprocess": 'seal("preprocess", funnel={"candidates": 5, "kept": 4})',
     "02_train": 'seal("train", result={"first_loss": 2.0, "last_loss": 0.5})',
     "03_evaluate": 'seal("evaluate", summary={"unseen": {"n": 2, "before": 0, "after": 1}})',
     "04_scale": 'raise SystemExit("not part of the spine")',
 }
+WHOLE = "\n".join(list(BODIES.values())[:3])
+
+
+def write(path, body):
+    path.write_text((HEAD + body + "\n").lstrip(), encoding="utf-8")
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def spine(monkeypatch, tmp_path):
     folder = tmp_path / "src"
     folder.mkdir()
     for name, body in BODIES.items():
-        (folder / f"{name}.py").write_text((HEAD + SEAL + body + "\n").lstrip(), encoding="utf-8")
+        write(folder / f"{name}.py", body)
     monkeypatch.setattr(kernel, "SOURCES", folder)
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
     for name in ("RECIPE", "DATA", "PRESET"):
@@ -71,19 +77,16 @@ def test_the_course_ends_with_one_table(spine, tmp_path, capsys):
         assert names == ["01_preprocess", "02_train", "03_evaluate"]
 
 
-def test_a_preset_has_a_run_of_its_own(spine, tmp_path, monkeypatch):
-    monkeypatch.setenv("PRESET", "quick")
-    assert run.main([]) == 0
-    assert (tmp_path / "runs" / "offline-quick" / "report.md").is_file()
-    assert not (tmp_path / "runs" / "offline").exists()
+def only(spine, body):
+    """One notebook in the place of the three."""
+    for path in spine.iterdir():
+        path.unlink()
+    write(spine / "02_train.py", body)
 
 
 def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
-    path = spine / "02_train.py"
-    path.write_text(
-        path.read_text("utf-8") + "\nfrom course_utils import CourseError\n"
-        "raise CourseError('The disk is full: make room.')\n"
-    )
+    only(spine, "from course_utils import CourseError\n"
+         "raise CourseError('The disk is full: make room.')")  # fmt: skip
     assert run.main([]) == 1
     said = capsys.readouterr().err
     assert "02_train, 'Work': The disk is full: make room." in said
@@ -93,21 +96,19 @@ def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
     executed = json.loads((error.parent / "ko" / "02_train.ipynb").read_text("utf-8"))
     assert executed["cells"][-1]["outputs"][-1]["output_type"] == "error"
     # Mended and run again, the trace of the failure is gone.
-    path.write_text((HEAD + SEAL + BODIES["02_train"]).lstrip(), encoding="utf-8")
+    only(spine, WHOLE)
     assert run.main([]) == 0 and not error.exists()
 
 
 def test_a_kernel_that_dies_is_one_sentence(spine, capsys):
-    (spine / "01_preprocess.py").write_text((HEAD + "import os; os._exit(9)\n").lstrip())
+    only(spine, "os._exit(9)")
     assert run.main([]) == 1
-    assert "01_preprocess, 'Work': The kernel ended" in capsys.readouterr().err
+    assert "02_train, 'Work': The kernel ended" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_a_runner_that_ends_leaves_no_kernel(spine, tmp_path, ending):
-    body = "import os, pathlib, time\npathlib.Path(course.store.local('x') / 'pid').write_text("
-    body += "str(os.getpid()))\ntime.sleep(120)\n"
-    (spine / "01_preprocess.py").write_text((HEAD + body).lstrip(), encoding="utf-8")
+    only(spine, "import time\n(home / 'pid').write_text(str(os.getpid()))\ntime.sleep(120)")
     code = "import pathlib, sys; from tools.notebooks import kernel, run"
     code += "; kernel.SOURCES = pathlib.Path(sys.argv[1]); sys.exit(run.main([]))"
     runner = subprocess.Popen(
@@ -116,7 +117,7 @@ def test_a_runner_that_ends_leaves_no_kernel(spine, tmp_path, ending):
         env={**os.environ, "PYTHONPATH": str(kernel.REPO)},
     )  # fmt: skip
     try:
-        noted = tmp_path / "runs" / "offline" / "x" / "work" / "pid"
+        noted = tmp_path / "runs" / "offline" / "pid"
         deadline = time.monotonic() + 60
         while not (noted.is_file() and noted.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -167,12 +168,15 @@ def test_data_or_a_recipe_that_is_not_there(spine, tmp_path, capsys):
     assert "the closest is 'offline'" in refused(capsys, "--recipe", "ofline")
 
 
-def test_own_data_runs_in_its_own_folder(spine, tmp_path, capsys):
+def test_a_preset_and_own_data_have_a_run_of_their_own(spine, tmp_path, monkeypatch, capsys):
     path = tmp_path / "mine.jsonl"
     path.write_text(GOOD, encoding="utf-8")
+    monkeypatch.setenv("PRESET", "quick")
+    same = "from course_utils.session import setup\nassert setup().store.run == home.name\n"
+    only(spine, same + WHOLE)
     assert run.main(["--data", str(path)]) == 0
     (home,) = (tmp_path / "runs").iterdir()
-    assert home.name.startswith("offline-mine-")
+    assert home.name.startswith("offline-quick-mine-") and (home / "report.md").is_file()
     assert "tasks in mine.jsonl" in capsys.readouterr().out
 
 

@@ -10,6 +10,8 @@ import re
 import subprocess
 import symtable
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -40,15 +42,19 @@ def sections(name: str) -> dict[str, list[str]]:
     return {title: cells for title, cells in found.items() if cells}
 
 
-def missing(cells: list[str], known: list[str] = ()) -> list[str]:
-    """The names that cells use before they, or the known cells above them, have bound them."""
-    code = "\n".join([*known, *cells])
+def missing(sections: list[list[str]], known: list[str] = ()) -> list[list[str]]:
+    """For each section the names that it uses before it, or the known cells above, bind them."""
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=F821",
-               "--output-format=json",
-               "--config", "builtins=['get_ipython', 'display']", "-"]
-    found = subprocess.run(command, input=code, capture_output=True, text=True).stdout
-    names = [re.search("`(.+)`", one["message"])[1] for one in json.loads(found)]
-    return list(dict.fromkeys(names))
+               "--output-format=json", "--config", "builtins=['get_ipython', 'display']"]
+    names: list[dict[str, None]] = [{} for _ in sections]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, cells in enumerate(sections):
+            code = "\n".join([*known, *cells])
+            Path(folder, f"{number}.py").write_text(code, encoding="utf-8")
+        found = subprocess.run([*command, folder], capture_output=True, text=True).stdout
+    for one in json.loads(found):
+        names[int(Path(one["filename"]).stem)][re.search("`(.+)`", one["message"])[1]] = None
+    return [list(lacking) for lacking in names]
 
 
 def bound(code: str) -> set[str]:
@@ -57,19 +63,16 @@ def bound(code: str) -> set[str]:
     return {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
 
 
-@pytest.mark.parametrize(
-    "cells, lacking",
-    [
+def test_the_finder_finds_what_is_not_bound_yet():
+    cases = [
         (["x = y"], ["y"]),
         (["print(x)", "x = 1"], ["x"]),
         (["def f():\n    return g()", "g = 1"], []),
         (["[x for x in range(3)]", "x"], ["x"]),
         (["print([y := 1 for _ in range(3)])", "y"], []),
         (["with open('x') as file:\n    file"], []),
-    ],
-)
-def test_the_finder_finds_what_is_not_bound_yet(cells, lacking):
-    assert missing(cells) == lacking
+    ]
+    assert missing([cells for cells, _ in cases]) == [lacking for _, lacking in cases]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -77,10 +80,10 @@ def test_every_section_runs_after_the_first_cells_and_section_1(name):
     first, others = split(name)
     problems = [
         f"{name}, '{title}': uses {', '.join(lacking)}, which only another section binds"
-        for title, cells in others.items()
-        if (lacking := missing(cells, first))
+        for title, lacking in zip(others, missing([*others.values()], first), strict=True)
+        if lacking
     ]
-    assert missing(first) == []
+    assert missing([first]) == [[]]
     assert problems == []
 
 
@@ -101,8 +104,8 @@ def taken_away(first: list[str], others: dict[str, list[str]]) -> list[str]:
     ours, theirs = bindings(first), {title: bindings(cells) for title, cells in others.items()}
     return [
         f"'{user}' takes {name} from the start, '{title}' binds it to another"
-        for user, cells in others.items()
-        for name in missing(cells)
+        for user, lacking in zip(others, missing([*others.values()]), strict=True)
+        for name in lacking
         for title, found in theirs.items()
         if title != user and name in ours and not found.get(name, set()) <= ours[name]
     ]

@@ -52,13 +52,11 @@ def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizer
     bpe.normalizer = normalizers.Replace(" ", "▁")
     pieces = Regex(r"\p{N}|▁?\p{L}+|▁?[^\p{L}\p{N}▁]|▁")
     bpe.pre_tokenizer = pre_tokenizers.Split(pieces, "isolated")
-    bpe.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL + bytes_, show_progress=False
-    )
+    words = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    bpe.decoder = decoders.Sequence(words)
+    special = SPECIAL + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special,
+                                  show_progress=False)  # fmt: skip
     roles = ["user\nmodel\n"] * 2000  # so that both role names become whole tokens
     bpe.train_from_iterator([*islice(documents(seed), n_documents), *roles], trainer)
 
@@ -75,9 +73,7 @@ def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizer
     return tokenizer
 
 
-def token_stream(
-    tokenizer: PreTrainedTokenizerFast, n: int, source: Iterator[str]
-) -> torch.Tensor:
+def token_stream(tokenizer, n: int, source: Iterator[str]) -> torch.Tensor:
     """The first n tokens of the documents, each between <bos> and <eos>, as one int16 vector."""
     parts, total = [], 0
     while total < n:
@@ -91,14 +87,12 @@ def token_stream(
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> GemmaForCausalLM:
     """An untrained Gemma, 256 wide, 4 layers, 4 heads sharing 1 key-value head."""
     torch.manual_seed(seed)
-    return GemmaForCausalLM(
-        GemmaConfig(
-            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4,
-            num_attention_heads=4, num_key_value_heads=1, head_dim=64, max_position_embeddings=1024,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True,
-        )
-    )
+    return GemmaForCausalLM(GemmaConfig(
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=64, max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True,
+    ))  # fmt: skip
 
 
 def pretrain(
@@ -139,9 +133,7 @@ def pretrain(
     return curve
 
 
-def redraw_turn_rows(
-    model: GemmaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
-) -> None:
+def redraw_turn_rows(model: GemmaForCausalLM, tokenizer, seed: int) -> None:
     """Give the two turn tokens new random rows, as long as those of ordinary tokens."""
     table = model.get_input_embeddings().weight.data
     generator = torch.Generator().manual_seed(seed)
@@ -189,11 +181,9 @@ def main() -> None:
 
 def fingerprint(seed: int, n: int = 1000) -> str:
     """sha256 of the first n documents of each phase: changes when the world writes otherwise."""
-    texts = [
-        text
-        for number, phase in enumerate(PHASES)
-        for text in islice(documents(seed + number, exercises=phase.exercises), n)
-    ]
+    texts: list[str] = []
+    for number, phase in enumerate(PHASES):
+        texts += islice(documents(seed + number, exercises=phase.exercises), n)
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 

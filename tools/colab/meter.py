@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import distributions
 
 import psutil
 
@@ -51,5 +52,5 @@ class Meter:
             "recipe": course.recipe.name, "seconds": seconds,
             "memory_gib": round(self._ram / 2**30, 1), "gpu_gib": round(self._gpu / 1024, 1),
             "dollars": round(llm.spent, 2) if llm else 0, "python": sys.version.split()[0],
-            "packages": subprocess.check_output([sys.executable, "-m", "pip", "freeze"], text=True),
+            "packages": " ".join(sorted(f"{d.name}=={d.version}" for d in distributions())),
         })  # fmt: skip

@@ -144,10 +144,8 @@ def measure(gpu: str, preset: str, folder: Path, minutes: float) -> dict[str, di
             raise Failed(f"{name} did not reach its end: look at {folder}, then run this again.")
         results[name] = {**json.loads(last.removeprefix("MEASURED ")), "machine": machine}
         if results[name]["recipe"].startswith("offline"):
-            raise Failed(
-                "The course found nobody to ask and took the offline recipe, which says "
-                "nothing about this GPU: put a key into .env, then run this with --keys."
-            )
+            raise Failed("The course found nobody to ask and took the offline recipe, which says "
+                         "nothing about this GPU: put a key into .env, then run this with --keys.")
     return results
 
 
@@ -157,8 +155,8 @@ def write(path: Path, gpu: str, results: dict[str, dict]) -> None:
     for name, result in results.items():
         known.setdefault("machines", {})[gpu] = {
             "name": result.pop("machine"), "python": result.pop("python"),
-            "packages": " ".join(result.pop("packages").split("\n")).strip(),
-        }  # fmt: skip
+            "packages": result.pop("packages"),
+        }
         known.setdefault(name, {})[gpu] = {**result, "date": date.today().isoformat()}
     text = json.dumps(dict(sorted(known.items())), indent=1) + "\n"
     path.with_suffix(".tmp").write_text(text, encoding="utf-8")

@@ -23,9 +23,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from course_utils.tasks import write_atomic
 from tools.notebooks.cards import Meter, with_card
 from tools.notebooks.checks import link_problems, machine_names, output_problems, pages
 from tools.notebooks.kernel import (
@@ -50,8 +52,9 @@ SHAPE = {  # what both twins have as many of
     "table rows": re.compile(r"^\|", re.MULTILINE),
     "fences": re.compile(r"^ *```", re.MULTILINE),
     "links": re.compile(r"\]\(|\b(?:src|href)="),
+    "text": re.compile(r"\A\s*\S"),
 }
-ENGLISH_HEADER = re.compile(r'^(# %% \[markdown\].*\blang="en").*$', re.MULTILINE)
+NO_NEWS = re.compile(r"^# +(?:format|jupytext)_version: .*\n", re.MULTILINE)
 
 
 def digest(text: str) -> str:
@@ -90,9 +93,8 @@ def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
         "course": {"source": f"notebooks/src/{name}.py", "code": code_digest(notebook),
                    "outputs": outputs_digests(notebook)},
     }
-    return nbformat.from_dict(
-        {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-    )
+    whole = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+    return nbformat.from_dict(whole)
 
 
 def pairs(notebook: NotebookNode) -> list[tuple[NotebookNode, NotebookNode | None]]:
@@ -106,8 +108,10 @@ def pairs(notebook: NotebookNode) -> list[tuple[NotebookNode, NotebookNode | Non
 
 
 def source_problems(path: Path) -> list[str]:
-    """Return what is wrong with a source: a missing language, twin, or a stale twin."""
+    """Return what is wrong with a source: a missing language, twin or file, or a stale twin."""
     notebook, problems = read_source(path), []
+    problems += [f"{path.name}: its code reads {file}, which is missing"
+                 for file in _files_read(notebook) if not (REPO / file).exists()]  # fmt: skip
     twins = pairs(notebook)
     paired = {id(cell) for pair in twins for cell in pair if cell is not None}
     for number, cell in enumerate(notebook.cells, 1):
@@ -131,15 +135,11 @@ def source_problems(path: Path) -> list[str]:
             if found := LEFT_OVER[language].search(prose):
                 problems.append(f'{path.name}: lang="{language}" still says {found[0]!r}')
         if english is not None:
-            counts = [
-                {what: len(seen.findall(cell.source)) for what, seen in SHAPE.items()}
-                | {"empty": not cell.source.strip()} for cell in (korean, english)
-            ]  # fmt: skip
-            problems += [
-                f"{path.name}: {_first_line(korean)} and its twin differ in {what}: "
-                f"{counts[0][what]} and {counts[1][what]}"
-                for what in counts[0] if counts[0][what] != counts[1][what]
-            ]  # fmt: skip
+            for what, seen in SHAPE.items():
+                here, there = (len(seen.findall(cell.source)) for cell in (korean, english))
+                if here != there:
+                    problems.append(f"{path.name}: {_first_line(korean)} and its twin differ in "
+                                    f"{what}: {here} and {there}")  # fmt: skip
     return problems
 
 
@@ -158,21 +158,14 @@ def built_problems(path: Path, folder: Path = REPO / "notebooks") -> list[str]:
             problems.append(f"{where} is no notebook any more: run make notebooks")
             continue
         if built.metadata.get("course", {}).get("code") != code_digest(source):
-            changed = _first_change(built, source)
-            problems.append(
-                f"{where}: the code has changed since it was executed{changed}: make notebooks"
-            )
+            problems.append(f"{where}: the code has changed since it was executed"
+                            f"{_first_change(built, source)}: make notebooks")  # fmt: skip
             continue
         wanted = edition(source, language, path.stem)
         contents = [[(c.cell_type, c.source, c.metadata) for c in n.cells] for n in (built, wanted)]
-        about = [{**n.metadata, "course": 0, "widgets": 0} for n in (built, wanted)]
-        recorded = "outputs" in built.metadata.course
-        if contents[0] != contents[1] or about[0] != about[1] or not recorded:
+        about = [{**n.metadata, "course": None} for n in (built, wanted)]
+        if contents[0] != contents[1] or about[0] != about[1]:
             problems.append(f"{where}: cells differ from the source: run build.py --text")
-        problems += [
-            f"{where}: its code reads {file}, which is missing"
-            for file in _files_read(source) if not (REPO / file).exists()
-        ]  # fmt: skip
         problems += output_problems(built, where) + link_problems(built_path)
         problems += _touched_outputs(built, where)
     return problems
@@ -190,25 +183,17 @@ def strays(folder: Path = REPO / "notebooks") -> list[str]:
 
 def accept(path: Path) -> list[str]:
     """Write into each English cell the hash of its Korean twin; return those that changed."""
-    twins, changed = pairs(read_source(path)), []
-    following = iter(twins)
-
-    def header(match: re.Match) -> str:
-        korean, english = next(following)
-        of = digest(korean.source)
-        if english.metadata.get("of") != of:
-            changed.append(f"{_first_line(korean)} = {_first_line(english)}")
-        return re.sub(r' of="\w*"', "", match[0]).replace('lang="en"', f'lang="en" of="{of}"')
-
-    text = path.read_text(encoding="utf-8")
     incomplete = [problem for problem in source_problems(path) if "--accept" not in problem]
     if incomplete:
         raise SystemExit("\n".join(incomplete))
-    if len(ENGLISH_HEADER.findall(text)) != len(twins):  # each hash would go to another cell
-        heads = re.findall(r"^# *%%.*\ben\b.*$", text, re.MULTILINE)
-        odd = [head for head in heads if not ENGLISH_HEADER.match(head)]
-        raise SystemExit(f'{path.name}: write {odd} as # %% [markdown] lang="en"; nothing changed')
-    path.write_text(ENGLISH_HEADER.sub(header, text), encoding="utf-8")
+    notebook, changed = read_source(path), []
+    for korean, english in pairs(notebook):
+        if english.metadata.get("of") != digest(korean.source):
+            english.metadata["of"] = digest(korean.source)
+            changed.append(f"{_first_line(korean)} = {_first_line(english)}")
+    notebook.metadata.jupytext.pop("cell_metadata_filter", None)  # a first `of` would not pass it
+    text = jupytext.writes(notebook, fmt="py:percent")
+    path.write_text(NO_NEWS.sub("", text), encoding="utf-8")
     return changed
 
 
@@ -235,9 +220,7 @@ def build(paths: list[Path], folder: Path = REPO / "notebooks") -> None:
             print("ok", flush=True)
 
 
-def refresh_text(
-    path: Path, folder: Path = REPO / "notebooks", *, executed: str | None = None
-) -> None:
+def refresh_text(path: Path, folder: Path = REPO / "notebooks", *, executed: str = "") -> None:
     """Write both editions again with the outputs they have; the code must be the executed one.
 
     `executed` is the `code_digest` that was executed where a new name is all that changed in it.
@@ -262,13 +245,9 @@ def refresh_text(
 def write(notebook: NotebookNode, name: str, folder: Path) -> None:
     """Write both editions of a notebook, byte for byte the same for the same content."""
     for language in LANGUAGES:
-        target = folder / language / f"{name}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".tmp")
         content = edition(notebook, language, name)
         nbformat.validate(content)
-        temporary.write_text(nbformat.writes(content) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_atomic(folder / language / f"{name}.ipynb", nbformat.writes(content) + "\n")
 
 
 def _first_line(cell: NotebookNode) -> str:
@@ -291,8 +270,8 @@ def _touched_outputs(built: NotebookNode, where: str) -> list[str]:
     return [
         f"{where}: cell {number} ({_first_line(cell)}) does not show what it gave when executed: "
         "make notebooks"
-        for (number, cell), then, shown in zip(code, recorded, now, strict=False)
-        if then != shown
+        for place, (number, cell) in enumerate(code)
+        if recorded[place : place + 1] != [now[place]]
     ]
 
 

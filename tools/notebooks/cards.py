@@ -17,24 +17,9 @@ from tools.notebooks.checks import repository, tag
 from tools.notebooks.kernel import REPO
 
 CARDS = yaml.safe_load((REPO / "tools" / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
+WORDS = CARDS.pop("words")
 MEASURED = REPO / "notebooks" / "measured.json"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
-
-WORDS = {
-    "ko": {
-        "other": "English", "needs": "필요한 것", "makes": "만드는 것", "where": "어디서",
-        "time": "시간", "memory": "가장 많이 쓴 메모리", "cost": "API 비용",
-        "offline": "CPU {cores}코어, offline 레시피 ({date})", "minutes": "{}분",
-        "seconds": "{}초", "free": "없음", "not measured": "재지 않음",
-    },
-    "en": {
-        "other": "한국어", "needs": "Needs", "makes": "Makes", "where": "Where",
-        "time": "Time", "memory": "Peak memory", "cost": "API cost",
-        "offline": "CPU, {cores} cores, offline recipe ({date})",
-        "minutes": "{} minutes", "seconds": "{} seconds", "free": "none",
-        "not measured": "not measured", "both": "{gpu} GiB GPU, {ram} GiB RAM",
-    },
-}  # fmt: skip
 
 
 def links(name: str, language: str) -> str:

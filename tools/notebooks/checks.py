@@ -62,34 +62,25 @@ def output_problems(notebook: NotebookNode, where: str, names: list[str] = ()) -
     `names` are further words that must not appear: `machine_names()` where it was just executed.
     """
     problems = []
-    if "widgets" in notebook.metadata:
-        problems.append(f"{where}: metadata.widgets is left over; GitHub cannot show the notebook")
     own = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
     for number, cell in enumerate(notebook.cells, 1):
         lines = 0
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if [kind for kind in data if "widget" in kind]:
-                problems.append(f"{where}: cell {number} holds a widget's state")
             shown = [output.get("text"), output.get("evalue")]
             shown += [
                 text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
                 for kind, text in data.items()
                 if kind == "image/svg+xml" or not kind.startswith(("image/", "application/vnd"))
             ]
-            if output.output_type == "error":
-                problems.append(f"{where}: cell {number} ended in {output.ename}")
             for text in filter(None, [*shown, "\n".join(output.get("traceback", []))]):
                 what = {
                     "a machine's path": MACHINE.search(text),
                     "this machine's or user's name": own.search(text),
                     "a secret key": KEY.search(text),
                 }
-                problems += [
-                    f"{where}: cell {number} shows {name}: {found[0].strip()!r}"
-                    for name, found in what.items()
-                    if found
-                ]
+                problems += [f"{where}: cell {number} shows {name}: {found[0].strip()!r}"
+                             for name, found in what.items() if found]  # fmt: skip
             text = data.get("text/markdown") or output.get("text") or data.get("text/plain", "")
             lines += max(text.rstrip().count("\n") + 1, len(ROW.findall(data.get("text/html", ""))))
         if lines > MOST_LINES:

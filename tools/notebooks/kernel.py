@@ -69,30 +69,23 @@ def execute(
         on_start(client.km.provisioner.pid)
 
     client = NotebookClient(
-        notebook,
-        kernel_manager_class=_ThisPython,
-        timeout=None,
-        startup_timeout=300,
+        notebook, kernel_manager_class=_ThisPython, timeout=None, startup_timeout=300,
         iopub_timeout=60,  # a busy machine may deliver a cell's last output late
-        record_timing=False,
-        resources={"metadata": {"path": str(REPO)}},
-        on_notebook_start=started,
-        on_cell_execute=lambda cell, cell_index: on_cell(cell_index),
-    )
+        record_timing=False, resources={"metadata": {"path": str(REPO)}},
+        on_notebook_start=started, on_cell_execute=lambda cell, cell_index: on_cell(cell_index),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as profile:
         environment = {
-            **os.environ,
-            **environment,
+            **os.environ, **environment,
             "IPYTHONDIR": profile,  # nobody's startup files
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else Colab's ipykernel speaks of breakpoints
             "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]),
-        }
+        }  # fmt: skip
         try:
             client.execute(env=environment)
         except CellExecutionError as error:
-            raise NotebookFailed(
-                _sentence(error.ename, error.evalue), ANSI.sub("", error.traceback)
-            ) from None
+            what = _sentence(error.ename, error.evalue)
+            raise NotebookFailed(what, ANSI.sub("", error.traceback)) from None
         except KeyboardInterrupt:
             atexit.unregister(client._cleanup_kernel)  # it would wait for the cell to end
             os.kill(client.km.provisioner.pid, signal.SIGKILL)
@@ -127,9 +120,7 @@ def tidy(text: str, folders: dict[str, str]) -> str:
 
 def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
     """Tidy and shorten every output in place, join pieces of one stream, drop widgets."""
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         outputs: list[NotebookNode] = []
         for output in cell.outputs:
             before = outputs[-1] if outputs else {}
@@ -142,18 +133,18 @@ def tidy_outputs(notebook: NotebookNode, folders: dict[str, str]) -> None:
                 output.text = shorten(tidy(output.text, folders))
             elif output.output_type == "error":
                 output.traceback = [tidy(line, folders) for line in output.traceback]
-            if any(kind.startswith(WIDGET) for kind in output.get("data", {})):
-                output.data.clear()  # its text is no more than the widget's repr
-            for kind, content in dict(output.get("data", {})).items():
+            data = output.get("data", {})
+            if any(kind.startswith(WIDGET) for kind in data):
+                data.clear()  # its text is no more than the widget's repr
+            for kind, content in data.items():
                 if isinstance(content, str) and not kind.startswith("image/p"):
                     text = tidy(content, folders)
-                    output.data[kind] = shorten(text) if kind == "text/plain" else text
+                    data[kind] = shorten(text) if kind == "text/plain" else text
             output.pop("transient", None)
         cell.outputs = [
-            output
-            for output in outputs
+            output for output in outputs
             if output.get("text", "").strip() or output.get("data") or "ename" in output
-        ]
+        ]  # fmt: skip
     notebook.metadata.pop("widgets", None)
 
 
@@ -162,13 +153,10 @@ def machine_folders(**shown: str | Path) -> dict[str, str]:
 
     `shown` adds folders of one's own: `machine_folders(runs="/tmp/abc")` shows them as "runs".
     """
-    folders = {str(path): name for name, path in shown.items()}
-    folders[f"{REPO}/"] = ""
-    folders[str(REPO)] = "."
-    folders[sys.prefix] = "<python>"
-    folders[sys.base_prefix] = "<python>"
-    folders[str(Path.home())] = "~"
-    return folders
+    return {
+        **{str(path): name for name, path in shown.items()}, f"{REPO}/": "", str(REPO): ".",
+        sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~",
+    }  # fmt: skip
 
 
 def shorten(text: str) -> str:
@@ -194,10 +182,6 @@ class _ThisPython(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(
-            # ERROR: no advice about encryption within one machine
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                  "--log-level=ERROR"],
-            display_name="Python 3",
-            language="python",
-        )
+        command = "-m ipykernel_launcher -f {connection_file} --log-level=ERROR"
+        # ERROR: no advice about encryption within one machine
+        return KernelSpec(argv=[sys.executable, *command.split()], language="python")

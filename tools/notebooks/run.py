@@ -22,16 +22,8 @@ from course_utils.recipe import load_recipe
 from course_utils.reports.run import write_report
 from course_utils.session import run_name
 from course_utils.tasks import read_tasks, write_atomic
+from tools.notebooks import kernel
 from tools.notebooks.build import LANGUAGES, edition
-from tools.notebooks.kernel import (
-    NotebookFailed,
-    execute,
-    machine_folders,
-    read_source,
-    sources,
-    tidy,
-    tidy_outputs,
-)
 
 SPINE = "0[123]_*.py"
 
@@ -69,7 +61,7 @@ def run_course(recipe_name: str, data: Path | None = None) -> None:
     environment = {"RECIPE": recipe_name, "DATA": str(data or ""), "RUNS": str(store.root)}
     with only_one_here(home):
         print(f"Running the course '{recipe.name}' in {shown(home)}", flush=True)
-        for path in sources(SPINE):
+        for path in kernel.sources(SPINE):
             run_notebook(path, environment, home)
         table = write_report(store, recipe, data=data)
     print(f"\n{table}\n\nDone in {time.monotonic() - start:.0f} s; this table is in "
@@ -78,24 +70,21 @@ def run_course(recipe_name: str, data: Path | None = None) -> None:
 
 def run_notebook(path: Path, environment: dict[str, str], home: Path) -> None:
     """Execute one source with a line a section; keep both executed editions in the run's folder."""
-    notebook = read_source(path)
-    titles = section_titles(notebook)
-    progress = Progress(path.stem, titles)
-    folders = machine_folders()
+    notebook = kernel.read_source(path)
+    progress = Progress(path.stem, section_titles(notebook))
+    folders = kernel.machine_folders()
     error_path = home / "notebooks" / f"{path.stem}.error.txt"
     error_path.unlink(missing_ok=True)
     try:
-        execute(notebook, environment, on_cell=progress.reached)
+        kernel.execute(notebook, environment, on_cell=progress.reached)
         progress.finish()
-    except NotebookFailed as failure:
+    except kernel.NotebookFailed as failure:
         progress.finish("failed")
-        write_atomic(error_path, tidy(failure.traceback, folders) + "\n")
-        raise CourseError(
-            f"{path.stem}, {progress.title!r}: {failure}\n"
-            f"(The traceback is in {shown(error_path)}.)"
-        ) from None
+        write_atomic(error_path, kernel.tidy(failure.traceback, folders) + "\n")
+        raise CourseError(f"{path.stem}, {progress.title!r}: {failure}\n"
+                          f"(The traceback is in {shown(error_path)}.)") from None  # fmt: skip
     finally:
-        tidy_outputs(notebook, folders)
+        kernel.tidy_outputs(notebook, folders)
         for language in LANGUAGES:
             content = nbformat.writes(edition(notebook, language, path.stem))
             write_atomic(home / "notebooks" / language / f"{path.stem}.ipynb", content + "\n")

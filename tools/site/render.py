@@ -50,13 +50,10 @@ def sources(language: str) -> dict[str, Path]:
         return korean if language == "ko" and korean.is_file() else REPO / name
 
     named = {
-        "index.md": "README.md",
-        "guide.md": "colab_guide.md",
-        "teaching.md": "notebooks/TEACHING.md",
-        "data.md": "data/README.md",
-        "contributing.md": "CONTRIBUTING.md",
+        "index.md": "README.md", "guide.md": "colab_guide.md", "data.md": "data/README.md",
+        "teaching.md": "notebooks/TEACHING.md", "contributing.md": "CONTRIBUTING.md",
         "changelog.md": "CHANGELOG.md",
-    }
+    }  # fmt: skip
     files = {page: edition(name) for page, name in named.items()}
     notebooks = sorted((REPO / "notebooks" / language).glob("*.ipynb"))
     files |= {f"{path.stem}.md": path for path in notebooks}
@@ -72,7 +69,7 @@ def stage(language: str) -> list:
             text = notebook_text(source, language)
         else:
             text = prose(source.read_text(encoding="utf-8"), source, language)
-        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text, encoding="utf-8")
     words = WORDS[language]
     first = [page for page in ("guide.md", "teaching.md") if page in files]
@@ -110,12 +107,9 @@ def output_text(output: dict, folder: Path, figure: str) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(base64.b64decode(picture))
         return f"![{figure.split('/')[-1].removesuffix('.png')}]({figure})"
-    if "image/svg+xml" in data:
-        return data["image/svg+xml"]
-    if "text/html" in data:
-        return data["text/html"]
-    if "text/markdown" in data:
-        return data["text/markdown"]
+    for kind in ("image/svg+xml", "text/html", "text/markdown"):
+        if kind in data:
+            return data[kind]
     return fenced("".join(output.get("text", "")) or data.get("text/plain", ""), "text")
 
 
