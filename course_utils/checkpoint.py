@@ -27,7 +27,7 @@ from course_utils.plumbing import parts
 from course_utils.plumbing.colab import CONTENT as COLAB
 from course_utils.plumbing.colab import DRIVE, on_colab
 from course_utils.plumbing.parts import JOURNALS, BrokenPart, CheckpointError, is_journal
-from course_utils.plumbing.secrets import scrub
+from course_utils.plumbing.scrub import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""

@@ -20,7 +20,8 @@ from course_utils.inference import Device, find_base, find_device
 from course_utils.offline.start import offline_url
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
 from course_utils.plumbing.parts import digest, is_journal
-from course_utils.plumbing.secrets import has_secret, scrub, scrub_notebook_errors, secret
+from course_utils.plumbing.scrub import scrub
+from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
 from course_utils.recipe import Endpoint, EndpointError, Recipe, entries, load_recipe, retirement
 from course_utils.sources import share

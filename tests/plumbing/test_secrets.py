@@ -11,7 +11,8 @@ import pytest
 
 from course_utils import CourseError
 from course_utils.plumbing import colab, secrets
-from course_utils.plumbing.secrets import MissingSecret, scrub, scrub_known, secret
+from course_utils.plumbing.scrub import scrub, scrub_known
+from course_utils.plumbing.secrets import MissingSecret, secret
 
 PLANTED = "planted-in-the-environment"
 

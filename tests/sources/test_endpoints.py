@@ -13,7 +13,7 @@ from course_utils.inference import Device
 from course_utils.judge import Item, Judge
 from course_utils.llm import LLM, Request
 from course_utils.offline import world
-from course_utils.plumbing import colab, secrets
+from course_utils.plumbing import colab, scrub, secrets
 from course_utils.plumbing.connection import QuotaUsedUp
 from course_utils.plumbing.secrets import BadSecret
 from course_utils.recipe import (
@@ -45,7 +45,7 @@ def no_keys(monkeypatch, tmp_path):
     os.environ["RUNS"] = str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(secrets, "REPO", tmp_path)
-    monkeypatch.setattr(secrets, "_found", {})
+    monkeypatch.setattr(scrub, "_found", {})
     monkeypatch.setattr(secrets, "can_ask", lambda: False)
     monkeypatch.setattr(colab, "_silent_since", float("-inf"))
     monkeypatch.setattr(session, "find_device", lambda: Device("cpu", "CPU, 2 cores"))
