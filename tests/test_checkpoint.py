@@ -87,10 +87,6 @@ def zeros(path):
     path.write_bytes(bytes(path.stat().st_size))
 
 
-def edit(path):
-    path.write_text(path.read_text().replace('"run": "run"', '"run": "ruin"'))
-
-
 def forged(files):
     def forge(path):
         """Write a manifest that is right in itself and vouches for something else."""
@@ -117,7 +113,9 @@ DAMAGE = {
     "the manifest is missing": (MANIFEST, os.unlink, "MANIFEST.json is missing"),
     "the manifest is cut": (MANIFEST, cut, "MANIFEST.json is damaged"),
     "the manifest is zeros": (MANIFEST, zeros, "MANIFEST.json is damaged"),
-    "the manifest was edited": (MANIFEST, edit, "was changed after it was written"),
+    "the manifest was edited": (
+        MANIFEST, lambda path: path.write_text(path.read_text().replace('"run"', '"ran"', 1)),
+        "was changed after it was written"),
     "the manifest knows no checksum": (
         MANIFEST, forged(lambda file: {"a": {"bytes": "5", "sha256": None}}), "is damaged"),
     **{f"the manifest names {name!r}": (
@@ -436,8 +434,6 @@ def test_an_adapter_goes_to_the_mirror_and_no_seal_fails_for_it(tmp_path, capsys
 
 
 # --- journals: copied while they grow -----------------------------------------------------------
-
-
 def lines(*numbers):
     return b"".join(b'{"key": "%d"}\n' % number for number in numbers)
 
