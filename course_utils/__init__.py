@@ -17,35 +17,27 @@ import os
 import warnings
 from pathlib import Path
 
-__version__ = "0.1.0"
+from course_utils.plumbing.scrub import scrub
 
+__version__ = "0.1.0"
 REPO = Path(__file__).resolve().parent.parent
 """The checkout this package runs from; `data/` and `assets/` are found here."""
 
-# tqdm's advice to install widgets, at the top of every notebook: plain text bars will do.
+# tqdm's advice to install widgets: plain text bars will do.
 warnings.filterwarnings("ignore", message="IProgress not found")
 # bitsandbytes' advice to install kernels, on CPUs that have bfloat16: its own will do.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class CourseError(Exception):
-    """The root of every error this course raises on purpose: its message says what to do next.
-
-    A message may quote a library, which may quote a server, which may quote a key: none gets out.
-    """
+    """An error that this course raises on purpose: it says what to do next, and quotes no key."""
 
     def __init__(self, *args):
-        from course_utils.plumbing.secrets import scrub
-
         super().__init__(*(scrub(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 def shown(path: str | Path) -> str:
-    """Return a path as it is printed: from the checkout or the working folder, no machine's names.
-
-    >>> shown(REPO / "assets" / "tiny-gemma-ko")
-    'assets/tiny-gemma-ko'
-    """
+    """Return a path as it is printed: from the checkout or the working folder, if it is there."""
     path = Path(os.path.abspath(path))  # without its ".."
     for base in (REPO, Path.cwd()):
         if path.is_relative_to(base):

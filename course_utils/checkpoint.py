@@ -27,14 +27,10 @@ from course_utils.plumbing import parts
 from course_utils.plumbing.colab import CONTENT as COLAB
 from course_utils.plumbing.colab import DRIVE, on_colab
 from course_utils.plumbing.parts import JOURNALS, BrokenPart, CheckpointError, is_journal
-from course_utils.plumbing.secrets import scrub
+from course_utils.plumbing.scrub import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""
-CHECKED = 256 << 20
-"""Bytes that `check` reads; of what is beyond them it looks at manifests and sizes."""
-
-_NAME = re.compile(r"[\w.+-]*\w")
 _RESTORING = ".restoring"  # in a working folder that is being filled
 
 
@@ -51,8 +47,8 @@ class Sealed:
 class CheckpointStore:
     """The steps of one run: `root` is where parts survive, `local_root` where work is fast.
 
-    `about` goes into every manifest: hashes of the recipe and of the data. `mirror` is given the
-    files of every adapter that is sealed, by name, and returns where it has put copies of them.
+    `about` goes into every manifest. `mirror` is given the files of every adapter that is sealed,
+    by name, and returns where it has put copies of them.
     """
 
     run: str
@@ -65,14 +61,14 @@ class CheckpointStore:
     def open(cls, run: str, root: str | Path | None = None, *,
              about: Mapping[str, Any] | None = None,
              mirror: Callable[[dict[str, Path]], str] | None = None) -> Self:
-        """Open the store of a run: on Google Drive on Colab, under ./runs elsewhere.
+        """Open the store of a run: on Google Drive on Colab, under ./runs elsewhere, or in `root`.
 
-        With `root`, parts and working folders lie under it, except on Colab, where work always
-        stays on the machine's own disk. Raises CheckpointError where the root cannot be made.
+        On Colab the work itself stays on the machine's own disk. Raises CheckpointError where the
+        root cannot be made.
         """
         if root is None and on_colab():
             root = DRIVE / "instruction-tuning" / "runs"
-            if not os.path.isdir(DRIVE):
+            if not os.path.isdir(DRIVE):  # False where a mount broke
                 root = COLAB / "runs"
                 print(f"Google Drive is not mounted: {root} will be gone when this session ends.")
         elif root is None:
@@ -103,14 +99,11 @@ class CheckpointStore:
                 folder.mkdir(exist_ok=True)
         return home / "work"
 
-    # ------------------------------------------------------------ out
-
     def seal(self, step: str, note: dict[str, Any] | None = None) -> Sealed:
         """Copy the working folder of a step into its next part and keep the newest two whole ones.
 
-        `note` is stored in the manifest. A folder that is sealed as it stands makes no new part.
-        Raises CheckpointError when there is nothing to seal or when the disk refuses; what was
-        sealed and the working folder are untouched then.
+        `note` goes into the manifest. A folder that is sealed as it stands makes no new part.
+        Raises CheckpointError where there is nothing to seal or the disk refuses: nothing changed.
         """
         with self._on_root("sealed"):
             work = self.local(step)
@@ -130,17 +123,15 @@ class CheckpointStore:
         return Sealed(part, len(files), sum(file["bytes"] for file in files.values()))
 
     def seal_journals(self, step: str) -> None:
-        """Copy the journals of a step beside its parts: its work goes on. Raises CheckpointError.
+        """Copy the journals of a step, if they have grown, beside its parts: its work goes on.
 
-        What other machines have sealed of them goes into the copy as well, so that the oldest of
-        three can go. Where nothing is new, no copy is made.
+        What other machines have sealed of them goes into the copy, so that the oldest can go.
         """
         with self._on_root("sealed"):
             here, home = _journals(self.local(step)), self._home(step)
             for folder in (home.parent, home):
                 parts.private_folder(folder)
-            found = {name: text for name, text in parts.gather(home, here).items() if text}
-            if found:
+            if found := {name: text for name, text in parts.gather(home, here).items() if text}:
                 parts.seal_part(home / JOURNALS, self._manifest(step), found)
 
     def _send_to_mirror(self, step: str, files: dict[str, Path]) -> None:
@@ -153,13 +144,11 @@ class CheckpointStore:
             except Exception as error:  # the seal is done, whatever the Hub says
                 print(f"The adapter is sealed, but not copied to the Hub: {scrub(str(error))}")
 
-    # ------------------------------------------------------------ back
-
     def latest(self, step: str) -> Path | None:
-        """Return the newest whole part of a step, verified now and on the local disk; None if none.
+        """Return the newest whole part of a step, every byte of it verified, on the local disk.
 
-        Every file is read and checked against the manifest. A broken part is named and skipped.
-        The folder is for reading: `restore` fetches the work.
+        None if there is none; a broken part is named and skipped. It is there to be read: `restore`
+        fetches the work.
         """
         with self._on_root("brought back"):
             for part in reversed(parts.parts(self._home(step))):
@@ -172,15 +161,13 @@ class CheckpointStore:
     def restore(self, step: str) -> Path:
         """Return the working folder of a step, filled with what is sealed where it is empty.
 
-        Files come back only into a folder without any, for what is there is newer; a journal gets
-        every line that a whole copy has and it lacks. A kill on the way does no harm: the next call
-        goes on.
+        A journal gets the sealed lines that it lacks. After a kill the next call goes on.
         """
         with self._on_root("brought back"):
             work = self.restore_journals(step)
             marker = work / _RESTORING
             if not marker.exists() and not all(map(is_journal, _names(work))):
-                return work
+                return work  # what is there is newer
             if part := self.latest(step):
                 parts.copy(b"", work, _RESTORING)
                 for name in parts.read_manifest(part)["files"]:
@@ -192,8 +179,7 @@ class CheckpointStore:
     def restore_journals(self, step: str) -> Path:
         """Give the journals of a step the sealed lines that they lack; return the working folder.
 
-        Raises CheckpointError where it cannot be told what is sealed: to go on would be to pay
-        for it again.
+        Raises CheckpointError where a disk does not tell them: they would be paid for again.
         """
         with self._on_root("brought back"):
             work = self.local(step)
@@ -203,12 +189,11 @@ class CheckpointStore:
                     _bring_back(text, work, name)
         return work
 
-    def check(self, limit: int = CHECKED) -> list[str]:
-        """Return a line for every part of the run that is not whole.
+    def check(self, limit: int = 256 << 20) -> list[str]:
+        """Return a line for every part of the run that is not whole, by its manifest and sizes.
 
-        Manifests and sizes are looked at everywhere. Contents are read, the newest part of each
-        step first, up to `limit` bytes in all: seconds, even through Drive's mount. What is beyond
-        is not believed either, for `latest` reads every byte before anything is used.
+        Contents are read up to `limit` bytes in all, the newest parts first: seconds, even through
+        Drive's mount. `latest` reads every byte before anything is used.
         """
         found, top = [], self.root / self.run
         with self._on_root("checked"):
@@ -235,11 +220,8 @@ class CheckpointStore:
                         parts.discard(folder)
                     parts.sweep(home)
 
-    # ------------------------------------------------------------ inside
-
     def _skip(self, path: Path, broken: BrokenPart) -> None:
-        """Say what is left out; where a disk refused to read it, that is an error: it may be all.
-        """
+        """Say what is left out; an error where a disk refused to read it, for it may be all."""
         where = path.relative_to(self.root)
         if isinstance(broken, parts.UnreadablePart):
             raise CheckpointError(f"{where}: {broken}. Mount Drive again (the first cell) and run "
@@ -250,17 +232,14 @@ class CheckpointStore:
         return self.root / self.run / _check_name("step", step)
 
     def _manifest(self, step: str, note: dict[str, Any] | None = None) -> dict[str, Any]:
+        note = json.loads(json.dumps(note or {}, default=str))
         return {"run": self.run, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 "versions": {"course_utils": __version__, "python": platform.python_version()},
-                "about": dict(self.about),
-                "note": json.loads(json.dumps(note or {}, default=str))}
+                "about": dict(self.about), "note": note}
 
     @contextlib.contextmanager
     def _on_root(self, what: str) -> Iterator[None]:
-        """Turn what a disk says into what to do; what was seen counts if the root is there still.
-
-        Where Drive is unmounted on the way, everything looks as if nothing had ever been sealed.
-        """
+        """Turn what a disk says into what to do, an unmounted one too: it looks as if empty."""
         try:
             disk = os.stat(self.root).st_dev
             yield
@@ -268,20 +247,16 @@ class CheckpointStore:
                 raise FileNotFoundError(f"{self.root} was unmounted")
         except OSError as error:
             raise CheckpointError(
-                f"The run '{self.run}' could not be {what} in {self.root} ({error}); earlier parts "
-                f"are untouched and the work is still in {self.local_root}: make room or remount "
-                "(the first cell mounts Drive), then run it again.") from error
-
-
-# ---------------------------------------------------------------- during the work
+                f"The run '{self.run}' could not be {what} in {self.root} ({error}); the work is "
+                f"still in {self.local_root}: make room or remount (the first cell mounts Drive), "
+                "then run it again.") from error
 
 
 class Sealing:
     """Seals the journals of a step soon after they have grown; called after each reply.
 
-    `llm.journal.watch = Sealing(store, step)` is all it takes; `Course.llm` does it. The first
-    call sets a timer, so nothing waits for a slow Drive, and a reply is sealed in time even if none
-    follows it. A Drive that fails is reported once and tried again.
+    The first call sets a timer, so nothing waits for a slow Drive, and a reply is sealed in time
+    even if none follows it. A Drive that fails is reported once and tried again.
     """
 
     def __init__(self, store: CheckpointStore, step: str, minutes: float = MINUTES):
@@ -306,7 +281,7 @@ class Sealing:
             self._failing = False
         except CheckpointError as error:
             if not self._failing:
-                print(f"{error} Until then it is tried again now and then; work goes on.")
+                print(f"{error} It is tried again now and then; work goes on.")
             self._failing = True
             self()
 
@@ -314,16 +289,13 @@ class Sealing:
 def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES) -> Any:  # noqa: N802
     """Return a TrainerCallback that seals `step` each time the Trainer has saved a checkpoint.
 
-    Where the recipe's save_steps are farther apart, it has the Trainer save after `minutes`. The
-    Trainer's `output_dir` must lie inside `store.local(step)`. A seal that fails is reported and
-    training goes on: the next save tries again.
+    Where these are farther apart, it has the Trainer save after `minutes`; its `output_dir` must
+    lie inside `store.local(step)`. A seal that fails is reported, and the next save tries again.
     """
     from accelerate.utils import broadcast_object_list
     from transformers import TrainerCallback
 
     class _SealingCallback(TrainerCallback):
-        saved = time.monotonic()
-
         def on_train_begin(self, args, state, control, **kwargs):
             self.saved = time.monotonic()
 
@@ -343,25 +315,19 @@ def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES)
     return _SealingCallback()
 
 
-# ---------------------------------------------------------------- inside
-
-
 def _check_name(kind: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise CheckpointError(f"A {kind} cannot be named {name!r}: use letters, digits, '.', '_', "
-                              "'+' and '-'.")
+    if not re.fullmatch(r"[\w.+-]*\w", name):
+        raise CheckpointError(f"A {kind} cannot be named {name!r}: take letters, digits, . _ + -")
     return name
 
 
 def _names(work: Path) -> set[str]:
     """The files of a working folder that are its work: no links, half-written files or keys."""
-
     def fail(error: OSError) -> None:
         raise error
 
     paths = [Path(base, name) for base, _, names in os.walk(work, onerror=fail) for name in names]
-    # A link would seal something from outside the folder. A part that was copied back to go on from
-    # brings its old manifest; a new one replaces it.
+    # A part that was copied back to go on from brings its old manifest; a new one replaces it.
     return {path.relative_to(work).as_posix() for path in paths
             if path.is_file() and not path.is_symlink() and path != work / parts.MANIFEST
             and path.name not in (_RESTORING, ".env")

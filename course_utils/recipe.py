@@ -21,11 +21,9 @@ from course_utils import CourseError
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 ENDPOINTS = RECIPES / "endpoints.yaml"
-PRESETS: dict[str, dict[str, float]] = {
-    # Minutes in a lesson: every cell runs and tuning shows, but no number is worth quoting.
-    "quick": {"data.n": 800, "data.heldout": 6, "train.epochs": 2, "evaluate.questions": 24},
-    "full": {},
-}
+# Minutes in a lesson: every cell runs and tuning shows, but no number is worth quoting.
+QUICK = {"data.n": 800, "data.heldout": 6, "train.epochs": 2, "evaluate.questions": 24}
+PRESETS: dict[str, dict[str, float]] = {"quick": QUICK, "full": {}}
 """The most that a preset allows of each setting; a recipe that has less keeps it."""
 
 Price = Annotated[StrictFloat, Field(ge=0)]
@@ -58,12 +56,11 @@ class DataSpec:
 class TrainSpec:
     """How to tune: template, LoRA, optimiser, precision and GPUs, in the Trainer's own terms.
 
-    `max_length` is in tokens. `lora_r` 0 trains every weight. `warmup` below 1 is a share of all
-    steps, otherwise a number of steps. `sampling` "length" puts rows of like length side by side.
-    `heldout` is the share of rows kept back for a loss on rows that are not trained. `save_steps`
-    is the distance between two checkpoints in optimiser steps. `gpus` is how many processes the
-    recipe is meant for. `threads` is for training on a CPU; 0 leaves PyTorch's choice. `quantize`
-    "4bit" holds the frozen matrices under an adapter in four bits a weight (QLoRA).
+    `max_length` is in tokens, `save_steps` in optimiser steps, and so is a `warmup` of 1 or more;
+    below 1 it is a share of all steps. `lora_r` 0 trains every weight. `sampling` "length" puts
+    rows of like length side by side. `heldout` is the share of rows kept back for a loss on what is
+    not trained. `threads` is for a CPU; 0 leaves PyTorch's choice. `quantize` "4bit" holds the
+    frozen matrices under an adapter in four bits a weight (QLoRA).
     """
 
     template: str = "chat"
@@ -97,9 +94,8 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         if self.quantize == "4bit" and (self.full or self.parallel == "fsdp"):
-            raise ValueError("'train.quantize' 4bit holds frozen weights, whole on each GPU: it "
-                             "needs an adapter ('train.lora_r' above 0) and another "
-                             "'train.parallel' than fsdp.")
+            raise ValueError("'train.quantize' 4bit holds frozen weights: it needs an adapter "
+                             "('train.lora_r' above 0) and another 'train.parallel' than fsdp.")
 
     @property
     def effective_batch(self) -> int:
@@ -113,11 +109,9 @@ class TrainSpec:
 
     @property
     def held_dtype(self) -> str:
-        """The type the weights are held in, which may be wider than the one they compute in.
+        """The type the weights are held in: float32 where they are trained, else `dtype`.
 
-        Weights that are trained stay in float32: near 1, bfloat16 has steps of 1/128, and an update
-        of a full fine-tune is smaller and would be rounded away. Frozen ones need no more than
-        `dtype`; the adapter on them is float32, as PEFT makes it.
+        Near 1, bfloat16 has steps of 1/128: an update is smaller and would be rounded away.
         """
         return "float32" if self.full else self.dtype
 
@@ -137,9 +131,8 @@ class Endpoint:
     """A model at an OpenAI-compatible address, with what its provider asks for.
 
     `endpoint` is the entry's name; None for an address of your own. `base_url` None is OpenAI's,
-    "offline" the simulated API on loopback. `price` is US dollars for a million input and a million
-    output tokens; None means that nothing is charged. `rpm` is requests a minute, `params` go along
-    with every request.
+    "offline" the simulated API. `price` is US dollars for a million input and a million output
+    tokens, None if free. `rpm` is requests a minute, `params` go along with every request.
     """
 
     model: str = ""
@@ -171,9 +164,8 @@ class Endpoint:
 class Recipe:
     """Everything a run of the course depends on. Taught in 02, section 2.
 
-    `architecture` is the part of the base model's config.json (its own names) that tells how large
-    the model is: what the memory estimate and the tiny stand-ins need without downloading anything.
-    A folder brings its own.
+    `architecture` is what the base model's config.json says of its size, for the memory estimate
+    and the tiny stand-ins, which download nothing; a folder brings its own.
     """
 
     name: str
@@ -189,7 +181,7 @@ class Recipe:
     @field_validator("teacher", "judge", mode="before")
     @classmethod
     def _filled(cls, said: Any, info: Any) -> Any:
-        """Return the settings for `teacher: openai`, or for settings that leave some out."""
+        """Return all settings for `teacher: openai`, or for settings that leave some out."""
         said = {"endpoint": said} if isinstance(said, str) else said
         if said == {}:
             raise ValueError(f"'{info.field_name}' says nothing: name an endpoint, or auto.")
@@ -201,7 +193,7 @@ class Recipe:
     def replace(self, key: str, value: Any) -> Self:
         """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`.
 
-        Raises RecipeError for an unknown key, naming the nearest, or a value of the wrong kind.
+        Raises RecipeError for an unknown key or a value of the wrong kind.
         """
         settings = place = self.to_dict()
         *parts, last = key.split(".")
@@ -217,17 +209,14 @@ class Recipe:
     def preset(self, name: str) -> Self:
         """Return the recipe at the size of a preset: "quick" for a lesson, "full" as it is.
 
-        Made smaller it has a name of its own, "offline-quick", and so a run folder of its own.
-        Raises RecipeError for an unknown preset, naming the nearest.
+        A smaller one has its own name, "offline-quick", and run folder. Raises RecipeError.
         """
         if name not in PRESETS:
             raise RecipeError(_no("preset", name, PRESETS))
-        if not PRESETS[name]:
-            return self
-        recipe, settings = self.replace("name", f"{self.name}-{name}"), self.to_dict()
+        recipe = self.replace("name", f"{self.name}-{name}") if PRESETS[name] else self
         for key, most in PRESETS[name].items():
             part, setting = key.split(".")
-            recipe = recipe.replace(key, min(most, settings[part][setting]))
+            recipe = recipe.replace(key, min(most, getattr(getattr(self, part), setting)))
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -243,8 +232,7 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Read a recipe by name ("offline") or from a YAML file ("my/recipe.yaml").
 
-    Raises RecipeError for an unknown name or key, naming the nearest, for a missing key and for
-    a value of the wrong kind.
+    Raises RecipeError for an unknown name, an unknown or missing key, a value of the wrong kind.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -266,8 +254,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
                           "layers, or set lora_r to 0 to train every weight.")
     if (recipe.train.gpus > 1) != (recipe.train.parallel != "none"):
         raise RecipeError(f"{path}: 'train.gpus' is {recipe.train.gpus} but 'train.parallel' is "
-                          f"'{recipe.train.parallel}': several GPUs need ddp or fsdp, and one GPU "
-                          "needs none.")
+                          f"'{recipe.train.parallel}': several GPUs need ddp or fsdp, one none.")
     return recipe
 
 
@@ -285,10 +272,9 @@ def entry_of(name: str) -> dict[str, Any]:
 
 
 def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return an endpoint's settings: what is said of it, else what its entry says.
+    """Return an endpoint's settings: what is said of it, else what its entry says; else OpenAI's.
 
-    `role` is "teacher" or "judge". Neither an entry nor an address means OpenAI. Raises
-    EndpointError for an unknown entry, naming the closest.
+    `role` is "teacher" or "judge". Raises EndpointError for an unknown entry.
     """
     name = said.get("endpoint") or (None if said.get("base_url") else "openai")
     if name == "auto" and any(map(said.get, ("model", "base_url", "price", "rpm", "params"))):
@@ -312,8 +298,8 @@ def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
 def preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
     """Return the model for a role among those offered: the entry's order, else the server's."""
     offered = list(offered)
-    wanted = [entry["judge"]] if role == "judge" and "judge" in entry else []
-    return next((m for m in [*wanted, *entry["models"]] if m in offered), offered[0])
+    first = [entry["judge"]] if role == "judge" and "judge" in entry else []
+    return next((m for m in [*first, *entry["models"]] if m in offered), offered[0])
 
 
 def retirement(model: str) -> str | None:
@@ -331,24 +317,22 @@ class _Loader(yaml.SafeLoader):
     """YAML that takes no key twice, and takes 1e-4 for the number that it is."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = []
+        node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 said = f"the key '{key.value}' is given twice"
                 raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-            seen.append(key.value)
+            seen.add(str(key.value))
         return node
 
 
 # YAML 1.1 wants a dot and a sign in it, and reads text otherwise; nobody means that.
-_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
+    r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789")
 
 
 def _checked(settings: dict[str, Any], source: str) -> Recipe:
-    """Return the recipe, or say what is wrong: an unknown key first, for it may be what is missing.
-    """
+    """Return the recipe, or say what is wrong: an unknown key first, it may be the missing one."""
     try:
         return Recipe(**{str(key): value for key, value in settings.items()})
     except ValidationError as error:

@@ -21,7 +21,8 @@ from course_utils.offline.start import offline_url
 from course_utils.plumbing import hub
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
 from course_utils.plumbing.parts import digest, is_journal
-from course_utils.plumbing.secrets import has_secret, scrub, scrub_notebook_errors, secret
+from course_utils.plumbing.scrub import scrub
+from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
 from course_utils.recipe import Endpoint, EndpointError, Recipe, entries, load_recipe, retirement
 from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
 BASE_MODEL = "assets/tiny-gemma-ko"
 ON_CARD = ("torch", "transformers", "trl", "peft")
+# What an installation may replace while an older version is loaded.
 PACKAGES = (*ON_CARD, "numpy", "pandas", "pyarrow", "accelerate", "datasets", "huggingface_hub",
-            "tokenizers", "safetensors", "openai", "pydantic")  # fmt: skip
-"""What an installation may replace while an older version is loaded."""
+            "tokenizers", "safetensors", "openai", "pydantic")
 RESTART = "restart the session (Runtime > Restart session), run the cells again; nothing is lost"
 
 
@@ -68,20 +69,18 @@ class Course:
     def llm(self, role: str, journal: str | Path | None = None, **settings: Any) -> "LLM":
         """Return the client of the "teacher", who writes the data, or of the "judge".
 
-        `settings` go to `LLM`. A journal in a step's working folder is brought back from where it
-        is sealed, if it is not there, and sealed again soon after each reply.
+        `settings` go to `LLM`. A journal in a step's working folder gets the sealed lines that it
+        lacks, and is sealed again soon after each reply.
         """
         from course_utils.llm import LLM
 
         endpoint = located(getattr(self.recipe, role), role)
-        if endpoint.simulated:
-            url, key = offline_url(), "offline"
-        else:
-            url, key = endpoint.base_url, key_of(endpoint)
-        usual = {"base_url": url, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
-                 "workers": endpoint.workers, "params": endpoint.params}  # fmt: skip
-        run = (self.store.local_root / self.store.run).resolve()
+        simulated = endpoint.simulated
+        usual = {"base_url": offline_url() if simulated else endpoint.base_url,
+                 "api_key": "offline" if simulated else key_of(endpoint), "price": endpoint.price,
+                 "rpm": endpoint.rpm, "workers": endpoint.workers, "params": endpoint.params}
         path = Path(journal or "").resolve()
+        run = (self.store.local_root / self.store.run).resolve()
         inside = path.relative_to(run).parts if path.is_relative_to(run) else ()
         watched = inside[1:2] == ("work",) and is_journal(path.name)
         if watched:
@@ -100,8 +99,8 @@ class Course:
         """Return tasks to evaluate on, never trained on; meta["family"] groups them.
 
         Offline they come from the small world's held-out side; of your own data they are a tenth,
-        chosen by hash, one family named "data"; else they are the course's evaluation tasks, whose
-        families are their categories. meta["answer_lang"] is there if it is not Korean.
+        chosen by hash, one family named "data"; else they are the course's evaluation tasks, by
+        category, with meta["answer_lang"] where it is not Korean.
         """
         if self._in_world:
             return _world().heldout_tasks(self.recipe.data.heldout)
@@ -131,8 +130,7 @@ class Course:
     def artefact(self, step: str) -> Path:
         """Return the newest sealed artefacts of a step, or the shipped sample; prints which.
 
-        The sample lets a notebook open without the one before. Raises CourseError where it would
-        not fit: no real model is to learn a simulated teacher's data unasked.
+        Raises CourseError where no sample fits: no real model learns a simulated teacher's data.
         """
         folder, kind = self.store.latest(step), "this run's own"
         if folder is None:
@@ -142,8 +140,8 @@ class Course:
             if self.data is not None or not fits or not folder.is_dir():
                 raise CourseError(f"The run '{self.store.run}' has no finished step '{step}' in "
                                   f"{shown(self.store.root)}, and no sample of it fits: run the "
-                                  "notebook that makes it first; if you did, look whether this "
-                                  "one's card names the same recipe, data and folder.")
+                                  "notebook that makes it, where the card names the same recipe, "
+                                  "data and folder.")
         print(f"{step}: {shown(folder)} ({kind})")
         return folder
 
@@ -161,14 +159,12 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     GPU where there is somebody to ask, else the offline one. TEACHER and JUDGE name other
     endpoints; PRESET=quick makes it small enough for a lesson; DATA names a file of your own tasks;
     RUNS another folder for the runs; HUB_MIRROR a repository on the Hub for copies of adapters.
-    What earlier sessions sealed is checked, with a line for each part that is broken; so is on
-    Colab, with a line where it fails, whether what is installed can train. Raises RestartNeeded,
-    RecipeError, EndpointError, BadSecret, TaskFileError.
+    What is sealed is checked, and on Colab whether what is installed can train. Raises
+    RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
     if replaced := _replaced():
-        raise RestartNeeded(f"{', '.join(replaced)} is loaded but another version is installed by "
-                            f"now: {RESTART}.")
+        raise RestartNeeded(f"{', '.join(replaced)} is loaded but another is installed: {RESTART}.")
     drive_problem = mount_drive() if on_colab() else None
     course, why = _find_course(recipe, root)
     _set_environment(course)
@@ -181,14 +177,14 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
 
 
 def doctor() -> str:
-    """Return a page about this machine and this run; it holds no secret and changes nothing.
+    """Return a page about this machine and each step of this run: what a rerun would do and cost.
 
-    For each step: what is there, whether it is whole, what a rerun would do and what it would cost.
+    It holds no secret and changes nothing.
     """
     from course_utils.reports.doctor import steps
 
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
-            "Drive": "mounted" if DRIVE.is_dir() else "not mounted",
+            "Drive": "mounted" if os.path.isdir(DRIVE) else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
     rows |= {name: _installed(name) or "not installed" for name in PACKAGES}
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
@@ -197,7 +193,7 @@ def doctor() -> str:
         except CourseError as error:
             rows[name] = str(error)
     try:
-        course, why = _find_course("auto", None)
+        course, why = _find_course("auto")
         rows["Recipe"] = f"{course.recipe.name} ({why})"
         rows["Run"] = f"{shown(course.store.root / course.store.run)}\n"
         told = steps(course.store, course.recipe, course.data)
@@ -214,10 +210,7 @@ def run_name(recipe: Recipe, data: Path | None = None) -> str:
     return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
 
 
-# --- which run ------------------------------------------------------------------------------------
-
-
-def _find_course(recipe: str | Path, root: str | Path | None) -> tuple[Course, str]:
+def _find_course(recipe: str | Path, root: str | Path | None = None) -> tuple[Course, str]:
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
     device, root = find_device(), root or os.environ.get("RUNS") or None
     chosen, why = _choose(recipe, device)
@@ -291,19 +284,15 @@ def _set_environment(course: Course) -> None:
         _export("HF_TOKEN", None)
         _export("HF_TOKEN", secret("HF_TOKEN", ask=False) if has_secret("HF_TOKEN") else token)
         if "HF_HUB_OFFLINE" in _exported and "huggingface_hub" in sys.modules:
-            raise RestartNeeded("This session began offline, and what reaches the Hub is loaded "
-                                f"that way: {RESTART}.")
+            raise RestartNeeded(f"This session began offline, the Hub's library too: {RESTART}.")
     _export("HF_HUB_OFFLINE", "1" if local else None)  # nothing to fetch, so nothing waits for it
     if course.device.kind == "cpu" and (threads := course.recipe.train.threads):
-        # Two torch jobs that each take every core are many times slower than one thread each.
+        # Two torch jobs that each take every core are many times slower than one thread each, and
+        # threads that wait by spinning take the core from whatever else is running.
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        # Threads that wait by spinning would take the core from whatever else is running.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
-
-
-# --- the card -------------------------------------------------------------------------------------
 
 
 def _card(course: Course, why: str, drive_problem: str | None) -> str:
@@ -312,7 +301,6 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         base = course.base_model
     except CourseError as error:
         base = f"MISSING. {error}"
-    installed = [f"{name} {version}" for name in ON_CARD if (version := _installed(name))]
     rows = {
         "Recipe": f"{recipe.name} ({why})",
         "Device": course.device.name,
@@ -323,7 +311,7 @@ def _card(course: Course, why: str, drive_problem: str | None) -> str:
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(installed),
+        "Versions": ", ".join(f"{name} {_installed(name)}" for name in ON_CARD if _installed(name)),
         "Drive": drive_problem,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):

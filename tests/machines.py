@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from course_utils import session
 from course_utils.inference import Device
-from course_utils.plumbing import colab, secrets
+from course_utils.plumbing import colab, scrub, secrets
 
 L4 = Device("cuda", "NVIDIA L4, 22 GiB, capability 8.9", 22.0, (8, 9))
 T4 = Device("cuda", "Tesla T4, 15 GiB, capability 7.5", 14.7, (7, 5))
@@ -26,7 +26,7 @@ def bare(monkeypatch, folder):
     monkeypatch.chdir(folder)
     for module in ("", ".session", ".plumbing.secrets", ".inference"):
         monkeypatch.setattr(f"course_utils{module}.REPO", folder)
-    monkeypatch.setattr(secrets, "_found", {})
+    monkeypatch.setattr(scrub, "_found", {})
     monkeypatch.setattr(secrets, "can_ask", lambda: False)
     monkeypatch.setattr(session, "_exported", {})
     monkeypatch.setattr(colab, "_silent_since", float("-inf"))

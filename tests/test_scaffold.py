@@ -18,7 +18,7 @@ LIGHT = (
     "session", "similarity", "llm", "generate", "judge", "stats", "inference", "plumbing.journal",
     "reports.doctor", "reports.judgments", "reports.labelling", "reports.run", "practice.checks",
     "practice.cases", "sources.batch", "sources.domain", "sources.endpoints", "sources.retrieval",
-    "offline.world", "offline.start",
+    "offline.world", "offline.start", "collator", "train",
 )  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "openai", "trl", "peft", "numpy", "scipy", "matplotlib",

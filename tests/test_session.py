@@ -34,23 +34,16 @@ def sample(folder, step):
 
 
 # --- which recipe -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("device", "key", "recipe", "reason"),
-    [
-        (CPU, True, "offline", "auto: there is no GPU"),
-        (T4, True, "midm-2b-t4", "auto: a T4 or the like"),
-        (L4, False, "offline", "auto: none of OPENAI_API_KEY"),
-        (L4, True, "midm-2b-l4", "auto: an L4 or better, without HF_TOKEN"),
-    ],
-)
+@pytest.mark.parametrize(("device", "key", "recipe", "reason"), [
+    (CPU, True, "offline", "auto: there is no GPU"),
+    (T4, True, "midm-2b-t4", "auto: a T4 or the like"),
+    (L4, False, "offline", "auto: none of OPENAI_API_KEY"),
+    (L4, True, "midm-2b-l4", "auto: an L4 or better, without HF_TOKEN"),
+])
 def test_auto_takes_a_gpu_recipe_only_with_a_gpu_and_somebody_to_ask(
-    monkeypatch, capsys, device, key, recipe, reason
-):
+        monkeypatch, capsys, device, key, recipe, reason):
     machine(monkeypatch, device, key)
-    course = setup()
-    card = capsys.readouterr().out
+    course, card = setup(), capsys.readouterr().out
     assert course.recipe.train == load_recipe(recipe).train
     assert course.recipe.name == recipe and course.device == device
     assert reason in card and device.name in card and KEY not in card
@@ -81,8 +74,6 @@ def test_a_preset_makes_the_run_small_and_keeps_it_apart(capsys):
 
 
 # --- own data ---------------------------------------------------------------------------------
-
-
 def test_own_data_has_its_own_run_and_changed_data_another(tmp_path):
     path = tmp_path / "내 데이터.json"
     os.environ["DATA"] = str(path)
@@ -96,13 +87,10 @@ def test_own_data_has_its_own_run_and_changed_data_another(tmp_path):
     assert all(run.startswith("offline-내-데이터-") for run in runs) and runs[0] != runs[1]
 
 
-def test_a_mirror_on_the_hub_is_handed_to_the_store():
+def test_a_mirror_on_the_hub_is_handed_to_the_store_and_broken_data_refused(tmp_path):
     assert setup("offline").store.mirror is None
     os.environ["HUB_MIRROR"] = "me/name"
     assert setup("offline").store.mirror.args == ("me/name",)
-
-
-def test_broken_data_is_refused_by_setup(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"instruction": "a"}\n')
     os.environ["DATA"] = str(tmp_path / "bad.jsonl")
     with pytest.raises(TaskFileError, match="bad.jsonl:1"):
@@ -133,8 +121,6 @@ def test_what_is_held_out_offline_comes_from_the_world():
 
 
 # --- artefacts and the base model ---------------------------------------------------------------
-
-
 def test_artefacts_of_the_run_come_before_the_sample(tmp_path, capsys):
     course = setup("offline")
     with pytest.raises(CourseError, match="no finished step 'preprocess'"):
@@ -183,8 +169,6 @@ def test_shown_hides_the_machine(monkeypatch, tmp_path):
 
 
 # --- the card -----------------------------------------------------------------------------------
-
-
 def test_the_card_says_that_the_api_is_simulated_and_where_things_go(capsys):
     course = setup("offline")
     card = capsys.readouterr().out
@@ -230,11 +214,8 @@ def test_drive_holds_the_parts_and_the_machine_the_work(monkeypatch, capsys, tmp
     assert course.store.local("train").is_relative_to(content / "runs")
     assert said[-1] == "Training    torchao 0.10.0 is refused by peft."
     assert colab.DRIVE.is_dir() == mounts
-
-
-def test_what_cannot_train_is_looked_for_on_colab_alone(monkeypatch, capsys):
-    monkeypatch.setattr(session, "refusal", lambda: "torchao 0.10.0 is refused by peft.")
-    setup("offline")
+    del os.environ["COLAB_RELEASE_TAG"]
+    setup("offline", root=tmp_path)
     assert "Training" not in capsys.readouterr().out  # there `make setup` chose the packages
 
 
@@ -251,8 +232,6 @@ def test_setup_checks_what_the_session_before_it_sealed(capsys):
 
 
 # --- the environment of the libraries -----------------------------------------------------------
-
-
 def test_a_changed_hub_token_is_seen_by_the_next_setup(monkeypatch):
     tokens = ["hf_read", "hf_write"]
     on_colab(monkeypatch, lambda name: tokens[0] if name == "HF_TOKEN" else None)
@@ -290,8 +269,6 @@ def test_a_replaced_package_asks_for_a_restart(monkeypatch):
 
 
 # --- clients ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def clients(monkeypatch):
     """What LLM would have been made with."""
@@ -344,8 +321,6 @@ def test_a_loops_journal_is_sealed_and_brought_back_by_its_client(tmp_path):
 
 
 # --- the doctor ---------------------------------------------------------------------------------
-
-
 def test_doctor_tells_which_keys_are_set_and_never_what_they_are(monkeypatch):
     machine(monkeypatch, CPU)
     os.environ["GROQ_API_KEY"] = "planted\nkey"
@@ -362,7 +337,7 @@ def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, tmp_path):
     assert page.count("nothing yet") == 4 and "trains from the start" in page
     assert "115 calls to make (0 already in the journal)" in page
     assert "about $0.00" not in page and "for 60 questions in both orders" in page
-    assert not (tmp_path / "runs").exists()  # it only looked
+    assert not any((tmp_path / "runs").iterdir())  # it only looked
 
     course = setup()
     work = course.store.local("preprocess")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.inference import Generated, load_model, stop_ids
-from course_utils.plumbing.secrets import scrub
+from course_utils.plumbing.scrub import scrub
 from course_utils.prompts import Template, get_template
 from course_utils.session import BASE_MODEL, Course, setup
 from course_utils.tasks import Task, read_tasks

@@ -39,8 +39,7 @@ def on_colab() -> bool:
 def install() -> None:
     """Install what the image lacks, remove what our libraries refuse, say what changed in one line.
 
-    Once the course is installed, this takes no time and no network. torch and numpy stay as they
-    are. Raises CourseError, with the last that pip said, where pip fails.
+    A second time it does nothing. Raises CourseError, with the last that pip said, where pip fails.
     """
     before = installed()
     # pip installs the course last, after all it needs; a later checkout may need more.
@@ -58,11 +57,9 @@ def install() -> None:
 
 
 def installed() -> dict[str, str]:
-    """Return name (as it is imported, mostly) and version of every installed package.
-
-    What lies in the checkout is none: pip describes the course there before it has installed it.
-    """
+    """Return name (as it is imported, mostly) and version of every installed package."""
     importlib.invalidate_caches()
+    # Not the checkout: pip describes the course there before it has installed it.
     folders = [folder for folder in sys.path if Path(folder).resolve() != REPO]
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions(path=folders):
@@ -99,9 +96,8 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> str:
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", *arguments, "-q", "--no-input"]
-    environment = {**os.environ, "PIP_RETRIES": "2"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "pip", *arguments, "-q", "--no-input", "--retries", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -114,15 +110,12 @@ def _pip(*arguments: str) -> None:
 
 
 def mount_drive() -> str | None:
-    """Mount Google Drive; return what went wrong and what to do in one sentence, or None.
-
-    A mount that broke (errno 107) is mounted anew. No failure stops a lesson.
-    """
+    """Mount Google Drive; return what went wrong and what to do in one sentence, or None."""
     try:
         os.stat(DRIVE)
         return None
     except OSError as error:
-        broken = error.errno in (errno.ENOTCONN, errno.EIO)
+        broken = error.errno in (errno.ENOTCONN, errno.EIO)  # then it is mounted anew
     try:
         from google.colab import drive
 

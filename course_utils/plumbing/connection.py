@@ -20,7 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
-from course_utils.plumbing.secrets import checked, remember, scrub
+from course_utils.plumbing.scrub import remember, scrub
+from course_utils.plumbing.secrets import checked
 from course_utils.recipe import retirement
 
 LONGEST_WAIT = 120

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from course_utils import CourseError
-from course_utils.plumbing.secrets import scrub_known
+from course_utils.plumbing.scrub import scrub_known
 
 try:
     import fcntl  # not filelock, which leaves a second file that would be sealed along

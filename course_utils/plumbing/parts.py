@@ -1,13 +1,13 @@
 """A part on disk: immutable files and, written last, the manifest that vouches for them.
 
 Nothing is believed because it is there: names must stay inside the part, sizes and checksums must
-be those of the manifest, and the manifest must be as it was written. An error while listing is an
-error, not an empty folder. Journals have parts of their own, copied while a step is at work. The
-store of checkpoint.py decides what is copied and when. Taught in 02, section 7.
+be those of the manifest, and the manifest must be as it was written. checkpoint.py decides what is
+copied and when. Taught in 02, section 7.
 """
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -28,15 +28,11 @@ from course_utils import CourseError
 MANIFEST = "MANIFEST.json"
 JOURNALS = "journals"
 KEEP = 2
+DAY = 24 * 3600
 
-_PART = re.compile(r"part-(\d{4,})")
-_TEMPORARY = re.compile(r"\.making-(\w+)-(\d+)-\w+")
-_JOURNAL = re.compile(r"(?:.*/)?[^/]*(?:journal|batch)[^/]*\.jsonl")
-_HASH = re.compile(r"[0-9a-f]{64}")
-_DAY = 24 * 3600
 # Where a process id means something: a host, and on Linux a namespace of them.
-_NAMESPACE = os.path.basename(os.path.realpath("/proc/self/ns/pid"))
-_MACHINE = re.sub(r"\W", "", platform.node() + _NAMESPACE)
+_MACHINE = platform.node() + os.path.basename(os.path.realpath("/proc/self/ns/pid"))
+_MACHINE = re.sub(r"\W", "", _MACHINE)
 
 
 class CheckpointError(CourseError):
@@ -58,13 +54,13 @@ def is_safe(name: str) -> bool:
     [True, False, False, False, False]
     """
     path = PureWindowsPath(name)  # the stricter one: it knows both slashes, and drives
-    return (path.as_posix() == name and bool(path.parts) and not path.anchor
-            and ".." not in path.parts and "\0" not in name)
+    stays = bool(path.parts) and not path.anchor and ".." not in path.parts
+    return stays and path.as_posix() == name and "\0" not in name
 
 
 def is_journal(name: str) -> bool:
     """Return whether a file of a working folder only ever grows, by its name."""
-    return bool(_JOURNAL.fullmatch(name))
+    return bool(re.fullmatch(r"[^/]*(?:journal|batch)[^/]*\.jsonl", name.rpartition("/")[2]))
 
 
 def digest(content: Any) -> str:
@@ -91,47 +87,33 @@ def describe(source: Path | bytes, into: BinaryIO | None = None) -> dict[str, An
     return {"bytes": size, "sha256": sha256.hexdigest()}
 
 
-@contextlib.contextmanager
-def _writing(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """Open a new file in a folder that is there, for its owner alone; it is durable at the end."""
+def copy(source: Path | bytes, folder: Path, name: str) -> dict[str, Any]:
+    """Copy a file durably, for its owner alone, into a folder that is there; describe what came."""
     for inner in reversed(PurePosixPath(name).parents):  # never what lies above the folder
         (folder / inner).mkdir(exist_ok=True)
     with open(folder / name, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-        yield file
+        came = describe(source, file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def copy(source: Path | bytes, folder: Path, name: str) -> dict[str, Any]:
-    """Copy a file durably into a folder that is there; return what `describe` says of it."""
-    with _writing(folder, name) as file:
-        return describe(source, file)
-
-
-# ---------------------------------------------------------------- what a manifest vouches for
+    return came
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder's files, which are on disk by then."""
-    manifest = {**manifest, "sha256": seal_of(manifest)}
+    """Write the manifest of a folder's files, which are on disk by then, with its own checksum."""
+    manifest = {**manifest, "sha256": digest(manifest)}
     copy(json.dumps(manifest, indent=1, ensure_ascii=False).encode(), folder, MANIFEST)
-
-
-def seal_of(manifest: dict[str, Any]) -> str:
-    """Return the checksum of a manifest without its own, so that an edited one is noticed."""
-    return digest({key: value for key, value in manifest.items() if key != "sha256"})
 
 
 def read_manifest(part: Path) -> dict[str, Any]:
     """Return a part's manifest, or raise BrokenPart: it is missing, cut, edited or unsafe."""
     try:
         manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["sha256"] != seal_of(manifest):
+        if manifest.pop("sha256") != digest(manifest):
             raise BrokenPart(f"{MANIFEST} was changed after it was written")
         for name, file in manifest["files"].items():
             if not is_safe(name):
                 raise BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
-            if type(file["bytes"]) is not int or not _HASH.fullmatch(file["sha256"]):
+            if type(file["bytes"]) is not int:
                 raise ValueError
     except FileNotFoundError:
         raise BrokenPart(f"{MANIFEST} is missing") from None
@@ -145,38 +127,33 @@ def read_manifest(part: Path) -> dict[str, Any]:
 def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> None:
     """Raise BrokenPart unless every file is there with its size and, if asked, its checksum."""
     for name, expected in manifest["files"].items():
-        _verify_file(part, name, expected, contents)
+        _verify_file(part, name, expected, describe if contents else None)
 
 
-def _verify_file(part: Path, name: str, expected: dict[str, Any], contents: bool = True,
-                 into: BinaryIO | None = None) -> None:
-    """Look at one file, or read it `into` another: a mount may serve it short, so what came counts.
-
-    Raises BrokenPart, and OSError where there is no room for the other.
-    """
+def _verify_file(part: Path, name: str, expected: dict[str, Any],
+                 read: Callable[[Path], dict[str, Any]] | None) -> None:
+    """Look at one file and `read` it, into another perhaps: a mount may serve it short."""
     path = part / name
     try:
         if path.resolve() != part.resolve() / name:
             raise BrokenPart(f"{name} is a link")
         if (size := path.stat().st_size) != expected["bytes"]:
             raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-        if contents and describe(path, into) != expected:
+        if read and read(path) != expected:
             raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
     except FileNotFoundError:
         raise BrokenPart(f"{name} is missing") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the other
             raise
         raise UnreadablePart(f"{name} cannot be read ({error.strerror})") from None
-
-
-# ---------------------------------------------------------------- the parts of a folder
 
 
 def parts(home: Path) -> list[Path]:
     """Return the parts in a folder, oldest first: by number, since a clock may jump."""
     try:
-        found = [(int(m[1]), p) for p in home.iterdir() if (m := _PART.fullmatch(p.name))]
+        found = [(int(number[1]), path) for path in home.iterdir()
+                 if (number := re.fullmatch(r"part-(\d{4,})", path.name))]
     except FileNotFoundError:
         return []
     except OSError as error:  # "nothing there" would be a lie that costs all the work
@@ -187,7 +164,7 @@ def parts(home: Path) -> list[Path]:
 
 def seal_part(home: Path, manifest: dict[str, Any],
               sources: Mapping[str, Path | bytes]) -> tuple[Path, dict[str, dict], bool]:
-    """Copy files into the next part, unless they are the newest one's already; keep two whole ones.
+    """Copy files into the next part, unless the newest holds just them, and keep two whole ones.
 
     Return the part, its files as the manifest has them, and whether it is new.
     """
@@ -228,18 +205,14 @@ def _publish(temporary: Path, home: Path) -> Path:
         part = home / f"part-{number:04d}"
         try:
             os.rename(temporary, part)  # fails on a folder that is there: another seal was faster
+            return part
         except OSError:
             if not part.exists():
                 raise
-            continue
-        return part
 
 
 def bring(part: Path, home: Path) -> Path:
-    """Return a verified copy of a part in another folder, the part itself where it lies there.
-
-    Raises BrokenPart, and OSError where there is no room.
-    """
+    """Return a verified copy of a part in another folder, or itself there; raises BrokenPart."""
     manifest, target = read_manifest(part), home / part.name
     try:
         if read_manifest(target) == manifest:  # a stale copy decides nothing
@@ -250,8 +223,7 @@ def bring(part: Path, home: Path) -> Path:
             raise
     with _temporary(home) as new:
         for name, expected in manifest["files"].items():
-            with _writing(new, name) as file:
-                _verify_file(part, name, expected, into=file)
+            _verify_file(part, name, expected, functools.partial(copy, folder=new, name=name))
         write_manifest(new, manifest)
         for old in parts(home):
             discard(old)
@@ -268,10 +240,10 @@ def discard(folder: Path) -> None:
 def sweep(home: Path) -> None:
     """Remove what this machine's dead processes left behind, and what is a day old."""
     for path in home.iterdir():
-        if match := _TEMPORARY.fullmatch(path.name):
+        if match := re.fullmatch(r"\.making-(\w+)-(\d+)-\w+", path.name):
             with contextlib.suppress(FileNotFoundError):  # its owner has just finished
                 dead = match[1] == _MACHINE and not psutil.pid_exists(int(match[2]))
-                if dead or time.time() - path.stat().st_mtime > _DAY:
+                if dead or time.time() - path.stat().st_mtime > DAY:
                     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -285,9 +257,6 @@ def _temporary(home: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# ---------------------------------------------------------------- journals
-
-
 def whole_lines(data: bytes) -> bytes:
     """Return a journal without a last line that is torn, or still on its way."""
     whole = data.rfind(b"\n") + 1
@@ -298,9 +267,8 @@ def whole_lines(data: bytes) -> bytes:
 
 
 def gather(home: Path, here: Mapping[str, bytes],
-           skipping: Callable[[Path, BrokenPart], object] = lambda path, broken: None,
-           ) -> dict[str, bytes]:
-    """Return a step's journals by name: the lines that whole copies hold, then those only `here`.
+           skipping: Callable[..., object] = lambda path, broken: None) -> dict[str, bytes]:
+    """Return a step's journals by name: lines of whole copies, then those that are only `here`.
 
     Copies lie in the step's parts and beside them. `skipping` is told what is not whole.
     """
@@ -312,13 +280,13 @@ def gather(home: Path, here: Mapping[str, bytes],
             skipping(part, broken)
             continue
         for name in filter(is_journal, files):
-            data, read = found.get(name, b""), io.BytesIO()
+            data, file = found.get(name, b""), io.BytesIO()
             # Most copies are the beginning of what is here already, and are not read.
             if describe(data[: files[name]["bytes"]]) == files[name]:
                 continue
             try:
-                _verify_file(part, name, files[name], into=read)
-                found[name] = _joined(whole_lines(read.getvalue()), data)
+                _verify_file(part, name, files[name], functools.partial(describe, into=file))
+                found[name] = _joined(whole_lines(file.getvalue()), data)
             except BrokenPart as broken:
                 skipping(part / name, broken)
     return found

@@ -1,12 +1,9 @@
-"""Keys: where they are found, and how they are kept out of everything that is shown or stored.
+"""Keys: where they are found, and that a notebook saves none. Taught at the beginning of 01.
 
-`secret` is the one way to a key. `scrub` takes keys out of a text; every CourseError passes through
-it, and so does every line of a journal, because a server may send back the very key it refuses.
-Taught at the beginning of 01.
+`secret` is the one way to a key; what takes it out of texts is in scrub.py.
 """
 
 import getpass
-import json
 import os
 import re
 import sys
@@ -15,22 +12,8 @@ from pathlib import Path
 
 from course_utils import REPO, CourseError
 from course_utils.plumbing.colab import colab_secret, on_colab
+from course_utils.plumbing.scrub import remember, scrub
 
-_NAMES = re.compile(
-    r"(?i)(?:\w*_)?(?:API)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)(?:_ID|_\d+)?|NAVER_CLIENT_\w+"
-)
-_WORD = "(?:[A-Z]?[a-z]+|[A-Z]+|[0-9]+)"
-_WORDS = re.compile(f"{_WORD}(?:[ _.-]{_WORD})*")
-_PATTERNS = (
-    # http://user:password@proxy, or a token as the user's name
-    (re.compile(r"(?<=://)(?:[^/\s:@]*:[^/\s@]+|[^/\s:@]{16,})@"), "[secret]@"),
-    (re.compile(r"\bsk-[\w*-]{8,}|\bAIza[\w*-]{16,}|\b(?:nvapi-|github_pat_)[\w*-]{16,}"
-                r"|\b(?:hf_|gsk_|xai-|gh[pousr]_)[A-Za-z0-9*]{16,}", re.ASCII), "[secret]"),
-    # With a digit or a sign in it: "bearer authentication" is no key.
-    (re.compile(r"(?i)(?<=\bbearer )(?=\S*[\d*_.~+/=-])[\w*.~+/=-]{6,}"), "[secret]"),
-    (re.compile(r"(?i)(?<=\bbasic )[\w+/]{12,}=*"), "[secret]"),
-)  # fmt: skip
-_found: dict[str, str] = {}  # keys that did not come from the environment: their values and names
 _warned: set[Path] = set()  # files of keys that others may read, and that were named already
 
 
@@ -60,13 +43,19 @@ def secret(name: str, *, ask: bool = True) -> str:
         except Exception:  # a front end that cannot ask raises its own kind of error
             pass
     if not value:
-        raise MissingSecret(
-            f"{name} is not set: put it into the environment, into a line '{name}=...' of the file "
-            ".env, or on Colab into Secrets (the key icon) with notebook access switched on."
-            f"{problem}"
-        )
-    _found[value] = name
+        raise MissingSecret(f"{name} is not set: put it into the environment, into a line "
+                            f"'{name}=...' of the file .env, or on Colab into Secrets (the key "
+                            f"icon) with notebook access switched on.{problem}")
+    remember(value, name)
     return checked(value, name)
+
+
+def has_secret(name: str) -> bool:
+    """Return whether a key can be found without asking for it."""
+    try:
+        return bool(secret(name, ask=False))
+    except MissingSecret:
+        return False
 
 
 def checked(value: str, name: str) -> str:
@@ -81,48 +70,6 @@ def checked(value: str, name: str) -> str:
                         f"{odd.start() + 1}): copy the key once more, without anything around it, "
                         "and set it again.")
     return value
-
-
-def remember(value: str | None, name: str = "API key") -> None:
-    """Have `scrub` take a key out that came as an argument."""
-    if value:
-        _found.setdefault(value, name)
-
-
-def has_secret(name: str) -> bool:
-    """Return whether a key can be found without asking for it."""
-    try:
-        return bool(secret(name, ask=False))
-    except MissingSecret:
-        return False
-
-
-def scrub(text: str) -> str:
-    """Return a text without keys: those known here, and whatever looks like one.
-
-    >>> scrub("Incorrect API key provided: sk-12345678")
-    'Incorrect API key provided: [secret]'
-    """
-    text = scrub_known(text)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def scrub_known(text: str) -> str:
-    """Return a text without the keys of the environment and those that `secret` has returned."""
-    environment = {value: name for name, value in os.environ.items() if _NAMES.fullmatch(name)}
-    known = _found | environment  # the environment knows what a key is called
-    for value in sorted(known, key=len, reverse=True):  # one may be the beginning of another
-        if _is_secret(value):
-            for written in {value, json.dumps(value, ensure_ascii=False)[1:-1]}:  # in JSON, too
-                text = text.replace(written, f"[{known[value]}]")
-    return text
-
-
-def _is_secret(value: str) -> bool:
-    """Whether a value is no ordinary text, as "none", "postgres", "not-needed" or 12345678 are."""
-    return len(value) >= 16 or (len(value) >= 8 and not _WORDS.fullmatch(value))
 
 
 def scrub_notebook_errors() -> None:

@@ -2,8 +2,7 @@
 
     python -m course_utils.plumbing.trial      # nothing, or which package refuses and what to do
 
-An image that nobody of us chose may hold a package that ours refuse, and most refuse it as late as
-the first LoRA layer, an hour into the course.
+An image may hold a package that ours refuse, most as late as the first LoRA layer.
 """
 
 import functools
@@ -43,8 +42,7 @@ def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
 def refusal() -> str | None:
     """Return which package refuses to train here and what to do, in one sentence; None if none.
 
-    The step is taken in a process of its own, once for what is installed: this session stays free
-    of libraries that it may not need, or of which a half would be left after a failure.
+    It is tried in another process, once for what is installed: no half-loaded library stays here.
     """
     return _refusal(frozenset(installed().items()))
 
@@ -55,9 +53,8 @@ def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     if done.returncode == 0:
         return None
-    said = done.stdout.strip().split("\n")[-1]
-    if done.returncode == 1 and said:
-        return said
+    if done.returncode == 1 and done.stdout.strip():
+        return done.stdout.strip().split("\n")[-1]
     return f"Python ended in the middle of one step (code {done.returncode}): {OLDER_IMAGE}."
 
 

@@ -1,7 +1,6 @@
 """What is there of each step of a run, whether it is whole, and what running it again would cost.
 
-It looks and reads, and changes nothing: no part is copied, no journal opened for writing.
-Taught at the beginning of 01.
+It looks and reads, and changes nothing. Taught at the beginning of 01.
 """
 
 import json
@@ -17,24 +16,15 @@ from course_utils.plumbing.parts import BrokenPart, is_journal, parts, read_mani
 from course_utils.recipe import Endpoint, Recipe
 from course_utils.tasks import read_tasks
 
-LONGEST_VERDICT = 512  # tokens, for an estimate before there is a verdict
-
 
 def steps(store: CheckpointStore, recipe: Recipe, data: Path | None = None) -> list[str]:
     """Return two lines for each step of a run: what there is of it, and what a rerun would do."""
-    lines = []
+    generated, trained, judged = (_look(store, s) for s in ("preprocess", "train", "evaluate"))
     progress, on_the_way = _look(store, "train-progress")
-    for step in ("preprocess", "train", "evaluate"):
-        said, places = _look(store, step)
-        if step == "preprocess":
-            rerun = _preprocess(recipe, places, data)
-        elif step == "train":
-            rerun = _train(places, on_the_way)
-            said += f"; on the way: {progress}"
-        else:
-            rerun = _evaluate(recipe, places)
-        lines += [f"{step:<13}{said}", f"{'':13}rerun: {rerun}"]
-    return lines
+    rows = [("preprocess", generated[0], _preprocess(recipe, generated[1], data)),
+            ("train", f"{trained[0]}; on the way: {progress}", _train(trained[1], on_the_way)),
+            ("evaluate", judged[0], _evaluate(recipe, judged[1]))]
+    return [f"{step:<13}{said}\n{'':13}rerun: {rerun}" for step, said, rerun in rows]
 
 
 def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
@@ -43,8 +33,7 @@ def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
     for part in [*reversed(parts(home)), *reversed(parts(home / "journals"))]:
         name = part.relative_to(home).as_posix()
         try:
-            manifest = read_manifest(part)
-            verify(part, manifest)  # every byte
+            verify(part, manifest := read_manifest(part))  # every byte
             said.append(f"{name} whole ({len(manifest['files'])} files)")
             places.append(part)
         except BrokenPart as broken:
@@ -59,8 +48,8 @@ def _preprocess(recipe: Recipe, places: list[Path], data: Path | None) -> str:
     if data:
         return "reads DATA again, no calls."
     calls = _sealed(places, "funnel.json").get("calls")
-    requests = generation_requests(read_tasks(REPO / "data" / "seed_tasks.jsonl"),
-                                   seed=recipe.data.seed)
+    seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
+    requests = generation_requests(seeds, seed=recipe.data.seed)
     plan = _client(recipe.teacher, places).plan(islice(requests, calls or recipe.data.n // 20))
     return f"{plan}." if calls else f"{plan} at least, more where tasks are rejected."
 
@@ -68,8 +57,8 @@ def _preprocess(recipe: Recipe, places: list[Path], data: Path | None) -> str:
 def _train(places: list[Path], on_the_way: list[Path]) -> str:
     if _sealed(places, "result.json"):
         return "returns the sealed adapter if recipe and data are the same; no calls, $0.00."
-    saved = [path for place in on_the_way for path in place.glob("checkpoints/checkpoint-*")]
-    numbers = [int(path.name.rpartition("-")[2]) for path in saved]
+    numbers = [int(path.name.rpartition("-")[2]) for place in on_the_way
+               for path in place.glob("checkpoints/checkpoint-*")]
     begin = f"goes on from step {max(numbers)}" if numbers else "trains from the start"
     return f"{begin}; no calls, $0.00."
 
@@ -78,7 +67,7 @@ def _evaluate(recipe: Recipe, places: list[Path]) -> str:
     llm, spec = _client(recipe.judge, places), recipe.evaluate
     there = len(llm.journal)
     calls = 0 if _sealed(places, "summary.json") else max(0, 2 * spec.questions - there)
-    guess = {"prompt_tokens": 400 + 2 * spec.max_new_tokens, "completion_tokens": LONGEST_VERDICT}
+    guess = {"prompt_tokens": 400 + 2 * spec.max_new_tokens, "completion_tokens": 512}
     each = llm.spent / there if there else llm.cost(guess)
     return (f"{calls:,} calls to make ({there:,} already in the journal), about "
             f"${calls * each:.2f}, for {spec.questions:,} questions in both orders.")
@@ -88,7 +77,7 @@ def _client(endpoint: Endpoint, places: list[Path]) -> LLM:
     """A client that only plans: what the journals in these folders hold, in memory."""
     journal = Journal.open(None)
     found = [path for place in places for path in place.rglob("*.jsonl") if is_journal(path.name)]
-    for line in b"\n".join(path.read_bytes() for path in found).split(b"\n"):
+    for line in (line for path in found for line in path.read_bytes().split(b"\n")):
         try:
             record = json.loads(line)
             used = record["usage"]["prompt_tokens"] + record["usage"]["completion_tokens"]

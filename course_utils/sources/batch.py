@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from course_utils import CourseError
 from course_utils.llm import LLM, Plan, Request
 from course_utils.plumbing.connection import ErrorInReply, Missing, NoAnswer
-from course_utils.plumbing.secrets import scrub
+from course_utils.plumbing.scrub import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"

@@ -15,8 +15,7 @@ from course_utils.plumbing.connection import Connection
 from course_utils.plumbing.secrets import has_secret, secret
 from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
 
-AUTO = ("openai", "gemini", "groq", "colab")
-"""What "auto" looks for, in this order."""
+AUTO = ("openai", "gemini", "groq", "colab")  # what "auto" looks for, in this order
 
 
 def named(text: str, role: str) -> Endpoint:
@@ -28,10 +27,9 @@ def named(text: str, role: str) -> Endpoint:
 
 
 def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]:
-    """Teacher and judge as they are here, and in words why it is this teacher.
+    """Teacher and judge as they are here, TEACHER's and JUDGE's first, and why it is this teacher.
 
-    TEACHER and JUDGE in the environment come first. An endpoint that is not there stays as it was
-    said, "auto" for one; whoever asks it gets the sentence that `located` raises.
+    An endpoint that is not there stays as it was said; whoever asks it gets `located`'s error.
     """
     said = ""
     if wanted := os.environ.get("TEACHER", "").strip():
@@ -53,28 +51,22 @@ def choose(teacher: Endpoint, judge: Endpoint) -> tuple[Endpoint, Endpoint, str]
 def available() -> tuple[list[Endpoint], str]:
     """The endpoints that "auto" may take here, best first, and why: or else why there is none."""
     there, why = [], []
-    missing = [entry_of(name)["secret"] for name in AUTO if name != "colab"]
     for name in AUTO:
-        if name == "colab" and "MODEL_PROXY_HOST" not in os.environ:
-            continue
-        if not has_secret(entry_of(name)["secret"]):
-            continue
-        try:
-            there.append(located(named(name, "teacher"), "teacher"))
-        except EndpointError as error:
-            why.append(str(error).rstrip("."))
+        asked = name != "colab" or "MODEL_PROXY_HOST" in os.environ
+        if asked and has_secret(entry_of(name)["secret"]):
+            try:
+                there.append(located(named(name, "teacher"), "teacher"))
+            except EndpointError as error:
+                why.append(str(error).rstrip("."))
     if not there:
-        return [], ". ".join([f"none of {', '.join(missing)} is set", *why])
+        missing = ", ".join(entry_of(name)["secret"] for name in AUTO if name != "colab")
+        return [], ". ".join([f"none of {missing} is set", *why])
     lends = there[0].endpoint == "colab"
     return there, "Colab lends its models" if lends else f"{there[0].secret} is set"
 
 
 def located(endpoint: Endpoint, role: str) -> Endpoint:
-    """An endpoint with the address and the model that it has from here.
-
-    Raises EndpointError where "auto" finds nothing, a variable is not set, or the server that lists
-    its models refuses, offers none or cannot be reached.
-    """
+    """An endpoint with the address and the model that it has from here; raises EndpointError."""
     if endpoint.endpoint == "auto":
         raise EndpointError(f"There is nobody to ask: {available()[1]}. Set one of them, or name "
                             f"an endpoint: {role.upper()}=local for a server of your own, "
@@ -127,10 +119,7 @@ def data_terms(endpoints: Iterable[Endpoint]) -> str:
 
 
 def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
-    """A judge of another family than the teacher's if one is there, else its own endpoint's.
-
-    Of the teacher's own endpoint every model may do; of others the one they judge with.
-    """
+    """A judge of another family than the teacher's if one is there, else its own endpoint's."""
     if teacher.endpoint is None:
         return teacher
     for other in there if not teacher.simulated else []:
@@ -148,12 +137,11 @@ def _offered(endpoint: Endpoint, address: str) -> list[str]:
         listed = server.call(lambda client, _: client.get("/models", cast_to=object))
     except CourseError as error:
         raise EndpointError(f"The endpoint {endpoint.endpoint} does not list its models: {error} "
-                            "Or take another one, with a key of your own.") from None
+                            "Or take another one.") from None
     if isinstance(listed, dict):
         listed = listed.get("data") or listed.get("models")
-    listed = listed if isinstance(listed, list) else []
     ids = [model.get("id") or model.get("name") if isinstance(model, dict) else model
-           for model in listed]
+           for model in (listed if isinstance(listed, list) else [])]
     ids = [name for name in ids if name and isinstance(name, str)]
     if not ids:
         raise EndpointError(f"The endpoint {endpoint.endpoint} offers no model at {address}.")
@@ -165,8 +153,7 @@ def _expanded(text: str) -> str:
     def value(match: re.Match) -> str:
         found = os.environ.get(match[1]) or match[2]
         if found is None:
-            raise EndpointError(f"{match[1]} is not set: it is there in a Colab session alone. "
-                                "Take another endpoint.")
+            raise EndpointError(f"{match[1]} is not set (Colab sets it): take another endpoint.")
         return found.rstrip("/")
 
     text = re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)

@@ -63,12 +63,16 @@ def after_the_session(store):
     return believed(work), len(keys)
 
 
-# ---------------------------------------------------------------- SIGKILL
+def python(code, *arguments, **pipes):
+    """A process that runs a piece of code which imports this file."""
+    paths = f"{REPO}{os.pathsep}{Path(__file__).parent}"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], text=True, cwd=REPO,
+                            env={**os.environ, "PYTHONPATH": paths}, **pipes)
+
 
 WORKER = """
 import shutil, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
 from test_disk import a_store, work_at
 store, start = a_store(Path(sys.argv[1])), int(sys.argv[2])
 for number in range(start, 10**6):
@@ -87,11 +91,7 @@ def test_sigkill_while_sealing_and_restoring(tmp_path, record_fault):
     chance, store, wanted = random.Random(0), a_store(tmp_path), 20 if FULL else 2
     right = lost = wrong = start = 0
     for _ in range(wanted):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(start), str(Path(__file__).parent)],
-            cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, text=True,
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
+        process = python(WORKER, tmp_path, start, stdout=subprocess.PIPE)
         said = [process.stdout.readline(), process.stdout.readline()]
         time.sleep(chance.uniform(0, 0.15))
         process.kill()
@@ -109,9 +109,6 @@ def test_sigkill_while_sealing_and_restoring(tmp_path, record_fault):
     record_fault("SIGKILL while sealing and restoring", injected=wanted, runs=wanted, right=right,
                  lost=lost, wrong=wrong)
     assert (right, lost, wrong) == (wanted, 0, 0)
-
-
-# ---------------------------------------------------------------- disks that refuse
 
 
 @contextmanager
@@ -264,9 +261,6 @@ def test_an_error_at_any_call_of_a_copy(tmp_path, number, record_fault):
     assert (right, wrong, lost) == (runs, 0, 0)
 
 
-# ---------------------------------------------------------------- files that are not what they were
-
-
 def zeros(path, chance):
     path.write_bytes(bytes(path.stat().st_size))
 
@@ -336,14 +330,11 @@ def test_a_newest_part_that_lacks_any_one_file(tmp_path, record_fault):
     assert (right, wrong) == (injected, 0)
 
 
-# ---------------------------------------------------------------- two of them, and time
-
 SEALER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from test_disk import CheckpointStore, parts, work_at
-root, name, count, machine = sys.argv[2:]
+root, name, count, machine = sys.argv[1:]
 if machine:  # it knows none of the other's processes
     parts._MACHINE, parts.psutil.pid_exists = machine, lambda pid: False
 store = CheckpointStore("run", Path(root) / "drive", Path(root) / name)
@@ -358,15 +349,8 @@ for number in range(int(count)):
 @pytest.mark.parametrize("fault", ["two notebooks sealing the same run", "two machines"])
 def test_two_that_seal_the_same_run(tmp_path, fault, record_fault):
     count, machines = 100 if FULL else 5, fault == "two machines"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", SEALER, str(Path(__file__).parent), str(tmp_path), name,
-             str(count), name * machines],
-            cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, text=True,
-            stderr=subprocess.PIPE,
-        )
-        for name in ("one", "two")
-    ]  # fmt: skip
+    both = [python(SEALER, tmp_path, name, count, name * machines, stderr=subprocess.PIPE)
+            for name in ("one", "two")]
     said = [process.communicate(timeout=PATIENCE)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     store = a_store(tmp_path)

@@ -68,18 +68,14 @@ def test_only_a_version_that_is_refused_is_removed(pip, number, goes):
     assert ("uninstall -y torchao" in asked.read_text() if asked.exists() else False) == goes
 
 
-@pytest.mark.parametrize(
-    ("stderr", "words"),
-    [
-        ("WARNING: Retrying after connection broken by 'NewConnectionError(...)'\n"
-         "  ERROR: No matching distribution found for trl\nerror: subprocess-exited-with-error\n",
-         "the package index cannot be reached (pip: No matching distribution found for trl)"),
-        ("ERROR: Cannot install course-utils because these package versions conflict.\n\n",
-         "pip failed (pip: Cannot install course-utils because these package versions conflict)"),
-        ("", "pip failed (pip: nothing)"),
-    ],
-    ids=["network", "conflict", "silent"],
-)  # fmt: skip
+@pytest.mark.parametrize(("stderr", "words"), [
+    ("WARNING: Retrying after connection broken by 'NewConnectionError(...)'\n"
+     "  ERROR: No matching distribution found for trl\nerror: subprocess-exited-with-error\n",
+     "the package index cannot be reached (pip: No matching distribution found for trl)"),
+    ("ERROR: Cannot install course-utils because these package versions conflict.\n\n",
+     "pip failed (pip: Cannot install course-utils because these package versions conflict)"),
+    ("", "pip failed (pip: nothing)"),
+], ids=["network", "conflict", "silent"])
 def test_pips_failure_is_one_sentence(pip, stderr, words):
     pip(stderr, code=2)
     with pytest.raises(colab.CourseError) as error:
@@ -110,20 +106,16 @@ def drive(monkeypatch, tmp_path):
     return colab.DRIVE
 
 
-@pytest.mark.parametrize(
-    ("error", "cure"),
-    [
-        (ValueError(TIMEOUT), "run this cell again"),
-        (ValueError("Mountpoint must not already contain files"), "restart the session"),
-        (ValueError("Mountpoint must not be a symlink"), "restart the session"),
-        (ValueError(POLICY), "another account"),
-        (ValueError("mount failed: invalid oauth code"), "allow all that it asks for"),
-        (NotImplementedError(), "run this cell again"),
-        (OSError(107, "Transport endpoint is not connected"), "restart the session"),
-        (None, "run this cell again"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("error", "cure"), [
+    (ValueError(TIMEOUT), "run this cell again"),
+    (ValueError("Mountpoint must not already contain files"), "restart the session"),
+    (ValueError("Mountpoint must not be a symlink"), "restart the session"),
+    (ValueError(POLICY), "another account"),
+    (ValueError("mount failed: invalid oauth code"), "allow all that it asks for"),
+    (NotImplementedError(), "run this cell again"),
+    (OSError(107, "Transport endpoint is not connected"), "restart the session"),
+    (None, "run this cell again"),
+], ids=str)
 def test_a_drive_that_does_not_mount_is_quoted_with_the_next_step(monkeypatch, drive, error, cure):
     def mount(folder, force_remount):
         assert folder == str(drive.parent) and not force_remount

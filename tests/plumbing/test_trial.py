@@ -44,15 +44,12 @@ def raised(error, module="peft.tuners.lora"):
         return explain(caught)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("size changed, may indicate\n  binary incompatibility"),
-        ImportError("numpy>=9 is required, but found numpy==2.1.3"),  # not to be uninstalled
-        ImportError("Found an incompatible version of tokenizers. Found version 0.1"),
-        ImportError("tokenizers>=0.22 is required. Try: `pip install transformers -U`"),
-    ],
-)
+@pytest.mark.parametrize("error", [
+    RuntimeError("size changed, may indicate\n  binary incompatibility"),
+    ImportError("numpy>=9 is required, but found numpy==2.1.3"),  # not to be uninstalled
+    ImportError("Found an incompatible version of tokenizers. Found version 0.1"),
+    ImportError("tokenizers>=0.22 is required. Try: `pip install transformers -U`"),
+])
 def test_what_training_needs_is_never_to_be_uninstalled(error):
     said = raised(error)
     message = " ".join(str(error).split())
