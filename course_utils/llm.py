@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 
 from course_utils import CourseError
 from course_utils.plumbing.connection import Connection, ErrorInReply, NoAnswer
+from course_utils.plumbing.entries import retirement
 from course_utils.plumbing.journal import Journal
-from course_utils.recipe import retirement
 
 _THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
                       r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)

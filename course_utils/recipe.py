@@ -5,11 +5,7 @@ entry of recipes/endpoints.yaml; "auto" is the first entry whose key is there.
 """
 
 import dataclasses
-import datetime
-import difflib
-import functools
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,9 +14,18 @@ from pydantic import ConfigDict, Field, StrictFloat, StrictInt, ValidationError,
 from pydantic.dataclasses import dataclass
 
 from course_utils import CourseError
+from course_utils.plumbing.entries import (
+    ENDPOINTS,
+    EndpointError,
+    closest,
+    fill,
+    no_such,
+    read_yaml,
+)
 
-RECIPES = Path(__file__).resolve().parent / "recipes"
-ENDPOINTS = RECIPES / "endpoints.yaml"
+RECIPES = ENDPOINTS.parent
+# What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
+GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
 # Minutes in a lesson: every cell runs and tuning shows, but no number is worth quoting.
 QUICK = {"data.n": 800, "data.heldout": 6, "train.epochs": 2, "evaluate.questions": 24}
 PRESETS: dict[str, dict[str, float]] = {"quick": QUICK, "full": {}}
@@ -36,10 +41,6 @@ KEPT = {"endpoint": (), "model": ("endpoint",), "base_url": ("model",)}
 
 class RecipeError(CourseError):
     """A recipe that does not exist, or one that says something the course does not understand."""
-
-
-class EndpointError(CourseError):
-    """An endpoint that does not exist or cannot be asked from here; the message says what to do."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -212,7 +213,7 @@ class Recipe:
         A smaller one has its own name, "offline-quick", and run folder. Raises RecipeError.
         """
         if name not in PRESETS:
-            raise RecipeError(_no("preset", name, PRESETS))
+            raise RecipeError(no_such("preset", name, PRESETS))
         recipe = self.replace("name", f"{self.name}-{name}") if PRESETS[name] else self
         for key, most in PRESETS[name].items():
             part, setting = key.split(".")
@@ -237,10 +238,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in recipe_names():
-            raise RecipeError(_no("recipe", name_or_path, recipe_names()))
+            raise RecipeError(no_such("recipe", name_or_path, recipe_names()))
         path = RECIPES / f"{name_or_path}.yaml"
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        settings = read_yaml(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
@@ -258,79 +259,6 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return recipe
 
 
-@functools.cache
-def entries() -> dict[str, dict[str, Any]]:
-    """Return the entries of endpoints.yaml by name."""
-    return yaml.load(ENDPOINTS.read_text(encoding="utf-8"), _Loader)
-
-
-def entry_of(name: str) -> dict[str, Any]:
-    """Return an entry of endpoints.yaml. Raises EndpointError, naming the closest."""
-    if name not in entries():
-        raise EndpointError(_no("endpoint", name, ["auto", *entries()]))
-    return entries()[name]
-
-
-def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return an endpoint's settings: what is said of it, else what its entry says; else OpenAI's.
-
-    `role` is "teacher" or "judge". Raises EndpointError for an unknown entry.
-    """
-    name = said.get("endpoint") or (None if said.get("base_url") else "openai")
-    if name == "auto" and any(map(said.get, ("model", "base_url", "price", "rpm", "params"))):
-        raise EndpointError("auto takes what is there, with its own settings: name an endpoint.")
-    if name in (None, "auto"):
-        return said
-    entry = entry_of(name)
-    model = said.get("model") or ""
-    if not model and "list" not in entry:
-        model = preferred(entry, role, entry["models"])
-    filled = {key: entry[key] for key in ("base_url", "secret", "rpm", "workers") if key in entry}
-    filled |= {"endpoint": name, "model": model} | entry["models"].get(model, {})
-    if old := entry.get("retired", {}).get(model):
-        filled["price"] = old.get("price")
-    said = {key: value for key, value in said.items() if value is not None}
-    if isinstance(said.get("params"), dict):  # one more, not one instead of all
-        said["params"] = filled.get("params", {}) | said["params"]
-    return filled | said
-
-
-def preferred(entry: dict[str, Any], role: str, offered: Iterable[str]) -> str:
-    """Return the model for a role among those offered: the entry's order, else the server's."""
-    offered = list(offered)
-    first = [entry["judge"]] if role == "judge" and "judge" in entry else []
-    return next((m for m in [*first, *entry["models"]] if m in offered), offered[0])
-
-
-def retirement(model: str) -> str | None:
-    """Return the sentence that a retired model's name gets, with its successor; None otherwise."""
-    model = re.sub(r"-\d{4}-\d\d-\d\d$", "", model.rpartition("/")[2])  # openai/gpt-4o-2024-08-06
-    for name, entry in entries().items():
-        if known := entry.get("retired", {}).get(model):
-            ends = "ended" if known["ends"] <= datetime.date.today() else "ends"
-            return (f"{model} {ends} on {known['ends']}; {name}'s successor is "
-                    f"{known['successor']}. What a journal holds of it stays readable.")
-    return None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that takes no key twice, and takes 1e-4 for the number that it is."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                said = f"the key '{key.value}' is given twice"
-                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
-# YAML 1.1 wants a dot and a sign in it, and reads text otherwise; nobody means that.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789")
-
-
 def _checked(settings: dict[str, Any], source: str) -> Recipe:
     """Return the recipe, or say what is wrong: an unknown key first, it may be the missing one."""
     try:
@@ -343,7 +271,7 @@ def _checked(settings: dict[str, Any], source: str) -> Recipe:
         kind = Recipe
         for part in above:
             kind = kind.__pydantic_fields__[part].annotation
-        nearest = ".".join([*above, _closest(last, kind.__pydantic_fields__)])
+        nearest = ".".join([*above, closest(last, kind.__pydantic_fields__)])
         said = f"unknown key '{where}'; the nearest one is '{nearest}'."
     elif found["type"] == "value_error":  # raised here, a sentence already
         said = str(found["ctx"]["error"])
@@ -353,13 +281,3 @@ def _checked(settings: dict[str, Any], source: str) -> Recipe:
         must = found["msg"].replace("Input should", "must").replace("valid tuple", "list")
         said = f"'{where}' {must}, not {found['input']!r}."
     raise RecipeError(f"{source}: {said}") from None
-
-
-def _no(what: str, name: Any, names: Iterable[str]) -> str:
-    """Say that nothing has this name, which one is the closest, and which there are."""
-    said = f"There is no {what} named '{name}'; the closest is '{_closest(name, names)}'"
-    return f"{said}, and all are: {', '.join(names)}."
-
-
-def _closest(word: Any, words: Iterable[str]) -> str:
-    return difflib.get_close_matches(str(word), list(words), n=1, cutoff=0)[0]

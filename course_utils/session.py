@@ -5,7 +5,6 @@ knows the run's data, its base model and whom to ask. Taught at the beginning of
 """
 
 import hashlib
-import importlib.metadata
 import os
 import re
 import sys
@@ -20,21 +19,19 @@ from course_utils.inference import Device, find_base, find_device
 from course_utils.offline.start import offline_url
 from course_utils.plumbing import hub
 from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
+from course_utils.plumbing.entries import entries
 from course_utils.plumbing.parts import digest, is_journal
-from course_utils.plumbing.scrub import scrub
 from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
-from course_utils.recipe import Endpoint, EndpointError, Recipe, entries, load_recipe, retirement
-from course_utils.sources.endpoints import choose, data_terms, key_of, located, terms
+from course_utils.recipe import GATED, L4, T4, Recipe, load_recipe
+from course_utils.reports.card import ON_CARD, card, installed
+from course_utils.sources.endpoints import choose, key_of, located
 from course_utils.tasks import Task, read_tasks, split_heldout
 
 if TYPE_CHECKING:
     from course_utils.llm import LLM
 
-# What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
-GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
 BASE_MODEL = "assets/tiny-gemma-ko"
-ON_CARD = ("torch", "transformers", "trl", "peft")
 # What an installation may replace while an older version is loaded.
 PACKAGES = (*ON_CARD, "numpy", "pandas", "pyarrow", "accelerate", "datasets", "huggingface_hub",
             "tokenizers", "safetensors", "openai", "pydantic")
@@ -168,7 +165,12 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     drive_problem = mount_drive() if on_colab() else None
     course, why = _find_course(recipe, root)
     _set_environment(course)
-    print(_card(course, why, drive_problem))
+    try:
+        base = course.base_model
+    except CourseError as error:
+        base = f"MISSING. {error}"
+    print(card(course.recipe, course.store, course.device, data=course.data, base=base, why=why,
+               drive=drive_problem))
     for line in course.store.check():
         print(f"{'Checked':<12}{line}")
     if on_colab() and (refused := refusal()):  # elsewhere `make setup` chose what is installed
@@ -186,7 +188,7 @@ def doctor() -> str:
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
             "Drive": "mounted" if os.path.isdir(DRIVE) else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
-    rows |= {name: _installed(name) or "not installed" for name in PACKAGES}
+    rows |= {name: installed(name) or "not installed" for name in PACKAGES}
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
         try:
             rows[name] = "set" if has_secret(name) else "not set"
@@ -295,71 +297,8 @@ def _set_environment(course: Course) -> None:
             sys.modules["torch"].set_num_threads(threads)
 
 
-def _card(course: Course, why: str, drive_problem: str | None) -> str:
-    recipe, store = course.recipe, course.store
-    try:
-        base = course.base_model
-    except CourseError as error:
-        base = f"MISSING. {error}"
-    rows = {
-        "Recipe": f"{recipe.name} ({why})",
-        "Device": course.device.name,
-        "Wrong GPU": _wrong_gpu(course),
-        "Base model": shown(base) if os.path.isdir(base) else base,
-        "Teacher": _address(recipe.teacher, "teacher"),
-        "Judge": _address(recipe.judge, "judge", recipe.teacher),
-        "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
-        "Data": f"{shown(course.data)}, instead of generated tasks" if course.data else None,
-        "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(f"{name} {_installed(name)}" for name in ON_CARD if _installed(name)),
-        "Drive": drive_problem,
-    }
-    if base.startswith("google/") and not has_secret("HF_TOKEN"):
-        rows["Hub"] = f"HF_TOKEN is not set: {base} asks for it (accept its licence on the Hub)."
-    return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
-
-
-def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> str:
-    """Return who is asked, what it costs, and what to know of it, on one line."""
-    try:
-        endpoint = located(endpoint, role)
-    except EndpointError as error:
-        return f"MISSING. {error}"
-    if endpoint.simulated:
-        return f"{endpoint.model}: SIMULATED, answers come from a program that knows the truth"
-    where = endpoint.endpoint or endpoint.base_url
-    if endpoint.base_url is None and (other := os.environ.get("OPENAI_BASE_URL")):
-        where = f"{other} (OPENAI_BASE_URL)"
-    said = f"{endpoint.model} at {where} ({terms(endpoint)})"
-    if teacher and endpoint.family == teacher.family:
-        said += "; the teacher's own family, which it may favour"
-    if ended := retirement(endpoint.model):
-        said += f". {ended}"
-    return scrub(said)
-
-
-def _wrong_gpu(course: Course) -> str | None:
-    """Return a sentence where the GPU is not what the recipe needs: a reconnect may bring a T4."""
-    device, cure = course.device, "choose an L4 under Runtime > Change runtime type"
-    if device.kind != "cuda" or device.capability >= (8, 0):
-        return None
-    if course.recipe.train.dtype == "bfloat16":
-        return f"this recipe computes in bfloat16, which {device.name} lacks: {cure}, or take {T4}."
-    for begun in (GATED, L4):
-        if (course.store.root / begun).is_dir():
-            return f"the run {begun} was begun on a larger one: to go on with it, {cure}."
-    return None
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _replaced() -> list[str]:
     """Return the packages that are loaded in another version than the one installed by now."""
     loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     return [f"{name} {version}" for name, version in loaded.items()
-            if version and version.split("+")[0] != (_installed(name) or version).split("+")[0]]
+            if version and version.split("+")[0] != (installed(name) or version).split("+")[0]]

@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from course_utils import CourseError
+from course_utils.plumbing.entries import retirement
 from course_utils.plumbing.scrub import remember, scrub
 from course_utils.plumbing.secrets import checked
-from course_utils.recipe import retirement
 
 LONGEST_WAIT = 120
 """Seconds: whoever asks for more patience than that gets the cell back to run it again later."""

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from course_utils import CourseError
 from course_utils.plumbing.connection import Connection
+from course_utils.plumbing.entries import EndpointError, entry_of, fill, preferred
 from course_utils.plumbing.secrets import has_secret, secret
-from course_utils.recipe import Endpoint, EndpointError, entry_of, fill, preferred
+from course_utils.recipe import Endpoint
 
 AUTO = ("openai", "gemini", "groq", "colab")  # what "auto" looks for, in this order
 

@@ -269,7 +269,7 @@ def speaks(monkeypatch, server, name, path, rpm):
     if entry["base_url"] and "${" not in entry["base_url"]:
         entry["base_url"] = server.host + path
     changed = entries.__wrapped__() | {name: entry}
-    monkeypatch.setattr("course_utils.recipe.entries", lambda: changed)
+    monkeypatch.setattr("course_utils.plumbing.entries.entries", lambda: changed)
 
 
 @pytest.fixture(params=DIALECTS)
