@@ -15,16 +15,9 @@ from course_utils.llm import LLM, Request
 from course_utils.offline import world
 from course_utils.plumbing import colab, scrub, secrets
 from course_utils.plumbing.connection import QuotaUsedUp
+from course_utils.plumbing.entries import EndpointError, entries, fill, retirement
 from course_utils.plumbing.secrets import BadSecret
-from course_utils.recipe import (
-    Endpoint,
-    EndpointError,
-    RecipeError,
-    entries,
-    fill,
-    load_recipe,
-    retirement,
-)
+from course_utils.recipe import Endpoint, RecipeError, load_recipe
 from course_utils.session import setup
 from course_utils.sources.endpoints import choose, located, named, terms
 from course_utils.stats import summarize_battle
