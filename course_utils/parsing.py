@@ -2,15 +2,14 @@
 
 A reply is numbered text, as the generation prompt asks for it, or JSON. Models keep to neither:
 they greet, number anew, set labels in bold, write ４． for 4., leave a field out, or are cut off.
-What can be understood is; what cannot is rejected under a name and kept as it came, so that
+What cannot be understood is rejected under a name and kept as it came, so that for any text
 
     len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text))
 
-holds for any text whatever. What is understood must then pass the rules, rewritten from Alpaca's
-heuristics for Korean: Alpaca throws away every instruction that begins with a letter outside
-ASCII, which in Korean is every instruction. Lengths are counted in 어절 (what stands between
-spaces), and words that give away a task no text model can do, such as 지도 (a map), are looked for
-among morphemes, so that 지도자 (a leader) is none. Taught in 01, sections 2 and 3.
+What is understood must pass the rules, which are Alpaca's, rewritten: those throw away whatever
+begins with a letter outside ASCII, as all Korean does. Lengths are in 어절 (what stands between
+spaces), and 지도 (a map) is looked for among morphemes, so that 지도자 (a leader) is none. Taught
+in 01, sections 2 and 3.
 """
 
 import json
@@ -53,8 +52,7 @@ _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|i
 _EACH_LINE = re.IGNORECASE | re.MULTILINE
 _BLANK = r"[^\S\n]"  # any but a line break: a no-break space or a wide one, too
 _DECORATION = rf"(?:{_BLANK}|[>#*_•\ufeff-])*"
-# Nothing that may be empty stands between two runs of blanks: a line of 80,000 spaces would take
-# minutes.
+# Nothing that may be empty stands between two runs of blanks: 80,000 spaces would take minutes.
 _LABEL = re.compile(
     rf"^{_DECORATION}(?:(?:(?:과제|task){_BLANK}*)?[(（\[]?(?P<number>\d{{1,6}})번?"
     rf"(?:{_BLANK}*[.．)）\]:：])?{_DECORATION})?(?:{_NAMES})(?:{_BLANK}*[*_]+)?{_BLANK}*[:：]"
@@ -73,11 +71,10 @@ _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\
 def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
     """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
 
-    Copes with JSON, whole or cut, fenced or not; and in numbered text with numbering that is
-    continued, started anew or missing, bold labels, full-width digits and colons, 명령어 or
-    Instruction for 지시문, CRLF, text before the first item and an empty reply. A candidate needs
-    all three fields; `<noinput>` means no input. If the reply was cut (`finish_reason` "length"),
-    its last candidate is "truncated". Never raises. Taught in 01, section 2.
+    Copes with JSON, whole or cut, fenced or not, and with numbering that goes on, starts anew or is
+    missing, bold labels, full-width digits, 명령어 or Instruction for 지시문. `<noinput>` means no
+    input. If the reply was cut (`finish_reason` "length"), its last candidate is "truncated". Never
+    raises. Taught in 01, section 2.
     """
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
@@ -102,9 +99,8 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     """Cut a reply into its candidate items, as they came but with their number and label in front.
 
     In JSON an item is an object that begins with a field of a task. In text it begins at a "###"
-    line or at a numbered 지시문 label (at any 지시문 label if none has a number). The prompt had
-    already opened item `first_number`, so a reply may begin in the middle of it; other text before
-    the first label is the model talking, not a candidate.
+    line or at a numbered 지시문 label (at any, if none has a number). The prompt had opened item
+    `first_number`, so a reply may begin in its middle; other text before the first label is none.
     """
     text = korean.clean(text).replace("\r\n", "\n").replace("\r", "\n")
     first_object = _OBJECT.search(text)
@@ -140,9 +136,9 @@ def read_fields(candidate: str) -> dict[str, str]:
         number = int(label["number"]) if label["number"] else None
         return 0 if number == own else 1 if number is None else 2
 
-    # Surest are the labels with the item's own number. One without a number fills a gap. One with
-    # another number may be a line of an output ("1. 입력: 자료를 모은다"), or the model has lost
-    # count: it is the last choice. 답변 stands for 출력 where there is none.
+    # Surest are labels with the item's own number; one without fills a gap. One with another number
+    # is the last choice: it may be a line of an output ("1. 입력: 자료를 모은다"), or the model has
+    # lost count. 답변 stands for 출력 where there is none.
     found: dict[str, re.Match] = {}
     for label in sorted(labels, key=lambda label: (doubt(label), label.lastgroup == "answer")):
         found.setdefault("output" if label["answer"] else label.lastgroup, label)
@@ -159,10 +155,8 @@ def _item_starts(text: str) -> set[int]:
     """Where labels begin an item: those of 지시문 with a number, or all of them if none has one."""
     labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
     numbered = {label.start() for label in labels if label["number"]}
-    if numbered:
-        return numbered
     above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)}
-    return {above.get(label.start(), label.start()) for label in labels}
+    return numbered or {above.get(label.start(), label.start()) for label in labels}
 
 
 def _value(name: str, text: str) -> str:
@@ -183,11 +177,10 @@ def _split_json(text: str) -> list[str]:
         start = found.start()
         try:
             _, end = decoder.raw_decode(text, start)
+            found = _OBJECT.search(text, end)
         except (ValueError, RecursionError):  # broken or cut: it reaches to the next one
             found = _OBJECT.search(text, start + 1)
             end = found.start() if found else len(text)
-        else:
-            found = _OBJECT.search(text, end)
         items.append(text[start:end].rstrip(" \n\t,"))
     return items
 
@@ -297,7 +290,7 @@ RULES: dict[str, Rule] = {
     "repeats the instruction": Rule(
         "The output is the instruction again, or begins by repeating it.", _repeats_instruction),
     "placeholder input": Rule(
-        'The input only stands for an input, as in "<기사 본문>", "(없음)" or "N/A".', _placeholder),
+        'The input only stands for one, as in "<기사 본문>", "(없음)" or "N/A".', _placeholder),
 }
 """The rules in the order they are asked. Besides, a candidate of a reply may be "truncated", and a
 good task may still be "similar" to an earlier one (similarity.py)."""
