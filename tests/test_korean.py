@@ -136,33 +136,30 @@ def test_decomposed_hangul_and_half_a_character_are_cleaned_before_anything_read
 CODE = "```python\nfor name in names:\n    print(name)\n```"
 
 
-@pytest.mark.parametrize(
-    ("text", "lang", "flag"),
-    [
-        ("서울입니다.", "ko", None),
-        ("Seoul is the capital.", "ko", "mostly not Korean: 0% Hangul"),
-        ("정답은 Mississippi River", "ko", "mostly not Korean: 16% Hangul"),
-        ("42", "ko", None),
-        ("🙂!", "en", None),
-        (f"이렇게 쓰세요.\n\n{CODE}\n\n끝.", "ko", None),  # a program in an answer is no prose
-        (CODE, "ko", None),
-        ("끝나지 않은 코드\n```\nprint('hello, world')\n", "ko", None),
-        ("`pip install`로 설치하세요.", "ko", None),
-        ("https://example.org/path 를 보세요.", "ko", None),
-        ("  \n", "ko", "empty answer"),
-        ("", "code", "empty answer"),
-        # A right English answer to a question in English is never a fault (FACTS 6.13).
-        ("Seoul is the capital.", "en", None),
-        ("서울입니다.", "en", "mostly not English: 0% Latin letters"),
-        ("東京は日本の首都です。", "ja", None),
-        ("도쿄입니다.", "ja", "mostly not Japanese: 0% kana and kanji"),
-        ("東京は日本の首都です。", "ko", "mostly not Korean: 0% Hangul"),
-        ("首都是北京。", "zh", None),
-        ("print(1)", "code", None),
-        ('{"a": 1}', "json", None),
-        ("bonjour", "kr", "not checked: no rule for the language 'kr'"),
-    ],
-)
+@pytest.mark.parametrize(("text", "lang", "flag"), [
+    ("서울입니다.", "ko", None),
+    ("Seoul is the capital.", "ko", "mostly not Korean: 0% Hangul"),
+    ("정답은 Mississippi River", "ko", "mostly not Korean: 16% Hangul"),
+    ("42", "ko", None),
+    ("🙂!", "en", None),
+    (f"이렇게 쓰세요.\n\n{CODE}\n\n끝.", "ko", None),  # a program in an answer is no prose
+    (CODE, "ko", None),
+    ("끝나지 않은 코드\n```\nprint('hello, world')\n", "ko", None),
+    ("`pip install`로 설치하세요.", "ko", None),
+    ("https://example.org/path 를 보세요.", "ko", None),
+    ("  \n", "ko", "empty answer"),
+    ("", "code", "empty answer"),
+    # A right English answer to a question in English is never a fault (FACTS 6.13).
+    ("Seoul is the capital.", "en", None),
+    ("서울입니다.", "en", "mostly not English: 0% Latin letters"),
+    ("東京は日本の首都です。", "ja", None),
+    ("도쿄입니다.", "ja", "mostly not Japanese: 0% kana and kanji"),
+    ("東京は日本の首都です。", "ko", "mostly not Korean: 0% Hangul"),
+    ("首都是北京。", "zh", None),
+    ("print(1)", "code", None),
+    ('{"a": 1}', "json", None),
+    ("bonjour", "kr", "not checked: no rule for the language 'kr'"),
+])
 def test_language_flags(text, lang, flag):
     assert language_flag(text, lang) == flag
 
