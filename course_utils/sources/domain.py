@@ -172,11 +172,11 @@ class _Candidate:
 
     word: str
     question: str
-    number: int  # of the request for questions that brought it, from 1
-    request: str
+    request: str  # the key of the request for questions that brought it
     passages: list[Passage]
     reason: str | None
     reply: str | None = None
+    task: Task | None = None
 
 
 def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document], n: int, *, out,
@@ -197,16 +197,15 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     kept: list[Task] = []
     rejected: list[_Candidate] = []
     used: list[Reply] = []
-    asked = fruitful = 0  # requests for questions so far, and up to the last task that was kept
+    barren = 0  # requests for questions since the last round that brought a task
     with tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar:
-        while len(kept) < n and asked - fruitful < patience:
+        while len(kept) < n and barren < patience:
             # No more than may be needed, so that the same journal ends at the same request.
-            most = min(math.ceil((n - len(kept)) / per_word), patience - (asked - fruitful))
-            candidates = []
+            most = min(math.ceil((n - len(kept)) / per_word), patience - barren)
+            candidates, before = [], len(kept)
             for reply in _arrived(llm, islice(requests, most)):
-                asked += 1
                 used.append(reply)
-                candidates += _candidates(reply, asked, similar, index, k)
+                candidates += _candidates(reply, similar, index, k)
             asking = [answer_request(c.question, c.passages) for c in candidates if not c.reason]
             with closing(_arrived(llm, asking)) as replies:
                 for candidate in candidates:
@@ -214,13 +213,13 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
                         break
                     if not candidate.reason:
                         used.append(next(replies))
-                        task = _task(used[-1], candidate, limit)
+                        _settle(candidate, used[-1], limit)
                     if candidate.reason:
                         rejected.append(candidate)
                     else:
-                        kept.append(task)
-                        fruitful = candidate.number
-                        bar.update()
+                        kept.append(candidate.task)
+            barren = 0 if len(kept) > before else barren + most
+            bar.update(len(kept) - before)
     refused = sum(reply.text is None for reply in used)
     note = f" ({refused} of {len(used)} calls were refused)" if refused else ""
     note = "" if len(kept) == n else (f"Stopped at {len(kept)} of {n} tasks: the last {patience} "
@@ -245,7 +244,7 @@ def _arrived(llm: LLM, requests: Iterable[Request]) -> Iterator[Reply]:
             yield reply
 
 
-def _candidates(reply: Reply, number: int, similar: SimilarityFilter, index: PassageIndex,
+def _candidates(reply: Reply, similar: SimilarityFilter, index: PassageIndex,
                 k: int) -> Iterator[_Candidate]:
     """The questions of one reply; those that need no answer have their reason already."""
     word, _ = read_question_prompt(reply.request.messages[0]["content"])
@@ -258,25 +257,24 @@ def _candidates(reply: Reply, number: int, similar: SimilarityFilter, index: Pas
         found = [] if reason else index.search(question, k)
         if not reason and not found:
             reason = "not in the documents"
-        yield _Candidate(word, question, number, reply.key, found, reason)
+        yield _Candidate(word, question, reply.key, found, reason)
 
 
-def _task(reply: Reply, candidate: _Candidate, limit: float) -> Task | None:
-    """The task that an answer makes; where it makes none, the candidate is told the reason."""
-    candidate.reply = reply.text
+def _settle(candidate: _Candidate, reply: Reply, limit: float) -> None:
+    """Give a candidate its answer: the task that it makes, or the reason why it makes none."""
     if reply.text is None:
         candidate.reason = "refused"
-        return None
-    answer = parse_answer(reply.text, len(candidate.passages), finish_reason=reply.finish_reason)
-    used = [candidate.passages[number - 1] for number in answer.cited]
+        return
+    candidate.reply, shown = reply.text, candidate.passages
+    answer = parse_answer(reply.text, len(shown), finish_reason=reply.finish_reason)
+    used = [shown[number - 1] for number in answer.cited]
     share = groundedness(answer.text, [passage.text for passage in used])
-    task = Task(candidate.question, "", answer.text, {
+    candidate.task = Task(candidate.question, "", answer.text, {
         "word": candidate.word, "grounded": round(share, 4), "passages": _places(used),
         "requests": [candidate.request, reply.key], "model": reply.model})
-    candidate.reason = answer.reason or check_task(task)
+    candidate.reason = answer.reason or check_task(candidate.task)
     if not candidate.reason and share < limit:
         candidate.reason = "not grounded"
-    return task
 
 
 def _places(used: Iterable[Passage]) -> list[dict]:
