@@ -2,15 +2,14 @@
 
 A reply is numbered text, as the generation prompt asks for it, or JSON. Models keep to neither:
 they greet, number anew, set labels in bold, write ４． for 4., leave a field out, or are cut off.
-What can be understood is; what cannot is rejected under a name and kept as it came, so that
+What cannot be understood is rejected under a name and kept as it came, so that for any text
 
     len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text))
 
-holds for any text whatever. What is understood must then pass the rules, rewritten from Alpaca's
-heuristics for Korean: Alpaca throws away every instruction that begins with a letter outside
-ASCII, which in Korean is every instruction. Lengths are counted in 어절 (what stands between
-spaces), and words that give away a task no text model can do, such as 지도 (a map), are looked for
-among morphemes, so that 지도자 (a leader) is none. Taught in 01, sections 2 and 3.
+What is understood must pass the rules, which are Alpaca's, rewritten: those throw away whatever
+begins with a letter outside ASCII, as all Korean does. Lengths are in 어절 (what stands between
+spaces), and 지도 (a map) is looked for among morphemes, so that 지도자 (a leader) is none. Taught
+in 01, sections 2 and 3.
 """
 
 import json
@@ -53,8 +52,7 @@ _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|i
 _EACH_LINE = re.IGNORECASE | re.MULTILINE
 _BLANK = r"[^\S\n]"  # any but a line break: a no-break space or a wide one, too
 _DECORATION = rf"(?:{_BLANK}|[>#*_•\ufeff-])*"
-# Nothing that may be empty stands between two runs of blanks: a line of 80,000 spaces would take
-# minutes.
+# Nothing that may be empty stands between two runs of blanks: 80,000 spaces would take minutes.
 _LABEL = re.compile(
     rf"^{_DECORATION}(?:(?:(?:과제|task){_BLANK}*)?[(（\[]?(?P<number>\d{{1,6}})번?"
     rf"(?:{_BLANK}*[.．)）\]:：])?{_DECORATION})?(?:{_NAMES})(?:{_BLANK}*[*_]+)?{_BLANK}*[:：]"
@@ -63,7 +61,7 @@ _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5." or "**과제 5**" above an item whose labels have no numbers.
 _HEADING = re.compile(rf"^{_DECORATION}\[?(?:(?:과제|task){_BLANK}*)?\d+"
                       rf"(?:{_BLANK}|[번.):：\]*])*\n(?:{_BLANK}*\n)*", _EACH_LINE)
-_IS_NO_INPUT = re.compile(r"[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
+_IS_NO_INPUT = re.compile("[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
 _KEY = re.compile(_NAMES, re.IGNORECASE)
 # An object with a field of a task; an id or the like may stand before it.
 _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
@@ -73,11 +71,10 @@ _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\
 def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
     """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
 
-    Copes with JSON, whole or cut, fenced or not; and in numbered text with numbering that is
-    continued, started anew or missing, bold labels, full-width digits and colons, 명령어 or
-    Instruction for 지시문, CRLF, text before the first item and an empty reply. A candidate needs
-    all three fields; `<noinput>` means no input. If the reply was cut (`finish_reason` "length"),
-    its last candidate is "truncated". Never raises. Taught in 01, section 2.
+    Copes with JSON, whole or cut, fenced or not, and with numbering that goes on, starts anew or is
+    missing, bold labels, full-width digits, 명령어 or Instruction for 지시문. `<noinput>` means no
+    input. If the reply was cut (`finish_reason` "length"), its last candidate is "truncated". Never
+    raises. Taught in 01, section 2.
     """
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
@@ -102,9 +99,8 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     """Cut a reply into its candidate items, as they came but with their number and label in front.
 
     In JSON an item is an object that begins with a field of a task. In text it begins at a "###"
-    line or at a numbered 지시문 label (at any 지시문 label if none has a number). The prompt had
-    already opened item `first_number`, so a reply may begin in the middle of it; other text before
-    the first label is the model talking, not a candidate.
+    line or at a numbered 지시문 label (at any, if none has a number). The prompt had opened item
+    `first_number`, so a reply may begin in its middle; other text before the first label is none.
     """
     text = korean.clean(text).replace("\r\n", "\n").replace("\r", "\n")
     first_object = _OBJECT.search(text)
@@ -140,9 +136,9 @@ def read_fields(candidate: str) -> dict[str, str]:
         number = int(label["number"]) if label["number"] else None
         return 0 if number == own else 1 if number is None else 2
 
-    # Surest are the labels with the item's own number. One without a number fills a gap. One with
-    # another number may be a line of an output ("1. 입력: 자료를 모은다"), or the model has lost
-    # count: it is the last choice. 답변 stands for 출력 where there is none.
+    # Surest are labels with the item's own number; one without fills a gap. One with another number
+    # is the last choice: it may be a line of an output ("1. 입력: 자료를 모은다"), or the model has
+    # lost count. 답변 stands for 출력 where there is none.
     found: dict[str, re.Match] = {}
     for label in sorted(labels, key=lambda label: (doubt(label), label.lastgroup == "answer")):
         found.setdefault("output" if label["answer"] else label.lastgroup, label)
@@ -159,10 +155,8 @@ def _item_starts(text: str) -> set[int]:
     """Where labels begin an item: those of 지시문 with a number, or all of them if none has one."""
     labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
     numbered = {label.start() for label in labels if label["number"]}
-    if numbered:
-        return numbered
     above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)}
-    return {above.get(label.start(), label.start()) for label in labels}
+    return numbered or {above.get(label.start(), label.start()) for label in labels}
 
 
 def _value(name: str, text: str) -> str:
@@ -183,11 +177,10 @@ def _split_json(text: str) -> list[str]:
         start = found.start()
         try:
             _, end = decoder.raw_decode(text, start)
+            found = _OBJECT.search(text, end)
         except (ValueError, RecursionError):  # broken or cut: it reaches to the next one
             found = _OBJECT.search(text, start + 1)
             end = found.start() if found else len(text)
-        else:
-            found = _OBJECT.search(text, end)
         items.append(text[start:end].rstrip(" \n\t,"))
     return items
 
@@ -200,12 +193,10 @@ def _json_fields(candidate: str) -> dict[str, str]:
     fields = {}
     for key, value in record.items():
         name = _KEY.fullmatch(key.strip())
-        value = "" if value is None else value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
-        if name and isinstance(value, str):
+        if name and (value is None or type(value) in (str, int, float)):
+            text = korean.clean("" if value is None else str(value)).replace("\r\n", "\n")
             field = "output" if name["answer"] else name.lastgroup
-            fields.setdefault(field, _value(field, korean.clean(value).replace("\r\n", "\n")))
+            fields.setdefault(field, _value(field, text))
     return fields
 
 
@@ -220,29 +211,26 @@ class Rule(NamedTuple):
 
 
 # What a text model cannot see, show or play.
-_MEDIA = frozenset(
-    "그림 사진 이미지 동영상 비디오 오디오 지도 그래프 차트 파일 링크 스크린샷".split())
-_PLAYABLE = frozenset("음악 노래 영상 소리 음성 라디오".split())
+_MEDIA = "그림 사진 이미지 동영상 비디오 오디오 지도 그래프 차트 파일 링크 스크린샷".split()
+_PLAYABLE = {"음악", "노래", "영상", "소리", "음성", "라디오"}
 # A cheap first look: most instructions hold none of these syllables and need no analysis.
-_HINT = re.compile("|".join([*sorted(_MEDIA), "재생", "그[리려렸린릴립]", "트[는세]|틀"]))
-_GUIDANCE = frozenset("하 되 받 교수 교사".split())  # 지도하다, 지도받다, 지도 교수: not a map
+_HINT = re.compile("|".join([*_MEDIA, "재생", "그[리려렸린릴립]", "트[는세]|틀"]))
+_GUIDANCE = ("하", "되", "받", "교수", "교사")  # 지도하다, 지도받다, 지도 교수: not a map
 
 
 def _needs_medium(task: Task) -> bool:
     text = korean.clean(task.instruction)
     if not _HINT.search(text):
         return False
-    pieces = korean.tokens(text)
-    for (form, tag), (after, its_tag) in zip(pieces, [*pieces[1:], ("", "")], strict=True):
-        if tag.startswith("NN") and form in _MEDIA:
-            compound = its_tag.startswith("NN") and form + after in text  # 그림책, 사진사
-            if not compound and not (form == "지도" and after in _GUIDANCE):
-                return True
-        if form == "그리" and tag.startswith("VV"):  # to draw
+    pieces = [(form, tag[:2]) for form, tag in korean.tokens(text)]
+    for (form, tag), (after, its_tag) in pairwise([*pieces, ("", "")]):
+        compound = its_tag == "NN" and form + after in text  # 그림책, 사진사
+        guidance = form == "지도" and after in _GUIDANCE
+        if tag == "NN" and form in _MEDIA and not compound and not guidance:
             return True
-    nouns = {form for form, tag in pieces if tag.startswith("NN")}
-    plays = "재생" in nouns or any(form == "틀" and tag.startswith("VV") for form, tag in pieces)
-    return plays and not nouns.isdisjoint(_PLAYABLE)
+    plays = ("재생", "NN") in pieces or ("틀", "VV") in pieces
+    nouns = {form for form, tag in pieces if tag == "NN"}
+    return ("그리", "VV") in pieces or plays and bool(nouns & _PLAYABLE)  # to draw, or to play
 
 
 _OPENING = dict(zip("\"'“‘「『《〈([<`", "\"'”’」』》〉)]>`", strict=True))
@@ -259,16 +247,13 @@ def _repeats_instruction(task: Task) -> bool:
     instruction, output = task.instruction.strip(), task.output.strip()
     if instruction[-1] in ".?!:" and output.startswith(instruction):
         return True  # only a whole sentence: "한국의 수도" may begin "한국의 수도는 서울입니다."
-    squashed = _squash(instruction)
-    return bool(squashed) and squashed == _squash(output)
+    asked, said = ("".join(filter(str.isalnum, unicodedata.normalize("NFC", text))).casefold()
+                   for text in (instruction, output))
+    return asked == said != ""
 
 
-def _squash(text: str) -> str:
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFC", text))).casefold()
-
-
-_ANYWHERE = frozenset("없음 해당없음 입력없음 필요없음 n/a none null noinput".split())
-_IN_BRACKETS = frozenset("입력 입력값 내용 텍스트 문장 본문 글 기사 질문 생략 input text".split())
+_ANYWHERE = "없음 해당없음 입력없음 필요없음 n/a none null noinput".split()
+_IN_BRACKETS = "입력 입력값 내용 텍스트 문장 본문 글 기사 질문 생략 input text".split()
 _PLEASE_FILL = re.compile("(입력|삽입|넣|적|써|쓰)(하|으|어)?( ?주)?(세요|십시오)$")
 
 
@@ -288,18 +273,14 @@ def _placeholder(task: Task) -> bool:
 
 
 RULES: dict[str, Rule] = {
-    "missing field": Rule(
-        "The instruction or the output is missing or empty.",
-        lambda task: not (task.instruction.strip() and task.output.strip())),
-    "too short": Rule(
-        f"The instruction has fewer than {MIN_WORDS} 어절.",
-        lambda task: len(task.instruction.split()) < MIN_WORDS),
-    "too long": Rule(
-        f"The instruction has more than {MAX_WORDS} 어절.",
-        lambda task: len(task.instruction.split()) > MAX_WORDS),
-    "not Korean": Rule(
-        f"Less than {MIN_HANGUL:.0%} of the instruction's letters are Hangul.",
-        lambda task: korean.hangul_share(task.instruction) < MIN_HANGUL),
+    "missing field": Rule("The instruction or the output is missing or empty.",
+                          lambda task: not (task.instruction.strip() and task.output.strip())),
+    "too short": Rule(f"The instruction has fewer than {MIN_WORDS} 어절.",
+                      lambda task: len(task.instruction.split()) < MIN_WORDS),
+    "too long": Rule(f"The instruction has more than {MAX_WORDS} 어절.",
+                     lambda task: len(task.instruction.split()) > MAX_WORDS),
+    "not Korean": Rule(f"Less than {MIN_HANGUL:.0%} of the instruction's letters are Hangul.",
+                       lambda task: korean.hangul_share(task.instruction) < MIN_HANGUL),
     "needs another medium": Rule(
         "The instruction asks for a picture, a map, a file, a link, music or the like.",
         _needs_medium),
@@ -307,14 +288,12 @@ RULES: dict[str, Rule] = {
         "The instruction begins with a mark that opens no quotation or bracket.",
         _leading_punctuation),
     "repeats the instruction": Rule(
-        "The output is the instruction again, or begins by repeating it.",
-        _repeats_instruction),
+        "The output is the instruction again, or begins by repeating it.", _repeats_instruction),
     "placeholder input": Rule(
-        'The input only stands for an input, as in "<기사 본문>", "(없음)" or "N/A".',
-        _placeholder),
+        'The input only stands for one, as in "<기사 본문>", "(없음)" or "N/A".', _placeholder),
 }
-"""The rules in the order they are asked. Besides these, a candidate of a reply may be "truncated"
-(prompts.py), and a good task may still be "similar" to an earlier one (similarity.py)."""
+"""The rules in the order they are asked. Besides, a candidate of a reply may be "truncated", and a
+good task may still be "similar" to an earlier one (similarity.py)."""
 
 
 def check_task(task: Task) -> str | None:

@@ -1,12 +1,9 @@
 """The texts the course sends to a model, and the readers of them.
 
-Three kinds, in this order:
-
 1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
 2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
-   or as JSON; what becomes of the reply is for parsing.py to say;
-3. `quote`: how somebody else's text stands in a prompt, such as those of judge.py, without posing
-   as a part of it.
+   or as JSON (parsing.py reads the reply);
+3. `quote`: how somebody else's text stands in a prompt without posing as a part of it.
 
 Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023). Taught in 01,
 sections 2 and 3; 02, section 2.
@@ -65,30 +62,9 @@ ALPACA_KO = Template(
     "지시를 알맞게 수행한 응답을 쓰세요.\n\n### 지시문:\n{instruction}\n\n### 응답:",
     response_marker="### 응답:",
 )
-ALPACA_BILINGUAL = Template(
-    name="alpaca-bilingual",
-    with_input="Below is an instruction that describes a task, paired with an input that provides "
-    "further context.\n"
-    "아래에는 할 일을 설명하는 명령어와 그 일에 필요한 내용을 담은 입력이 있습니다.\n\n"
-    "Write a response that appropriately completes the request.\n"
-    "요청을 알맞게 수행하는 응답을 쓰세요.\n\n"
-    "### Instruction(명령어):\n{instruction}\n\n### Input(입력):\n{input}\n\n"
-    "### Response(응답):",
-    without_input="Below is an instruction that describes a task.\n"
-    "아래에는 할 일을 설명하는 명령어가 있습니다.\n\n"
-    "Write a response that appropriately completes the request.\n"
-    "요청을 알맞게 수행하는 응답을 쓰세요.\n\n"
-    "### Instruction(명령어):\n{instruction}\n\n### Response(응답):",
-    response_marker="### Response(응답):",
-)
-KOALPACA = Template(
-    name="koalpaca",
-    with_input="### 질문: {instruction}\n\n### 맥락: {input}\n\n### 답변:",
-    without_input="### 질문: {instruction}\n\n### 답변:",
-    response_marker="### 답변:",
-)
-TEMPLATES = {template.name: template
-             for template in (ALPACA, ALPACA_KO, ALPACA_BILINGUAL, KOALPACA)}
+KOALPACA = Template("koalpaca", "### 질문: {instruction}\n\n### 맥락: {input}\n\n### 답변:",
+                    "### 질문: {instruction}\n\n### 답변:", response_marker="### 답변:")
+TEMPLATES = {template.name: template for template in (ALPACA, ALPACA_KO, KOALPACA)}
 TODAY = datetime.date(2026, 1, 1)
 """What a chat template that writes today's date is told, so that a prompt is the same every day."""
 
@@ -122,10 +98,8 @@ def chat_template(tokenizer) -> Template:
     """A Template that renders exactly what `tokenizer.apply_chat_template` would.
 
     The user's turn is the instruction, or instruction, blank line, input. The response marker and
-    the end (`<end_of_turn>` and a line break for Gemma) are found by rendering, never typed in.
-    What is written before an answer, an empty thought too, belongs to the prompt: a model that
-    thinks unless told otherwise is told. Raises CourseError, with the reason, for a template that
-    cannot be used.
+    the end are found by rendering, never typed in. What is written before an answer, an empty
+    thought too, belongs to the prompt. Raises CourseError for a template that cannot be used.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise CourseError('This tokenizer has no chat template: use the template "alpaca-ko", '
@@ -159,13 +133,8 @@ def chat_template(tokenizer) -> Template:
     if not announced.startswith(asked):  # Phi-3's eos ends whatever is no prompt
         asked = announced[: announced.index(user) + len(user)]
     before, after = (part.replace("{", "{{").replace("}", "}}") for part in announced.split(user))
-    return Template(
-        name="chat",
-        with_input=before + "{instruction}\n\n{input}" + after,
-        without_input=before + "{instruction}" + after,
-        response_marker=announced[len(asked):],
-        end=end,
-    )
+    return Template("chat", before + "{instruction}\n\n{input}" + after,
+                    before + "{instruction}" + after, announced[len(asked):], end)
 
 
 # ---------------------------------------------------------------- 2. asking for tasks
@@ -226,7 +195,9 @@ def generation_prompt(examples: Sequence[Task], n: int = 20, *, as_json: bool = 
         return _AS_JSON.format(n=n) + json.dumps({"tasks": rows}, ensure_ascii=False, indent=1)
     first = len(examples) + 1
     head = _AS_TEXT.format(n=n, first=first, last=first + n - 1)
-    items = [_item(number, task) for number, task in enumerate(examples, 1)]
+    items = [f"###\n{number}. 지시문: {task.instruction}\n{number}. 입력: "
+             f"{task.input or _NO_INPUT}\n{number}. 출력: {task.output}\n"
+             for number, task in enumerate(examples, 1)]
     return head + "".join(items) + f"###\n{first}. 지시문:"
 
 
@@ -242,11 +213,6 @@ def read_generation_prompt(text: str) -> tuple[list[Task], int] | None:
     examples = [Task(*(fields.get(name, "") for name in FIELDS))
                 for fields in map(read_fields, chunks)]
     return (examples, n) if generation_prompt(examples, n, as_json=as_json) == text else None
-
-
-def _item(number: int, task: Task) -> str:
-    return (f"###\n{number}. 지시문: {task.instruction}\n"
-            f"{number}. 입력: {task.input or _NO_INPUT}\n{number}. 출력: {task.output}\n")
 
 
 # ---------------------------------------------------------------- 3. other people's texts

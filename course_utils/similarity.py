@@ -19,13 +19,13 @@ scoring every pair takes hours at Alpaca's size, so all but a few are ruled out 
   Done with &, | and ^ on whole integers, this counts thousands of texts in microseconds.
 
 The texts that share most are scored first, by rapidfuzz's bit-parallel LCS; where no other can be
-nearer, the search ends. The decisions are those of rouge-score on every pair, always; property
-tests hold both together.
+nearer, the search ends. The decisions are those of rouge-score on every pair, always.
 Sources: ROUGE (Lin, 2004); overlap by bitmaps (Kaser and Lemire, 2014). Taught in 01, section 4.
 """
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -92,8 +92,8 @@ def filter_similar(texts: Iterable[str], threshold: float = 0.7,
 class SimilarityFilter:
     """A growing list, `texts`, that admits only what has no ROUGE-L F1 above the threshold with it.
 
-    `tokenize` turns a text into tokens: `morphemes`, `str.split`, `list` (characters), ... The
-    index of a Match is a position in `texts`; of equally near texts it names the first.
+    `tokenize` turns a text into tokens: `morphemes`, `str.split`, `list` (characters), ... Of
+    equally near texts a Match names the first, by its position in `texts`.
     """
 
     def __init__(self, threshold: float = 0.7, tokenize: Callable[[str], list[str]] = morphemes):
@@ -121,15 +121,14 @@ class SimilarityFilter:
 
     def nearest(self, text: str, among: int | None = None) -> Match | None:
         """The nearest of all kept texts (or of the first `among`), or None if there is none yet."""
-        among = len(range(len(self))[:among])
-        if not among:
+        if not self.texts[:among]:
             return None
         match = self._above(0.0, self._encode(self.tokenize(text)), among)
         return match or Match(0, self.texts[0], 0.0)
 
     def _admit(self, text: str, tokens: Sequence[str]) -> Match | None:
         row = self._encode(tokens, learn=True)
-        match = self._above(self.threshold, row, len(self))
+        match = self._above(self.threshold, row)
         if match is None:
             self._keep(text, row)
         return match
@@ -139,8 +138,8 @@ class SimilarityFilter:
         self._groups.setdefault(digits, _Group(digits)).append(len(self), row)
         self.texts.append(text)
 
-    def _above(self, floor: float, row: str, among: int) -> Match | None:
-        """The nearest of the first `among` kept texts, if its score is above the floor."""
+    def _above(self, floor: float, row: str, among: int | None = None) -> Match | None:
+        """The nearest kept text (of the first `among`), if its score is above the floor."""
         length, tokens = len(row), _numbered(row)
         score, index = floor, -1
         # Texts of much the same length first: a high score ends the search of the others early.
@@ -150,7 +149,8 @@ class SimilarityFilter:
                 continue
             having = list(filter(None, map(group.having.get, tokens)))
             sums = _add(having) if len(having) >= least else []
-            left = (1 << bisect_left(group.indexes, among)) - 1
+            old = len(group.rows) if among is None else bisect_left(group.indexes, among)
+            left = (1 << old) - 1
             while True:
                 least = _least(score, length, group.shortest)
                 shared, most = _largest(sums, left)
@@ -166,9 +166,6 @@ class SimilarityFilter:
     def _encode(self, tokens: Sequence[str], learn: bool = False) -> str:
         for token in tokens if learn else ():
             if token not in self._characters:
-                if len(self._characters) == 0x10FFFF:
-                    raise CourseError("These texts have more than 1,114,111 different tokens: use "
-                                      "a tokenizer with a smaller vocabulary.")
                 self._characters[token] = chr(len(self._characters) + 1)
         return "".join([self._characters.get(token, "\0") for token in tokens])
 
@@ -191,23 +188,23 @@ class _Group:
 
     def scores(self, row: str, bits: int, least: int) -> Iterator[tuple[int, float]]:
         """(index, F1) of those texts among the bits whose LCS with the row is `least` or longer."""
-        places = []
+        others = {}
         while bits:
-            places.append(bits.bit_length() - 1)
-            bits ^= 1 << places[-1]
-        found = process.extract_iter(row, [self.rows[place] for place in places],
-                                     scorer=LCSseq.similarity, score_cutoff=least)
-        for other, lcs, i in found:
-            yield self.indexes[places[i]], _f1(lcs, len(row), len(other))
+            place = bits.bit_length() - 1
+            others[self.indexes[place]] = self.rows[place]
+            bits ^= 1 << place
+        found = process.extract_iter(row, others, scorer=LCSseq.similarity, score_cutoff=least)
+        for other, lcs, index in found:
+            yield index, _f1(lcs, len(row), len(other))
 
 
 def _numbered(row: str) -> list[str]:
     """The tokens with a number each: the second 는 of a text counts as a token of its own."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     tokens = []
     for token in row:
-        number = seen[token] = seen.get(token, -1) + 1
-        tokens.append(token + chr(number))
+        tokens.append(token + chr(seen[token]))
+        seen[token] += 1
     return tokens
 
 

@@ -5,8 +5,8 @@ student brings along, the training set. This module reads and writes their files
 
     {"instruction": "존댓말로 바꾸어 주세요.", "input": "밥 먹었어?", "output": "식사하셨어요?"}
 
-A file is read whole or not at all: whatever is wrong with it is said in one sentence that names the
-file and the line. A file is written whole or not at all: a killed process leaves the old one.
+A file is read whole or not at all: what is wrong is said in a sentence with the file and the line.
+It is written whole or not at all: a killed process leaves the old one.
 """
 
 import hashlib
@@ -27,10 +27,9 @@ class TaskFileError(CourseError):
 
 @dataclass(frozen=True)
 class Task:
-    """One example of instruction data, as in Stanford Alpaca.
+    """One example of instruction data, as in Stanford Alpaca; `input` is "" where none is needed.
 
-    `input` is "" when the instruction needs none. `meta` holds whatever else is known about the
-    task (its id, where it came from); it is kept in files and never shown to a model.
+    `meta` holds what else is known (an id, a source): kept in files, never shown to a model.
     """
 
     instruction: str
@@ -47,8 +46,7 @@ class Task:
 def read_tasks(path) -> list[Task]:
     """Read a JSON list or a JSONL file of tasks with Alpaca's or KoAlpaca's fields.
 
-    Fields beside instruction, input and output (KoAlpaca's `url`, a seed's `id`) go to `meta`.
-    Raises TaskFileError. Taught in 01, section 1.
+    Other fields (KoAlpaca's `url`) go to `meta`. Raises TaskFileError. Taught in 01, section 1.
     """
     return _read(Path(path), _task)
 
@@ -86,17 +84,17 @@ def write_atomic(path, data: bytes | str) -> None:
 def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[list, list]:
     """Divide tasks into (training, held out) by the hash of each question, order kept.
 
-    The share with the lowest hashes is held out, at least one and not all, so the division does not
-    depend on the order of the file. `key` returns the text of what is no task. Raises CourseError
-    for fewer than two different questions.
+    The share with the lowest hashes is held out, at least one and not all, whatever the order of
+    the file. `key` returns the text of what is no task. Raises CourseError for fewer than two
+    different questions.
     """
     tasks = list(tasks)
     key = key or (lambda task: f"{task.instruction}\n{task.input}")
     hashes = [hashlib.sha256(key(task).encode()).hexdigest() for task in tasks]
     ranked = sorted(set(hashes))
     if len(ranked) < 2:
-        raise CourseError("One question cannot be divided into training and held-out tasks: bring "
-                          "at least two different ones, better some hundreds.")
+        raise CourseError("Bring at least two different questions: one cannot be divided into "
+                          "training and held-out tasks.")
     limit = ranked[min(max(1, round(len(ranked) * share)), len(ranked) - 1) - 1]
     pairs = list(zip(tasks, hashes, strict=True))
     return ([task for task, own in pairs if own > limit],
@@ -107,30 +105,19 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 file whole; raises TaskFileError, which says what to do about another one."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise TaskFileError(f"{path} cannot be read ({error.strerror}): check its name and "
-                            "folder.") from None
-    try:
         return data.decode("utf-8-sig")
+    except OSError as error:
+        problem = f"{path} cannot be read ({error.strerror}): check its name and folder."
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        name, guess = _guess_encoding(data)
-        raise TaskFileError(
-            f"{path}:{line} is not UTF-8{name}: convert the file first, for example with "
-            f"`iconv -f {guess} -t utf-8 {path.name} > utf8{path.suffix}`.") from None
-
-
-def _guess_encoding(data: bytes) -> tuple[str, str]:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return " but UTF-16", "utf-16"
-    try:
-        data.decode("cp949")
-    except UnicodeDecodeError:
-        return "", "cp949"
-    return " but looks like cp949, the old Korean Windows encoding", "cp949"
+        guess = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp949"  # Korean Windows
+        problem = (f"{path}:{line} is not UTF-8 but perhaps {guess}: convert the file first, for "
+                   f"example with `iconv -f {guess} -t utf-8 {path.name} > utf8{path.suffix}`.")
+    raise TaskFileError(problem)
 
 
 _DECODER = json.JSONDecoder()
+_GAP = re.compile(r"\s*[\[,]?\s*")  # what stands between two records, or before the first
 
 
 def _read(path: Path, make: Callable) -> list:
@@ -152,8 +139,7 @@ def _read(path: Path, make: Callable) -> list:
         line = _line_of(text, len(text) if records is None else len(made))
         raise TaskFileError(f"{path}:{line}: {error}.") from None
     if not made:
-        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, "
-                            "or one JSON list of objects.")
+        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, or a list.")
     return made
 
 
@@ -166,13 +152,9 @@ def _line_of(text: str, number: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-_GAP = re.compile(r"\s*[\[,]?\s*")  # what stands between two records, or before the first
-
-
 def _record(record) -> dict:
     if not isinstance(record, dict):
-        raise ValueError(f"{record!r:.40} is no JSON object like "
-                         '{"instruction": ..., "input": ..., "output": ...}')
+        raise ValueError(f'{record!r:.40} is no JSON object like {{"instruction": "...", ...}}')
     return record
 
 
@@ -180,15 +162,14 @@ def _task(record) -> Task:
     extra = dict(_record(record))
     for name in ("instruction", "output"):
         if name not in extra:
-            raise ValueError(f'there is no "{name}" field (but {", ".join(extra)}), and a task '
-                             "needs instruction and output, and may have an input")
+            raise ValueError(f'there is no "{name}" field, which a task needs (there are: '
+                             f"{', '.join(extra)})")
     texts = [_text(extra.pop(name, None), name) for name in ("instruction", "input", "output")]
     meta = extra.pop("meta", None) or {}
     if not isinstance(meta, dict):
         raise ValueError(f'"meta" is {meta!r:.40}, but it must be a JSON object')
     meta = {**extra, **meta}
-    if meta:
-        _text(json.dumps(meta, ensure_ascii=False), "meta")
+    _text(json.dumps(meta, ensure_ascii=False), "meta")
     return Task(*texts, meta)
 
 
@@ -202,6 +183,5 @@ def _text(value, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f'"{name}" holds half of a character (a lone surrogate): write that '
-                         "character again") from None
+        raise ValueError(f'"{name}" holds half of a character: write it again') from None
     return value

@@ -36,6 +36,7 @@ class Loopback(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        self.server.headers = self.headers  # those of the last request
         self.send(*self.server.get(self.path, self.headers["authorization"]))
 
     def do_POST(self):

@@ -13,7 +13,7 @@ from course_utils.collator import (
     encode_tasks,
     show_mask,
 )
-from course_utils.prompts import ALPACA_BILINGUAL, TEMPLATES, get_template
+from course_utils.prompts import TEMPLATES, get_template
 from course_utils.tasks import Task
 
 TASKS = [
@@ -125,23 +125,6 @@ def test_batch_of_tasks_equals_one_at_a_time(tokenizer):
         for row, task in zip(rows, TASKS, strict=True):
             prompt = template.render(task)
             assert row == encode(tokenizer, prompt, task.output, 500, end=template.end)
-
-
-def test_the_bilingual_prompt_says_everything_in_english_and_then_in_korean(tokenizer):
-    with_input, without = (ALPACA_BILINGUAL.render(task) for task in TASKS[:2])
-    head, _, body = with_input.partition("\n\n### ")
-    for pair in head.split("\n\n"):
-        english, korean = pair.split("\n")
-        assert english.isascii() and not korean.isascii()
-    assert body == (
-        "Instruction(명령어):\n다음 문장을 존댓말로 바꾸세요.\n\n"
-        "### Input(입력):\n밥 먹었어?\n\n### Response(응답):"
-    )
-    assert "Input" not in without and "입력" not in without and "input" not in without
-    assert without.endswith("\n전주는 어디에 있습니까?\n\n### Response(응답):")
-    assert get_template("alpaca-bilingual") is ALPACA_BILINGUAL
-    row = encode(tokenizer, with_input, TASKS[0].output, 2000, end=ALPACA_BILINGUAL.end)
-    assert tokenizer.decode(row["input_ids"]) == f"<bos>{with_input}{TASKS[0].output}<eos>"
 
 
 def test_collator_pads_on_the_right_by_length(tokenizer):

@@ -3,9 +3,9 @@
 import json
 import subprocess
 import sys
-import threading
 import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -43,6 +43,7 @@ def parse(text, **settings):
 
 @pytest.mark.parametrize("text", [
     PLAIN,
+    unicodedata.normalize("NFD", PLAIN),  # Hangul in parts is read as syllables
     PLAIN.replace("\n", "\r\n"),
     "4. 지시문:" + PLAIN,
     "###\n4. 지시문:" + PLAIN,
@@ -72,7 +73,7 @@ def parse(text, **settings):
     .replace("5. ", ""),
     PLAIN.replace("출력", "답변"),
     PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
-], ids=range(28))
+], ids=range(29))
 def test_what_models_really_send(text):
     parsed = parse(text)
     assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
@@ -110,11 +111,6 @@ def test_labels_out_of_their_order_are_content_so_the_input_is_missing(text):
     assert fields["instruction"] == "두 단계를 쓰세요." and fields["output"].startswith("둘입니다.")
 
 
-def test_hangul_in_parts_is_read_as_syllables():
-    parsed = parse(unicodedata.normalize("NFD", PLAIN))
-    assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
-
-
 @pytest.mark.parametrize("piece", [
     " ", "-", "---\n", "지시문: 가 나\n", "5.\n지시문: 가\n", "5", "지시문 ", "{ ", "**", "```\n",
     '{"instruction": "a", ', '{"a": "b", ', '{"instruction": "a", "input": "", "output": [[[['])
@@ -134,10 +130,9 @@ def test_an_empty_reply_has_no_candidates(text):
 
 @pytest.mark.parametrize(("text", "reasons"), [
     ("죄송하지만 도와드릴 수 없습니다.", ["missing field"]),
-    (PLAIN.replace("5. 출력: 춘천은 강원특별자치도에 있습니다.\n", ""), ["missing field"]),
-    (PLAIN.replace("5. 입력: <noinput>\n", ""), ["missing field"]),
-    (PLAIN.replace("춘천은 강원특별자치도에 있습니다.", ""), ["missing field"]),
-    (PLAIN.replace("4. 출력: 식사하셨어요?\n", ""), ["missing field"]),
+    *[(PLAIN.replace(part, ""), ["missing field"]) for part in (
+        "5. 출력: 춘천은 강원특별자치도에 있습니다.\n", "5. 입력: <noinput>\n",
+        "춘천은 강원특별자치도에 있습니다.", "4. 출력: 식사하셨어요?\n")],
     (PLAIN + "###\n이상입니다.", ["missing field"]),
     (PLAIN.replace("춘천은 어느 도에", "서울 지도에는 무엇이"), ["needs another medium"]),
     (PLAIN.replace("밥 먹었어?", "<문장>"), ["placeholder input"]),
@@ -228,7 +223,7 @@ fragments = st.sampled_from([
     "###", "\n", "\r\n", "\n###\n", "4. 지시문:", "5. 지시문: ", "６. 명령어：", "**", "입력:",
     "4. 입력: ", "5. Input:", "출력: ", "4. 출력:", "5. 출력: ", "<noinput>", "한 문장으로 쓰세요.",
     "답입니다.", "---\n", "```", "999999999999. 지시문:", "지도를 그려 주세요.", " ", "²", "7",
-    "네,", "٣. 지시문:"])
+    "네,", "٣. 지시문:", "\ud800"])
 
 
 @settings(max_examples=300, deadline=None)
@@ -244,23 +239,13 @@ def test_parsing_never_raises_and_its_counts_add_up(text, first_number, finish_r
         assert parsed.rejected[-1] == Rejected("truncated", candidates[-1])
 
 
-@pytest.mark.parametrize("four, five", [
-    ("과제 4: 지시문", "과제 5: 지시문"), ("(4) 지시문", "(5) 지시문"),
-    ("4번. 지시문", "5번. 지시문"),
-    ("4.\u00a0지시문", "5.\u3000지시문"), ("**과제 4. 지시문", "**과제 5. 지시문"),
-])
-def test_other_ways_to_number(four, five):
-    text = (f"{four}: 봄을 주제로 시를 한 편 써 주세요.\n입력: <noinput>\n출력: 꽃이 핀다.\n"
-            f"{five}: 여름이 무엇인지 설명해 주세요.\n입력: <noinput>\n출력: 더운 철입니다.")
-    parsed = parse_generation(text, first_number=4)
-    assert [task.output for task in parsed.tasks] == ["꽃이 핀다.", "더운 철입니다."]
-    assert parsed.tasks[0].instruction == "봄을 주제로 시를 한 편 써 주세요."
-
-
-def test_half_a_character_is_no_reason_to_raise(tmp_path):
-    text = "4. 지시문: \ud800 서울 지도를 말해 주세요\n4. 입력: <noinput>\n4. 출력: 네, 그러지요."
-    parsed = parse_generation(text, first_number=4)
-    assert len(parsed.tasks) + len(parsed.rejected) == 1
+@pytest.mark.parametrize("label", [
+    "과제 {}: 지시문", "({}) 지시문", "{}번. 지시문", "{}.\u00a0지시문", "{}.\u3000지시문",
+    "**과제 {}. 지시문"])
+def test_other_ways_to_number(label):
+    text = "".join(f"{label.format(n)}: {task.instruction}\n입력: {task.input}\n"
+                   f"출력: {task.output}\n" for n, task in ((4, WITH), (5, WITHOUT)))
+    assert parse(text).tasks == [WITH, WITHOUT]
 
 
 # ---------------------------------------------------------------- the rules
@@ -276,18 +261,12 @@ LONG = "다음 문장을 " * 51
     ("Summarize the following text.", "", "답", "not Korean"),
     ("次の文を 要約してください。", "", "답", "not Korean"),
     ("3 + 4 = ?", "", "7", "not Korean"),
-    ("서울 지도를 보여 주세요.", "", "답", "needs another medium"),
-    ("이 그림의 분위기를 설명하세요.", "", "답", "needs another medium"),
-    ("아래 사진을 묘사해 주세요.", "", "답", "needs another medium"),
-    ("동영상을 보고 요약하세요.", "", "답", "needs another medium"),
-    ("신나는 음악을 재생해 주세요.", "", "답", "needs another medium"),
-    ("매출을 그래프로 나타내세요.", "", "답", "needs another medium"),
-    ("첨부 파일을 읽고 답하세요.", "", "답", "needs another medium"),
-    ("다음 링크의 글을 요약하세요.", "", "답", "needs another medium"),
-    ("고양이를 한 마리 그려 주세요.", "", "답", "needs another medium"),
-    ("- 다음 글을 요약하세요.", "", "답", "leading punctuation"),
-    ("(다음 글을 요약하세요.", "", "답", "leading punctuation"),
-    ("★ 다음 글을 요약하세요.", "", "답", "leading punctuation"),
+    *[(medium, "", "답", "needs another medium") for medium in (
+        "서울 지도를 보여 주세요.", unicodedata.normalize("NFD", "서울 지도를 보여 주세요."),
+        "이 그림의 분위기를 설명하세요.", "아래 사진을 묘사해 주세요.", "동영상을 보고 요약하세요.",
+        "신나는 음악을 재생해 주세요.", "라디오를 틀어 주세요.", "매출을 그래프로 나타내세요.",
+        "첨부 파일을 읽고 답하세요.", "다음 링크의 글을 요약하세요.", "고양이를 그려 주세요.")],
+    *[(f"{mark}글을 요약하세요.", "", "답", "leading punctuation") for mark in ("- ", "(", "★ ")],
     ("봄에 대해 쓰세요.", "", "봄에 대해 쓰세요", "repeats the instruction"),
     ("춘천은 어느 도에 있나요?", "", "춘천은 어느 도에 있나요? 강원도입니다.",
      "repeats the instruction"),
@@ -324,12 +303,6 @@ def test_a_good_task_passes(instruction, input, output):
     assert check_task(Task(instruction, input, output)) is None
 
 
-def test_decomposed_hangul_is_korean_too():
-    task = Task(*(unicodedata.normalize("NFD", part) for part in (
-        "서울 지도를 보여 주세요.", "", "네.")))
-    assert check_task(task) == "needs another medium"
-
-
 def test_rules_have_names_and_descriptions_and_an_order():
     assert list(RULES)[0] == "missing field"
     assert all(rule.description.endswith(".") for rule in RULES.values())
@@ -361,9 +334,6 @@ def test_the_analyser_is_made_once_whoever_comes_first(monkeypatch):
 
     monkeypatch.setattr(kiwipiepy, "Kiwi", Slow)
     monkeypatch.setattr(korean, "_kiwi", None)
-    threads = [threading.Thread(target=korean.tokens, args=("지도",)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(korean.tokens, ["지도"] * 4))
     assert len(made) == 1

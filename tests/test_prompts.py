@@ -35,15 +35,12 @@ SEEDS = [WITH, WITHOUT, Task("두 수를 더하세요.", "3, 4", "7")]
 # ---------------------------------------------------------------- templates
 
 
-def test_alpaca_is_the_published_prompt():
+def test_alpaca_and_koalpaca_are_the_published_prompts():
     assert ALPACA.render(Task("Name a color.")) == (
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n### Instruction:\nName a color.\n\n### Response:")
     assert "paired with an input that provides further context." in ALPACA.render(WITH)
     assert "\n\n### Input:\n밥 먹었어?\n\n### Response:" in ALPACA.render(WITH)
-
-
-def test_koalpaca_is_the_published_prompt():
     assert KOALPACA.render(WITHOUT) == "### 질문: 춘천은 어느 도에 있나요?\n\n### 답변:"
     assert KOALPACA.render(WITH) == (
         "### 질문: 존댓말로 바꾸어 주세요.\n\n### 맥락: 밥 먹었어?\n\n### 답변:")
@@ -58,16 +55,22 @@ def test_a_prompt_ends_where_the_response_begins(template):
         assert task.output not in prompt
 
 
-def test_the_chat_template_is_the_tokenizers_own(tokenizer):
-    template = get_template("chat", tokenizer)
-    for task in (WITH, WITHOUT, Task("  {빈칸} ", " {}\n", "x")):
+def assert_writes_what_the_tokenizer_writes(template, tokenizer):
+    for task in (WITH, WITHOUT, Task("  {빈칸} {0}", " {}\n", "x")):
         user = "\n\n".join(part.strip() for part in (task.instruction, task.input) if part)
         turns = [{"role": "user", "content": user}]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert template.render(task) == prompt
+        options = {"tokenize": False, "enable_thinking": False}
+        asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+        assert template.render(task).startswith(asked)
+        assert template.render(task).endswith(template.response_marker)
         turns.append({"role": "assistant", "content": task.output})
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+        whole = tokenizer.apply_chat_template(turns, **options)
         assert template.render(task) + task.output + template.end == whole
+
+
+def test_the_chat_template_is_the_tokenizers_own(tokenizer):
+    template = get_template("chat", tokenizer)
+    assert_writes_what_the_tokenizer_writes(template, tokenizer)
     assert template.response_marker == "<start_of_turn>model\n"
     assert template.end == "<end_of_turn>\n"
 
@@ -97,11 +100,6 @@ def test_a_chat_template_that_cannot_be_used_is_refused(template, reason):
         chat_template(Odd(template))
 
 
-def test_a_chat_template_needs_a_tokenizer():
-    with pytest.raises(CourseError, match="pass one"):
-        get_template("chat")
-
-
 # Every chat template that TRL ships, and why those are refused that are.
 SHIPPED = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
 REFUSED = {
@@ -122,12 +120,8 @@ def with_template(tokenizer, template):
 @pytest.fixture
 def day(monkeypatch):
     """Make it another day for whatever a chat template asks transformers."""
-
-    def make(date):
-        clock = SimpleNamespace(now=lambda: date)
-        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
-
-    return make
+    return lambda date: monkeypatch.setattr("transformers.utils.chat_template_utils.datetime",
+                                            SimpleNamespace(now=lambda: date))
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.jinja")), ids=lambda path: path.stem)
@@ -139,17 +133,7 @@ def test_every_chat_template_of_trl_is_taken_or_refused_for_what_it_does(path, t
         with pytest.raises(CourseError, match=reason):
             chat_template(tokenizer)
         return
-    template = chat_template(tokenizer)
-    for task in (WITH, WITHOUT, Task("{빈칸} {0}", " {}", "x")):
-        user = "\n\n".join(part.strip() for part in (task.instruction, task.input) if part)
-        turns = [{"role": "user", "content": user}]
-        options = {"tokenize": False, "enable_thinking": False}
-        asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
-        assert template.render(task).startswith(asked)
-        assert template.render(task).endswith(template.response_marker)
-        turns.append({"role": "assistant", "content": task.output})
-        whole = tokenizer.apply_chat_template(turns, **options)
-        assert template.render(task) + task.output + template.end == whole
+    assert_writes_what_the_tokenizer_writes(chat_template(tokenizer), tokenizer)
 
 
 @pytest.mark.parametrize(("name", "thought"), [
@@ -171,11 +155,9 @@ DATED = """\
 {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
 
 
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [("llama3_2", "01 Jan 2026"), ("gptoss", "2026-01-01"), ("muse_glimmer", "2026-01-01"),
-     (None, "오늘 날짜는 01 Jan 2026이다.")],
-)
+@pytest.mark.parametrize(("name", "written"), [
+    ("llama3_2", "01 Jan 2026"), ("gptoss", "2026-01-01"), ("muse_glimmer", "2026-01-01"),
+    (None, "오늘 날짜는 01 Jan 2026이다.")])
 def test_a_prompt_is_the_same_every_day(name, written, tokenizer, day):
     shipped = (SHIPPED / f"{name}.jinja").read_text("utf-8") if name else DATED
     tokenizer = with_template(tokenizer, shipped)
@@ -202,10 +184,12 @@ def test_a_tokenizer_is_loaded_with_a_date_that_stays(tokenizer, tiny_base, tmp_
     assert load_tokenizer(base).chat_template == loaded.chat_template
 
 
-def test_a_mistyped_template_names_the_closest():
+def test_a_mistyped_template_names_the_closest_and_chat_needs_a_tokenizer():
     assert get_template("alpaca-ko") is ALPACA_KO
     with pytest.raises(CourseError, match='did you mean "koalpaca"'):
         get_template("koalpacca")
+    with pytest.raises(CourseError, match="pass one"):
+        get_template("chat")
 
 
 # ---------------------------------------------------------------- generation
@@ -234,15 +218,10 @@ def test_a_generation_prompt_is_read_back(examples, n):
     assert read_generation_prompt(prompt + "x") is read_generation_prompt("x" + prompt) is None
 
 
-def test_the_seeds_prompt_is_read_back():
-    assert read_generation_prompt(generation_prompt(SEEDS, 17)) == (SEEDS, 17)
-    assert read_generation_prompt("안녕하세요") is None
-
-
 def test_the_json_prompt_is_read_back_and_names_its_format():
     prompt = generation_prompt(SEEDS, 17, as_json=True)
     assert read_generation_prompt(prompt) == (SEEDS, 17)
-    assert read_generation_prompt(prompt + " ") is None
+    assert read_generation_prompt(prompt + " ") is read_generation_prompt("안녕하세요") is None
     reply = prompt.partition("보기:\n")[2]
     assert parse_generation(reply, first_number=4).tasks == SEEDS
     item = TASKS_FORMAT["json_schema"]["schema"]["properties"]["tasks"]["items"]

@@ -19,8 +19,6 @@ from course_utils.tasks import Task, read_jsonl, read_tasks
 PATH = REPO / "data" / "seed_tasks.jsonl"
 ROWS = read_jsonl(PATH)
 TASKS = read_tasks(PATH)
-
-
 BY_NAME = {row["name"]: row for row in ROWS}
 
 
@@ -42,18 +40,13 @@ def test_the_schema():
         assert isinstance(row["is_classification"], bool)
         assert all(row[key] == row[key].strip() for key in ("instruction", "input", "output"))
         assert row["instruction"].endswith((".", "?"))
-    assert len({row["name"] for row in ROWS}) == len({row["instruction"] for row in ROWS}) == 175
-    assert sum(bool(row["input"]) for row in ROWS) == 125
-    assert sum(row["is_classification"] for row in ROWS) == 26
-    assert ROWS[0]["id"] == "seed_001" and len(ROWS) == 175
-
-
-def test_a_classification_answers_with_a_label_and_others_do_not():
-    for row in ROWS:
-        if row["is_classification"]:
+        if row["is_classification"]:  # the answer is one of the labels that the task names
             words = row["instruction"] + row["input"]
             assert row["output"] in words or row["output"] in ("참", "표준어"), row["id"]
             assert len(row["output"].split()) <= 2
+    assert len({row["name"] for row in ROWS}) == len({row["instruction"] for row in ROWS}) == 175
+    assert len(ROWS) == 175 and sum(bool(row["input"]) for row in ROWS) == 125
+    assert sum(row["is_classification"] for row in ROWS) == 26
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.meta["id"])

@@ -1,6 +1,5 @@
 """The filter decides exactly what scoring every pair with rouge-score would decide."""
 
-import json
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from rouge_score import rouge_scorer
 
 from course_utils import REPO, CourseError
 from course_utils.similarity import Match, SimilarityFilter, filter_similar, morphemes, rouge_l
+from course_utils.tasks import read_jsonl
 
 
 class Spaces:
@@ -44,18 +44,23 @@ def nearest(kept, text):
                key=lambda pair: (pair[1], -pair[0]), default=None)
 
 
+def brute_force(texts, threshold, score):
+    """(kept, dropped) as `filter_similar` gives them, by scoring every pair."""
+    kept, dropped = [], {}
+    for index, text in enumerate(texts):
+        best, other = max(((score(texts[i], text), -i) for i in kept), default=(-1, 0))
+        if best > threshold:
+            dropped[index] = Match(-other, texts[-other], best)
+        else:
+            kept.append(index)
+    return kept, dropped
+
+
 @settings(max_examples=300, deadline=None)
 @given(texts, thresholds)
 def test_decisions_and_matches_equal_brute_force(texts, threshold):
-    kept, dropped = [], {}
-    for index, text in enumerate(texts):
-        near = nearest([texts[i] for i in kept], text)
-        if near and near[1] > threshold:
-            dropped[index] = Match(kept[near[0]], texts[kept[near[0]]], near[1])
-        else:
-            kept.append(index)
     filtered = filter_similar(texts, threshold, str.split)
-    assert (filtered.kept, filtered.dropped) == (kept, dropped)
+    assert (filtered.kept, filtered.dropped) == brute_force(texts, threshold, score)
 
 
 @settings(max_examples=300, deadline=None)
@@ -89,31 +94,18 @@ def test_long_texts_equal_brute_force():
     texts += [" ".join(rng.choices(words, k=length)) for length in (1, 3, 40, 500, 2000)]
     for first, second in pairwise(list(texts)):  # half of one and half of the other
         texts.append(" ".join(first.split()[:1000] + second.split()[1000:]))
-    rows = [text.split() for text in texts]
     for threshold in (0.3, 0.7):
-        kept, dropped = [], {}
-        for index, row in enumerate(rows):
-            best = max(((rouge_l(row, rows[i]), -i) for i in kept), default=(0, 0))
-            if best[0] > threshold:
-                dropped[index] = Match(-best[1], texts[-best[1]], best[0])
-            else:
-                kept.append(index)
         filtered = filter_similar(texts, threshold, str.split)
-        assert (filtered.kept, filtered.dropped) == (kept, dropped)
-        assert len(kept) > 3 < len(dropped)
+        assert (filtered.kept, filtered.dropped) == brute_force(
+            texts, threshold, lambda a, b: rouge_l(a.split(), b.split()))
+        assert len(filtered.kept) > 3 < len(filtered.dropped)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
 def test_real_korean_equals_brute_force(threshold):
-    lines = (REPO / "data/seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["instruction"] for line in lines[:40]]
+    texts = [row["instruction"] for row in read_jsonl(REPO / "data/seed_tasks.jsonl")[:40]]
     texts += [f"{text} 세 문장으로 짧게 써 주세요." for text in texts[::2]]
-    rows = [" ".join(morphemes(text)) for text in texts]
-    kept = []
-    for index, row in enumerate(rows):
-        near = nearest([rows[i] for i in kept], row)
-        if not near or near[1] <= threshold:
-            kept.append(index)
+    kept, _ = brute_force([" ".join(morphemes(text)) for text in texts], threshold, score)
     assert filter_similar(texts, threshold).kept == kept
     similar = SimilarityFilter(threshold)
     assert [i for i, text in enumerate(texts) if similar.admit(text) is None] == kept
@@ -141,22 +133,14 @@ def test_rouge_l_is_rouge_scores(a, b):
     assert rouge_l(a, b) == rouge_l(b, a)
 
 
-def test_exactly_the_threshold_is_kept():
+def test_exactly_the_threshold_is_kept_and_asking_for_the_nearest_keeps_nothing():
     similar = SimilarityFilter(0.5, str.split)
+    assert similar.nearest("a b") is None
     assert similar.admit("a b c d") is None
     assert similar.admit("a b x y") is None  # F1 is 0.5, and only above is dropped
-    match = similar.admit("a b c z")
-    assert match == Match(0, "a b c d", 0.75)
-    assert len(similar) == 2
-
-
-def test_asking_for_the_nearest_keeps_nothing():
-    similar = SimilarityFilter(0.7, str.split)
-    assert similar.nearest("a b") is None
-    similar.add("a b c")
-    assert similar.nearest("새 말 b") == Match(0, "a b c", pytest.approx(1 / 3))
-    assert similar.nearest("새 말") == Match(0, "a b c", 0.0)
-    assert similar.texts == ["a b c"]
+    assert similar.admit("a b c z") == similar.nearest("a b c z") == Match(0, "a b c d", 0.75)
+    assert similar.nearest("새 말") == Match(0, "a b c d", 0.0)
+    assert similar.texts == ["a b c d", "a b x y"]
     assert similar.admit("새 말 b") is None
 
 
@@ -166,17 +150,11 @@ def test_korean_is_seen():
     other = "춘천은 어느 도에 있나요?"
     stock = rouge_scorer.RougeScorer(["rougeL"])
     assert stock.score(first, first)["rougeL"].fmeasure == 0  # Hangul is deleted: no token is left
-    filtered = filter_similar([first, second, other])
-    assert filtered.kept == [0, 2]
-    assert filtered.dropped[1].index == 0
-    similar = SimilarityFilter()
-    assert [similar.admit(text) is None for text in (first, second, other)] == [True, False, True]
-    assert similar.nearest(second).score == filtered.dropped[1].score
-
-
-def test_morphemes_are_kiwis_forms():
-    assert morphemes("지도를 보자.") == ["지도", "를", "보", "자", "."]
-    assert morphemes("") == []
+    filtered, similar = filter_similar([first, second, other]), SimilarityFilter()
+    assert (filtered.kept, filtered.dropped[1].index) == ([0, 2], 0)
+    assert [similar.admit(text) for text in (first, second, other)] == [
+        None, filtered.dropped[1], None]
+    assert morphemes("지도를 보자.") == ["지도", "를", "보", "자", "."] and morphemes("") == []
 
 
 def test_a_threshold_that_is_none_is_refused():

@@ -30,8 +30,8 @@ text = st.text(st.characters(codec="utf-8"))
 
 @pytest.fixture
 def file(tmp_path):
-    def make(content, name="data.json"):
-        path = tmp_path / name
+    def make(content):
+        path = tmp_path / "data.json"
         path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
         return path
 
@@ -42,16 +42,12 @@ def lines(rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def test_a_list_and_lines_are_read_alike(file):
-    assert read_tasks(file(json.dumps(ROWS))) == TASKS
-    assert read_tasks(file(json.dumps(ROWS, indent=2))) == TASKS
-    assert read_tasks(file(lines(ROWS))) == TASKS
-    assert read_tasks(file("\n" + lines(ROWS).replace("\n", "\r\n\r\n"))) == TASKS
-
-
-def test_a_byte_order_mark_is_no_part_of_the_data(file):
-    assert read_tasks(file(b"\xef\xbb\xbf" + lines(ROWS).encode())) == TASKS
-    assert read_tasks(file(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())) == TASKS
+@pytest.mark.parametrize("content", [
+    json.dumps(ROWS), json.dumps(ROWS, indent=2), lines(ROWS),
+    "\n" + lines(ROWS).replace("\n", "\r\n\r\n"),
+    b"\xef\xbb\xbf" + lines(ROWS).encode(), b"\xef\xbb\xbf" + json.dumps(ROWS).encode()])
+def test_a_list_and_lines_are_read_alike_with_a_byte_order_mark_or_without(file, content):
+    assert read_tasks(file(content)) == TASKS
 
 
 def test_koalpaca_and_seed_fields(file):
@@ -64,18 +60,11 @@ def test_koalpaca_and_seed_fields(file):
     assert (seed.input, seed.output, seed.meta) == ("", "7", {"id": "seed-1", "family": "x"})
 
 
-def test_a_unicode_line_separator_ends_no_line(file):
-    row = {"instruction": "가\u2028나\x85다", "output": "라"}
-    assert read_tasks(file(lines([row])))[0].instruction == "가\u2028나\x85다"
-
-
 GOOD = lines(ROWS[:1])
 
 
 @pytest.mark.parametrize(("content", "place", "words"), [
-    ("", "", "is empty"),
-    (" \n\n", "", "is empty"),
-    ("[]", "", "is empty"),
+    *[(empty, "", "is empty") for empty in ("", " \n\n", "[]")],
     (GOOD * 16 + '{"instruction": "가", "output": \n' + GOOD, ":17", "not JSON"),
     (GOOD * 2 + '["a"]\n', ":3", "['a'] is no JSON object"),
     (GOOD + '{"instruction": "a"}\n', ":2", 'no "output" field'),
@@ -91,25 +80,21 @@ GOOD = lines(ROWS[:1])
     ('[\n {"instruction": "a", "output": "b"},\n [{}]]', ":3", "[{}] is no JSON object"),
     ('\n [\n\n {"instruction": "a", "output": "b", "meta": 3}]', ":4", '"meta" is 3'),
     (GOOD + '{"instruction": "a", "output": NaN}', ":2", "not JSON compliant"),
-    (GOOD + '{"instruction": "a", "output": 1e999}', ":2", "not JSON compliant"),
-    ('[\n {"instruction": "a", "output": "b"},\n {"instruction": "a", "output": -Infinity}]', ":3",
-     "not JSON compliant"),
     (f'[\n {{"instruction": "a", "output": "b"}},\n {{"output": {"7" * 5000}}}]', ":3", "limit"),
     (GOOD + '{"url": ' + "[" * 99_999, ":2", "recursion"),
     ("\n\n" + GOOD + "\n" + GOOD.strip() + " {}", ":5", "Extra data"),
     ('[\n {"instruction": "a", "output": "b"},\n ' + "[" * 99_999, ":3", "recursion"),
     (GOOD + '{"instruction": "a", "output": "b", "url": ["\\udc00"]}', ":2", '"meta" holds half'),
     (GOOD.encode() * 4 + lines(ROWS).encode("cp949"), ":5", "cp949"),
-    (GOOD.encode("utf-16"), ":1", "UTF-16"),
+    (GOOD.encode("utf-16"), ":1", "utf-16"),
     (GOOD.encode() + b"\x80\x80\n", ":2", "not UTF-8"),
 ])
 def test_what_is_wrong_is_said_in_one_sentence(file, content, place, words):
     path = file(content)
     with pytest.raises(TaskFileError) as error:
         read_tasks(path)
-    assert str(path) + place in str(error.value)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+    said = str(error.value)
+    assert str(path) + place in said and words in said and "\n" not in said
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -145,14 +130,10 @@ def test_what_is_written_is_read_back(tmp_path_factory, tasks):
     assert read_tasks(path) == tasks
 
 
-def test_korean_is_written_as_it_is(tmp_path):
-    write_tasks(tmp_path / "new" / "a.jsonl", TASKS)
-    assert "존댓말로" in (tmp_path / "new" / "a.jsonl").read_text("utf-8")
-
-
-def test_plain_objects_round(tmp_path):
-    write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"b": "나"}])
-    assert read_jsonl(tmp_path / "a.jsonl") == [{"a": 1}, {"b": "나"}]
+def test_plain_objects_round_and_korean_stays_as_it_is(tmp_path):
+    path = tmp_path / "new" / "a.jsonl"
+    write_jsonl(path, [{"a": 1}, {"b": "나\u2028다"}])  # a Unicode line separator ends no line
+    assert read_jsonl(path) == [{"a": 1}, {"b": "나\u2028다"}] and "나" in path.read_text("utf-8")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -163,12 +144,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     for step in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
             patch.setattr(os, step, fail)
-            with pytest.raises(OSError, match="disk full"):
-                write_atomic(path, "new")
-        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-        assert path.read_text() == "old"
+            write_atomic(path, "new")
+        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and path.read_text() == "old"
     write_atomic(path, b"new")
     assert path.read_text() == "new"
 
@@ -187,9 +166,8 @@ def test_heldout_questions_are_never_trained_on(questions, chance):
     training, heldout = split_heldout(tasks)
     assert len(training) + len(heldout) == len(tasks) and training and heldout
     assert not {t.instruction for t in training} & {t.instruction for t in heldout}
-    assert sorted(t.instruction for t in split_heldout(sorted(tasks, key=hash))[1]) == sorted(
-        t.instruction for t in heldout
-    ), "the order of the file decided"
+    again = split_heldout(sorted(tasks, key=hash))[1]  # in another order
+    assert {t.instruction for t in again} == {t.instruction for t in heldout}
 
 
 def test_one_question_cannot_be_divided():

@@ -6,9 +6,7 @@ A teacher that answers from memory can only be believed. One that answers from n
 names those it used can be checked: an answer whose words or numbers are not in them is rejected.
 The check knows words, not meaning, so what it lets through still wants a reader.
 
-Requests, journal, rules, similarity filter and report are those of generate.py: the dataset is a
-function of the journal, and every question ends as a task or under one named reason.
-
+Every question ends as a task or under one named reason; rules, filter and report are generate.py's.
 Source: retrieval-augmented generation (Lewis et al., 2020). Taught in 01, section 9.
 """
 
@@ -76,8 +74,8 @@ def question_requests(words: Iterable[str], per_word: int = 5, *,
     """The endless requests for questions, word after word; `LLM.plan` takes a slice."""
     words = list(dict.fromkeys(unicodedata.normalize("NFC", word).strip() for word in words))
     if not words or not all(len(word.splitlines()) == 1 for word in words):
-        raise CourseError("Questions are made from the words of your field: give at least one "
-                          "word, and none that is empty or longer than a line.")
+        raise CourseError("Give at least one word of your field, and none that is empty or longer "
+                          "than a line.")
     for index in count():
         prompt = question_prompt(words[index % len(words)], per_word)
         yield Request([{"role": "user", "content": prompt}],
@@ -112,11 +110,7 @@ class Answer(NamedTuple):
 
 
 def answer_prompt(question: str, shown: Sequence[str]) -> str:
-    """Ask a teacher to answer from numbered passages alone and to cite those it used.
-
-    Question and passages are quoted as in `grade_prompt`, so nothing in them can pose as an
-    instruction, a delimiter or a citation.
-    """
+    """Ask a teacher to answer from numbered passages alone, quoted, and to cite those it used."""
     parts = [(f"자료 {number}", text) for number, text in enumerate(shown, 1)]
     return _ANSWER_HEAD + quote([*parts, ("질문", question)]) + _ANSWER_TAIL
 
@@ -156,19 +150,17 @@ def parse_answer(text: str, shown: int, *, finish_reason: str | None = "stop") -
 def groundedness(answer: str, texts: Iterable[str]) -> float:
     """The share of an answer's content words that the texts hold; 0 if it has a number they lack.
 
-    Content words are nouns, names, foreign words and numbers. Numbers are compared as written,
-    with their unit of counting: 5,000만 is 5000만, and is neither 5만 nor 5,000.
+    Numbers are compared with their unit of counting: 5,000만 is 5000만, and not 5만 or 5,000.
     """
-    whole = retrieval.plain("\n".join(texts))
+    whole, said = retrieval.plain("\n".join(texts)), retrieval.plain(answer)
+    said = re.sub(r"(?m)^\s*\d+[.)]\s", "", said)  # not the numbers of a list
     words = retrieval.content_words(answer)
-    said = re.sub(r"(?m)^\s*\d+[.)]\s", "", retrieval.plain(answer))  # not the numbers of a list
-    if not words or not _numbers(said) <= _numbers(whole):
+    if not words or not set(_NUMBER.findall(said)) <= set(_NUMBER.findall(whole)):
         return 0.0
     return sum(word in whole for word in words) / len(words)
 
 
-def _numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+(?:[.,]\d+)*[십백천만억조%]*", text))
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*[십백천만억조%]*")
 
 
 # ---------------------------------------------------------------- 3. the loop
@@ -180,11 +172,11 @@ class _Candidate:
 
     word: str
     question: str
-    number: int  # of the request for questions that brought it, from 1
-    request: str
+    request: str  # the key of the request for questions that brought it
     passages: list[Passage]
     reason: str | None
     reply: str | None = None
+    task: Task | None = None
 
 
 def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document], n: int, *, out,
@@ -194,12 +186,10 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
 
     A question is kept if it passes the rules, its ROUGE-L with every earlier question is at most
     `threshold`, and its answer cites passages (of the `k` best) with a `groundedness` of at least
-    `limit`. `out` (JSONL) gets the tasks; their meta names word, model, passages and requests.
-    What was rejected lies beside it, as *.rejected.jsonl. After `patience` requests for questions
-    in a row without a new task the words have run dry, and the report's note says so.
+    `limit`. `out` (JSONL) gets the tasks, *.rejected.jsonl beside it the rest. After `patience`
+    requests for questions in a row without a new task it stops, and the report's note says so.
 
-    Raises CourseError, with all replies kept, if the server fails or the budget is reached; run it
-    again to go on.
+    Raises CourseError if the server fails or the budget is reached; run it again to go on.
     """
     index = PassageIndex(retrieval.passages(documents))
     similar = SimilarityFilter(threshold)
@@ -207,16 +197,15 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     kept: list[Task] = []
     rejected: list[_Candidate] = []
     used: list[Reply] = []
-    asked = fruitful = 0  # requests for questions so far, and up to the last task that was kept
+    barren = 0  # requests for questions since the last round that brought a task
     with tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar:
-        while len(kept) < n and asked - fruitful < patience:
+        while len(kept) < n and barren < patience:
             # No more than may be needed, so that the same journal ends at the same request.
-            most = min(math.ceil((n - len(kept)) / per_word), patience - (asked - fruitful))
-            candidates = []
+            most = min(math.ceil((n - len(kept)) / per_word), patience - barren)
+            candidates, before = [], len(kept)
             for reply in _arrived(llm, islice(requests, most)):
-                asked += 1
                 used.append(reply)
-                candidates += _questions(reply, asked, similar, index, k)
+                candidates += _candidates(reply, similar, index, k)
             asking = [answer_request(c.question, c.passages) for c in candidates if not c.reason]
             with closing(_arrived(llm, asking)) as replies:
                 for candidate in candidates:
@@ -224,17 +213,17 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
                         break
                     if not candidate.reason:
                         used.append(next(replies))
-                        task = _task(used[-1], candidate, limit)
+                        _settle(candidate, used[-1], limit)
                     if candidate.reason:
                         rejected.append(candidate)
                     else:
-                        kept.append(task)
-                        fruitful = candidate.number
-                        bar.update()
+                        kept.append(candidate.task)
+            barren = 0 if len(kept) > before else barren + most
+            bar.update(len(kept) - before)
     refused = sum(reply.text is None for reply in used)
-    note = "" if len(kept) == n else (
-        f"Stopped at {len(kept)} of {n} tasks: the last {patience} requests for questions brought "
-        "nothing new" + (f" ({refused} of {len(used)} calls were refused)." if refused else "."))
+    note = f" ({refused} of {len(used)} calls were refused)" if refused else ""
+    note = "" if len(kept) == n else (f"Stopped at {len(kept)} of {n} tasks: the last {patience} "
+                                      f"requests for questions brought nothing new{note}.")
     write_tasks(out, kept)
     write_jsonl(Path(out).with_suffix(".rejected.jsonl"), (
         {"reason": c.reason, "word": c.word, "question": c.question, "reply": c.reply,
@@ -255,39 +244,37 @@ def _arrived(llm: LLM, requests: Iterable[Request]) -> Iterator[Reply]:
             yield reply
 
 
-def _questions(reply: Reply, number: int, similar: SimilarityFilter, index: PassageIndex,
-               k: int) -> Iterator[_Candidate]:
+def _candidates(reply: Reply, similar: SimilarityFilter, index: PassageIndex,
+                k: int) -> Iterator[_Candidate]:
     """The questions of one reply; those that need no answer have their reason already."""
     word, _ = read_question_prompt(reply.request.messages[0]["content"])
     questions = parse_questions(reply.text or "")
     for place, question in enumerate(questions, 1):
-        found: list[Passage] = []
         cut = place == len(questions) and reply.finish_reason in CUT
         reason = "truncated" if cut else check_task(Task(question, "", NO_ANSWER))
         if not reason and similar.admit(question):
             reason = "similar"
-        if not reason:
-            found = index.search(question, k)
-            reason = None if found else "not in the documents"
-        yield _Candidate(word, question, number, reply.key, found, reason)
+        found = [] if reason else index.search(question, k)
+        if not reason and not found:
+            reason = "not in the documents"
+        yield _Candidate(word, question, reply.key, found, reason)
 
 
-def _task(reply: Reply, candidate: _Candidate, limit: float) -> Task | None:
-    """The task that an answer makes; where it makes none, the candidate is told the reason."""
-    candidate.reply = reply.text
+def _settle(candidate: _Candidate, reply: Reply, limit: float) -> None:
+    """Give a candidate its answer: the task that it makes, or the reason why it makes none."""
     if reply.text is None:
         candidate.reason = "refused"
-        return None
-    answer = parse_answer(reply.text, len(candidate.passages), finish_reason=reply.finish_reason)
-    used = [candidate.passages[number - 1] for number in answer.cited]
+        return
+    candidate.reply, shown = reply.text, candidate.passages
+    answer = parse_answer(reply.text, len(shown), finish_reason=reply.finish_reason)
+    used = [shown[number - 1] for number in answer.cited]
     share = groundedness(answer.text, [passage.text for passage in used])
-    task = Task(candidate.question, "", answer.text, {
+    candidate.task = Task(candidate.question, "", answer.text, {
         "word": candidate.word, "grounded": round(share, 4), "passages": _places(used),
         "requests": [candidate.request, reply.key], "model": reply.model})
-    candidate.reason = answer.reason or check_task(task)
+    candidate.reason = answer.reason or check_task(candidate.task)
     if not candidate.reason and share < limit:
         candidate.reason = "not grounded"
-    return task
 
 
 def _places(used: Iterable[Passage]) -> list[dict]:

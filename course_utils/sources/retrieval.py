@@ -2,9 +2,8 @@
 
     folder of text files, or a search -> documents -> passages -> the best few for a question
 
-Which passages fit is decided by BM25 on nouns, without a model: a word that both share counts more
-the fewer passages hold it. Source: BM25 (Robertson and Zaragoza, 2009), as bm25s computes it.
-Taught in 01, section 9.
+Which ones fit is decided by BM25 on nouns, without a model: a shared word counts more the fewer
+passages hold it. Source: BM25 (Robertson and Zaragoza, 2009), by bm25s. Taught in 01, section 9.
 """
 
 import html
@@ -42,17 +41,13 @@ class Passage:
     text: str
 
 
-# ---------------------------------------------------------------- documents
-
-
 def read_documents(folder) -> list[Document]:
     """Read the .txt and .md files of a folder (UTF-8) in the order of their names.
 
     Raises CourseError, naming the file and the cure, for one that is empty or not UTF-8.
     """
-    folder = Path(folder)
-    paths = [path for path in folder.glob("*.*") if path.suffix.lower() in (".txt", ".md")]
-    paths = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in Path(folder).glob("[!.]*")
+                   if path.suffix.lower() in (".txt", ".md") and path.is_file())
     if not paths:
         raise CourseError(f"There is no .txt or .md file in {folder}: put your documents there, or "
                           "check the folder's name.")
@@ -70,11 +65,9 @@ def search_naver(query: str, display: int = 5, *, client_id: str, client_secret:
                  timeout: float = 10) -> list[Document]:
     """Ask Naver's search API for up to 100 documents: title and extract, named by their address.
 
-    `kind` is webkr (web pages), encyc, blog or news; `timeout` is seconds. What comes back are
-    short extracts of other people's texts: read Naver's terms and the licence of each page before
-    you publish what is made from them.
-
-    Raises CourseError in one sentence, which never holds the id or the secret.
+    `kind` is webkr (web pages), encyc, blog or news. The extracts are other people's texts: read
+    Naver's terms and each page's licence before you publish what is made from them. Raises
+    CourseError, which never holds the id or the secret.
     """
     keys = {"X-Naver-Client-Id": client_id.strip(), "X-Naver-Client-Secret": client_secret.strip()}
     if not all(re.fullmatch(r"[!-~]+", key) for key in keys.values()):
@@ -86,60 +79,45 @@ def search_naver(query: str, display: int = 5, *, client_id: str, client_secret:
         request.add_unredirected_header(name, key)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            return [Document(item["link"], _unmarked(f"{item['title']}\n{item['description']}"))
-                    for item in json.load(response)["items"]]
+            found = [(item["link"], f"{item['title']}\n{item['description']}")
+                     for item in json.load(response)["items"]]
+        return [Document(link, html.unescape(re.sub(r"</?[A-Za-z][^>]*>", "", text)).strip())
+                for link, text in found]
+    except urllib.error.HTTPError as error:
+        problem = f"{error.code} {error.read(300).decode('utf-8', 'replace')}"
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
         problem = f"no usable answer ({error})"
-        if isinstance(error, urllib.error.HTTPError):
-            problem = f"{error.code} {error.read(300).decode('utf-8', 'replace')}"
     for key in keys.values():  # a server may say again what it was sent
         problem = problem.replace(key, "[secret]")
-    raise CourseError(f"Naver's search gave no documents: {' '.join(problem.split())}. After 401 "
-                      "check NAVER_CLIENT_ID and NAVER_CLIENT_SECRET, and that the application has "
-                      "검색 among its APIs; else try again, after 429 perhaps tomorrow.")
-
-
-def _unmarked(text: str) -> str:
-    """The text without the tags and entities that Naver marks it up with."""
-    return html.unescape(re.sub(r"</?[A-Za-z][^>]*>", "", text)).strip()
-
-
-# ---------------------------------------------------------------- passages
+    raise CourseError(f"Naver's search gave no documents: {' '.join(problem.split())}. Check "
+                      "NAVER_CLIENT_ID, NAVER_CLIENT_SECRET and that 검색 is among the "
+                      "application's APIs; after 429 try again tomorrow.")
 
 
 def passages(documents: Iterable[Document], words: int = 80) -> list[Passage]:
-    """Cut documents into passages of at most `words` 어절, between paragraphs if that will do.
+    """Cut documents into passages of at most `words` 어절; all but the last have over half as many.
 
-    A paragraph that is too long is cut between sentences, and a sentence that is too long between
-    words. Nothing is left out but the white space at the cuts.
+    Within these limits one ends where a paragraph does, else a sentence, else any word.
     """
     found = []
     for document in documents:
-        for start, end in _spans(document.text, 0, len(document.text), words, _BOUNDARIES):
-            if text := document.text[start:end].strip():
-                start = document.text.index(text, start)
-                found.append(Passage(document.name, start, start + len(text), text))
+        left = list(re.finditer(r"\S+", document.text))
+        while left:
+            size = min(words, len(left))
+            if size < len(left):
+                sizes = range(words // 2 + 1, words + 1)
+                size = max(sizes, key=lambda n: (_pause(left[n - 1], left[n]), n))
+            start, end = left[0].start(), left[size - 1].end()
+            found.append(Passage(document.name, start, end, document.text[start:end]))
+            left = left[size:]
     return found
 
 
-_BOUNDARIES = [re.compile(edge) for edge in (r"\n\s*\n", r"(?<=[.?!])[\"'”’)]*\s+|\n", r"\s+")]
+def _pause(word: re.Match, following: re.Match) -> int:
+    """What ends between two words: 2 for a paragraph, 1 for a sentence or a line, 0 for neither."""
+    breaks = word.string.count("\n", word.end(), following.start())
+    return min(breaks, 2) or bool(re.search(r"[.?!][\"'”’)]*$", word[0]))
 
-
-def _spans(text: str, start: int, end: int, words: int, boundaries) -> list[tuple[int, int]]:
-    """Cut text[start:end] at the first kind of boundary that will do, into as few as possible."""
-    if len(text[start:end].split()) <= words or not boundaries:
-        return [(start, end)]
-    spans: list[tuple[int, int]] = []
-    edges = [match.end() for match in boundaries[0].finditer(text, start, end)]
-    for piece in pairwise([start, *edges, end]):
-        for a, b in _spans(text, *piece, words, boundaries[1:]):
-            if spans and len(text[spans[-1][0]:b].split()) <= words:
-                a, _ = spans.pop()
-            spans.append((a, b))
-    return spans
-
-
-# ---------------------------------------------------------------- which of them fit
 
 _NOUNS = {"NNG", "NNP"}  # common nouns and names
 _CONTENT = _NOUNS | {"SL", "SN"}  # and words in Latin letters, numbers
@@ -159,10 +137,9 @@ def plain(text: str) -> str:
 
 
 def _terms(text: str) -> list[str]:
-    """The content words of a text as often as they stand there, and neighbouring nouns joined.
+    """The content words of a text, each as often as it is there, and neighbouring nouns joined.
 
-    The analyser sees 확정일자 as one noun here and as two there; joined, the two are found as well,
-    and count for two.
+    The analyser sees 확정일자 as one noun here and as two there: joined, the two are found as well.
     """
     pieces = korean.tokens(plain(text))
     joined = [first + second for (first, tag), (second, next_tag) in pairwise(pieces)

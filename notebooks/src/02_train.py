@@ -159,20 +159,19 @@ from course_utils.inference import load_tokenizer
 from course_utils.prompts import get_template
 
 tokenizer = load_tokenizer(course.base_model)
-for name in ("alpaca-bilingual", "koalpaca", "chat"):
+for name in ("alpaca-ko", "koalpaca", "chat"):
     template = get_template(name, tokenizer)
     end = (template.end or tokenizer.eos_token).strip()
     print(f"----- {name}\n{template.render(task)}⟨…⟩{end}\n")
 
 # %% [markdown] lang="ko"
-# 첫째는 Alpaca의 영어 문장마다 우리말을 덧붙인 틀, 둘째는 KoAlpaca의 틀, 셋째는 모델 자신의 대화 틀(chat template)입니다. 무엇을 고를지는 대개 베이스 모델이 정해 줍니다.
+# 첫째는 Alpaca의 틀을 우리말로 옮긴 것, 둘째는 KoAlpaca의 틀, 셋째는 모델 자신의 대화 틀(chat template)입니다. 무엇을 고를지는 대개 베이스 모델이 정해 줍니다.
 #
 # | 틀 | 이럴 때 씁니다 |
 # |---|---|
 # | `chat` | 대화 틀이 있는 모델(gemma-2b-it). 서빙 도구도 같은 틀을 쓰므로, 있으면 이것을 따릅니다 |
 # | `koalpaca` | 대화를 모르는 한국어 베이스(Polyglot-Ko). 고정된 문구가 짧습니다 |
 # | `alpaca-ko` | 한국어 베이스에 지시문과 입력이 무엇인지 문장으로 풀어 알려 줄 때 |
-# | `alpaca-bilingual` | 주로 영어로 배운 베이스를 한국어로 가르칠 때. KoAlpaca 저장소의 짜임을 따르되 문구는 새로 썼습니다 |
 # | `alpaca` | 영어 데이터로 Alpaca를 그대로 재현할 때 |
 #
 # 무엇을 고르든 **학습할 때와 쓸 때 같은 틀**이어야 합니다. 그리고 끝을 보세요. 대화 틀은 `<end_of_turn>`으로, 나머지는 `<eos>`로 끝납니다.
@@ -180,16 +179,15 @@ for name in ("alpaca-bilingual", "koalpaca", "chat"):
 #
 # 대화 틀은 손으로 옮겨 적지 않고 토크나이저(tokenizer), 곧 글을 토큰으로 바꾸는 도구에서 끌어냅니다. 그러니 토크나이저가 직접 만든 글과 글자 하나까지 같아야 합니다.
 
-# %% [markdown] lang="en" of="7f9767ba"
-# The first is Alpaca's, each English sentence followed by a Korean one, the second KoAlpaca's, the third the model's own chat
-# template. Which one to use depends mostly on the base model.
+# %% [markdown] lang="en" of="15161fa6"
+# The first is Alpaca's in Korean, the second KoAlpaca's, the third the model's own chat template. Which one to use depends
+# mostly on the base model.
 #
 # | template | when |
 # |---|---|
 # | `chat` | the model has a chat template (gemma-2b-it). The tools that serve it use it too, so follow it where there is one |
 # | `koalpaca` | a Korean base model that knows no conversation (Polyglot-Ko). Its fixed text is short |
 # | `alpaca-ko` | a Korean base model that is to be told in sentences what instruction and input are |
-# | `alpaca-bilingual` | a mostly English base model that is to be taught Korean. The layout is from KoAlpaca's repository, the wording our own |
 # | `alpaca` | English data, to reproduce Alpaca as it was |
 #
 # Whichever it is, **train and use the model with the same one**. And look at the ends: the chat template closes with

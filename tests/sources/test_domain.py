@@ -1,14 +1,13 @@
 """Your own field: prompts can be read back, answers can be checked, and the funnel adds up."""
 
-import http.server
 import json
 import random
-import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import Chat, chat, refusal, said
 
 from course_utils import REPO, CourseError
 from course_utils.llm import LLM
@@ -55,9 +54,6 @@ def test_a_question_prompt_can_be_read_back(word, n):
 ])
 def test_the_questions_of_a_reply(text):
     assert parse_questions(text) == ["전세란 무엇인가요?", "왜 하나요?"]
-
-
-def test_a_reply_may_hold_no_question():
     assert parse_questions("") == parse_questions(" \n1. \n2. **\n") == []
 
 
@@ -80,7 +76,9 @@ def test_words_that_cannot_be_asked_about(words):
 
 @given(TEXTS, st.lists(TEXTS, max_size=4))
 def test_an_answer_prompt_can_be_read_back(question, shown):
-    assert read_answer_prompt(answer_prompt(question, shown)) == (question, shown)
+    prompt = answer_prompt(question, shown)
+    assert read_answer_prompt(prompt) == (question, shown)
+    assert read_answer_prompt(prompt + " ") is read_question_prompt(prompt) is None
 
 
 def test_a_document_cannot_give_orders_or_pose_as_another():
@@ -92,12 +90,6 @@ def test_a_document_cannot_give_orders_or_pose_as_another():
     assert "[[9]]" not in prompt
     assert read_answer_prompt(prompt)[1][0] == evil
     assert teach(prompt, random.Random(0), PERFECT)[0].endswith("[[2]]")
-
-
-def test_other_texts_are_no_answer_prompts():
-    assert read_answer_prompt(question_prompt("전세")) is None
-    assert read_question_prompt(answer_prompt("전세란?", ["가"])) is None
-    assert read_answer_prompt(answer_prompt("전세란?", ["가"]) + " ") is None
 
 
 @pytest.mark.parametrize(("text", "cited"), [
@@ -129,14 +121,11 @@ def test_a_reply_that_cannot_be_used_keeps_its_text(text, reason):
     assert parse_answer(text, 3) == Answer(text, (), reason)
 
 
-def test_a_cut_reply_is_truncated_even_if_it_ends_well():
-    assert parse_answer("맡기는 돈입니다.\n[[1]]", 1, finish_reason="length").reason == "truncated"
-
-
 @given(st.text(st.sampled_from("[]1,자료 \n9.가"), max_size=30), st.integers(0, 3))
 def test_parsing_an_answer_never_raises(text, shown):
     answer = parse_answer(text, shown)
     assert bool(answer.cited) != bool(answer.reason)
+    assert parse_answer(text, shown, finish_reason="length").reason == "truncated"
 
 
 # ---------------------------------------------------------------- groundedness
@@ -157,64 +146,52 @@ def test_the_share_of_words_and_every_number(answer, share):
     assert groundedness(answer, ["보증금이 5,000만 원이면", "계약금은 10%입니다."]) == share
 
 
-# Answers as a person would write them out of the passages, and answers from general knowledge.
-FAITHFUL = {
-    "전세와 월세는 어떻게 다른가요?":
+ANSWERS = {  # as a person would write them out of the passages, and from general knowledge
+    "전세와 월세는 어떻게 다른가요?": (
         "전세는 계약할 때 큰 보증금을 맡기고 사는 동안에는 집세를 내지 않다가, 나갈 때 그 돈을 "
         "돌려받는 방식입니다. 반면 월세는 더 적은 보증금을 내고 매달 정해진 집세를 내는 "
         "방식입니다.",
-    "등기부에서는 무엇을 확인해야 하나요?":
+        "전세는 한국에만 있는 독특한 임대 제도로, 산업화 시기에 은행 대출이 어려웠던 서민들이 "
+        "주거 비용을 마련하려고 널리 이용했습니다."),
+    "등기부에서는 무엇을 확인해야 하나요?": (
         "표제부에서 주소와 면적을, 갑구에서 소유자를, 을구에서 근저당권 같은 빚을 확인합니다.",
-    "집이 고장 나면 누가 고치나요?":
+        "등기부는 수수료를 내고 발급받으며, 근저당권의 채권최고액은 실제 대출 원금보다 높게 "
+        "설정되는 것이 보통입니다."),
+    "집이 고장 나면 누가 고치나요?": (
         "보일러 교체나 수도관 수리처럼 꼭 필요한 큰 수선은 집주인이 맡습니다. 전구 교체 같은 "
         "간단한 수선이나 세입자의 실수로 생긴 고장은 세입자가 책임집니다.",
-    "묵시적 갱신이란 무엇인가요?":
+        "민법에 따르면 임대인은 목적물을 사용과 수익에 필요한 상태로 유지할 의무를 부담합니다."),
+    "묵시적 갱신이란 무엇인가요?": (
         "집주인과 세입자가 정해진 기간 안에 아무런 말을 하지 않으면, 이전 계약과 같은 조건으로 "
         "다시 계약한 것으로 보는 것을 말합니다.",
-    "원상복구는 어디까지 해야 하나요?":
+        "임대인이 만료 6개월 전부터 2개월 전까지 갱신 거절을 통지하지 않으면 자동으로 연장됩니다."),
+    "원상복구는 어디까지 해야 하나요?": (
         "큰 못 자국이나 바닥의 깊은 흠은 세입자가 고쳐야 합니다. 하지만 햇빛에 벽지가 바래는 "
         "것처럼 자연스럽게 낡은 부분은 되돌리지 않아도 됩니다. 입주할 때 찍은 사진이 있으면 "
         "도움이 됩니다.",
-    "계약금은 보통 얼마인가요?":
-        "보통 보증금의 10% 정도를 계약금으로 정합니다. 보증금이 5,000만 원이라면 계약금은 "
-        "500만 원입니다.",
-    "확정일자는 어디에서 받나요?":
-        "계약서를 들고 주민센터나 등기소를 방문하면 받을 수 있습니다. 인터넷으로 신청하는 "
-        "방법도 있습니다.",
-}
-INVENTED = {
-    "전세와 월세는 어떻게 다른가요?":
-        "전세는 한국에만 있는 독특한 임대 제도로, 산업화 시기에 은행 대출이 어려웠던 서민들이 "
-        "주거 비용을 마련하려고 널리 이용했습니다.",
-    "등기부에서는 무엇을 확인해야 하나요?":
-        "등기부는 수수료를 내고 발급받으며, 근저당권의 채권최고액은 실제 대출 원금보다 높게 "
-        "설정되는 것이 보통입니다.",
-    "집이 고장 나면 누가 고치나요?":
-        "민법에 따르면 임대인은 목적물을 사용과 수익에 필요한 상태로 유지할 의무를 부담합니다.",
-    "묵시적 갱신이란 무엇인가요?":
-        "임대인이 만료 6개월 전부터 2개월 전까지 갱신 거절을 통지하지 않으면 자동으로 "
-        "연장됩니다.",
-    "원상복구는 어디까지 해야 하나요?":
-        "법원 판례에 따라 통상적인 마모는 임대인이 부담하며, 분쟁이 생기면 위원회에 조정을 "
-        "신청할 수 있습니다.",
-    "계약금은 보통 얼마인가요?":
-        "보증금의 10%를 내며, 공인중개사에게 지급하는 수수료도 같은 날 카드로 결제할 수 "
+        "법원 판례에 따라 통상적인 마모는 임대인이 부담하며, 분쟁이 생기면 위원회에 조정을 신청할 "
+        "수 있습니다."),
+    "계약금은 보통 얼마인가요?": (
+        "보통 보증금의 10% 정도를 계약금으로 정합니다. 보증금이 5,000만 원이라면 계약금은 500만 "
+        "원입니다.",
+        "보증금의 10%를 내며, 공인중개사에게 지급하는 수수료도 같은 날 카드로 결제할 수 있습니다."),
+    "확정일자는 어디에서 받나요?": (
+        "계약서를 들고 주민센터나 등기소를 방문하면 받을 수 있습니다. 인터넷으로 신청하는 방법도 "
         "있습니다.",
-    "확정일자는 어디에서 받나요?":
         "주민센터나 등기소에서 수수료를 내고 받으며, 모바일 신분증과 공동인증서로 정부 "
-        "누리집에서도 신청할 수 있습니다.",
+        "누리집에서도 신청할 수 있습니다."),
 }
 
 
 def test_the_default_limit_parts_paraphrases_from_inventions():
     index = PassageIndex(passages(DOCUMENTS))
-
-    def shares(answers):
-        return [groundedness(answer, [passage.text for passage in index.search(question)])
-                for question, answer in answers.items()]
-
+    shares = []
+    for question, answers in ANSWERS.items():
+        shown = [passage.text for passage in index.search(question)]
+        shares.append([groundedness(answer, shown) for answer in answers])
+    faithful, invented = zip(*shares, strict=True)
     limit = grounded_tasks.__kwdefaults__["limit"]
-    assert min(shares(FAITHFUL)) > limit + 0.05 > limit - 0.05 > max(shares(INVENTED))
+    assert min(faithful) > limit + 0.05 > limit - 0.05 > max(invented)
 
 
 # ---------------------------------------------------------------- the loop
@@ -223,50 +200,27 @@ PERFECT = Imperfections(ungrounded=0, uncited=0)
 ERRING = Imperfections(ungrounded=0.2, uncited=0.2)
 
 
-class Teacher(http.server.ThreadingHTTPServer):
+class Teacher(Chat):
     """The simulated teacher on loopback; `status` and `delay` depend on the prompt."""
 
-    daemon_threads = True
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.asked = []
-        self.rates = ERRING
-        self.status = lambda prompt: 200
-        self.delay = lambda prompt: 0.0
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__()
+        self.rates, self.answer = ERRING, self.reply
+        self.status, self.delay = (lambda prompt: 200), (lambda prompt: 0.0)
 
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        data = self.rfile.read(int(self.headers["content-length"]))
-        prompt = json.loads(data)["messages"][0]["content"]
-        self.server.asked.append(data)
-        time.sleep(self.server.delay(prompt))
-        status = self.server.status(prompt)
-        text, finish_reason = teach(prompt, random.Random(data), self.server.rates)
-        content = {"error": {"message": "out of order"}} if status != 200 else {
-            "id": "x", "object": "chat.completion", "created": 0, "model": "teacher-1",
-            "choices": [{"index": 0, "finish_reason": finish_reason,
-                         "message": {"role": "assistant", "content": text}}],
-            "usage": {"prompt_tokens": 300, "completion_tokens": 50, "total_tokens": 350}}
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+    def reply(self, body, n):
+        time.sleep(self.delay(said(body)))
+        status = self.status(said(body))
+        if status != 200:
+            return refusal(status, "out of order")
+        rng = random.Random(json.dumps(body, sort_keys=True))
+        return chat(*teach(said(body), rng, self.rates), tokens=(300, 50))
 
 
 @pytest.fixture
 def teacher():
     with Teacher() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -310,11 +264,11 @@ def test_what_is_kept_is_in_the_passages_that_its_meta_names(run, teacher):
         assert groundedness(task.output, shown) == task.meta["grounded"] >= 0.6
         assert any(task.output in text for text in shown)  # this teacher copies
         assert check_task(task) is None and "[[" not in task.output
-        assert task.meta["word"] in WORDS and task.meta["model"] == "teacher-1"
+        assert task.meta["word"] in WORDS and task.meta["model"] == "echo-small-1"
         assert [len(key) for key in task.meta["requests"]] == [64, 64]
 
 
-def test_each_reason_is_the_right_one(run):
+def test_each_reason_is_the_right_one(run, teacher):
     for row in rejected(run(n=30)):
         if row["reason"] == "similar":
             assert row["reply"] is None and row["passages"] == []
@@ -323,6 +277,8 @@ def test_each_reason_is_the_right_one(run):
         else:
             answer = parse_answer(row["reply"], len(row["passages"]))
             assert answer.reason == (None if row["reason"] == "not grounded" else "bad citation")
+    teacher.rates = PERFECT
+    assert set(run(n=30, name="b").rejected) <= {"similar", "not in the documents"}
 
 
 def test_the_order_of_the_network_does_not_matter(run, teacher):
@@ -333,18 +289,14 @@ def test_the_order_of_the_network_does_not_matter(run, teacher):
     assert rejected(first) == rejected(second)
 
 
-def test_a_complete_journal_makes_no_request_and_the_same_bytes(run, teacher):
-    report = run()
+def test_the_same_journal_makes_no_request_and_the_same_first_tasks(run, teacher):
+    report = run(n=20)
     data, asked = report.path.read_bytes(), len(teacher.asked)
     report.path.unlink()
-    assert (run(), report.path.read_bytes(), len(teacher.asked)) == (report, data, asked)
-
-
-def test_fewer_tasks_are_the_first_of_more(run, teacher):
-    many = [task.to_dict() for task in read_tasks(run(n=20).path)]
+    assert (run(n=20), report.path.read_bytes(), len(teacher.asked)) == (report, data, asked)
     for n in (1, 7):
-        assert [task.to_dict() for task in read_tasks(run(n=n).path)] == many[:n]
-    assert len(teacher.asked) == len(set(teacher.asked))
+        assert data.startswith(run(n=n).path.read_bytes()) and len(read_tasks(report.path)) == n
+    assert len(teacher.asked) == len(set(map(str, teacher.asked)))
 
 
 def test_words_that_have_run_dry_are_said_in_the_report(run):
@@ -381,17 +333,11 @@ def test_a_question_without_a_passage_costs_nothing(run, teacher):
     assert report.kept == 0
     assert "not in the documents" in report.rejected
     assert set(report.rejected) <= {"similar", "not in the documents"}
-    asked = [json.loads(data)["messages"][0]["content"] for data in teacher.asked]
-    for prompt in filter(is_answer, asked):  # 사람, 일 and the like are in some passage
+    for prompt in filter(is_answer, map(said, teacher.asked)):  # 사람, 일 are in passages
         assert any("은하" not in text for text in read_answer_prompt(prompt)[1])
     alien = run(n=5, name="b", words=["은하수"], documents=[Document("a", "Nothing.")], patience=2)
     assert alien.calls == 2 and alien.kept == 0
     assert {"not in the documents"} <= set(alien.rejected) <= {"similar", "not in the documents"}
-
-
-def test_a_perfect_teacher_loses_only_what_is_similar_or_unknown(run, teacher):
-    teacher.rates = PERFECT
-    assert set(run(n=30).rejected) <= {"similar", "not in the documents"}
 
 
 def test_no_document_is_said_before_anything_is_asked(run, teacher):
@@ -403,8 +349,7 @@ def test_no_document_is_said_before_anything_is_asked(run, teacher):
 
 def test_both_stages_can_be_planned(teacher, tmp_path):
     llm = LLM("teacher", base_url=teacher.url, journal=tmp_path / "j.jsonl", price=(1, 2))
-    index = PassageIndex(passages(DOCUMENTS))
-    requests = question_requests(WORDS)
+    index, requests = PassageIndex(passages(DOCUMENTS)), question_requests(WORDS)
     first = llm.plan([next(requests) for _ in WORDS])
     questions = [f"{word}란 무엇인가요?" for word in WORDS]
     second = llm.plan(answer_request(question, index.search(question)) for question in questions)

@@ -1,16 +1,15 @@
 """Texts and the passages that fit a question: whole, in place, and found by the formula."""
 
-import http.server
-import json
 import math
-import threading
 import time
 import unicodedata
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import Loopback
 
 from course_utils import REPO, CourseError
 from course_utils.sources.retrieval import (
@@ -37,21 +36,16 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ("전세는 맡기는 돈입니다.".encode("cp949"), ["old.txt:1", "cp949", "iconv"]),
-    (b"\n  \n", ["old.txt is empty", "remove the file"]),
+    ("전세는 맡기는 돈입니다.".encode("cp949"), r"old.txt:1 .*cp949.*iconv"),
+    (b"\n  \n", "old.txt is empty.*remove the file"),
+    (None, "no .txt or .md file in"),
 ])
-def test_a_file_that_cannot_be_used_is_named(tmp_path, content, words):
-    (tmp_path / "good.txt").write_text("좋은 글입니다.", encoding="utf-8")
-    (tmp_path / "old.txt").write_bytes(content)
-    with pytest.raises(CourseError) as error:
+def test_a_file_that_cannot_be_used_and_a_folder_without_texts_are_named(tmp_path, content, words):
+    if content:
+        (tmp_path / "good.txt").write_text("좋은 글입니다.", encoding="utf-8")
+        (tmp_path / "old.txt").write_bytes(content)
+    with pytest.raises(CourseError, match=words):
         read_documents(tmp_path)
-    assert all(word in str(error.value) for word in words)
-
-
-def test_a_folder_without_texts_is_named(tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(CourseError, match=f"no .txt or .md file in {folder}"):
-            read_documents(folder)
 
 
 def test_the_texts_of_the_course_are_short_and_of_one_kind():
@@ -121,8 +115,7 @@ def test_the_order_is_that_of_the_formula(rows, question):
     def tokens(text):  # without its joined neighbours, for the formula's sake
         return [piece for word in text.split() for piece in ((word, "NNG"), ("", "JX"))]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("course_utils.korean.tokens", tokens)
+    with patch("course_utils.korean.tokens", tokens):
         index = index_of(map(" ".join, rows))
         ranked = [score(rows[number]) for number in found(" ".join(question), len(rows), index)]
     assert ranked == pytest.approx(sorted(filter(None, map(score, rows)), reverse=True))
@@ -143,13 +136,12 @@ def test_what_is_found(question, numbers):
     assert found(question) == numbers
 
 
-def test_nouns_are_found_however_the_analyser_cuts_them(monkeypatch):
+def test_nouns_are_found_however_the_analyser_cuts_them():
     one = [("전입신고", "NNG"), ("를", "JKO")]
     two = [("전입", "NNG"), ("신고", "NNG"), ("를", "JKO")]
     for here, there in ((one, two), (two, one)):
         cuts = {"passage": here, "question": there, "other": [("신호", "NNG")]}
-        with monkeypatch.context() as patch:
-            patch.setattr("course_utils.korean.tokens", cuts.__getitem__)
+        with patch("course_utils.korean.tokens", cuts.__getitem__):
             assert found("question", 3, index_of(["other", "passage"])) == [1]
 
 
@@ -163,13 +155,6 @@ def test_there_must_be_something_to_search(texts):
         index_of(texts)
 
 
-def test_thousands_of_passages_are_searched_in_a_moment():
-    index = index_of([text * 10 for text in TEXTS] * 200)
-    start = time.perf_counter()
-    assert len(index.search("전세 보증금과 월세의 방식은?", 3)) == 3
-    assert time.perf_counter() - start < 1
-
-
 # ---------------------------------------------------------------- Naver
 
 KEYS = {"client_id": "an-id", "client_secret": "a-secret"}
@@ -179,48 +164,27 @@ ITEMS = [{"title": "<b>전세</b>란?", "link": "https://example.com/1",
 GOOD = (200, {"total": 2, "items": ITEMS})
 
 
-class Naver(http.server.ThreadingHTTPServer):
-    """Answers as it is told, one reply after another, the last one again and again."""
-
-    daemon_threads = True
+class Naver(Loopback):
+    """Answers as it is told, one reply after another; `asked` has paths and headers."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.asked, self.replies, self.delay = [], [GOOD], 0.0
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__()
 
-    def handle_error(self, *_):  # a client that went away is part of these tests
-        pass
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
-        status, body, *more = server.replies.pop(0)
-        time.sleep(server.delay)
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in more:
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+    def get(self, path, key):
+        self.asked.append((path, {name.lower(): text for name, text in self.headers.items()}))
+        time.sleep(self.delay)
+        return self.replies.pop(0)
 
 
 @pytest.fixture
 def naver():
     with Naver() as server:
         yield server
-        server.shutdown()
 
 
 def search(naver, query="전세 계약", **settings):
-    return search_naver(query, base_url=naver.url, **{**KEYS, **settings})
+    return search_naver(query, base_url=naver.host, **{**KEYS, **settings})
 
 
 def test_a_search_gives_documents_without_markup(naver):
@@ -233,11 +197,6 @@ def test_a_search_gives_documents_without_markup(naver):
     assert parse_qs(urlsplit(path).query) == {"query": ["전세 계약"], "display": ["2"]}
     assert headers["x-naver-client-id"] == "an-id"
     assert headers["x-naver-client-secret"] == "a-secret"
-
-
-def test_nothing_found_is_no_document(naver):
-    naver.replies = [(200, {"items": []})]
-    assert search(naver) == []
 
 
 @pytest.mark.parametrize(("reply", "words"), [
@@ -268,8 +227,8 @@ def test_a_slow_or_absent_server_is_one_sentence(naver):
 
 
 def test_the_keys_are_not_sent_on_to_another_address(naver):
-    naver.replies = [(302, b"", ("location", f"{naver.url}/elsewhere")), (200, {"items": []})]
-    search(naver)
+    naver.replies = [(302, b"", [("location", f"{naver.host}/elsewhere")]), (200, {"items": []})]
+    assert search(naver) == []
     assert naver.asked[1][0] == "/elsewhere"
     assert not any("naver" in name for name in naver.asked[1][1])
 
