@@ -1,4 +1,4 @@
-"""Sealed checkpoints: work on a fast local disk, keep immutable, verified parts where they survive.
+"""A run's steps, sealed on Google Drive: worked on locally, kept as immutable, verified parts.
 
     <root>/<run>/<step>/part-0001/           the step's working folder as it was, and its manifest
     <root>/<run>/<step>/journals/part-0007/  its journals, copied while the work went on

@@ -1,4 +1,4 @@
-"""The texts the course sends to a model, and the readers of them.
+"""Templates (Alpaca, KoAlpaca, chat) that lay out a task, and the prompt that asks for new ones.
 
 1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
 2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text

@@ -1,4 +1,4 @@
-"""Where am I: Colab or not, which GPU, whose keys, which recipe, and where the run's files lie.
+"""Where am I: Colab or not, which recipe this GPU gets, whose keys, where the run's files lie.
 
 `setup()` is the first cell of every notebook; it prints the card and returns the `Course`, which
 knows the run's data, its base model and whom to ask. Taught at the beginning of 01.

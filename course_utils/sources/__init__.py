@@ -1,1 +1,1 @@
-"""Where data comes from: who can be asked, the Batch API, your own documents, the Hub."""
+"""Where data comes from and goes to: who can be asked, batches, your own documents, the Hub."""
