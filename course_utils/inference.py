@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.plumbing.hub import answers, brief, model_card, record_of, remedy, upload
-from course_utils.plumbing.trial import training_step
 from course_utils.prompts import with_fixed_date
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ def pick_attention() -> str:
     if not importlib.util.find_spec("kernels"):
         print("No FlashAttention is installed; using sdpa, which gives the same results.")
         return "sdpa"
+    from course_utils.plumbing.trial import training_step  # takes a while, and few machines ask
+
     kernel = "kernels-community/flash-attn2"
     try:
         training_step(kernel, "cuda")

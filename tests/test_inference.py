@@ -340,7 +340,7 @@ def attention(monkeypatch, device, installed=(), trial=None):
     has = lambda name: name if name in installed else None  # noqa: E731
     found = SimpleNamespace(util=SimpleNamespace(find_spec=has))
     monkeypatch.setattr(inference, "importlib", found)
-    monkeypatch.setattr(inference, "training_step", trial)
+    monkeypatch.setattr("course_utils.plumbing.trial.training_step", trial)
     return inference.pick_attention()
 
 

@@ -50,7 +50,7 @@ def upload(repo_id: str, files: Mapping[str, bytes | Path], *, repo_type: str = 
 
 
 def answers() -> bool:
-    """Return at once whether the Hub, or a proxy, can be reached: its client asks for a minute."""
+    """Return at once whether the Hub or a proxy can be reached; its client tries for a minute."""
     import urllib.request  # takes a while, and not every session asks the Hub
 
     from huggingface_hub import constants
