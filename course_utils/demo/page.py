@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +174,9 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     """Return the page for models that are loaded; `launch` puts it on an address."""
     import gradio as gr
 
+    def answer(instruction, input, temperature, length):
+        yield from respond(duo, instruction, input, temperature, length)
+
     examples, longest = example_tasks(course), duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
     with gr.Blocks(title="미세조정 전과 후") as page:
@@ -200,7 +202,7 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
             base = gr.Textbox(label="베이스 Base", elem_id="base", **shape)
             tuned = gr.Textbox(label="미세조정 Tuned", elem_id="tuned", **shape)
         # A second click while a reply grows is ignored; other visitors wait for their turn.
-        asked = ask.click(partial(respond, duo), [instruction, material, temperature, length],
+        asked = ask.click(answer, [instruction, material, temperature, length],
                           [base, tuned, notice], show_progress="hidden", api_name="ask")
         stop.click(lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
                    api_visibility="private")
