@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.plumbing.hub import answers, brief, model_card, record_of, remedy, upload
-from course_utils.plumbing.trial import training_step
 from course_utils.prompts import with_fixed_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
-"""Tokens that close a turn; those that a tokenizer has stop a reply, beside its eos."""
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")  # what closes a turn stops a reply
 
 
 class ModelFolderError(CourseError):
@@ -53,65 +52,62 @@ class Generated:
 
 
 def find_device() -> Device:
-    """Return the GPU if there is one that PyTorch can use, else the CPU.
-
-    PyTorch is imported only where a driver is present: preprocessing does without it.
-    """
+    """Return the GPU if there is one that PyTorch can use, else the CPU."""
+    # PyTorch is imported only where a driver is present: preprocessing does without it.
     driver = shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")
     if driver and importlib.util.find_spec("torch"):
         import torch
 
         if torch.cuda.is_available():
             gpu, count = torch.cuda.get_device_properties(0), torch.cuda.device_count()
-            gib = gpu.total_memory / 2**30
-            name = f"{gpu.name}, {gib:.0f} GiB, capability {gpu.major}.{gpu.minor}"
-            name = f"{count} x {name}" if count > 1 else name
+            gib, several = gpu.total_memory / 2**30, f"{count} x " if count > 1 else ""
+            name = f"{several}{gpu.name}, {gib:.0f} GiB, capability {gpu.major}.{gpu.minor}"
             return Device("cuda", name, gib, (gpu.major, gpu.minor))
     return Device("cpu", f"CPU, {os.cpu_count()} cores")
 
 
 def pick_attention() -> str:
-    """Return the fastest attention that already works here; it never compiles anything.
+    """Return the fastest attention that already works here: FlashAttention 2, a Hub kernel, "sdpa".
 
-    "flash_attention_2" or a ready-made Hub kernel on a GPU of capability 8 or more, else "sdpa",
-    which gives the same results. Taught in 02, section 2.
+    It never compiles anything, and the results are the same. Taught in 02, section 2.
     """
     device = find_device()
     if device.kind != "cuda" or device.capability < (8, 0):
         return "sdpa"
     if importlib.util.find_spec("flash_attn"):
         return "flash_attention_2"
-    kernel = "kernels-community/flash-attn2"
-    if importlib.util.find_spec("kernels"):
-        try:
-            training_step(kernel, "cuda")
-            return kernel
-        except Exception as error:  # whatever is wrong with it, it is not used
-            print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
-    else:
+    if not importlib.util.find_spec("kernels"):
         print("No FlashAttention is installed; using sdpa, which gives the same results.")
-    return "sdpa"
+        return "sdpa"
+    from course_utils.plumbing.trial import training_step  # takes a while, and few machines ask
+
+    kernel = "kernels-community/flash-attn2"
+    try:
+        training_step(kernel, "cuda")
+        return kernel
+    except Exception as error:  # whatever is wrong with it, it is not used
+        print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
+        return "sdpa"
 
 
 def find_base(base: str | Path) -> str:
     """Return the absolute path of a model's folder, or a Hub id as it is.
 
     A relative folder is looked up in the checkout, then in the current folder; one that begins with
-    a dot only in the current folder. What looks like a folder and is not there raises
-    ModelFolderError; it is never looked up on the Hub.
+    a dot only there. What looks like a folder and is not there raises ModelFolderError; it is never
+    looked up on the Hub.
     """
-    path = Path(base).expanduser()
-    places = [Path.cwd() / path] if str(base).startswith(".") else [REPO / path, Path.cwd() / path]
+    name, path = str(base), Path(base).expanduser()
+    places = [Path.cwd() / path] if name.startswith(".") else [REPO / path, Path.cwd() / path]
     for place in places:
         if place.is_dir():
             return str(place.resolve())
-    like_a_path = (str(base).startswith((".", "/", "~", "assets/")) or "\\" in str(base)
-                   or len(path.parts) != 2 or any(place.parent.is_dir() for place in places))
-    if isinstance(base, Path) or like_a_path:
+    if (isinstance(base, Path) or name.startswith((".", "/", "~")) or "\\" in name
+            or len(path.parts) != 2 or any(place.parent.is_dir() for place in places)):
         looked = " and ".join(map(str, places))
         raise ModelFolderError(f"There is no model folder '{base}' (looked for {looked}): correct "
                                "the name, or, for assets/tiny-gemma-ko, run `make base-model`.")
-    return str(base)
+    return name
 
 
 def base_hash(base: str | Path) -> str | None:
@@ -127,13 +123,13 @@ def base_hash(base: str | Path) -> str | None:
 
 
 def load_base(base: str | Path, *, dtype: str | None = None, attention: str = "sdpa",
-              quantize: str = "none") -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+              quantize: str = "none") -> Loaded:
     """Load a base model and its tokenizer from a folder or the Hub, on the CPU.
 
     `dtype` None is float32 without a GPU, the GPU's half precision with one. `quantize` "4bit"
     holds the layers' matrices in NF4 with doubly quantized scales, computes in `dtype`, and loads
-    onto the GPU if there is one. Raises ModelFolderError for a folder with a missing file, naming
-    it, for a model that the Hub refuses, and where 4 bits lack bitsandbytes.
+    onto the GPU if there is one. Raises ModelFolderError for a missing file, a model that the Hub
+    refuses, and 4 bits without bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -141,11 +137,10 @@ def load_base(base: str | Path, *, dtype: str | None = None, attention: str = "s
     if quantize == "4bit" and not importlib.util.find_spec("bitsandbytes"):
         raise ModelFolderError(f"'{base}' cannot be loaded in 4 bits without bitsandbytes: run "
                                "`pip install bitsandbytes`, or set train.quantize to none.")
-    if dtype is None:
-        dtype = "float32"
-        if torch.cuda.is_available():
-            # is_bf16_supported() also counts slow emulation, so ask for the hardware.
-            dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    if dtype is None and torch.cuda.is_available():
+        # is_bf16_supported() also counts slow emulation, so ask for the hardware.
+        dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    dtype = dtype or "float32"
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     if quantize == "4bit":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -163,16 +158,13 @@ def load_base(base: str | Path, *, dtype: str | None = None, attention: str = "s
 
 
 def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a base model, after the same checks as `load_base`.
-
-    Where its chat template writes today's date, that is one day for ever: rows that were encoded
-    yesterday, and a model that was tuned on them, would not know today's.
-    """
+    """Load the tokenizer of a base model, after the same checks as `load_base`."""
     from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, base)
     template = tokenizer.chat_template
     if isinstance(template, str) and "strftime_now" in template:
+        # One day for ever: a model tuned on rows encoded yesterday would not know today's.
         tokenizer.chat_template = with_fixed_date(template)
     return tokenizer
 
@@ -190,46 +182,37 @@ def _from_pretrained(kind: Any, base: str | Path, **options: Any) -> Any:
     local = os.path.isdir(found)
     if local:
         _check_folder(Path(found))
-    reachable = local or answers()
+    options["local_files_only"] = not local and not answers()
     own_head_dim()
-    # What is downloaded may not bring code of its own, nor ask at the keyboard whether it may.
-    options |= {"local_files_only": not reachable, "trust_remote_code": False}
     try:
-        with quiet():
-            return kind.from_pretrained(found, **options)
+        with quiet():  # what is downloaded brings no code, nor asks at the keyboard whether it may
+            return kind.from_pretrained(found, trust_remote_code=False, **options)
     except Exception as error:  # each library on the way has error classes of its own
         if "custom code" in str(error):
             why = "(it needs code of its own, which this course never runs); take another model"
         elif local:
             why = f"({brief(error)}); repair or download the folder again"
-        elif reachable:
-            why = remedy(error, found)
         else:
-            why = ("(it is not on this machine and the Hub cannot be reached); connect to the "
-                   "network, unset HF_HUB_OFFLINE if it is set, or give a model's folder")
+            why = remedy(error, found)
         raise ModelFolderError(f"'{base}' cannot be loaded {why}.") from error
 
 
 def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: str | None = None,
-               attention: str = "sdpa", device: str | None = None, quantize: str | None = None,
-               ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+               attention: str = "sdpa", device: str | None = None,
+               quantize: str | None = None) -> Loaded:
     """Load a model ready to reply, with a LoRA adapter on it if one is given.
 
     `quantize` None loads the base as the adapter was trained on it. "none" puts an adapter that was
     trained on 4 bits onto the whole weights: it fits them too, and its replies may differ. Raises
-    ModelFolderError for a missing file, naming it, and for an adapter that was trained on another
-    base model.
+    ModelFolderError as `load_base` does, and for an adapter of another base model.
     """
     import torch
 
-    trained = {}
-    if adapter is not None:
-        adapter = Path(adapter)
-        _check_adapter(adapter, base)
-        trained = record_of(adapter).get("recipe", {}).get("train", {})
-    quantize = quantize or trained.get("quantize", "none")
+    adapter = Path(adapter) if adapter is not None else None
+    record = _check_adapter(adapter, base) if adapter else {}
+    quantize = quantize or record.get("recipe", {}).get("train", {}).get("quantize", "none")
     model, tokenizer = load_base(base, dtype=dtype, attention=attention, quantize=quantize)
-    if adapter is not None:
+    if adapter:
         from peft import PeftModel, get_peft_model_state_dict
         from safetensors import safe_open
 
@@ -248,17 +231,17 @@ def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: st
 
 
 def reply(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
-          *, max_new_tokens: int = 64, batch_size: int = 64) -> list[str]:
-    """Return one greedy reply a prompt, in order. The prompts are rendered texts."""
-    options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-    return [generated.text for generated in generate(model, tokenizer, prompts, **options)]
+          **options: int) -> list[str]:
+    """Return one greedy reply a prompt (rendered text), in order; `options` as for `generate`."""
+    return [each.text for each in generate(model, tokenizer, prompts, **options)]
 
 
 def generate(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
-             prompts: Sequence[str], *, max_new_tokens: int = 64, batch_size: int = 64,
-             ) -> list[Generated]:
+             prompts: Sequence[str], *, max_new_tokens: int = 64,
+             batch_size: int = 64) -> list[Generated]:
     """Return a Generated a prompt, in order: like `reply`, and tells which replies ended."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import GenerationConfig
 
     stops = stop_ids(tokenizer)
@@ -272,16 +255,13 @@ def generate(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
     replies: list[Generated | None] = [None] * len(encoded)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        width = len(encoded[chosen[-1]])
+        prompt_ids = [torch.tensor(encoded[i], device=model.device) for i in chosen]
         # Padding goes to the left, so that every prompt ends where its reply begins.
-        missing = [width - len(encoded[i]) for i in chosen]
-        rows = [[pad] * n + encoded[i] for i, n in zip(chosen, missing, strict=True)]
-        mask = [[0] * n + [1] * (width - n) for n in missing]
+        rows = pad_sequence(prompt_ids, True, pad, "left")
+        mask = pad_sequence([torch.ones_like(ids) for ids in prompt_ids], True, 0, "left")
         with torch.inference_mode():
-            output = model.generate(input_ids=torch.tensor(rows, device=model.device),
-                                    attention_mask=torch.tensor(mask, device=model.device),
-                                    generation_config=config)
-        for i, ids in zip(chosen, output[:, width:].tolist(), strict=True):
+            output = model.generate(input_ids=rows, attention_mask=mask, generation_config=config)
+        for i, ids in zip(chosen, output[:, rows.shape[1]:].tolist(), strict=True):
             end = next((place for place, token in enumerate(ids) if token in stops), None)
             text = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
             replies[i] = Generated(text, len(ids[:end]), end is not None)
@@ -296,13 +276,10 @@ def stop_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 
 def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Path:
-    """Write base and adapter as one ordinary model folder and return it.
+    """Write base and adapter as one ordinary model folder, what `train` recorded beside it too.
 
-    Weights are merged and kept in float32: rounding them again would change replies. An adapter
-    that was trained on 4 bits is merged into the whole weights. What `train` recorded goes along,
-    for the model card.
+    Weights are merged whole and kept in float32: rounding them again would change replies.
     """
-    out = Path(out)
     model, tokenizer = load_model(base, adapter, dtype="float32", device="cpu", quantize="none")
     with quiet():
         model.merge_and_unload().save_pretrained(out)
@@ -310,20 +287,19 @@ def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Pat
     record = Path(adapter).parent / "result.json"
     if record.is_file():
         shutil.copy(record, out)
-    return out
+    return Path(out)
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
-    """Upload an adapter or a whole model to the Hub with a model card, and return its address.
+    """Upload an adapter or a model to the Hub with a model card, all its files or none.
 
-    Raises ModelFolderError for a missing file, and whatever `plumbing.hub.upload` raises.
+    Returns the address; raises ModelFolderError for a missing file, and what `upload` raises.
     """
     folder = Path(folder)
     if (folder / "config.json").is_file():
         _check_folder(folder)
-    elif not (folder / "adapter_model.safetensors").is_file():
-        raise ModelFolderError(f"{folder} holds neither adapter_model.safetensors nor config.json; "
-                               "give the folder of an adapter or of a model.")
+    else:
+        _need(folder, "adapter_config.json", "adapter_model.safetensors")
     # A README.md in the folder is a library's template, full of "more information needed".
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     return upload(repo_id, files | {"README.md": model_card(folder).encode()}, private=private)
@@ -338,8 +314,7 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.set_verbosity(verbosity)
@@ -350,8 +325,8 @@ def quiet() -> Iterator[None]:
 def own_head_dim() -> None:
     """Let a Llama's heads have a width of their own, as Kanana's do.
 
-    transformers 5 refuses any Llama whose width is no multiple of its heads, also where `head_dim`
-    says how wide they are and nothing is wrong (huggingface/transformers, pull request 46211).
+    transformers 5 refuses a width that is no multiple of the heads, also where `head_dim` says how
+    wide they are (huggingface/transformers, pull request 46211).
     """
     from transformers import LlamaConfig
 
@@ -363,35 +338,37 @@ def _check_folder(folder: Path) -> None:
     """Raise ModelFolderError unless a folder holds a configuration, all weights and a tokenizer."""
     weights, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
-            weights = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ModelFolderError(f"{index} is damaged; download or make it again.") from None
-    needed = ["config.json", *weights, "tokenizer.json"]
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise ModelFolderError(f"The model folder {folder} has no {', '.join(missing)}; download "
-                               "or make it again.")
+        weights = sorted(set(_read(index, "weight_map").values()))
+    _need(folder, "config.json", *weights, "tokenizer.json")
 
 
-def _check_adapter(adapter: Path, base: str | Path) -> None:
-    """Raise ModelFolderError unless a folder is an adapter for `base`."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ModelFolderError(f"The adapter folder {adapter} has no {name}; train it again.")
-    file = adapter / "adapter_config.json"
-    try:
-        trained_on = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] or ""
-    except (ValueError, KeyError, TypeError):
-        raise ModelFolderError(f"{file} is damaged; train the adapter again.") from None
-    try:
-        same = find_base(trained_on) == find_base(base)
-    except ModelFolderError:
-        same = str(trained_on) == str(base)
-    if not same:
+def _check_adapter(adapter: Path, base: str | Path) -> dict[str, Any]:
+    """Raise ModelFolderError unless a folder is an adapter for `base`; return its record."""
+    _need(adapter, "adapter_config.json", "adapter_model.safetensors")
+    trained_on = _read(adapter / "adapter_config.json", "base_model_name_or_path") or ""
+    wanted, found = find_base(base), None
+    with contextlib.suppress(ModelFolderError):  # it may be a folder of another machine
+        found = find_base(trained_on)
+    if found != wanted:
         raise ModelFolderError(f"The adapter {adapter} was trained on '{trained_on}', not on "
                                f"'{base}'; load it with its own base model or train one for this.")
-    identity = record_of(adapter).get("identity", {})  # it knows the very weights
+    record = record_of(adapter)
+    identity = record.get("identity", {})  # it knows the very weights
     if "base" in identity and identity["base"] != base_hash(base):
         raise ModelFolderError(f"The adapter {adapter} was trained on other weights than those in "
                                f"'{base}' now; train it again on this base model.")
+    return record
+
+
+def _need(folder: Path, *names: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ModelFolderError(f"The folder {folder} has no {', '.join(missing)}; download or make "
+                               "it again.")
+
+
+def _read(file: Path, key: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))[key]
+    except (ValueError, KeyError, TypeError):
+        raise ModelFolderError(f"{file} is damaged; download or make it again.") from None

@@ -28,20 +28,15 @@ from course_utils.tasks import Task
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#00805E"
 GREY, PALE, INK = "#9AA0A6", "#E4E7EA", "#333333"
 COLORS = (BLUE, ORANGE, GREEN, "#9C4A7B", "#50616D", "#8A6A00")
-STYLE = {
-    "figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "axes.labelcolor": INK, "axes.axisbelow": True, "grid.color": PALE,
-    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "xtick.labelsize": 9, "ytick.labelsize": 9,
-}
+STYLE = {"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False,
+         "axes.edgecolor": GREY, "axes.labelcolor": INK, "axes.axisbelow": True, "grid.color": PALE,
+         "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK,
+         "ytick.labelcolor": INK, "xtick.labelsize": 9, "ytick.labelsize": 9}
 PERCENT = mpl.ticker.PercentFormatter(1, decimals=0)
 
 
 def use_korean_font() -> str:
-    """Make NanumGothic matplotlib's font, for your own plots as well, and return its name.
-
-    Raises CourseError when the font files are not installed.
-    """
+    """Make NanumGothic matplotlib's font, for your own plots as well, and return its name."""
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for path in (font_file(), font_file(bold=True)):
         if str(path) not in known:
@@ -54,26 +49,20 @@ def use_korean_font() -> str:
 def font_file(bold: bool = False) -> Path:
     """Return the file of NanumGothic; raises CourseError where it is not installed."""
     # Only found, never imported: its code needs distutils, which Python 3.12 removed.
-    package = importlib.util.find_spec("koreanize_matplotlib")
-    if package is None:
-        raise CourseError("There is no font for Hangul in figures: run `pip install "
-                          "koreanize-matplotlib`.")
+    if not (package := importlib.util.find_spec("koreanize_matplotlib")):
+        raise CourseError("No font has Hangul for figures: run `pip install koreanize-matplotlib`.")
     name = "NanumGothicBold.ttf" if bold else "NanumGothic.ttf"
     return Path(package.submodule_search_locations[0]) / "fonts" / name
 
 
 def funnel(report: Any, *, title: str = "") -> Figure:
-    """What became of the generated candidates: how many were kept, and why the others were not.
-
-    `report` has kept (a number) and rejected (reason -> number), as a GenerationReport does.
-    """
+    """What became of the candidates of a GenerationReport: how many were kept, and why not all."""
     counts = {"kept 남김": report.kept}
     counts |= dict(sorted(report.rejected.items(), key=lambda row: -row[1]))
     total = sum(counts.values())
     fig, ax = _rows(counts, f"tasks 과제 (total 전체 {total:,})", title=title)
-    colors = [BLUE] + [GREY] * len(report.rejected)
-    ax.barh(range(len(counts)), counts.values(), height=0.68, color=colors)
     for place, count in enumerate(counts.values()):
+        ax.barh(place, count, height=0.68, color=GREY if place else BLUE)
         _label(ax, (count, place), f"{count:,}  ({count / (total or 1):.1%})", dx=5)
     ax.set_xlim(0, max(counts.values()) * 1.22 or 1)
     ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -92,17 +81,17 @@ def threshold_choice(kept: Mapping[str, Mapping[float, float]],
     for k, (name, color) in enumerate(zip(kept, COLORS, strict=False)):
         left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
         apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
-        rows = sorted(agreement.get(name, {}).items())
-        places = [threshold + apart for threshold, _ in rows]
-        right.plot(places, [rate for _, (rate, _, _) in rows], "o-", color=color)
-        for place, (_, (_, low, high)) in zip(places, rows, strict=True):
-            right.plot([place, place], [low, high], color=color, linewidth=3, alpha=0.35)
+        rates = {threshold + apart: row for threshold, row in agreement.get(name, {}).items()}
+        places = sorted(rates)
+        right.plot(places, [rates[place][0] for place in places], "o-", color=color)
+        for place in places:
+            right.plot([place, place], rates[place][1:], color=color, linewidth=3, alpha=0.35)
     for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
         ax.set_title(name, loc="left", fontsize=9, color=INK)
         ax.yaxis.set_major_formatter(PERCENT)
         ax.axvline(chosen[1], color=INK, linewidth=1.1, linestyle=":", zorder=0)
-    mark = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": INK}
-    left.plot(chosen[1], kept[chosen[0]][chosen[1]], "o", **mark)
+    left.plot(chosen[1], kept[chosen[0]][chosen[1]], "o", markersize=13, markerfacecolor="none",
+              markeredgecolor=INK)
     left.set_ylim(0, 1.03)
     left.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9)
     fig.supxlabel("threshold 기준 (ROUGE-L)", fontsize=10, color=INK)
@@ -118,8 +107,8 @@ def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
     ax.hist(after, edges, color=BLUE, linewidth=1.8, histtype="step",
             label=f"after 후 ({len(after):,})")
     ax.axvline(threshold, color=ORANGE, linewidth=1.3, linestyle="--")
-    place = (threshold, ax.get_ylim()[1] * 0.97)
-    _label(ax, place, f"threshold 기준 {threshold:g}", dx=5, color=ORANGE)
+    _label(ax, (threshold, ax.get_ylim()[1] * 0.97), f"threshold 기준 {threshold:g}", dx=5,
+           color=ORANGE)
     ax.set(xlim=(0, 1), ylabel="tasks 과제",
            xlabel="ROUGE-L to the nearest task 가장 비슷한 과제와의 ROUGE-L")
     ax.legend(loc="upper left", frameon=False)
@@ -129,8 +118,7 @@ def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
 def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
     """How long instructions, inputs and outputs are, in 어절 (words between spaces).
 
-    A panel's number is how many tasks have that part at all. The last bar holds whatever is longer
-    than 99% of the texts.
+    A panel's number is how many tasks have that part; its last bar holds the longest 1%.
     """
     parts = {"instruction": "instruction 지시문", "input": "input 입력", "output": "output 출력"}
     fig, panels = _panels(2.7, 3, title=title)
@@ -150,8 +138,8 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
                     ha="center", va="bottom", rotation=90, fontsize=8, color=INK)
         middle = median(words)
         ax.axvline(middle, color=INK, linewidth=1.1, linestyle="--")
-        dx = 4 if middle < 0.55 * end else -4
-        _label(ax, (middle, highest * 1.17), f"median 중앙값 {middle:g}", dx=dx)
+        _label(ax, (middle, highest * 1.17), f"median 중앙값 {middle:g}",
+               dx=4 if middle < 0.55 * end else -4)
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter("{x:,.0f}")
@@ -163,9 +151,8 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
 def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> Figure:
     """What the instructions ask for: the most frequent verbs, each divided into its objects.
 
-    Verb and object are those of `korean.verb_object`. The grey end of a bar holds the instructions
-    without an object and the objects too rare for their name to fit. After Self-Instruct (Wang et
-    al., 2023), figure 3.
+    The grey end of a bar holds instructions without an object and objects too rare for their name
+    to fit. After Self-Instruct (Wang et al., 2023), figure 3.
     """
     found = [pair for task in tasks if (pair := verb_object(task.instruction))]
     counts = Counter(verb for verb, _ in found)
@@ -181,13 +168,12 @@ def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> 
         for noun, n in Counter(noun for v, noun in found if v == verb and noun).most_common():
             room = int((n / longest * 5.8 - 0.03) / 0.112)  # letters in this part of the bar
             half = (len(noun) + 1) // 2
-            if room < half:
-                continue
-            text = noun if len(noun) <= room else f"{noun[:half]}\n{noun[half:]}"
-            ax.barh(place, n, left=left, height=0.84, color="#BBD7E8", edgecolor="white")
-            ax.text(left + n / 2, place, text, ha="center", va="center", color=INK, fontsize=8,
-                    linespacing=1)
-            left += n
+            if room >= half:
+                text = noun if len(noun) <= room else f"{noun[:half]}\n{noun[half:]}"
+                ax.barh(place, n, left=left, height=0.84, color="#BBD7E8", edgecolor="white")
+                ax.text(left + n / 2, place, text, ha="center", va="center", color=INK, fontsize=8,
+                        linespacing=1)
+                left += n
         _label(ax, (count, place), f"{count:,}", dx=5)
     ax.set(xlim=(0, longest * 1.08), xticks=[])
     ax.spines["bottom"].set_visible(False)
@@ -195,10 +181,7 @@ def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> 
 
 
 def loss_curve(log: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
-    """The training loss by optimiser step, from the Trainer's log rows that have step and loss.
-
-    The line is a running mean over a twentieth of the rows; the dots are the rows themselves.
-    """
+    """The training loss by optimiser step: the rows of the Trainer's log and their running mean."""
     rows = [(row["step"], row["loss"]) for row in log if "loss" in row]
     if not rows:
         raise CourseError("The log holds no row with a loss, so there is no curve to draw.")
@@ -227,8 +210,8 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
     prompts = measured["per_family"] * len(measured["before"])
     for run in measured["runs"]:
         found.setdefault(run["variant"], []).append(run["mean"])
-    name = "exact match on held-out prompts 떼어 둔 문제의 정답률"
-    fig, ax = _rows(found, name, title=title, row=0.42, percent=True)
+    fig, ax = _rows(found, "exact match on held-out prompts 떼어 둔 문제의 정답률", title=title,
+                    row=0.42, percent=True)
     worst = min(next(iter(found.values())))  # of the first way
     for place, means in enumerate(found.values()):
         color = ORANGE if max(means) < worst else BLUE
@@ -243,20 +226,16 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
 
 def before_after(before: Mapping[str, float], after: Mapping[str, float],
                  titles: Mapping[str, str] | None = None, *, title: str = "") -> Figure:
-    """Share of right answers by family, untuned and tuned: {family: 0..1}, the best at the top.
-
-    `titles` gives the families readable names.
-    """
+    """Share of right answers by family, untuned and tuned: {family: 0..1}, the best at the top."""
     names = sorted(after, key=lambda name: (after[name], before[name], name), reverse=True)
     fig, ax = _rows([(titles or {}).get(name, name) for name in names], "exact match 정답률",
                     title=title, percent=True)
-    for place, name in enumerate(names):
-        old, new = before[name], after[name]
+    olds, news = ([shares[name] for name in names] for shares in (before, after))
+    for place, (old, new) in enumerate(zip(olds, news, strict=True)):
         ax.plot([old, new], [place, place], color=GREY, linewidth=2, alpha=0.6, zorder=1)
         _label(ax, (new, place), f"{new:.0%}", dx=8 if new >= old else -8, color=BLUE)
-    for shares, name, color in [(before, "before 전", ORANGE), (after, "after 후", BLUE)]:
-        values = [shares[name] for name in names]
-        ax.plot(values, range(len(names)), "o", color=color, markersize=7, label=name)
+    ax.plot(olds, range(len(names)), "o", color=ORANGE, markersize=7, label="before 전")
+    ax.plot(news, range(len(names)), "o", color=BLUE, markersize=7, label="after 후")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0,
               handletextpad=0, labelcolor="linecolor", fontsize=9)
     ax.set_xlim(-0.03, 1.1)
@@ -265,10 +244,7 @@ def before_after(before: Mapping[str, float], after: Mapping[str, float],
 
 def win_rate(summary: BattleSummary, one_order: Mapping[str, VerdictSummary] | None = None,
              truth: float | None = None, *, title: str = "") -> Figure:
-    """Win rates with 95% intervals: both orders, then each order alone under its own label.
-
-    `truth` is drawn as a line where the true win rate is known, as in the simulated world.
-    """
+    """Win rates with 95% intervals: both orders, each order alone, the truth if it is known."""
     rows = [("both orders 두 순서", summary.win_rate, summary.interval, BLUE)]
     rows += [(n, s.win_rate, s.interval, ORANGE) for n, s in (one_order or {}).items()]
     fig, ax = _intervals(rows, "win rate 승률", "even 대등", title=title, also=truth)
@@ -291,21 +267,19 @@ def judge_bias(summary: BattleSummary, *, title: str = "") -> Figure:
              ("longer answer 긴 답변", summary.longer_answer, "questions 문항")]
     rows = [(f"{name}\n({rate.n} {unit})", rate.value, rate.interval, ORANGE)
             for name, rate, unit in found if rate]
-    name = "named by the judge 심사자가 고른 비율"
-    return _intervals(rows, name, "no lean 치우침 없음", title=title, row=0.7)[0]
+    return _intervals(rows, "named by the judge 심사자가 고른 비율", "no lean 치우침 없음",
+                      title=title, row=0.7)[0]
 
 
 def grade_histogram(grades: Mapping[str, Sequence[int]], *, title: str = "") -> Figure:
     """How many answers of each model got each grade from 1 to 10; a model's name with its mean."""
     fig, (ax,) = _panels(3.2, title=title)
-    width = 0.84 / max(1, len(grades))
-    tallest = 1
+    width, tallest = 0.84 / max(1, len(grades)), 1
     for k, ((name, scores), color) in enumerate(zip(grades.items(), COLORS, strict=False)):
-        counts = Counter(scores)
+        counts, mean = Counter(scores), f"{fmean(scores):.2f}" if scores else "-"
         places = [grade + (k - (len(grades) - 1) / 2) * width for grade in counts]
-        mean = f"{fmean(scores):.2f}" if scores else "-"
-        label = f"{_literal(name)}: mean 평균 {mean} ({len(scores)})"
-        ax.bar(places, counts.values(), width=0.92 * width, color=color, label=label)
+        ax.bar(places, counts.values(), width=0.92 * width, color=color,
+               label=f"{_literal(name)}: mean 평균 {mean} ({len(scores)})")
         tallest = max([tallest, *counts.values()])
     ax.legend(loc="upper left", frameon=False, fontsize=9, labelcolor="linecolor")
     ax.set(xlim=(0.4, 10.6), xticks=range(1, 11), xlabel="grade 점수", ylabel="answers 답변",
@@ -318,18 +292,18 @@ def _panels(height: float, columns: int = 1, *, title: str) -> tuple[Figure, Seq
     """A figure of one row of axes, with lines across at the ticks of y."""
     use_korean_font()
     with mpl.rc_context(STYLE):
-        fig, panels = plt.subplots(1, columns, figsize=(7.5, height), layout="constrained",
-                                   squeeze=False)
-        for ax in panels[0]:
+        fig, (panels,) = plt.subplots(1, columns, figsize=(7.5, height), layout="constrained",
+                                      squeeze=False)
+        for ax in panels:
             ax.grid(axis="y")
     plt.close(fig)  # a notebook shows what a cell returns; pyplot would show it a second time
     # By file and not by weight: matplotlib's versions disagree on how heavy this font is.
     style = {"fontproperties": font_file(bold=True), "fontsize": 11, "color": INK}
     if columns == 1:
-        panels[0][0].set_title(title, loc="left", **style)
+        panels[0].set_title(title, loc="left", **style)
     elif title:
         fig.suptitle(title, x=0.01, ha="left", **style)
-    return fig, panels[0]
+    return fig, panels
 
 
 def _rows(names: Collection[str], xlabel: str, *, title: str, row: float = 0.32,
@@ -349,8 +323,8 @@ def _rows(names: Collection[str], xlabel: str, *, title: str, row: float = 0.32,
 
 
 def _intervals(rows: Sequence[tuple[str, float, tuple[float, float], str]], xlabel: str,
-               half: str, *, title: str, also: float | None = None, row: float = 0.45,
-               ) -> tuple[Figure, Axes]:
+               half: str, *, title: str, also: float | None = None,
+               row: float = 0.45) -> tuple[Figure, Axes]:
     """Shares with their intervals, (name, share, (low, high), colour) a row; `half` names 50%."""
     fig, ax = _rows([name for name, *_ in rows], xlabel, title=title, row=row, percent=True)
     for place, (_, share, (low, high), color) in enumerate(rows):

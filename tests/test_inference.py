@@ -270,7 +270,7 @@ def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, hub):
         assert fact in card
     assert "library_name: peft" in card
     assert "Simulated" not in card and "first_eval_loss" not in card
-    with pytest.raises(ModelFolderError, match="neither adapter_model.safetensors nor config.json"):
+    with pytest.raises(ModelFolderError, match="has no adapter_config.json, adapter_model"):
         push(tmp_path, "me/tuned")
 
 
@@ -340,7 +340,7 @@ def attention(monkeypatch, device, installed=(), trial=None):
     has = lambda name: name if name in installed else None  # noqa: E731
     found = SimpleNamespace(util=SimpleNamespace(find_spec=has))
     monkeypatch.setattr(inference, "importlib", found)
-    monkeypatch.setattr(inference, "training_step", trial)
+    monkeypatch.setattr("course_utils.plumbing.trial.training_step", trial)
     return inference.pick_attention()
 
 

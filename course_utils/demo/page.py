@@ -37,21 +37,17 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 # gradio 6.24 (Colab's) with Colab's fastapi forgets to await a function of its own.
 warnings.filterwarnings("ignore", message="coroutine 'App.create_app", category=RuntimeWarning)
 
-# Visitors take turns, token by token. PEFT hooks the adapters of a batch into the layers for one
-# forward pass, and two passes at a time would meet each other's hooks; a tokenizer that two threads
-# use at once may refuse with "Already borrowed".
+# Visitors take turns, token by token: two passes at a time would meet each other's hooks, which
+# PEFT puts into the layers for one, and a tokenizer that two threads use may refuse.
 _TURN = threading.Lock()
 
 SIMULATED = (
     "**모의 모델입니다.** 파라미터가 몇백만 개뿐인 이 모델은 강의가 지어낸 작은 세계만 압니다. "
     "아래 예시와 비슷한 것을 물어보세요. 다른 질문에 하는 답은 아무 뜻이 없습니다.  \n"
-    "*Simulated: this tiny model knows only its invented world. Ask it things like the examples.*"
-)
-INTRO = (
-    "# 미세조정 전과 후\n"
-    "같은 지시문을 두 모델에 동시에 보냅니다. '베이스'는 원래 모델, '미세조정'은 그 위에 어댑터를 "
-    "얹은 모델입니다. *The same instruction to the base model and to the tuned one.*"
-)
+    "*Simulated: this tiny model knows only its invented world. Ask it things like the examples.*")
+INTRO = ("# 미세조정 전과 후\n같은 지시문을 두 모델에 동시에 보냅니다. '베이스'는 원래 모델, "
+         "'미세조정'은 그 위에 어댑터를 얹은 모델입니다. "
+         "*The same instruction to the base model and to the tuned one.*")
 CSS = """
 .gradio-container {max-width: 1080px !important; margin: 0 auto !important; word-break: keep-all}
 .block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
@@ -61,41 +57,36 @@ FONTS = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched 
 
 @dataclass(frozen=True)
 class Duo:
-    """A base model that carries an adapter, and how both were told to read a task.
-
-    `window` is how many tokens a prompt and its reply may have together.
-    """
+    """A base model that carries an adapter, how both read a task, how long prompt and reply are."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     template: Template
-    window: int
+    window: int  # in tokens
 
 
 def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
     """Load the course's base model with an adapter on it: a given one or the one of this run.
 
-    The window is the recipe's `max_length`: neither model was shown anything longer. Raises
-    ModelFolderError for an adapter that is missing or does not fit, CourseError for a recipe that
-    trains every weight and so leaves no adapter.
+    The window is the recipe's `max_length`: neither model was shown anything longer. Raises what
+    `load_model` does, and CourseError for a recipe that trains every weight.
     """
     spec = course.recipe.train
     if adapter is None and spec.full:
-        raise CourseError(f"The recipe '{course.recipe.name}' trains every weight, and this page "
-                          "compares an adapter with its base: choose a recipe with lora_r above "
-                          "0, or give --adapter.")
-    adapter = Path(adapter or course.artefact("train") / "adapter")
+        raise CourseError(f"The recipe '{course.recipe.name}' trains every weight and leaves no "
+                          "adapter: choose one with lora_r above 0, or give --adapter.")
+    adapter = adapter or course.artefact("train") / "adapter"
     model, tokenizer = load_model(course.base_model, adapter)
     longest = getattr(model.config, "max_position_embeddings", spec.max_length)
-    template = get_template(spec.template, tokenizer)
-    return Duo(model, tokenizer, template, min(longest, spec.max_length))
+    return Duo(model, tokenizer, get_template(spec.template, tokenizer),
+               min(longest, spec.max_length))
 
 
 def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
-    """Choose one token for each row of logits (rows, vocabulary).
+    """Choose one token for each row of logits (rows, vocabulary): at temperature 0 the likeliest.
 
-    At temperature 0 the likeliest one. Otherwise at random, with the probabilities of softmax
-    (logits / temperature): below 1 the likely become likelier, above 1 the rare get their chance.
+    Otherwise at random, with the probabilities of softmax(logits / temperature): below 1 the likely
+    become likelier, above 1 the rare get their chance.
     """
     import torch
 
@@ -104,8 +95,8 @@ def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
     return torch.multinomial(torch.softmax(logits / temperature, -1), 1).flatten().tolist()
 
 
-def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0,
-                ) -> Iterator[tuple[Generated, Generated]]:
+def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64,
+                temperature: float = 0.0) -> Iterator[tuple[Generated, Generated]]:
     """Yield what the base and the tuned model have written so far, after every token of either."""
     import torch
 
@@ -132,8 +123,8 @@ def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64, temperature:
         yield tuple(map(Generated, texts, map(len, written), stopped))
 
 
-def respond(duo: Duo, instruction: str, input: str, temperature: float, length: int,
-            ) -> Iterator[tuple[str, str, str]]:
+def respond(duo: Duo, instruction: str, input: str, temperature: float,
+            length: int) -> Iterator[tuple[str, str, str]]:
     """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
 
     Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
@@ -160,11 +151,9 @@ def respond(duo: Duo, instruction: str, input: str, temperature: float, length: 
             f"답을 쓰다가 문제가 생겼습니다({type(error).__name__}). 답변 길이나 글을 줄여 다시 "
             "눌러 보시고, 그래도 안 되면 페이지를 띄운 곳에 적힌 오류를 읽어 주세요.")
         return
-    yield base.text, tuned.text, f"베이스: {_ending(base)} · 미세조정: {_ending(tuned)}"
-
-
-def _ending(reply: Generated) -> str:
-    return f"{reply.tokens:,}토큰, {'스스로 멈춤' if reply.stopped else '길이 제한에 걸림'}"
+    first, second = (f"{each.tokens:,}토큰, {'스스로 멈춤' if each.stopped else '길이 제한에 걸림'}"
+                     for each in (base, tuned))
+    yield base.text, tuned.text, f"베이스: {first} · 미세조정: {second}"
 
 
 def example_tasks(course: Course, n: int = 6) -> list[Task]:
@@ -188,8 +177,7 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     def answer(instruction, input, temperature, length):
         yield from respond(duo, instruction, input, temperature, length)
 
-    examples = example_tasks(course)
-    longest = duo.window // 2
+    examples, longest = example_tasks(course), duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
     with gr.Blocks(title="미세조정 전과 후") as page:
         gr.Markdown(INTRO)
@@ -222,11 +210,7 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
 
 
 def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
-    """Put the page on an address of this machine and return it: the public one where `share`.
-
-    A share link is public: whoever has it can use the model until the page is closed. `options`
-    go to gradio's `launch`.
-    """
+    """Put the page on an address and return it; `options` go to gradio's `launch`."""
     import gradio as gr
 
     if share:

@@ -23,10 +23,9 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 class Batches:
-    """All files and batches of one server.
+    """All files and batches of one server; `answer(body)` gives status and content of a request.
 
-    `answer(body)` gives a request's status and content. A batch takes `seconds` and expires after
-    `window` of them.
+    A batch takes `seconds` and expires after `window` of them.
     """
 
     def __init__(self, answer: Callable[[Any], tuple[int, dict]], seconds: float, window: float):
@@ -36,14 +35,12 @@ class Batches:
         self._work: set[asyncio.Task] = set()  # a task that nobody holds may be swept away
 
     def routes(self) -> list[Route]:
-        return [
-            Route("/v1/files", self.upload, methods=["POST"]),
-            Route("/v1/files/{id}/content", self.content),
-            Route("/v1/batches", self.create, methods=["POST"]),
-            Route("/v1/batches", self.listing),
-            Route("/v1/batches/{id}", self.retrieve),
-            Route("/v1/batches/{id}/cancel", self.cancel, methods=["POST"]),
-        ]
+        return [Route("/v1/files", self.upload, methods=["POST"]),
+                Route("/v1/files/{id}/content", self.content),
+                Route("/v1/batches", self.create, methods=["POST"]),
+                Route("/v1/batches", self.listing),
+                Route("/v1/batches/{id}", self.retrieve),
+                Route("/v1/batches/{id}/cancel", self.cancel, methods=["POST"])]
 
     async def upload(self, request: Request) -> Response:
         head = f"content-type: {request.headers.get('content-type', '')}\n\n"
@@ -54,7 +51,7 @@ class Batches:
         raise HTTPException(400, "An upload has a 'file' and a 'purpose'.")
 
     async def content(self, request: Request) -> Response:
-        return Response(self._file(request.path_params["id"]))
+        return Response(_find(self.files, request.path_params["id"], "File"))
 
     def _keep(self, content: bytes, name: str) -> dict[str, Any]:
         number = f"{len(self.files)}/{name}".encode()
@@ -63,14 +60,9 @@ class Batches:
         return {"id": file_id, "object": "file", "bytes": len(content), "filename": name,
                 "created_at": int(time.time()), "purpose": "batch", "status": "processed"}
 
-    def _file(self, file_id: str) -> bytes:
-        if file_id not in self.files:
-            raise HTTPException(404, f"No such File object: {file_id}")
-        return self.files[file_id]
-
     async def create(self, request: Request) -> Response:
-        asked = await request.json()
-        content, now = self._file(asked.get("input_file_id")), time.time()
+        asked, now = await request.json(), time.time()
+        content = _find(self.files, asked.get("input_file_id"), "File")
         digest = hashlib.sha256(asked["input_file_id"].encode()).hexdigest()[:16]
         batch = {"id": f"batch_{digest}_{len(self.batches)}", "object": "batch",
                  "endpoint": ENDPOINT, "completion_window": "24h", "status": "validating",
@@ -93,20 +85,14 @@ class Batches:
                              "has_more": end < len(newest)})
 
     async def retrieve(self, request: Request) -> Response:
-        return JSONResponse(self._batch(request))
+        return JSONResponse(_find(self.batches, request.path_params["id"], "Batch"))
 
     async def cancel(self, request: Request) -> Response:
-        batch = self._batch(request)
+        batch = _find(self.batches, request.path_params["id"], "Batch")
         if batch["status"] in ENDED:
             raise HTTPException(400, f"Cannot cancel a batch with status '{batch['status']}'.")
         batch["status"] = "cancelling"
         return JSONResponse(batch)
-
-    def _batch(self, request: Request) -> dict[str, Any]:
-        batch_id = request.path_params["id"]
-        if batch_id not in self.batches:
-            raise HTTPException(404, f"No batch found with id '{batch_id}'.")
-        return self.batches[batch_id]
 
     async def _run(self, batch: dict[str, Any], lines: list[bytes], deadline: float) -> None:
         rows, errors = _read(lines)
@@ -127,12 +113,11 @@ class Batches:
             if end == "completed":
                 status, body = self.answer(row["body"])
                 line["response"] = {"status_code": status, "body": body}
-                (replies if status == 200 else mistakes).append(line)
             else:
                 ended = "expired" if end == "expired" else "was cancelled"
                 line["error"] = {"code": f"batch_{end}", "message": "This request could not be "
                                  f"executed before the batch {ended}."}
-                mistakes.append(line)
+            (replies if end == "completed" and status == 200 else mistakes).append(line)
             batch["request_counts"] = {"total": len(rows), "completed": len(replies),
                                        "failed": len(mistakes)}
         batch["output_file_id"] = self._write(batch, "output", replies)
@@ -140,10 +125,15 @@ class Batches:
         batch["status"] = end
 
     def _write(self, batch: dict[str, Any], kind: str, rows: list[dict]) -> str | None:
-        if not rows:
-            return None
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        return self._keep(content.encode(), f"{batch['id']}_{kind}.jsonl")["id"]
+        name = f"{batch['id']}_{kind}.jsonl"
+        return self._keep(content.encode(), name)["id"] if rows else None
+
+
+def _find(kept: dict[str, Any], name: str, kind: str) -> Any:
+    if name not in kept:
+        raise HTTPException(404, f"No such {kind} object: {name}")
+    return kept[name]
 
 
 def _read(lines: list[bytes]) -> tuple[list[dict], list[dict]]:

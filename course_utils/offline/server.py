@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -61,11 +60,7 @@ class ApiError(Exception):
 
 
 def count_tokens(text: str) -> int:
-    """An estimate of tokens that needs no tokenizer: one for every two characters, rounded up.
-
-    >>> count_tokens("안녕하세요")
-    3
-    """
+    """An estimate of tokens that needs no tokenizer: one for every two characters, rounded up."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
@@ -89,15 +84,11 @@ def complete(body: Any, settings: Settings) -> dict[str, Any]:
     told = count_tokens(text)
     message = {"role": "assistant", "content": None if refusal else text, "refusal": refusal}
     choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
-    return {
-        "id": f"chatcmpl-simulated-{digest[:24]}",
-        "object": "chat.completion",
-        "created": 0,  # the same request gets the same reply, so no clock
-        "model": body["model"],
-        "system_fingerprint": f"simulated-{settings.seed}",
-        "choices": [choice],
-        "usage": {"prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told},
-    }
+    usage = {"prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told}
+    return {"id": f"chatcmpl-simulated-{digest[:24]}", "object": "chat.completion",
+            "created": 0,  # the same request gets the same reply, so no clock
+            "model": body["model"], "system_fingerprint": f"simulated-{settings.seed}",
+            "choices": [choice], "usage": usage}
 
 
 def digest_of(body: Any) -> str:
@@ -109,15 +100,13 @@ def digest_of(body: Any) -> str:
 def _text_of(message: dict[str, Any]) -> str:
     """A message's text, whether it is given plainly or in parts."""
     content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "".join(part.get("text", "") for part in parts)
 
 
 def _check(body: Any) -> None:
     messages = body.get("messages") if isinstance(body, dict) else None
-    if not isinstance(messages, list) or not messages or not all(
-            isinstance(message, dict) for message in messages):
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         raise ApiError(400, "The body must be a JSON object with 'model' and a list of 'messages'.",
                        param="messages")
     if body.get("model") not in MODELS:
@@ -145,7 +134,6 @@ def _check(body: Any) -> None:
 
 def make_app(settings: Settings) -> Starlette:
     """The application, which remembers nothing but files and batches."""
-
     def answer(body: Any) -> tuple[int, dict[str, Any]]:
         """Status and content for a request, be it one by itself or a line of a batch."""
         try:
@@ -178,11 +166,7 @@ def make_app(settings: Settings) -> Starlette:
     return app
 
 
-# --- Process ----------------------------------------------------------------------------------
-
-
 def options() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m course_utils.offline.server",
         description="A simulated OpenAI-compatible API on loopback; it prints its base_url.")
@@ -201,8 +185,7 @@ def serve(app: Any, port: int, parent: int | None) -> None:
     try:
         listener = socket.create_server((HOST, port), backlog=512)
     except (OSError, OverflowError) as error:
-        sys.exit(f"Port {port} on {HOST} cannot be used ({error}): choose another one with "
-                 "--port, or let --port 0 pick a free one.")
+        sys.exit(f"Port {port} on {HOST} cannot be used ({error}): --port 0 picks a free one.")
     # Or every reply would wait 40 ms for an ACK (Nagle's algorithm); connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="critical",
@@ -220,10 +203,6 @@ def _end_with(parent: int) -> None:
     os._exit(0)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    given = options().parse_args(arguments)
-    serve(make_app(Settings(given.latency, given.seed)), given.port, given.parent)
-
-
 if __name__ == "__main__":
-    main()
+    given = options().parse_args()
+    serve(make_app(Settings(given.latency, given.seed)), given.port, given.parent)

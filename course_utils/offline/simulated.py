@@ -23,19 +23,15 @@ from course_utils.sources.domain import NO_ANSWER, read_answer_prompt, read_ques
 TEACHER, JUDGE = "simulated-teacher", "simulated-judge"
 MODELS = [TEACHER, JUDGE]
 
-HONEST = (
-    "저는 언어 모델이 아니라 강의용 모의 서버(simulation)입니다. "
-    "교사(simulated-teacher)는 과제와 질문을 만들거나 자료로 답하는 요청에, "
-    "심사자(simulated-judge)는 채점과 비교 요청에만 답할 수 있습니다."
-)
-"""The answer to everything else."""
+HONEST = ("저는 언어 모델이 아니라 강의용 모의 서버(simulation)입니다. "  # the answer to all else
+          "교사(simulated-teacher)는 과제와 질문을 만들거나 자료로 답하는 요청에, "
+          "심사자(simulated-judge)는 채점과 비교 요청에만 답할 수 있습니다.")
+Item = dict[str, str]  # a task as it is written, without the fields that are missing
 
 
 @dataclass(frozen=True)
 class Imperfections:
-    """How often the teacher errs: the first five are shares of the tasks, the next of replies, the
-    last two of the answers out of passages.
-    """
+    """How often the teacher errs: five shares of tasks, five of replies, two of answers."""
 
     near_duplicate: float = 0.05  # an earlier task of the reply, trivially reworded
     missing_field: float = 0.03  # no input line, or no output line
@@ -53,10 +49,9 @@ class Imperfections:
 
 @dataclass(frozen=True)
 class JudgeTraits:
-    """The judge's character: shares from 0 to 1.
+    """The judge's character, in shares from 0 to 1.
 
-    A request may bring its own as `traits`: {"noise": 0.3}, the one thing here that no real API
-    has. The same prompt with another seed draws anew.
+    A request may bring its own as `traits`, the one thing here that no real API has.
     """
 
     position_bias: float = 0.8  # when the truth is a tie, how often it names the answer shown first
@@ -65,18 +60,11 @@ class JudgeTraits:
     length_bias: float = 0.0  # when still undecided, how often it names the longer answer
 
 
-# --- Teacher ----------------------------------------------------------------------------------
-
-Item = dict[str, str]
-"""One task as it is written: instruction, input, output, without the fields that are missing."""
-
-
 def teach(prompt: str, rng: random.Random, rates: Imperfections, *,
           as_json: bool = False) -> tuple[str, str]:
     """Answer one of the teacher's prompts: (text, finish_reason); HONEST to any other prompt.
 
-    The tasks of a generation prompt are in its numbered format or, with `as_json`,
-    {"tasks": [...]}; questions and answers have no such form.
+    Tasks are in the prompt's numbered format or, with `as_json`, {"tasks": [...]}.
     """
     if not as_json and (asked := read_question_prompt(prompt)):
         return _write_questions(*asked, rng), "stop"
@@ -101,8 +89,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
     fields = ("instruction", "input", "output")
     kinds = ["near_duplicate", "missing_field", "english", "medium", "wrong_answer"]
     weights = [getattr(rates, kind) for kind in kinds]
-    items: list[Item] = []
-    good: list[Item] = []
+    items, good = [], []
     for task in world.sample_tasks(n, split="train", seed=rng.getrandbits(48)):
         item = {field: getattr(task, field) for field in fields}
         kind = rng.choices([*kinds, "good"], [*weights, 1 - sum(weights)])[0]
@@ -125,7 +112,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
 
 
 def reword(instruction: str, rng: random.Random) -> str:
-    """The same request with another ending, an added 좀, or another last mark.
+    """The same request a little changed.
 
     "수를 세어 주세요." -> "수를 좀 세어 주세요.", "수를 세어 주시겠어요?" or "수를 세어 주세요!"
     """
@@ -158,16 +145,15 @@ def _write_items(items: Sequence[Item], first: int, rng: random.Random,
 
 def _write_questions(word: str, n: int, rng: random.Random) -> str:
     """n questions about a word, numbered; they repeat themselves when n is large."""
-    asks = rng.sample(facts()["asks"], len(facts()["asks"]))
+    asks, particles = rng.sample(facts()["asks"], len(facts()["asks"])), facts()["particles"]
 
     def with_particle(found: re.Match) -> str:
-        known = found[1] in facts()["particles"]
-        return world.josa(word, found[1]) if known else word + found[1]
+        return world.josa(word, found[1]) if found[1] in particles else word + found[1]
 
     lines = []
-    for number in range(1, n + 1):
-        question = re.sub(r"\{(\w+)\}", with_particle, asks[(number - 1) % len(asks)])
-        lines.append(f"{number}. {rng.choice(facts()['openings'])}{question}")
+    for number in range(n):
+        question = re.sub(r"\{(\w+)\}", with_particle, asks[number % len(asks)])
+        lines.append(f"{number + 1}. {rng.choice(facts()['openings'])}{question}")
     return "\n".join(lines)
 
 
@@ -177,15 +163,10 @@ def _answer(question: str, passages: Sequence[str], rng: random.Random,
 
     What a question is about must be in the passages; else there is no answer.
     """
-    filler = facts()["filler"].split()
     words = re.findall("[가-힣]{2,}", question.rpartition(", ")[2])
-    matter = [word for word in words if word[:2] not in filler]
-    sentences = [
-        (number, sentence)
-        for number, passage in enumerate(passages, 1)
-        for sentence in re.split(r"(?<=[.?!])\s+|\n", passage)
-        if sentence.endswith(".")
-    ]
+    matter = [word for word in words if word[:2] not in facts()["filler"].split()]
+    sentences = [(number, sentence) for number, passage in enumerate(passages, 1)
+                 for sentence in re.split(r"(?<=[.?!])\s+|\n", passage) if sentence.endswith(".")]
     if not sentences or not all(_shared([word], "\n".join(passages)) for word in matter):
         return f"{NO_ANSWER}."
 
@@ -204,16 +185,13 @@ def _answer(question: str, passages: Sequence[str], rng: random.Random,
 
 
 def _shared(words: Sequence[str], text: str) -> int:
-    """How many syllables of the words are in a text: from the first on, two or more of a word.
+    """How many syllables of the words, two or more of a word, begin something in the text.
 
     >>> _shared(["계약금의", "나라에도"], "계약금은 먼저 내는 돈입니다.")
     3
     """
     return sum(max((n for n in range(2, len(word) + 1) if word[:n] in text), default=0)
                for word in words)
-
-
-# --- Judge ------------------------------------------------------------------------------------
 
 
 def judge(prompt: str, rng: random.Random, traits: JudgeTraits, *,
@@ -242,10 +220,7 @@ def judge(prompt: str, rng: random.Random, traits: JudgeTraits, *,
 
 
 def truth(question: str, reference: str | None = None) -> str | None:
-    """The right answer to a question as the judge is asked it, or else the reference, or None.
-
-    A question is an instruction, or an instruction, a blank line and its input.
-    """
+    """The right answer to a question (instruction, blank line, input), the reference, or None."""
     instruction, _, text = question.partition("\n\n")
     try:
         return world.solve(instruction, text)

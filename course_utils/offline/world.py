@@ -23,7 +23,7 @@ import yaml
 from course_utils import CourseError
 from course_utils.tasks import Task
 
-HERE = Path(__file__).parent
+SLOT = r"\{([a-z]+)([가-힣]*)\}"  # {town} or {town은} in a wording
 
 
 class Unsolvable(CourseError):
@@ -33,13 +33,9 @@ class Unsolvable(CourseError):
 @cache
 def facts() -> dict:
     """Towns, terms, words and wordings: the YAML files of this folder as one dictionary."""
-    merged: dict = {}
-    for name in ("facts.yaml", "lexicon.yaml", "teacher.yaml"):
-        merged |= yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
-    return merged
+    files = sorted(Path(__file__).parent.glob("*.yaml"))
+    return yaml.safe_load("\n".join(file.read_text(encoding="utf-8") for file in files))
 
-
-# --- Korean -----------------------------------------------------------------------------------
 
 def josa(word: str, particle: str) -> str:
     """The word with the form of the particle that its last sound asks for.
@@ -54,20 +50,16 @@ def josa(word: str, particle: str) -> str:
 
 def fill(text: str, slots: dict[str, str]) -> str:
     """Put slots into a wording: {town} plainly, {town은} with its particle."""
-
     def put(found: re.Match) -> str:
         word = str(slots[found[1]])
         return josa(word, found[2]) if found[2] else word
 
-    return re.sub(r"\{([a-z]+)([가-힣]*)\}", put, text)
-
-
-# --- Events: what stories, translations and 반말 are made of ------------------------------------
+    return re.sub(SLOT, put, text)
 
 
 @dataclass(frozen=True)
 class Event:
-    """Somebody does something somewhere."""
+    """Somebody does something somewhere: stories, translations and 반말 are made of it."""
 
     subject: str
     time: str
@@ -95,11 +87,10 @@ class Event:
         """The one English rendering: I bought apples at the market yesterday."""
         f = facts()
         verb = f["activities"][self.stem]
-        times = f["future_times"] if self.future else f["past_times"]
         did = f"will {verb['verb']}" if self.future else verb["did"]
-        place = f["places"].get(self.place, "")
-        words = [f["subjects"][self.subject], did, verb["objects"][self.object], place]
-        return " ".join(filter(None, [*words, times[self.time]])) + "."
+        words = [f["subjects"][self.subject], did, verb["objects"][self.object],
+                 f["places"].get(self.place), (f["past_times"] | f["future_times"])[self.time]]
+        return " ".join(filter(None, words)) + "."
 
 
 def draw_event(rng: random.Random, future: bool | None = None) -> Event:
@@ -116,31 +107,25 @@ def draw_event(rng: random.Random, future: bool | None = None) -> Event:
 
 def draw_visit(rng: random.Random) -> Event:
     """A past event at a place one can go to."""
-    while not (event := draw_event(rng, future=False)).place or event.place in ("집", "부엌"):
-        pass
+    event = draw_event(rng, future=False)
+    while event.place in ("", "집", "부엌"):
+        event = draw_event(rng, future=False)
     return event
 
 
 def read_event(text: str) -> Event:
     """`Event.plain` backwards; raises Unsolvable for a sentence that it did not write."""
-    if found := _event_pattern().fullmatch(text):
-        future = found["end"] != "다"
-        for stem, verb in facts()["activities"].items():
-            form = verb["future" if future else "past"]
-            if form == found["verb"] and found["object"] in verb["objects"]:
-                return Event(found["subject"], found["time"], found["place"] or "",
-                             found["object"], stem, future)
-    raise Unsolvable(f"Not a sentence of this world: {text!r}.")
-
-
-@cache
-def _event_pattern() -> re.Pattern:
     f = facts()
-    times = "|".join([*f["past_times"], *f["future_times"]])
-    return re.compile(
-        rf"(?P<subject>{'|'.join(f['subjects'])})[은는] (?P<time>{times}) "
-        rf"(?:(?P<place>{'|'.join(f['places'])})에서 )?(?P<object>[가-힣]+)[을를] "
-        rf"(?P<verb>.+?)(?P<end>다| 것이다)\.")
+    subjects, times = "|".join(f["subjects"]), "|".join([*f["past_times"], *f["future_times"]])
+    place = rf"(?:({'|'.join(f['places'])})에서 )?"
+    plain = rf"({subjects})[은는] ({times}) {place}([가-힣]+)[을를] (.+?)(다| 것이다)\."
+    if found := re.fullmatch(plain, text):
+        subject, time, place, thing, form, end = found.groups()
+        future = end != "다"
+        for stem, verb in f["activities"].items():
+            if verb["future" if future else "past"] == form and thing in verb["objects"]:
+                return Event(subject, time, place or "", thing, stem, future)
+    raise Unsolvable(f"Not a sentence of this world: {text!r}.")
 
 
 def casual(event: Event, rng: random.Random) -> str:
@@ -168,10 +153,9 @@ def polite(sentence: str) -> str:
 def story(event: Event, rng: random.Random) -> str:
     """Four sentences, of which the middle two carry the event."""
     f = facts()
-    name = rng.choice(f["people"])
-    there = rng.choice(["거기에서", "그곳에서"])
-    went = f"{josa(name, '은')} {event.place}에 갔습니다."
-    did = f"{there} {josa(event.object, '을')} {f['activities'][event.stem]['past']}습니다."
+    went = f"{josa(rng.choice(f['people']), '은')} {event.place}에 갔습니다."
+    there, verb = rng.choice(["거기에서", "그곳에서"]), f["activities"][event.stem]["past"]
+    did = f"{there} {josa(event.object, '을')} {verb}습니다."
     return " ".join([rng.choice(f["story_openings"]), went, did, rng.choice(f["story_endings"])])
 
 
@@ -185,17 +169,13 @@ def _sum_up(text: str) -> str:
     return f"{josa(found['name'], '이')} {found['place']}에서 {found['did']}"
 
 
-# --- Reviews, lists, homes, sums ---------------------------------------------------------------
-
-
 def review(rng: random.Random, positive: bool) -> str:
     """A neutral first sentence and two remarks of one polarity, all about one kind of thing."""
     reviews = facts()["reviews"]
     kind = rng.randrange(3)  # things bought, eating out, staying somewhere: a third of each list
-    first, remarks = (
-        lines[kind * len(lines) // 3 : (kind + 1) * len(lines) // 3]
-        for lines in (reviews["subjects"], reviews["positive" if positive else "negative"])
-    )
+    lists = reviews["subjects"], reviews["positive" if positive else "negative"]
+    first, remarks = (lines[kind * len(lines) // 3 : (kind + 1) * len(lines) // 3]
+                      for lines in lists)
     return " ".join([rng.choice(first), *rng.sample(remarks, 2)])
 
 
@@ -228,27 +208,19 @@ AD_FIELDS = {
     "위치": re.compile(r"위치: ([가-힣]+)|^([가-힣]+)에 있는|^\[([가-힣]+)\]"),
 }
 FIELDS = list(AD_FIELDS)
-DEPOSIT = re.compile(r"([가-힣]+)의 보증금은 (\d+)만 원")
 
 
 def draw_ad(rng: random.Random) -> dict[str, str]:
     """The fields of a rental advertisement, and the home's name."""
-    f = facts()
-    return {
-        "집": rng.choice(f["homes"]),
-        "위치": rng.choice(list(f["towns"])),
-        "층수": f"{rng.randint(1, 15)}층",
-        "방 개수": f"{rng.randint(1, 4)}개",
-        "보증금": f"{rng.randint(3, 50) * 100}만 원",
-        "월세": f"{rng.randint(20, 99)}만 원",
-        "관리비": f"{rng.randint(3, 19)}만 원",
-    }
+    return {"집": rng.choice(facts()["homes"]), "위치": rng.choice(list(facts()["towns"])),
+            "층수": f"{rng.randint(1, 15)}층", "방 개수": f"{rng.randint(1, 4)}개",
+            "보증금": f"{rng.randint(3, 50) * 100}만 원", "월세": f"{rng.randint(20, 99)}만 원",
+            "관리비": f"{rng.randint(3, 19)}만 원"}
 
 
 def advertisement(ad: dict[str, str], rng: random.Random) -> str:
     """One of three layouts in which such advertisements appear."""
-    layout = rng.randrange(3)
-    if layout > 0:
+    if layout := rng.randrange(3):
         return facts()["advertisements"][layout - 1].format(**ad)
     return " / ".join([ad["집"], *(f"{name}: {ad[name]}" for name in rng.sample(FIELDS, 6))])
 
@@ -267,7 +239,7 @@ def draw_deposits(rng: random.Random) -> tuple[str, int, str, int]:
 
 
 def _lower_deposit(text: str) -> str:
-    homes = DEPOSIT.findall(text)
+    homes = re.findall(r"([가-힣]+)의 보증금은 (\d+)만 원", text)
     if len(homes) != 2:
         raise Unsolvable(f"Not two homes with their deposits: {text!r}.")
     return f"{min(homes, key=lambda home: int(home[1]))[0]}입니다."
@@ -281,22 +253,12 @@ def draw_sum(rng: random.Random) -> tuple[int, int, int]:
             return a, b, sign
 
 
-def problem(a: int, b: int, sign: int, rng: random.Random) -> str:
-    """A word problem with these numbers."""
-    text = rng.choice(facts()["problems"]["plus" if sign > 0 else "minus"])
-    things = [thing for thing in facts()["countable"] if thing not in text]  # no box in a box
-    return fill(text, {"i": rng.choice(things), "a": a, "b": b})
-
-
 def _work_out(text: str) -> str:
     numbers = [int(n) for n in re.findall(r"\d+", text)]
     if len(numbers) != 2:
         raise Unsolvable(f"Not a problem with two numbers: {text!r}.")
     sign = -1 if "남았" in text else 1
     return f"{numbers[0] + sign * numbers[1]}개입니다."
-
-
-# --- Families ---------------------------------------------------------------------------------
 
 
 class Draft(NamedTuple):
@@ -318,7 +280,6 @@ class Family(NamedTuple):
 
 def _told(draw: Callable, tell: Callable[[Event, random.Random], str]) -> Callable:
     """How to draw an event and tell it."""
-
     def drawn(rng: random.Random) -> Draft:
         event = draw(rng)
         return Draft(tell(event, rng), event.key)
@@ -328,7 +289,6 @@ def _told(draw: Callable, tell: Callable[[Event, random.Random], str]) -> Callab
 
 def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int | None) -> Family:
     """A family about the entries of a table: the wording names one, or else the input does."""
-
     def draw(rng: random.Random) -> Draft:
         name = rng.choice(list(facts()[table]))
         return Draft(name, slots={slot: name})
@@ -344,13 +304,14 @@ def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int 
 
 
 def _draw_field(rng: random.Random) -> Draft:
-    text = advertisement(draw_ad(rng), rng)
-    return Draft(text, slots={"field": rng.choice(FIELDS)})
+    return Draft(advertisement(draw_ad(rng), rng), slots={"field": rng.choice(FIELDS)})
 
 
 def _draw_problem(rng: random.Random) -> Draft:
     a, b, sign = draw_sum(rng)
-    return Draft(problem(a, b, sign, rng), f"{a} {sign} {b}")
+    text = rng.choice(facts()["problems"]["plus" if sign > 0 else "minus"])
+    things = [thing for thing in facts()["countable"] if thing not in text]  # no box in a box
+    return Draft(fill(text, {"i": rng.choice(things), "a": a, "b": b}), f"{a} {sign} {b}")
 
 
 def _draw_comparison(rng: random.Random) -> Draft:
@@ -382,9 +343,6 @@ FAMILIES = {
 }
 
 
-# --- Tasks ------------------------------------------------------------------------------------
-
-
 def is_heldout(family: str, key: str) -> bool:
     """Whether a question belongs to the held-out quarter, decided by its hash alone."""
     return hashlib.sha256(f"{family}:{key}".encode()).digest()[0] % 4 == 0
@@ -395,8 +353,7 @@ def _draw_task(name: str, heldout: bool, wordings: str, rng: random.Random) -> T
     draft = family.draw(rng)
     while is_heldout(name, draft.key or draft.input) != heldout:
         draft = family.draw(rng)
-    wording = rng.randrange(len(f["wordings"][name][wordings]))
-    core = f["wordings"][name][wordings][wording]
+    number, core = rng.choice(list(enumerate(f["wordings"][name][wordings])))
     # A wording with a slot for the town or the term holds the whole question.
     named = "{" in core and draft.input in draft.slots.values()
     instruction = fill(core, draft.slots)
@@ -404,15 +361,14 @@ def _draw_task(name: str, heldout: bool, wordings: str, rng: random.Random) -> T
         instruction = f"{rng.choice(f['openers'][name][wordings])} {instruction}"
     answer = family.answer(draft.input, **draft.slots)
     return Task(instruction, "" if named else draft.input, answer,
-                {"family": name, "wording": wording})
+                {"family": name, "wording": number})
 
 
 def sample_tasks(n: int, split: str = "train", seed: int = 0, family: str | None = None,
                  wordings: str = "train") -> list[Task]:
     """Draw n tasks, families in turn, the same for the same arguments; they may repeat.
 
-    split is "train" or "heldout", wordings "train" or "unseen". meta holds the family's name and
-    the number of the wording.
+    split is "train" or "heldout", wordings "train" or "unseen"; meta has family and wording.
     """
     rng = random.Random(f"{split}/{wordings}/{seed}/{family}")
     names = [family] if family else list(FAMILIES)
@@ -431,9 +387,6 @@ def heldout_tasks(per_family: int = 30, seed: int = 0, wordings: str = "train") 
     return tasks
 
 
-# --- Truth ------------------------------------------------------------------------------------
-
-
 @cache
 def _patterns() -> list[tuple[re.Pattern, str]]:
     """Every wording as a pattern whose groups are its slots, and the family that it asks for."""
@@ -449,7 +402,7 @@ def _patterns() -> list[tuple[re.Pattern, str]]:
     for family in FAMILIES:
         for core in [*f["wordings"][family]["train"], *f["wordings"][family]["unseen"]]:
             escaped = re.sub(r"[.?()*+]", r"\\\g<0>", core)
-            patterns.append((re.compile(re.sub(r"\{([a-z]+)([가-힣]*)\}", slot, escaped)), family))
+            patterns.append((re.compile(re.sub(SLOT, slot, escaped)), family))
     return patterns
 
 

@@ -21,26 +21,25 @@ def upload(repo_id: str, files: Mapping[str, bytes | Path], *, repo_type: str = 
            private: bool = True, token: str | None = None) -> str:
     """Put files into a repository on the Hub in one commit, make it if needed, return its address.
 
-    `files` is {path in the repository: content or local file}. Without `token` it is the one that
-    huggingface_hub finds (HF_TOKEN, or `hf auth login`). Raises CourseError for a name, a token or
-    a network that does not work, and for a repository that is public though `private` is asked.
+    `files` is {path in the repository: content or local file}. `token` None is the one that
+    huggingface_hub finds. Raises CourseError for a name, a token or a network that does not work,
+    and for a repository that is public though `private` is asked.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id, re.ASCII):
         raise CourseError(f"'{repo_id}' is no name of a repository: write user/name, with your "
                           "user name on the Hub, in Latin letters, digits, '.', '_', '-'.")
-    if not answers():
-        raise CourseError(f"{repo_id} was not uploaded: the Hub cannot be reached; connect to the "
-                          "network, unset HF_HUB_OFFLINE if it is set, and run it again.")
     api, place = HfApi(token=token), {"repo_id": repo_id, "repo_type": repo_type}
     content = [CommitOperationAdd(name, what) for name, what in files.items()]
-    message = "Upload with the Korean instruction tuning course"
     try:
+        if not answers():
+            raise ConnectionError
         api.create_repo(**place, private=private, exist_ok=True)
         public = private and not api.repo_info(**place).private
         if not public:
-            api.create_commit(**place, operations=content, commit_message=message)
+            api.create_commit(**place, operations=content,
+                              commit_message="Upload with the Korean instruction tuning course")
     except Exception as error:  # each library on the way has error classes of its own
         # "from None", for the original may quote the token.
         raise CourseError(f"{repo_id} was not uploaded {remedy(error, repo_id)}.") from None
@@ -51,10 +50,7 @@ def upload(repo_id: str, files: Mapping[str, bytes | Path], *, repo_type: str = 
 
 
 def answers() -> bool:
-    """Return at once whether the Hub can be reached at all, or a proxy that would know.
-
-    Without a network the Hub's own client asks six times, for most of a minute.
-    """
+    """Return at once whether the Hub or a proxy can be reached; its client tries for a minute."""
     import urllib.request  # takes a while, and not every session asks the Hub
 
     from huggingface_hub import constants
@@ -67,37 +63,35 @@ def answers() -> bool:
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname, port), timeout=5).close()
+        return True
     except OSError:
         return False
-    return True
 
 
 def remedy(error: BaseException, repo_id: str) -> str:
-    """Return "(why); what to do" for an error on the way to the Hub: the end of a sentence.
-
-    Libraries wrap the Hub's error in their own, so its causes are looked at too.
-    """
-    from huggingface_hub.errors import GatedRepoError, LocalTokenNotFoundError
-
-    reason, chain = brief(error), []
-    while error is not None:
-        chain.append(error)
+    """Return "(why); what to do" for an error on the way to the Hub: the end of a sentence."""
+    reason, kinds, code = brief(error), set(), None
+    while error is not None:  # libraries wrap the Hub's error in their own
+        kinds.add(type(error).__name__)
+        code = code or getattr(getattr(error, "response", None), "status_code", None)
         error = error.__cause__ or error.__context__
-    codes = [e.response.status_code for e in chain if getattr(e, "response", None) is not None]
+    if not answers():
+        return ("(the Hub cannot be reached); connect to the network, unset HF_HUB_OFFLINE if it "
+                "is set, and try again")
     page = f"{HUB}/{repo_id}"
     token = ("set HF_TOKEN, in the environment or as a Colab secret, to a token from "
              f"{HUB}/settings/tokens")
-    if any(isinstance(e, GatedRepoError) for e in chain):
+    if "GatedRepoError" in kinds:
         return f"(it is gated); accept its terms on {page} and {token} of the same account"
-    if 401 in codes or any(isinstance(e, LocalTokenNotFoundError) for e in chain):
+    if code == 401 or "LocalTokenNotFoundError" in kinds:
         return f"(401, no such token, or no such name); check the name on {page}, or {token}"
-    if 403 in codes:
+    if code == 403:
         return (f"(403, the token may not do this); {token} that may, look at {page}, and upload "
                 "under your own user name")
-    if 404 in codes:
+    if code == 404:
         return f"(404, the Hub has no such name); check {page}, above all before the slash"
-    if codes:
-        return f"({codes[0]}: {reason}); correct what it names, or try again later"
+    if code:
+        return f"({code}: {reason}); correct what it names, or try again later"
     return f"({reason}); check what it names, the name on {page} and the network"
 
 
@@ -108,19 +102,14 @@ def brief(error: BaseException) -> str:
 
 
 def model_card(folder: str | Path) -> str:
-    """Return the model card of a trained adapter or model, in Markdown.
-
-    It records what `train` wrote beside it: recipe, hash of the data, versions, losses, and whether
-    the teacher was simulated.
-    """
+    """Return the model card of a trained adapter or model, in Markdown, from its record."""
     from huggingface_hub import ModelCardData
 
     folder = Path(folder)
     found = record_of(folder)
     recipe = found.get("recipe", {})
-    adapter = (folder / "adapter_config.json").is_file()
-    head = ModelCardData(language="ko", tags=["instruction-tuning"],
-                         library_name="peft" if adapter else "transformers",
+    library = "peft" if (folder / "adapter_config.json").is_file() else "transformers"
+    head = ModelCardData(language="ko", tags=["instruction-tuning"], library_name=library,
                          base_model=recipe.get("base_model"))
     card = (f"---\n{head.to_yaml()}\n---\n\n# {recipe.get('name', folder.resolve().name)}\n\n"
             "Instruction-tuned with an open course on Korean instruction tuning.\n")
@@ -130,8 +119,8 @@ def model_card(folder: str | Path) -> str:
         facts = {"data (sha256)": f"`{found['identity']['data']}`"}
         names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
         facts |= {name: found[name] for name in names if found.get(name) is not None}
-        card += f"\n{facts_table(facts | found['versions'])}"
-        card += f"\n```json\n{json.dumps(recipe, indent=1, ensure_ascii=False)}\n```\n"
+        settings = json.dumps(recipe, indent=1, ensure_ascii=False)
+        card += f"\n{facts_table(facts | found['versions'])}\n```json\n{settings}\n```\n"
     return card
 
 
@@ -149,6 +138,8 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def facts_table(facts: Mapping[str, object]) -> str:
     """Return facts as a Markdown table for a card; no name or value can break out of its cell."""
-    cells = [[" ".join(str(cell).split()).replace("|", r"\|") for cell in row]
-             for row in facts.items()]
-    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in cells)
+    table = "| | |\n|---|---|\n"
+    for row in facts.items():
+        name, value = (" ".join(str(cell).split()).replace("|", r"\|") for cell in row)
+        table += f"| {name} | {value} |\n"
+    return table

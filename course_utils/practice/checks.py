@@ -22,17 +22,13 @@ from typing import Any, Literal, NamedTuple
 from course_utils.practice.cases import Case, Hint, read_cases
 from course_utils.tasks import Task
 
-SECONDS = 5
-"""How long all inputs of one exercise may take together; most take none at all."""
+SECONDS = 5  # for all inputs of one exercise together; most take no time at all
 # What an empty body compiles to, docstring and `...` included.
 NOTHING = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
-KINDS = (
-    (bool, "True나 False", "True or False"),
-    (Number, "수", "a number"),
-    (str, "글(str)", "a text (str)"),
-    (Mapping, "딕셔너리", "a dictionary"),
-    ((list, tuple), "목록", "a list"),
-)
+Mistake = tuple[Case, str, Hint | None]  # an input that went wrong, what came back, what to say
+KINDS = ((bool, "True나 False", "True or False"), (Number, "수", "a number"),
+         (str, "글(str)", "a text (str)"), (Mapping, "딕셔너리", "a dictionary"),
+         ((list, tuple), "목록", "a list"))
 
 
 class Outcome(NamedTuple):
@@ -42,19 +38,8 @@ class Outcome(NamedTuple):
     message: str
 
 
-class _Mistake(NamedTuple):
-    """An input that went wrong: what came back, as text, and what can be said about it."""
-
-    case: Case
-    shown: str = ""
-    said: Hint | None = None
-
-
 def check(number: str, answer: Any) -> None:
-    """Print whether the answer to an exercise is right, and if not, what is wrong with it.
-
-    `number` is notebook and exercise, "01.2"; `answer` is the student's function.
-    """
+    """Print whether a student's function is right for an exercise ("01.2"), or what is wrong."""
     print(examine(number, answer).message)
 
 
@@ -62,28 +47,27 @@ def examine(number: str, answer: Any) -> Outcome:
     """Return what `check` prints; raises UnknownExercise."""
     cases = read_cases(number)
     if answer is None or answer is ... or _is_empty(answer):
-        return Outcome("not started", (
+        return Outcome(
+            "not started",
             "아직 시작하지 않았습니다. 위 셀의 ... 자리에 쓰고 두 셀을 차례로 실행하세요.\n"
-            "Not started yet: write in place of ... above, then run both cells."))
+            "Not started yet: write in place of ... above, then run both cells.")
     if not callable(answer):
-        return Outcome("wrong", (
-            f"check에는 함수를 건네주세요. 받은 것은 {show(answer)}입니다. "
+        return Outcome(
+            "wrong", f"check에는 함수를 건네주세요. 받은 것은 {show(answer)}입니다. "
             f"괄호를 붙이지 않고 함수의 이름만 쓰면 됩니다.\n"
-            f"Pass the function itself to check, without parentheses; this is {show(answer)}."))
-    mistake = _first_mistake(answer, cases)
-    if mistake is None:
-        return Outcome("right", (
-            f"맞았습니다. 입력 {len(cases)}개에서 모두 기대한 값이 나왔습니다.\n"
-            f"Right: all {len(cases)} inputs give what they should."))
-    name, case = getattr(answer, "__name__", "f"), mistake.case
-    lines = [
-        f"아직 맞지 않습니다. 입력 {len(cases)}개 가운데 처음으로 어긋난 것은 이것입니다.",
-        f"Not yet. Of {len(cases)} inputs this is the first that goes wrong.",
-        f"  입력 input     {name}({', '.join(map(show, case.args))})",
-        f"  기대 expected  {show(case.expected)}",
-    ]
-    lines += [f"  결과 got       {mistake.shown}"] if mistake.shown else []
-    for hint in filter(None, (mistake.said, case.hint)):
+            f"Pass the function itself to check, without parentheses; this is {show(answer)}.")
+    if not (mistake := _first_mistake(answer, cases)):
+        return Outcome(
+            "right", f"맞았습니다. 입력 {len(cases)}개에서 모두 기대한 값이 나왔습니다.\n"
+            f"Right: all {len(cases)} inputs give what they should.")
+    (case, shown, said), name = mistake, getattr(answer, "__name__", "f")
+    lines = [f"아직 맞지 않습니다. 입력 {len(cases)}개 가운데 처음으로 어긋난 것은 이것입니다.",
+             f"Not yet. Of {len(cases)} inputs this is the first that goes wrong.",
+             f"  입력 input     {name}({', '.join(map(show, case.args))})",
+             f"  기대 expected  {show(case.expected)}"]
+    if shown:
+        lines.append(f"  결과 got       {shown}")
+    for hint in filter(None, (said, case.hint)):
         lines += [hint.ko, hint.en]
     return Outcome("wrong", "\n".join(lines))
 
@@ -94,16 +78,12 @@ def show(value: Any, limit: int = 160) -> str:
     >>> show([0.1 + 0.2, "가"])
     "[0.3, '가']"
     """
-    text = _text(value)
-    keep = limit // 2
+    text, keep = _text(value), limit // 2
     return text if len(text) <= limit else f"{text[:keep]} ... {text[-keep:]}"
 
 
 def same(expected: Any, got: Any) -> bool:
-    """Whether two results are equal: fractions to six digits, lists and tuples by what they hold.
-
-    A tensor or an array counts as its numbers; True is not 1.
-    """
+    """Whether two results are equal: fractions to six digits, tensors and lists by their items."""
     got = _plain(got)
     if isinstance(expected, bool) or isinstance(got, bool):
         return expected is got
@@ -118,7 +98,7 @@ def same(expected: Any, got: Any) -> bool:
     return type(expected) is type(got) and bool(expected == got)
 
 
-def _first_mistake(function: Callable, cases: list[Case]) -> _Mistake | None:
+def _first_mistake(function: Callable, cases: list[Case]) -> Mistake | None:
     """Call the function on every input until one goes wrong or the time is up."""
     case = cases[0]
     try:
@@ -127,13 +107,13 @@ def _first_mistake(function: Callable, cases: list[Case]) -> _Mistake | None:
                 if mistake := _try(function, case):
                     return mistake
     except _TooSlow:
-        return _Mistake(case, said=Hint(
+        return case, "", Hint(
             f"{SECONDS}초 안에 끝나지 않았습니다. 멈추지 않는 반복이나 끝없는 재귀가 있나요?",
-            f"It did not end within {SECONDS} seconds. Is there a loop that never stops?"))
+            f"It did not end within {SECONDS} seconds. Is there a loop that never stops?")
     return None
 
 
-def _try(function: Callable, case: Case) -> _Mistake | None:
+def _try(function: Callable, case: Case) -> Mistake | None:
     args = copy.deepcopy(case.args)
     try:
         got = function(*args)
@@ -142,18 +122,18 @@ def _try(function: Callable, case: Case) -> _Mistake | None:
             return None
         again = shown if right else show(function(*copy.deepcopy(case.args)))
     except (Exception, SystemExit) as error:  # whatever a student's code may raise
-        return _Mistake(case, said=_raised(function, error))
+        return case, "", _raised(function, error)
     if right:
-        return _Mistake(case._replace(hint=None), shown, Hint(
+        return case._replace(hint=None), shown, Hint(
             "값은 맞지만 함수가 받은 입력을 바꿔 놓았습니다. 복사본을 만들어 그것을 바꾸세요.",
-            "The result is right, but the function changed its input: make a copy to change."))
+            "The result is right, but the function changed its input: make a copy to change.")
     if again != shown and " at 0x" not in shown:
-        return _Mistake(case, shown, Hint(
+        return case, shown, Hint(
             "같은 입력을 다시 주니 다른 값이 나옵니다. "
             "함수 밖의 목록이나 기본값 []에 앞서 넣은 것이 남아 있지 않나요?",
             "The same input again gives another result: does a list outside, or a default [], keep "
-            "what earlier calls put in?"))
-    return _Mistake(case, shown, _form(case.expected, got))
+            "what earlier calls put in?")
+    return case, shown, _form(case.expected, got)
 
 
 def _form(expected: Any, got: Any) -> Hint | None:
@@ -181,9 +161,9 @@ def _form(expected: Any, got: Any) -> Hint | None:
     if isinstance(expected, int) and not isinstance(got, int) and expected == got:
         return Hint(f"값은 맞지만 정수가 아닙니다({show(got)}). /와 //의 차이를 보세요.",
                     f"The value is right, but {show(got)} is no integer: mind / and //.")
-    if isinstance(expected, float) and got and not same(expected, got):
-        if any(got == round(expected, digits) for digits in range(1, 6)):
-            return Hint("반올림한 값입니다. 그대로 돌려주세요.", "Rounded: return it as it is.")
+    if isinstance(expected, float) and got and not same(expected, got) and any(
+            got == round(expected, digits) for digits in range(1, 6)):
+        return Hint("반올림한 값입니다. 그대로 돌려주세요.", "Rounded: return it as it is.")
     return None
 
 
@@ -205,8 +185,8 @@ def _is_empty(function: Any) -> bool:
         return False
     steps = list(dis.get_instructions(function))
     returned = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    empty = all(value is None or value is ... for value in returned)
-    return empty and {step.opname for step in steps} <= NOTHING
+    return ({step.opname for step in steps} <= NOTHING
+            and all(value is None or value is ... for value in returned))
 
 
 def _plain(value: Any) -> Any:
@@ -235,8 +215,8 @@ class _TooSlow(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise _TooSlow in the running code when the time is up, where the system can."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() != threading.main_thread():
+    """Raise _TooSlow in the running code when the time is up, if it is the main thread."""
+    if threading.current_thread() != threading.main_thread():
         yield
         return
 

@@ -198,46 +198,46 @@ def test_the_server_streams_both_and_answers_one_after_the_other(address, duo, t
 
 def ask(page, until):
     """Click as an impatient visitor does, again and again, until the notice says this."""
-    page.wait(
-        f"document.querySelector('#notice').innerText.includes('{until}')"
-        " || (document.querySelector('#ask').click(), false)"
-    )
+    page.wait_for_function(
+        "until => document.querySelector('#notice').innerText.includes(until)"
+        " || (document.querySelector('#ask').click(), false)",
+        arg=until, polling=100,
+    )  # fmt: skip
 
 
-def write(page, text, element="#instruction"):
-    page.evaluate(f"document.querySelector('{element} textarea').focus()")
-    page.evaluate(f"document.querySelector('{element} textarea').select()")
-    page.call("Input.insertText", text=text)
+def field(page, name):
+    return page.locator(f"#{name} textarea")
 
 
-def shown(page, element):
-    return page.evaluate(f"document.querySelector('#{element} textarea').value")
+def holds(page, name, text):
+    page.wait_for_function(
+        "([name, text]) => document.querySelector(`#${name} textarea`).value == text",
+        arg=[name, text],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_in_a_browser(browser, address, course, task, width):
-    page = browser.open(address, width=width)
-    page.wait("!!document.querySelector('#ask') && document.documentElement.lang == 'ko'")
-    assert "모의 모델입니다" in page.evaluate("document.body.innerText")
+def test_in_a_browser(visit, address, course, task, width):
+    page = visit(address, width=width)
+    page.wait_for_selector("#ask")
+    page.wait_for_function("document.documentElement.lang == 'ko'")
+    assert "모의 모델입니다" in page.inner_text("body")
 
     ask(page, until="비어 있습니다")
 
-    label = demo_module.label(task)
-    page.evaluate(
-        "[...document.querySelectorAll('button')]"
-        f".find(button => button.textContent.includes({label!r})).click()"
-    )
-    page.wait(f"document.querySelector('#instruction textarea').value == {task.instruction!r}")
-    page.wait(f"document.querySelector('#input textarea').value == {task.input!r}")
+    page.locator("button", has_text=demo_module.label(task)).first.click()
+    holds(page, "instruction", task.instruction)
+    holds(page, "input", task.input)
     ask(page, until="멈춤")
-    assert shown(page, "tuned") == task.output and shown(page, "base")
+    assert field(page, "tuned").input_value() == task.output
+    assert field(page, "base").input_value()
 
-    write(page, LONG)
+    field(page, "instruction").fill(LONG)
     ask(page, until="너무 깁니다")
-    assert shown(page, "tuned") == shown(page, "base") == ""
+    assert field(page, "tuned").input_value() == field(page, "base").input_value() == ""
 
-    assert page.errors == []
-    assert [r for r in page.requests if not r.startswith((address, "data:", "blob:"))] == []
+    assert page.complaints == []
+    assert [r for r in page.asked if not r.startswith((address, "data:", "blob:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
