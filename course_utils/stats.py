@@ -364,7 +364,7 @@ def repeated(ids: Iterable[str]) -> list[str]:
 
 def some_of(ids: Sequence[str]) -> str:
     """The first five ids for a message, and how many more there are."""
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def _valid(found: Sequence, what: str, allow_invalid: bool) -> tuple[list, int]:
