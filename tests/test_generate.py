@@ -211,7 +211,7 @@ def test_requests_are_a_function_of_the_seed():
 
 
 def test_generation_needs_seeds():
-    with pytest.raises(CourseError, match="seed tasks"):
+    with pytest.raises(CourseError, match="no seed task"):
         next(generation_requests([]))
 
 

@@ -39,10 +39,6 @@ _next_turn: dict[str, float] = {}  # when an address may be asked next, whoever 
 _turns = threading.Lock()
 
 
-class QuotaUsedUp(CourseError):
-    """The provider answers no more for hours: stop, and run the same cell again later."""
-
-
 class NoAnswer(CourseError):
     """A request stays without an answer: `finish_reason` is "refused" if it always would, or None
     if its attempts are spent."""
@@ -167,7 +163,7 @@ class Connection:
         daily = status == 429 and _DAILY.search(" ".join(quotas) or body)
         if daily or (wait or 0) > LONGEST_WAIT:
             what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
-            raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
+            raise CourseError(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
                               "run this cell again later, or with another endpoint.")
         if attempt >= self.max_retries:
             raise NoAnswer(None, f"given up after {attempt + 1} attempts: {said}")

@@ -85,8 +85,7 @@ class Journal:
 
     def records(self) -> list[dict]:
         """All records, in the order in which they arrived."""
-        with self._lock:
-            return list(self._records.values())
+        return list(self._records.values())
 
     def waiting(self, model: str, base_url: str) -> list[dict]:
         """The batches of a model at an address whose replies are not here yet."""

@@ -35,8 +35,7 @@ _GIVE = "give a battle's items and judgments first, grades as grades={model: (it
 
 def write_judgment_report(
         folder: str | Path, items: Iterable[Item] = (), judgments: Iterable[Judgment] = (), *,
-        grades: Mapping[str, Judged] | None = None, names: tuple[str, str] = ("a", "b"),
-        title: str = "Judgments 심사 보고서") -> Path:
+        grades: Mapping[str, Judged] | None = None, names: tuple[str, str] = ("a", "b")) -> Path:
     """Write report.md and its figures into a folder, from a battle, from grades, or from both.
 
     `items` and `judgments` are what Judge.battle was given and left in Judge.judgments, `names` the
@@ -68,7 +67,7 @@ def write_judgment_report(
     categories = _by_category(battle, graded)
     invalid = [row for part in parts for row in _invalid(part)]
     page = _PAGES.get_template("judgments.md.j2").render(
-        title=title, a=a, b=b, battle=battle.items, listed=LISTED,
+        a=a, b=b, battle=battle.items, listed=LISTED,
         models=names if battle.items else list(graded), judges=judges or ["unknown"],
         simulated=any(judge.startswith("simulated") for judge in judges),
         found=found, why_not=why_not, categories=categories, gain=gain, no_gain=no_gain,

@@ -287,7 +287,7 @@ def page_of(tmp_path, text):
                  said("q1" + text, "ba", "b", reason=text),
                  said("q2" + text, "ab", "a", reason=text)]
     judgments.append(said("q2" + text, "ba", reason=text, invalid="no verdict" + text, error=text))
-    return write(tmp_path, items, judgments, names=(name, text + " 2"), title=text)
+    return write(tmp_path, items, judgments, names=(name, text + " 2"))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

@@ -14,7 +14,6 @@ from course_utils.judge import Item, Judge
 from course_utils.llm import LLM, Request
 from course_utils.offline import world
 from course_utils.plumbing import colab, secrets
-from course_utils.plumbing.connection import QuotaUsedUp
 from course_utils.plumbing.secrets import BadSecret
 from course_utils.recipe import (
     Endpoint,
@@ -349,7 +348,7 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         speaks(monkeypatch, server, "gemini", "/v1beta/openai/", 6000)
         server.daily = 3
         teacher = setup("offline").llm("teacher", journal=tmp_path / "journal.jsonl", backoff=0.01)
-        with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
+        with pytest.raises(CourseError, match="Today's quota is used up at .*every reply so far"):
             generate_tasks(teacher, SEEDS, 200, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3 == server.answered.total()
         assert server.refused[429] <= server.too_fast + teacher.workers
