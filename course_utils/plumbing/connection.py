@@ -67,7 +67,8 @@ class Connection:
     """One model at one address; see `LLM` for the parameters."""
 
     def __init__(self, model: str, base_url: str | None, api_key: str | None, *,
-                 timeout: float, max_retries: int, backoff: float, rpm: float | None):
+                 timeout: float = 60, max_retries: int = 6, backoff: float = 0.5,
+                 rpm: float | None = None):
         default = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         self.model, self.base_url = model, base_url or default
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
