@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -36,8 +36,8 @@ REASONS = (*RULES, "truncated", "similar")
 class GenerationReport:
     """The funnel: candidates = kept + everything rejected, by reason.
 
-    `calls`, `tokens` and `cost` (dollars) are those of the replies that were used, whether they
-    were paid for now or in an earlier run. `note` says why there are fewer tasks than asked for.
+    `calls`, `tokens` and `cost` (dollars) are those of the replies that were used, paid for now or
+    earlier. `note` says why there are fewer tasks than asked for.
     """
 
     candidates: int
@@ -63,20 +63,17 @@ def question_text(task: Task) -> str:
 
 def generation_requests(seeds: Sequence[Task], *, seed: int = 0, batch: int = 20,
                         as_json: bool = False) -> Iterator[Request]:
-    """The endless requests of the loop, the i-th always the same; `LLM.plan` takes a slice.
-
-    Each asks for `batch` tasks, as numbered text or `as_json`.
-    """
-    seeds = list(seeds)
+    """The endless requests of the loop, the i-th always the same, each for `batch` tasks, as
+    numbered text or `as_json`; `LLM.plan` takes a slice."""
     if not seeds:
-        raise CourseError("Generation starts from seed tasks, and there is none: "
-                          "data/seed_tasks.jsonl has some.")
+        raise CourseError("There is no seed task to start from: data/seed_tasks.jsonl has some.")
     for index in count():
         shown = random.Random(f"{seed}/{index}").sample(seeds, min(EXAMPLES, len(seeds)))
         prompt = generation_prompt(shown, batch, as_json=as_json)
         params = {"seed": index, "max_tokens": 200 * batch}
-        yield Request(messages=[{"role": "user", "content": prompt}],
-                      params=params | ({"response_format": TASKS_FORMAT} if as_json else {}))
+        if as_json:
+            params["response_format"] = TASKS_FORMAT
+        yield Request([{"role": "user", "content": prompt}], params)
 
 
 def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: float = 0.7,
@@ -86,13 +83,9 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
 
     A task is kept if it passes the rules and its ROUGE-L with every seed and every task kept so
     far is at most `threshold`. Its meta names the request, the model and the nearest neighbour.
-    After `patience` calls in a row without a new task the teacher has run dry: what there is gets
-    written and the report's note says so. Replies beyond the n-th task stay in the journal.
-
-    Raises CourseError, with all replies kept, if the server fails or the budget is reached; run it
-    again to go on.
+    After `patience` calls in a row without a new task the teacher has run dry, as the report says.
+    Raises CourseError if the server fails or the budget is reached; run it again to go on.
     """
-    seeds = list(seeds)
     # A kept task is looked up twice, admitted and then for its nearest; tokenising is what costs.
     similar = SimilarityFilter(threshold, lru_cache(maxsize=1)(morphemes))
     for task in seeds:
@@ -110,8 +103,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
             if reply.text is None and reply.finish_reason != "refused":
                 # The next run would fill a gap here, and all that follows would be different.
                 raise CourseError(f"Generation stopped at request {len(used)}, with {before} of "
-                                  f"{n} tasks: {reply.error}. Every reply so far is kept; run "
-                                  "again to go on.")
+                                  f"{n} tasks: {reply.error}. Run again to go on.")
             # Cut it into tasks. What is no task, or breaks a rule, is counted by its reason.
             parsed = parse_generation(reply.text or "", finish_reason=reply.finish_reason or "stop",
                                       first_number=min(EXAMPLES, len(seeds)) + 1)
@@ -125,7 +117,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
                     continue
                 origin = {"request": reply.key, "model": reply.model,
                           "nearest": _nearest(similar, task, len(seeds))}
-                kept.append(Task(task.instruction, task.input, task.output, origin))
+                kept.append(replace(task, meta=origin))
             barren = 0 if len(kept) > before else barren + 1
             bar.update(len(kept) - before)
             bar.set_postfix(rejected=rejected.total(), spent=f"${llm.spent:.2f}")
@@ -141,17 +133,12 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
         Path(out), note)
 
 
-def filter_tasks(tasks: Iterable[Task],
-                 threshold: float = 0.7) -> tuple[list[Task], dict[str, int]]:
+def filter_tasks(tasks: Iterable[Task], threshold: float = 0.7) -> tuple[list[Task], dict]:
     """The same rules and the same filter for tasks from elsewhere: (kept, rejected by reason)."""
-    good, rejected = [], Counter()
-    for task in tasks:
-        reason = check_task(task)
-        if reason:
-            rejected[reason] += 1
-        else:
-            good.append(task)
+    reasons = [(task, check_task(task)) for task in tasks]
+    good = [task for task, reason in reasons if reason is None]
     filtered = filter_similar(map(question_text, good), threshold)
+    rejected = Counter(reason for _, reason in reasons)
     rejected["similar"] += len(filtered.dropped)
     return [good[index] for index in filtered.kept], _ordered(rejected)
 

@@ -2,13 +2,12 @@
 
 An answer is somebody else's text, and it may hold "[[A]]", a closing delimiter or an order to the
 judge. Three things keep it in its place: a tag in the delimiters that no text can know beforehand,
-a bar before each of its lines, and a reader of verdicts that never guesses. What they cannot do is
-keep a judge from being talked round: the bars only tell it what not to listen to.
+a bar before each of its lines, and a reader of verdicts that never guesses. They cannot keep a
+judge from being talked round: the bars only tell it what not to listen to.
 
-A judgment that failed stays a failure: what is not exactly one allowed verdict in the form asked
-for is asked for once more, then it is invalid, counted, and never a number or a tie. Verdicts come
-as JSON held to a schema where the server keeps to one, and in double brackets elsewhere. Replies
-are in the client's journal before anybody reads them, so judging again costs nothing.
+Verdicts come as JSON held to a schema where the server keeps to one, in double brackets elsewhere.
+What is not exactly one allowed verdict in the form asked for is asked for once more, then it is
+invalid, counted, and never a number or a tie. Replies are in a journal: judging again is free.
 
 Source: MT-Bench's judge (Zheng et al., 2023, arXiv 2306.05685). Taught in 03.
 """
@@ -20,6 +19,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from course_utils import CourseError
 from course_utils.llm import LLM, Reply, Request
@@ -37,7 +38,8 @@ _MEANS = {**ORDERS, "": dict(zip(GRADES, GRADES, strict=True))}  # a grade has n
 JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 """How a verdict is asked for: as JSON, in double brackets, and so once more after a failure."""
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
-_UNREADABLE = ("no verdict", "several verdicts", "not offered", "not on the last line")
+_AT_THE_END = re.compile(_VERDICT + r"(?:점|입니다|이다)*[\W_]*\Z")  # more is an afterthought
+_UNREADABLE = ("no verdict", "several verdicts", "not offered", "not at the end")
 _CUT = {"length": "truncated", "content_filter": "content filter"}
 
 _HOW = """\
@@ -64,16 +66,13 @@ BATTLE_HEAD = f"""\
 _AS_JSON = "다른 말 없이 JSON 하나만 쓰세요. 먼저 reason에 근거를 한두 문장으로, 그다음 verdict에 "
 _IN_BRACKETS = "먼저 근거를 한두 문장으로 쓰고, 마지막 줄에는 "
 _AGAIN = "\n앞선 심사에서는 판정을 읽지 못했습니다. 마지막 줄에 판정 하나를 꼭 남겨 주세요."
-_GRADE_TAILS = {
-    JSON: _AS_JSON + '점수를 "1"부터 "10"까지의 정수로 쓰세요.',
-    BRACKETS: _IN_BRACKETS + "점수만 이중 대괄호 안에 쓰세요.\n"
-    "가장 낮은 점수는 [[1]], 가장 높은 점수는 [[10]]입니다.",
-}
-_BATTLE_TAILS = {
-    JSON: _AS_JSON + '판정을 쓰세요.\nA가 더 나으면 "A", B가 더 나으면 "B", 비기면 "C"입니다.',
-    BRACKETS: _IN_BRACKETS + "판정만 이중 대괄호 안에 쓰세요.\n"
-    "A가 더 나으면 [[A]], B가 더 나으면 [[B]], 비기면 [[C]]입니다.",
-}
+_GRADE_TAILS = {JSON: _AS_JSON + '점수를 "1"부터 "10"까지의 정수로 쓰세요.',
+                BRACKETS: _IN_BRACKETS + "점수만 이중 대괄호 안에 쓰세요.\n"
+                "가장 낮은 점수는 [[1]], 가장 높은 점수는 [[10]]입니다."}
+_BATTLE_TAILS = {JSON: _AS_JSON + '판정을 쓰세요.\n'
+                 'A가 더 나으면 "A", B가 더 나으면 "B", 비기면 "C"입니다.',
+                 BRACKETS: _IN_BRACKETS + "판정만 이중 대괄호 안에 쓰세요.\n"
+                 "A가 더 나으면 [[A]], B가 더 나으면 [[B]], 비기면 [[C]]입니다."}
 for _tails in (_GRADE_TAILS, _BATTLE_TAILS):
     _tails[REMINDER] = _tails[BRACKETS] + _AGAIN
 
@@ -82,9 +81,8 @@ def grade_prompt(question: str, answer: str, reference: str | None = None, *,
                  form: str = BRACKETS) -> str:
     """Ask a judge to grade one answer; its last line is to be [[1]] ... [[10]].
 
-    Whatever question, answer and reference contain, they are quoted: between delimiters with a tag
-    that depends on all of them, a bar before each line, and "[[" as "[ [". With the form JSON the
-    reply is to be the JSON of `verdict_format`; REMINDER is for asking once more.
+    Question, answer and reference are quoted: between delimiters with a tag that depends on all of
+    them, a bar before each line, and "[[" as "[ [". The form JSON goes with `verdict_format`.
     """
     parts = [("질문", question), ("모범 답안", reference), ("답변", answer)]
     return GRADE_HEAD + _quoted(parts) + _GRADE_TAILS[form]
@@ -92,10 +90,8 @@ def grade_prompt(question: str, answer: str, reference: str | None = None, *,
 
 def battle_prompt(question: str, first: str, second: str, reference: str | None = None, *,
                   form: str = BRACKETS) -> str:
-    """Ask a judge which of two answers is better; its last line is to be [[A]], [[B]] or [[C]].
-
-    A is the answer shown first, B the one shown second, C a tie. Quoted as in `grade_prompt`.
-    """
+    """Ask a judge which of two answers is better; its last line is to be [[A]] for the one shown
+    first, [[B]] for the other, or [[C]] for a tie. Quoted as in `grade_prompt`."""
     parts = [("질문", question), ("모범 답안", reference), ("답변 A", first), ("답변 B", second)]
     return BATTLE_HEAD + _quoted(parts) + _BATTLE_TAILS[form]
 
@@ -118,35 +114,28 @@ class VerdictError(CourseError):
 def parse_verdict(text: str, allowed: Collection[str]) -> str:
     """Return the verdict in a judge's reply, or raise VerdictError instead of guessing.
 
-    All [[...]] of the reply must say the same, it must be one of `allowed`, and it must stand on
-    the last line that is not empty: "A는 틀렸습니다.\\n[[B]]" -> "B".
+    All [[...]] of the reply must say the same, it must be one of `allowed`, and the last line that
+    is not empty must end with it: "A는 틀렸습니다.\\n[[B]]" -> "B".
     """
     found = set(re.findall(_VERDICT, text))
     offered = ", ".join(f"[[{verdict}]]" for verdict in allowed)
     if not found:
         raise VerdictError("no verdict", f"There is no verdict: one of {offered} was asked for.")
     if len(found) > 1:
-        raise VerdictError("several verdicts", f"There are {len(found)} different verdicts: one of "
-                           f"{offered} was asked for.")
+        raise VerdictError("several verdicts", f"There are {len(found)} different verdicts.")
     verdict = found.pop()
     if verdict not in allowed:
         raise VerdictError("not offered", f"[[{verdict[:40]}]] is none of {offered}.")
-    if not re.search(_VERDICT, text.strip().splitlines()[-1]):
-        raise VerdictError("not on the last line", f"[[{verdict}]] is not on the last line.")
+    if not _AT_THE_END.search(text.strip().splitlines()[-1]):
+        raise VerdictError("not at the end", f"[[{verdict}]] is not at the end of the reply.")
     return verdict
 
 
 def read_reply(text: str, allowed: Collection[str], form: str) -> tuple[str, str]:
     """The (verdict, reason) of a reply in the form it was asked for; raises VerdictError."""
-    if form == JSON:
-        return _read_json(text, allowed)
-    verdict = parse_verdict(text, allowed)
-    words, _, last = text.rpartition("[[")  # the reason is what stands before a verdict at the end
-    ends = re.fullmatch(r"[^\[\]]*\]\][\W_]*", last)
-    return verdict, (words.rstrip(" \n*_") if ends else text).strip()
-
-
-def _read_json(text: str, allowed: Collection[str]) -> tuple[str, str]:
+    if form != JSON:
+        verdict = parse_verdict(text, allowed)
+        return verdict, text.rpartition("[[")[0].rstrip(" \n*_").strip()
     # A server that keeps to the schema cannot send anything else, so nothing else is believed: no
     # code fence, no word around it, no second object, no key twice.
     try:
@@ -154,15 +143,13 @@ def _read_json(text: str, allowed: Collection[str]) -> tuple[str, str]:
     except (ValueError, RecursionError):
         fields = None
     names = sorted(name for name, _ in fields) if isinstance(fields, tuple) else []
-    if names.count("verdict") > 1:
-        raise VerdictError("several verdicts", "The JSON has several verdicts.")
     found = dict(fields) if names == ["reason", "verdict"] else {}
     if not isinstance(found.get("reason"), str):
         raise VerdictError("no verdict", "The reply is not the JSON that was asked for.")
-    if found["verdict"] not in list(allowed):
-        raise VerdictError("not offered",
-                           f"{repr(found['verdict'])[:40]} is none of {', '.join(allowed)}.")
-    return found["verdict"], found["reason"].strip()
+    verdict = found["verdict"]
+    if verdict not in list(allowed):
+        raise VerdictError("not offered", f"{repr(verdict)[:40]} is none of {', '.join(allowed)}.")
+    return verdict, found["reason"].strip()
 
 
 def verdict_format(allowed: Collection[str]) -> dict:
@@ -170,17 +157,16 @@ def verdict_format(allowed: Collection[str]) -> dict:
     fields = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": [*allowed]}}
     schema = {"type": "object", "properties": fields, "required": [*fields],
               "additionalProperties": False}
-    return {"type": "json_schema",
-            "json_schema": {"name": "judgment", "strict": True, "schema": schema}}
+    judgment = {"name": "judgment", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": judgment}
 
 
 @dataclass(frozen=True)
 class Item:
     """One question to judge: with `answer` for a grade, with `a` and `b` for a battle.
 
-    The question is an instruction, or an instruction, a blank line and an input. `reference`, if
-    given, is shown to the judge as the right answer. `category` and `answer_lang` (the language to
-    answer in) are for reports; the judge does not see them.
+    The question is an instruction, or an instruction, a blank line and an input. `reference` is
+    shown to the judge as the right answer; `category` and `answer_lang` are for reports alone.
     """
 
     id: str
@@ -199,9 +185,9 @@ class Judgment:
 
     order is "ab" (a shown first), "ba", or "" for a grade; repeat counts from 0. verdict is "a",
     "b" or "tie" for a battle, "1" to "10" for a grade, None if invalid; then `invalid` names the
-    failure and `error` says it in a sentence. reason is what the judge wrote, without a verdict
-    that could be read; model the one that answered, cost the dollars for all attempts, key where
-    the journal holds the reply; key and model are "" for two identical answers, a tie unasked.
+    failure and `error` says it in a sentence. reason is what the judge wrote before a verdict that
+    could be read; model the one that answered, cost the dollars for all attempts, key that of the
+    journal: "" for two identical answers, a tie that nobody was asked about.
     """
 
     id: str
@@ -239,27 +225,15 @@ class _Case:
     cost: float = 0.0
     judgment: Judgment | None = None
 
-    def prompt(self, form: str) -> str:
-        item = self.item
-        if not self.order:
-            return grade_prompt(item.question, item.answer, item.reference, form=form)
-        first, second = (item.a, item.b) if self.order == "ab" else (item.b, item.a)
-        return battle_prompt(item.question, first, second, item.reference, form=form)
-
-    def judged(self, verdict: str | None, *about) -> Judgment:
-        return Judgment(self.item.id, self.order, self.repeat, verdict, *about)
-
 
 class Judge:
-    """Judges through a client, `repeats` times; after a call `judgments` holds every one of them.
+    """Judges through a client; after a call `judgments` holds all of them.
 
-    `params` go along with each request, temperature=0 unless given. A repeat is the same request
-    with another seed and shows how the judge wavers; grades and games are made of the first ones.
+    Of `repeats`, each with another seed, the first counts; the others show how the judge wavers.
+    `params` go along with each request, temperature=0 unless given.
     """
 
     def __init__(self, llm: LLM, *, repeats: int = 1, progress: bool = True, **params: Any):
-        if repeats < 1:
-            raise CourseError(f"A judge judges at least once, not {repeats} times.")
         self.llm, self.repeats, self.progress = llm, repeats, progress
         self.params = {"temperature": 0, **params}
         self.judgments: list[Judgment] = []
@@ -273,9 +247,8 @@ class Judge:
     def battle(self, items: Iterable[Item]) -> list[Game]:
         """Compare each item's answers a and b in both orders; an invalid verdict is None.
 
-        Two identical answers are a tie and the judge is not asked; empty ones are judged as they
-        are. Both are said in a line. Raises CourseError for an item that lacks an answer and for
-        an id that comes twice. Taught in 03, section 5.
+        Two identical answers are a tie and the judge is not asked. Raises CourseError for an item
+        that lacks an answer and for an id that comes twice. Taught in 03, section 5.
         """
         items = check_items(items, "a", "b", say=True)
         # Ask about each question twice, once with a's answer first and once with b's. A judge that
@@ -295,25 +268,21 @@ class Judge:
         return [Grade(j.id, j.value, j.reason) for j in self.judgments if j.repeat == 0]
 
     def battle_requests(self, items: Iterable[Item]) -> list[Request]:
-        """What `battle` would ask for next, to hand to `llm.plan`: two an item, a shown first, then
-        b. A judgment that is already in the journal is there with the request that settled it.
-        """
+        """What `battle` would ask for next, for `llm.plan`: two an item, a shown first, then b.
+        Of a judgment that is in the journal it is the request that settled it."""
         cases = self._cases(check_items(items, "a", "b"), ORDERS)
         self._settle(cases, send=False)
-        asked = [case for case in cases if not case.judgment or case.judgment.key]
-        return [self._request(case, case.form or self._form or JSON) for case in asked]
+        return [self._ask(case) for case in cases if not case.judgment or case.judgment.key]
 
     def _cases(self, items: list[Item], orders: Iterable[str]) -> list[_Case]:
         cases = [_Case(item, order, repeat)
                  for repeat, item, order in product(range(self.repeats), items, orders)]
         for case in cases:
             if case.order and case.item.a == case.item.b:  # nobody has to be asked
-                case.judgment = case.judged("tie")
+                case.judgment = Judgment(case.item.id, case.order, case.repeat, "tie")
         return cases
 
     def _judge(self, cases: list[_Case], what: str) -> None:
-        from tqdm.auto import tqdm
-
         self._settle(cases, send=False)
         waiting = [case for case in cases if case.judgment is None]
         bar = tqdm(total=len(waiting), desc=what, disable=not self.progress)
@@ -340,7 +309,7 @@ class Judge:
                     bar.update()
 
     def _is_answered(self, case: _Case) -> bool:
-        """Whether the journal holds the next step, in whatever form an earlier run asked."""
+        """Whether the journal holds the next step, in whatever form it was asked for."""
         for form in (case.form,) if case.form else (JSON, BRACKETS):
             if self.llm.journal.get(self.llm.key(self._request(case, form))):
                 case.form = form
@@ -352,56 +321,59 @@ class Judge:
         return self._request(case, case.form)
 
     def _request(self, case: _Case, form: str) -> Request:
-        params = dict(self.params)
+        item, params = case.item, dict(self.params)
         if case.repeat:
             params["seed"] = params.get("seed", 0) + case.repeat
         if form == JSON:
             params["response_format"] = verdict_format(_MEANS[case.order])
-        return Request([{"role": "user", "content": case.prompt(form)}], params, case.repeat)
+        if case.order:
+            first, second = (item.a, item.b) if case.order == "ab" else (item.b, item.a)
+            prompt = battle_prompt(item.question, first, second, item.reference, form=form)
+        else:
+            prompt = grade_prompt(item.question, item.answer, item.reference, form=form)
+        return Request([{"role": "user", "content": prompt}], params, case.repeat)
 
     def _take(self, case: _Case, reply: Reply) -> None:
         """Make a judgment of a reply, or set the form in which to ask once more."""
         case.cost += reply.cost
-        judgment = self._read(case, reply)
-        unreadable = judgment.invalid in _UNREADABLE
+        verdict, reason, invalid, error = None, (reply.text or "").strip(), None, ""
+        try:
+            verdict, reason = self._read(case, reply)
+        except VerdictError as failure:
+            invalid, error = failure.name, str(failure)
+        unreadable = invalid in _UNREADABLE
         if not self._form and reply.text is not None:
             if case.form != JSON or unreadable:
                 self._form = BRACKETS
                 if not reply.cached:
                     print(f"{self.llm.model} keeps to no JSON schema: verdicts come in brackets.")
-            elif judgment.verdict:
+            elif verdict:
                 self._form = JSON
-        if case.form == JSON and judgment.invalid == "refused request":
+        if case.form == JSON and invalid == "refused request":
             case.form = BRACKETS  # nothing was paid, and perhaps it was only the schema
         elif unreadable and not case.asked_again:
             case.asked_again = True
             case.form = BRACKETS if case.form == JSON else REMINDER
         else:
-            case.judgment = judgment
+            case.judgment = Judgment(case.item.id, case.order, case.repeat, verdict, reason,
+                                     invalid, error, reply.key, reply.model, case.cost)
 
-    def _read(self, case: _Case, reply: Reply) -> Judgment:
-        verdict, invalid, error, reason = None, None, "", (reply.text or "").strip()
+    def _read(self, case: _Case, reply: Reply) -> tuple[str, str]:
+        """The (verdict, reason) of a reply, a battle's in terms of models; raises VerdictError."""
         why, means = reply.finish_reason, _MEANS[case.order]
         if reply.text is None:
-            invalid = "refused request" if why == "refused" else "no reply"
-            error = reply.error or "The judge did not reply."
-        elif self.llm.journal.get(reply.key).get("refusal"):
-            invalid, error = "refusal", "The judge refused to judge."
-        elif why in _CUT:  # whatever it holds: nobody knows what was to follow
-            invalid, error = _CUT[why], f"The judge's reply is cut (finish_reason {why})."
-        else:
-            try:
-                said, reason = read_reply(reply.text, means, case.form)
-                verdict = means[said]  # of a battle: swapped back, from places to models
-            except VerdictError as failure:
-                invalid, error = failure.name, str(failure)
-        return case.judged(verdict, reason, invalid, error, reply.key, reply.model, case.cost)
+            raise VerdictError("refused request" if why == "refused" else "no reply", reply.error)
+        if self.llm.journal.get(reply.key).get("refusal"):
+            raise VerdictError("refusal", "The judge refused to judge.")
+        if why in _CUT:  # whatever it holds: nobody knows what was to follow
+            raise VerdictError(_CUT[why], f"The judge's reply is cut (finish_reason {why}).")
+        said, reason = read_reply(reply.text, means, case.form)
+        return means[said], reason
 
 
 def check_items(items: Iterable[Item], *fields: str, say: bool = False) -> list[Item]:
-    """The items, if all have these texts and no two one id; else a CourseError, at no cost.
-
-    `say` prints which answers are empty (they are judged) and which pairs are identical (not).
+    """The items, if all have these texts and no two one id; else a CourseError, at no cost. `say`
+    prints which answers are empty (they are judged) and which pairs are identical (they are not).
     """
     items = list(items)
     for name in ("question", *fields):
@@ -411,9 +383,9 @@ def check_items(items: Iterable[Item], *fields: str, say: bool = False) -> list[
         raise CourseError(f"Nothing was done: several items have the id {some_of(twice)}.")
     empty = [f"{item.id} ({name})" for item in items for name in fields
              if not getattr(item, name).strip()]
-    if empty and say:
-        print(f"Empty answers, judged as they are: {some_of(empty)}.")
     same = [item.id for item in items if "b" in fields and item.a == item.b]
-    if same and say:
+    if say and empty:
+        print(f"Empty answers, judged as they are: {some_of(empty)}.")
+    if say and same:
         print(f"Identical answers, a tie without asking the judge: {some_of(same)}.")
     return items

@@ -4,11 +4,9 @@ A server is a `base_url` and a model name, so the same code talks to OpenAI, to 
 `transformers serve` and to this course's simulation. To the openai package it adds what a long and
 costly job needs:
 
-- several requests at once, the replies in the order of the requests (so that what is made from them
-  does not depend on the network's mood);
-- retries with growing pauses for what may pass, and one clear sentence at once for what will not
-  (connection.py);
-- a journal (journal.py) that holds every reply before anyone sees it;
+- several requests at once, their replies in the order of the requests whatever the network does;
+- retries for what may pass, and one clear sentence for what will not (plumbing/connection.py);
+- a journal that holds every reply before anyone sees it (plumbing/journal.py);
 - a plan that says what a job will cost before anything is spent, and a budget that stops it.
 
 Threads, not asyncio: a notebook already runs an event loop. Taught in 01, section 5.
@@ -49,11 +47,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `text` is None if nothing did, and `error` then says why.
+    """What came back. `text` is None if nothing did; then `error` says why, and `finish_reason` is
+    "refused" for a request that the server would always refuse, None where retries were spent.
 
-    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars. A request that the
-    server refused as such (and would refuse again) has the finish_reason "refused"; one whose
-    retries were spent has None.
+    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars.
     """
 
     request: Request
@@ -69,8 +66,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a list of requests would take: calls to pay for, calls already in the journal,
-    tokens of the former (prompt and completion), and their cost in dollars."""
+    """What requests would take: calls to pay for, calls in the journal, tokens and dollars."""
 
     calls: int
     cached: int
@@ -115,7 +111,7 @@ class LLM:
                 print(f"This journal has replies of another model. {ended}")
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
-        self._refused = 0  # how many requests were refused as such
+        self._refused: list[str] = []  # what was said of each that this `complete` had refused
         self._silent = 0  # how many of the latest replies in a row thought and said nothing
         for record in records:
             if record.get("model") == model:
@@ -139,14 +135,10 @@ class LLM:
         message. A completion as the mean of those in the journal; before there are any, as
         `max_tokens` (so the first plan is the worst case), or 512.
         """
-        calls = {}
-        total = 0
-        for request in requests:
-            total += 1
-            key = self.key(request)
-            if self.journal.get(key) is None:
-                calls[key] = self.estimate(request)
-        return Plan(len(calls), total - len(calls),
+        requests = [(self.key(request), request) for request in requests]
+        calls = {key: self.estimate(request) for key, request in requests
+                 if self.journal.get(key) is None}
+        return Plan(len(calls), len(requests) - len(calls),
                     sum(sum(usage.values()) for usage in calls.values()),
                     sum(map(self.cost, calls.values())))
 
@@ -154,8 +146,7 @@ class LLM:
         """Yield one Reply a request, in the order of the requests, each already in the journal.
 
         Requests are drawn as needed, so they may be endless and the caller may stop: at most
-        `workers` are in flight, and at most twice as many ahead of the caller, so that sending
-        goes on while the caller works or a slow reply holds up those behind it. Closing the
+        `workers` are in flight, and at most twice as many ahead of the caller. Closing the
         generator, or Ctrl-C, waits for the requests on their way, whose replies reach the journal,
         and starts no other. A request that keeps failing gives a Reply with an `error`; a refused
         key, an unknown model, a server that cannot be reached, a spent budget or a request that
@@ -163,6 +154,7 @@ class LLM:
         """
         requests = iter(requests)
         self.waiting()
+        self._refused = []
         queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
         halt = _Halt()
@@ -183,7 +175,7 @@ class LLM:
                         except CourseError:
                             if not queue:
                                 raise
-                            break  # those on their way come first; then the budget may do
+                            break  # those on their way come first: then it may be sent
                         future = pool.submit(self._ask, held, key, halt)
                         running[key] = future
                     queue.append((held, key, future))
@@ -192,31 +184,26 @@ class LLM:
                 if future is None:
                     yield self._from_journal(request, key)
                     continue
-                first = running.get(key) is future
-                running.pop(key, None)
-                yield self._outcome(request, key, future, first, halt)
+                try:
+                    failure = future.result()
+                except _Halted:
+                    raise halt.reason from None  # another request met what no retry can cure
+                again = running.pop(key, None) is not future  # asked for twice, and paid for once
+                if failure is None:
+                    yield self._from_journal(request, key, cached=again)
+                else:
+                    yield Reply(request, key, None, failure.finish_reason, {}, False, str(failure),
+                                self.model)
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
             for key in running:  # those that were cancelled before they began
                 self._reserved.pop(key, None)
 
-    def _outcome(self, request: Request, key: str, future: Future, first: bool,
-                 halt: "_Halt") -> Reply:
-        try:
-            failure = future.result()
-        except _Halted:
-            raise halt.reason from None  # another request met what no retry can cure
-        if failure is None:
-            return self._from_journal(request, key, cached=not first)
-        return Reply(request, key, None, failure.finish_reason, {}, False, str(failure), self.model)
-
     def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
         record = self.journal.get(key)
         return Reply(request, key, record["text"], record["finish_reason"], record["usage"], cached,
                      None, record.get("served_by") or record["model"], self.paid(record))
-
-    # ------------------------------------------------------------ money
 
     def estimate(self, request: Request, worst: bool = False) -> dict:
         """The usage that a request may have, or at worst will have, as `plan` counts it."""
@@ -236,9 +223,7 @@ class LLM:
 
     def cost(self, usage: dict) -> float:
         """Dollars for a usage, by the price; 0 without one."""
-        if self.price is None:
-            return 0.0
-        prompt, completion = self.price
+        prompt, completion = self.price or (0, 0)
         return (usage["prompt_tokens"] * prompt + usage["completion_tokens"] * completion) / 1e6
 
     def paid(self, record: dict) -> float:
@@ -246,7 +231,7 @@ class LLM:
         return self.cost(record["usage"]) * record.get("price_factor", 1)
 
     def waiting(self) -> dict[str, float]:
-        """The keys that wait in a batch, and the most that each may yet cost in dollars."""
+        """Of each key that waits in a batch, the most that it may yet cost in dollars."""
         self._waiting = {
             key: self.cost(self.estimate(Request(*asked), worst=True)) * batch["price_factor"]
             for batch in self.journal.waiting(self.model, self.base_url)
@@ -259,8 +244,7 @@ class LLM:
         if self.budget is not None and self.spent + aside + worst > self.budget:
             raise BudgetReached(f"The budget of ${self.budget:g} is reached: ${self.spent:.4f} is "
                                 f"spent, ${aside:.4f} set aside for what is on its way, and {what} "
-                                f"could cost ${worst:.4f}. Every reply so far is kept; raise the "
-                                "budget and run again to go on.")
+                                f"could cost ${worst:.4f}. Raise the budget and run again.")
 
     def _count(self, record: dict) -> None:
         tokens = record["usage"]["completion_tokens"]
@@ -283,20 +267,21 @@ class LLM:
         if silent >= 3 and not record["text"]:
             raise CourseError(
                 f"The last {silent} replies of {self.model} are empty: all their tokens went into "
-                "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or whatever "
-                "its provider calls it, or raise max_tokens. Every reply so far is kept.")
+                "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or as its "
+                "provider calls it, or raise max_tokens.")
 
     def _reserve(self, request: Request, key: str) -> None:
         """Set the worst case of a request aside, or raise CourseError if it cannot be sent now."""
         if key in self._waiting:
             raise CourseError("The next request is on its way in a batch and would be paid for "
                               "twice: collect it first, with course_utils.sources.batch.collect.")
+        if len(self._refused) >= 3 and not self._completions["number"]:
+            raise CourseError(f"{self.base_url} refused the first {len(self._refused)} requests, "
+                              f"and answered none: {self._refused[-1]}.")
         worst = self.cost(self.estimate(request, worst=True))
         with self._lock:
             self.check_budget(worst)
             self._reserved[key] = worst
-
-    # ------------------------------------------------------------ one request
 
     def _ask(self, request: Request, key: str, halt: "_Halt") -> NoAnswer | None:
         """Put the reply into the journal, or return why there is none."""
@@ -311,24 +296,17 @@ class LLM:
             try:
                 record = self.connection.call(send, self.params_of(request), wait=halt.pause)
             except NoAnswer as end:
-                self._count_refusal(end)
+                if end.finish_reason == "refused":
+                    self._refused.append(str(end))
                 return end
             self.keep(record)
         except CourseError as error:
-            halt.because(error)
+            halt.reason = halt.reason or error
+            halt.set()
             raise
         finally:
             with self._lock:
                 self._reserved.pop(key, None)
-
-    def _count_refusal(self, end: NoAnswer) -> None:
-        """Raise CourseError where nothing but refusals came: it is not this one request."""
-        with self._lock:
-            self._refused += end.finish_reason == "refused"
-            if self._refused < 3 or self._completions["number"]:
-                return
-        raise CourseError(f"{self.base_url} refused the first {self._refused} requests, and "
-                          f"answered none: {end}.")
 
     def record(self, request: Request, key: str, response) -> dict:
         """The journal's record of a response. Raises ValueError if it holds no reply."""
@@ -359,17 +337,13 @@ class LLM:
 
 
 def _answer(content) -> str:
-    """The text of a reply without what the model thought aloud.
-
-    Some servers send a list of parts, of which some are thoughts; others put the thoughts before
-    the answer, between <think> and </think>, of which the first may be missing. A tag that the
-    answer speaks of stays.
-    """
+    """The text of a reply without what the model thought aloud: parts of a list, or what stands
+    before the answer, between <think> and </think>, of which the first may be missing. A tag that
+    the answer speaks of stays."""
     if isinstance(content, list):
         parts = [{"text": part} if isinstance(part, str) else part for part in content]
-        said = [part for part in parts if not part.get("thought")
-                and part.get("type") not in ("thinking", "thought", "reasoning")]  # fmt: skip
-        content = "".join(part.get("text") or "" for part in said)
+        content = "".join(part.get("text") or "" for part in parts if not part.get("thought")
+                          and part.get("type") not in ("thinking", "thought", "reasoning"))
     text = content or ""
     while thought := _THOUGHT.match(text):
         text = text[thought.end():]
@@ -390,7 +364,3 @@ class _Halt(threading.Event):
     def pause(self, seconds: float) -> None:
         if self.wait(seconds):
             raise _Halted
-
-    def because(self, error: CourseError) -> None:
-        self.reason = self.reason or error
-        self.set()

@@ -1,8 +1,9 @@
 """Win rate, intervals, agreement: pure functions over judgments, without a client and without luck.
 
 The unit is the question. A battle asks about each question twice, with the two answers in either
-order, and those two verdicts make one result: 60 questions are 60 observations, not 120.
-scipy takes most of a second to import, so only the functions that call it do.
+order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Nothing
+becomes a number of which a judgment is invalid: StatsError, unless `allow_invalid` leaves its
+question out and counts it. (scipy takes long to import, so only functions that call it do.)
 """
 
 import math
@@ -19,14 +20,15 @@ Verdict = Literal["a", "b", "tie"]
 """Who is better, in terms of the two models, never of the positions they were shown in."""
 
 Interval = tuple[float, float]
+Z = NormalDist().inv_cdf(0.975)  # 1.96: 95% of a normal distribution lie within so many deviations
 
 
 class StatsError(CourseError):
     """The judgments do not support the number asked for, so there is no number."""
 
 
-def wilson_interval(k: float, n: float, level: float = 0.95) -> Interval:
-    """Wilson's score interval for k successes in n trials, as shares from 0 to 1.
+def wilson_interval(k: float, n: float) -> Interval:
+    """Wilson's 95% score interval for k successes in n trials, as shares from 0 to 1.
 
     k may hold halves, a tie being half a win (so scipy's, for whole numbers, will not do); but with
     ties it is too wide: see `win_rate_interval`. wilson_interval(11, 15) -> (0.480, 0.891).
@@ -34,10 +36,9 @@ def wilson_interval(k: float, n: float, level: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= k <= n:
         raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p, shrink = k / n, 1 + z * z / n
-    center = (p + z * z / (2 * n)) / shrink
-    margin = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    p, shrink = k / n, 1 + Z * Z / n
+    center = (p + Z * Z / (2 * n)) / shrink
+    margin = Z / shrink * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     return max(0.0, center - margin), min(1.0, center + margin)
 
 
@@ -53,9 +54,8 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
 
     n = wins + ties + losses
     if min(wins, ties, losses) < 0 or n <= 0:
-        raise StatsError(f"An interval needs counts >= 0 of at least one question, not {wins} wins,"
-                         f" {ties} ties and {losses} losses.")
-    z, found = NormalDist().inv_cdf(0.975), (wins - losses) / n
+        raise StatsError(f"There is no interval of {wins} wins, {ties} ties, {losses} losses.")
+    found = (wins - losses) / n
 
     def surprise(lead: float) -> float:
         """Above 0 where P(win) - P(loss) = lead is rejected: the likeliest P(loss) given the lead
@@ -64,13 +64,12 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
         c = -losses * lead * (1 - lead)
         loss = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         variance = n * max(0.0, 2 * loss + lead * (1 - lead))
-        return (wins - losses - n * lead) ** 2 - z * z * variance
+        return (wins - losses - n * lead) ** 2 - Z * Z * variance
 
     def edge(end: float) -> float:
         """Where, on the way from the lead found to -1 or 1, leads begin to be rejected."""
-        if surprise(end) <= 0:
-            return end
-        return brentq(surprise, found + 1e-9 * (end - found), end)  # at `found` it may be 0 as well
+        start = found + 1e-9 * (end - found)  # at `found` the surprise may be 0 as well
+        return brentq(surprise, start, end) if surprise(end) > 0 else end
 
     return (1 + edge(-1.0)) / 2, (1 + edge(1.0)) / 2
 
@@ -78,15 +77,12 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
 def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
     """95% percentile bootstrap interval of the mean, the same for the same values and seed.
 
-    Resamples whole values, so give one value a question; their order does not matter. Efron and
-    Tibshirani, An Introduction to the Bootstrap (1993).
+    Resamples whole values, so give one value a question. Efron and Tibshirani (1993).
     """
     import numpy as np
     from scipy.stats import bootstrap
 
-    values = sorted(values)
-    if not values:
-        raise StatsError("A bootstrap needs at least one number.")
+    values = sorted(values)  # in whatever order they come
     if values[0] == values[-1]:  # all the same, or one alone, which scipy refuses
         return values[0], values[0]
     found = bootstrap((values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
@@ -96,9 +92,7 @@ def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
 
 def sign_test(wins: int, losses: int) -> float:
     """Exact two-sided sign test: how often a fair coin is at least as lopsided; ties say nothing.
-
-    sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11.
-    """
+    sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11."""
     from scipy.stats import binomtest
 
     # The smaller count, so that both directions give the same number to the last digit.
@@ -109,14 +103,11 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
     """How many questions until the interval leaves out 50%, or is at most `half_width` each side.
 
     Takes the win rate that will be found, supposing there are no ties. Chance finds a lower one
-    every other time, so prepare more than this. questions_needed(0.6) -> 97. Taught in 03, section
-    10.
+    every other time: prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
     """
     def enough(n: int) -> bool:
         low, high = wilson_interval(n * win_rate, n)
-        if half_width is None:
-            return not low <= 0.5 <= high
-        return (high - low) / 2 <= half_width
+        return not low <= 0.5 <= high if half_width is None else high - low <= 2 * half_width
 
     most = 10**9
     if not enough(most):
@@ -128,8 +119,7 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
 class Game:
     """One question judged in both orders: `first` with a shown first, `second` with b shown first.
 
-    None is an invalid judgment. `len_a` and `len_b` are the answers' lengths in characters.
-    Verdicts of one order alone are no Games: see `verdict_win_rate`. Taught in 03, section 8.
+    None is an invalid judgment, `len_a` the length of a's answer. Taught in 03, section 8.
     """
 
     id: str
@@ -139,19 +129,15 @@ class Game:
     len_b: int
 
     def __post_init__(self):
-        for said in (self.first, self.second):
-            if said not in ("a", "b", "tie", None):
-                raise StatsError(f"Game {self.id}: a verdict is 'a', 'b', 'tie' or None, "
-                                 f"not {said!r}.")
+        if not {self.first, self.second} <= {"a", "b", "tie", None}:
+            raise StatsError(f"Game {self.id}: {self.first!r} or {self.second!r} is no verdict, "
+                             "which is 'a', 'b', 'tie' or None.")
 
     @property
     def score(self) -> float | None:
-        """1 if both orders say a, 0 if both say b, None when a verdict is invalid, else 0.5.
-
-        A verdict that changes with the order (a and b, or a and tie) says that the judge could not
-        tell, so it counts like a tie in both orders.
-        """
-        if self.first is None or self.second is None:
+        """1 if both orders say a, 0 if both say b, None when a verdict is invalid, else 0.5: where
+        the verdict changes with the order (a and b, or a and tie), the judge could not tell."""
+        if None in (self.first, self.second):
             return None
         if self.first != self.second:
             return 0.5
@@ -176,9 +162,8 @@ class Rate:
 class VerdictSummary:
     """What single verdicts of one order show about model a, as if position did not matter.
 
-    Intervals are 95%, rates run from 0 to 1; n counts the valid ones = wins + ties + losses.
-    `interval` is the one to quote: it knows that ties vary less than coins (`win_rate_interval`),
-    while `wilson` treats a tie as half a coin and is too wide when there are many.
+    n = wins + ties + losses counts the valid ones. The interval to quote is `interval`: `wilson`
+    takes a tie for half a coin, and is too wide where there are many.
     """
 
     n: int
@@ -195,12 +180,12 @@ class VerdictSummary:
 class BattleSummary(VerdictSummary):
     """What a battle shows about model a: as VerdictSummary, but counting questions.
 
-    A tie is any question worth half a win; `contradictions` counts those among them whose two
-    orders name different winners. worst and best: the win rate if every invalid question were lost
-    or won. consistency: share of questions whose two verdicts are equal. first_position: of the
-    verdicts that named somebody, those that named the answer shown first; longer_answer: of the
-    questions won or lost, those that it won. Both are near 50% for a judge that minds neither, but
-    a longer answer may be the better one; None when nothing qualifies.
+    A tie is any question worth half a win; `contradictions` of them have two orders that name
+    different winners. worst and best: the win rate if every invalid question were lost or won.
+    consistency: share of questions whose two verdicts are equal. first_position: of the verdicts
+    that named somebody, those that named the answer shown first; longer_answer: of the questions
+    won or lost, those that it won; both are None when nothing qualifies, and near 50% for a judge
+    that minds neither, though a longer answer may be the better one.
     """
 
     contradictions: int
@@ -213,48 +198,38 @@ class BattleSummary(VerdictSummary):
     longer_answer: Rate | None
 
     def __str__(self) -> str:
+        bounds = f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
         low, high = self.interval
-        bounds = ""
-        if self.invalid:
-            bounds = f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
         return (f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): {self.wins} "
                 f"wins, {self.ties} ties ({self.contradictions} of them contradictions), "
-                f"{self.losses} losses on {self.n} questions, {self.invalid} invalid{bounds}; "
-                f"sign test p = {self.sign_test_p:.2g}")
+                f"{self.losses} losses on {self.n} questions, {self.invalid} invalid"
+                f"{bounds if self.invalid else ''}; sign test p = {self.sign_test_p:.2g}")
 
 
 def summarize_battle(games: Iterable[Game], *, seed: int = 0,
                      allow_invalid: bool = False) -> BattleSummary:
     """Summarize a battle from the side of model a; a question is won, lost or tied as a whole.
-
-    Raises StatsError when a judgment is invalid, unless `allow_invalid` leaves those questions out
-    (and counts them), as everywhere below. Taught in 03, section 8.
-    """
+    Taught in 03, section 8."""
     games = list(games)
-    scores, invalid = _valid((game.score for game in games), "questions", allow_invalid)
+    scores, invalid = _valid([game.score for game in games], "questions", allow_invalid)
     points, rate = sum(scores), _win_rate(scores, invalid)
     valid = [game for game in games if game.score is not None]
     return BattleSummary(
-        **vars(rate),
-        contradictions=sum(game.contradicts for game in games),
+        **vars(rate), contradictions=sum(game.contradicts for game in games),
         bootstrap=bootstrap_interval(scores, seed=seed),
-        worst=points / len(games),
-        best=(points + invalid) / len(games),
+        worst=points / len(games), best=(points + invalid) / len(games),
         sign_test_p=sign_test(rate.wins, rate.losses),
         consistency=fmean(game.first == game.second for game in valid),
-        first_position=_first_position(valid),
-        longer_answer=_longer_answer(valid),
-    )
+        first_position=_first_position(valid), longer_answer=_longer_answer(valid))
 
 
 def verdict_win_rate(verdicts: Iterable[Verdict | None], *,
                      allow_invalid: bool = False) -> VerdictSummary:
     """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
-
     Taught in 03, sections 6 and 9. verdict_win_rate(["a", "a", "tie", "b"]).win_rate -> 0.625
     """
     # A verdict is worth what a question is whose two verdicts agree.
-    scores = (Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts))
+    scores = [Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts)]
     return _win_rate(*_valid(scores, "verdicts", allow_invalid))
 
 
@@ -272,10 +247,9 @@ def _longer_answer(games: list[Game]) -> Rate | None:
 
 
 def _first_position(games: list[Game]) -> Rate | None:
-    """Its interval counts questions, for the two verdicts on one are not independent: it is
-    Wilson's for as many independent verdicts as would vary like these do (design effect: Kish,
-    Survey Sampling, 1965); with no variation at all, for as many as there are questions.
-    """
+    """Its interval is Wilson's for as many independent verdicts as would vary like these do, for
+    the two on one question are not independent (design effect: Kish, Survey Sampling, 1965); with
+    no variation at all, for as many as there are questions."""
     # In terms of positions a stands first in the first order, b in the second.
     hits = [(game.first == "a") + (game.second == "b") for game in games]
     named = [(game.first != "tie") + (game.second != "tie") for game in games]
@@ -299,16 +273,12 @@ class Grade:
 
     def __post_init__(self):  # -1, NaN and True are how some tools store a failure
         if self.score is not None and (self.score is True or not 1 <= self.score <= 10):
-            raise StatsError(f"{self.score} is no grade from 1 to 10: write a judgment that failed "
-                             "as None.")
+            raise StatsError(f"{self.score} is no grade: write a judgment that failed as None.")
 
 
 @dataclass(frozen=True)
 class GradeSummary:
-    """Mean grade of the n valid judgments with its 95% bootstrap interval.
-
-    worst and best: the mean if every invalid answer had the lowest or the highest grade.
-    """
+    """Mean grade of the n valid judgments; worst and best: if all invalid ones were 1, or 10."""
 
     n: int
     mean: float
@@ -320,11 +290,8 @@ class GradeSummary:
 
 @dataclass(frozen=True)
 class PairedSummary:
-    """Grades of a minus grades of b on the same n questions: the mean with a bootstrap interval.
-
-    wins, ties and losses count the questions on which a has the higher, the same or the lower
-    grade; `invalid` those on which a grade is missing.
-    """
+    """Grades of a minus grades of b on the same n questions; a has the higher one on `wins`, and
+    on `invalid` more a grade is missing."""
 
     n: int
     mean: float
@@ -338,27 +305,23 @@ class PairedSummary:
 
 def summarize_grades(grades: Iterable[Grade], *, allow_invalid: bool = False) -> GradeSummary:
     """Mean grade with a bootstrap interval over the questions. Taught in 03, section 12."""
-    valid, invalid = _valid((grade.score for grade in grades), "grades", allow_invalid)
-    n, total = len(valid), math.fsum(valid)
-    return GradeSummary(n, total / n, bootstrap_interval(valid), invalid,
-                        worst=(total + 1 * invalid) / (n + invalid),
-                        best=(total + 10 * invalid) / (n + invalid))
+    valid, invalid = _valid([grade.score for grade in grades], "grades", allow_invalid)
+    worst, best = (fmean([*valid, *[grade] * invalid]) for grade in (1, 10))
+    return GradeSummary(len(valid), fmean(valid), bootstrap_interval(valid), invalid, worst, best)
 
 
 def paired_difference(a: Iterable[Grade], b: Iterable[Grade], *,
                       allow_invalid: bool = False) -> PairedSummary:
     """How much higher model a is graded than model b on the same questions, matched by id.
-
-    Raises StatsError for ids that come twice or in one list only. Taught in 03, section 12.
-    """
+    Raises StatsError for ids that come twice or in one list only. Taught in 03, section 12."""
     a, b = list(a), list(b)
     if twice := repeated(grade.id for grade in a) or repeated(grade.id for grade in b):
         raise StatsError(f"A model has several grades for one question: {some_of(twice)}.")
     of_a, of_b = ({grade.id: grade.score for grade in grades} for grades in (a, b))
     if alone := of_a.keys() ^ of_b.keys():
         raise StatsError(f"Graded for one model only: {some_of(sorted(alone))}. Grade both.")
-    pairs = [(score, of_b[id]) for id, score in of_a.items()]
-    found = (None if None in pair else pair[0] - pair[1] for pair in pairs)
+    pairs = [(of_a[id], of_b[id]) for id in of_a]
+    found = [None if None in pair else pair[0] - pair[1] for pair in pairs]
     gains, invalid = _valid(found, "questions", allow_invalid)
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     return PairedSummary(len(gains), fmean(gains), bootstrap_interval(gains), wins,
@@ -366,11 +329,10 @@ def paired_difference(a: Iterable[Grade], b: Iterable[Grade], *,
 
 
 def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
-    """Agreement of two raters beyond chance: 1 is perfect, 0 is what chance gives.
+    """Agreement of two raters beyond chance: 1 is perfect, 0 is what chance gives. Cohen (1960).
 
-    Raises StatsError for lists of unequal length, an invalid label (None), or a kappa that does not
-    exist since both gave one and the same label throughout. Cohen (1960). Taught in 03, section 7.
-    cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) -> 0.5
+    Raises StatsError for unequal lengths, an invalid label (None), or one label throughout.
+    cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) -> 0.5. Taught in 03, section 7.
     """
     if len(a) != len(b) or not len(a):
         raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
@@ -388,8 +350,8 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
 def exact_match(reply: str, reference: str) -> bool:
     """Whether the first line of a reply is the reference, white space at its ends apart.
 
-    The first line, because a base model that never learned to stop goes on after its answer: this
-    judges it generously. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
+    The first line, because a base model that never learned to stop goes on after its answer.
+    exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
     """
     lines = reply.strip().splitlines()
     return bool(lines) and lines[0].strip() == reference.strip()
@@ -402,19 +364,16 @@ def repeated(ids: Iterable[str]) -> list[str]:
 
 def some_of(ids: Sequence[str]) -> str:
     """The first five ids for a message, and how many more there are."""
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return ", ".join(map(str, ids[:5])) + more
+    return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _valid(found: Iterable, what: str, allow_invalid: bool) -> tuple[list, int]:
+def _valid(found: Sequence, what: str, allow_invalid: bool) -> tuple[list, int]:
     """What is not None, and how many were: StatsError if that was not allowed, or if all were."""
-    found = list(found)
     valid = [one for one in found if one is not None]
     invalid = len(found) - len(valid)
     if invalid and not allow_invalid:
         raise StatsError(f"{invalid} of {len(found)} {what} have an invalid judgment: judge them "
-                         "again, or pass allow_invalid=True to leave them out and report their "
-                         "number.")
+                         "again, or pass allow_invalid=True to leave them out and count them.")
     if not valid:
         raise StatsError(f"There are no valid {what} to summarize.")
     return valid, invalid

@@ -184,7 +184,7 @@ def test_a_refused_request_is_passed_over(run, teacher):
     assert "6 of 7 were refused, the last because the server refused the request (400: out of" in (
         report.note)
     teacher.status = lambda seed: 400  # nothing but refusals is no accident
-    with pytest.raises(CourseError, match=r"refused the first \d requests.* out of order"):
+    with pytest.raises(CourseError, match=r"refused the first \d+ requests.* out of order"):
         run(n=10, name="c")
 
 
@@ -211,7 +211,7 @@ def test_requests_are_a_function_of_the_seed():
 
 
 def test_generation_needs_seeds():
-    with pytest.raises(CourseError, match="seed tasks"):
+    with pytest.raises(CourseError, match="no seed task"):
         next(generation_requests([]))
 
 

@@ -15,7 +15,7 @@ from course_utils.llm import LLM, Request
 from course_utils.sources import batch
 
 MODEL = "assets/tiny-gemma-ko"
-NAMES = ("no verdict", "several verdicts", "not offered", "not on the last line", "truncated")
+NAMES = ("no verdict", "several verdicts", "not offered", "not at the end", "truncated")
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("torch")

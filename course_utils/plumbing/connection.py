@@ -1,11 +1,10 @@
 """The way to a model on an OpenAI-compatible server, and what to make of each of its errors.
 
 An error may pass (429, 5xx, a timeout, a broken line): then there is a pause, and another attempt.
-It may concern one request alone: NoAnswer. It may name a parameter that this model wants otherwise:
+(The openai package retries as well, but knows neither turns nor delays that stand in a body.) It
+may concern one request alone: NoAnswer. It may name a parameter that this model wants otherwise:
 that is learned once, for all later requests. Or it stays whatever one does (a refused key, an
 unknown model, an account without credit): CourseError, in one sentence.
-
-The openai package retries as well, but knows neither turns nor delays that stand in a body.
 """
 
 import difflib
@@ -16,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +24,7 @@ from course_utils.plumbing.entries import retirement
 from course_utils.plumbing.scrub import remember, scrub
 from course_utils.plumbing.secrets import checked
 
-LONGEST_WAIT = 120
-"""Seconds: whoever asks for more patience than that gets the cell back to run it again later."""
+LONGEST_WAIT = 120  # seconds: for more patience than that, the cell is run again later
 
 _DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
                     r"((?:\d+(?:\.\d+)? ?[a-z]* ?)+)", re.IGNORECASE)
@@ -39,10 +38,6 @@ _NOT_TAKEN = re.compile("unsupported|not support|unknown|unrecognized|unexpected
 
 _next_turn: dict[str, float] = {}  # when an address may be asked next, whoever asks it
 _turns = threading.Lock()
-
-
-class QuotaUsedUp(CourseError):
-    """The provider answers no more for hours: stop, and run the same cell again later."""
 
 
 class NoAnswer(CourseError):
@@ -63,8 +58,7 @@ class ErrorInReply(ValueError):
 
     def __init__(self, error: Any, status: int | None = None):
         fields = error if isinstance(error, dict) else {}
-        if isinstance(fields.get("error"), dict):
-            fields = fields["error"]
+        fields = fields["error"] if isinstance(fields.get("error"), dict) else fields
         self.body, self.code, self.param = {"error": error}, fields.get("code"), fields.get("param")
         self.status_code = status or (int(self.code) if str(self.code).isdigit() else 500)
         super().__init__(_message(error) or self.code or "an error without a word")
@@ -76,9 +70,8 @@ class Connection:
     def __init__(self, model: str, base_url: str | None, api_key: str | None, *,
                  timeout: float = 60, max_retries: int = 6, backoff: float = 0.5,
                  rpm: float | None = None):
-        self.model = model
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL")
-                         or "https://api.openai.com/v1")
+        default = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        self.model, self.base_url = model, base_url or default
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
         if (address := urlsplit(self.base_url)).username or address.password:
             raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
@@ -115,8 +108,8 @@ class Connection:
         """What `ask(client, params)` returns, asked again while its errors may pass.
 
         `params` arrive as this model wants them; `wait` is called with seconds. Raises NoAnswer
-        where this request has no answer, CourseError where none would have one, and Missing with
-        the sentence `missing`, if there is one, for an address that is not there.
+        where this request has no answer, CourseError where none would have one, and Missing, with
+        the sentence `missing`, for an address that is not there.
         """
         client, attempt = self.client(), 0
         while True:
@@ -138,9 +131,7 @@ class Connection:
 
     def _turn(self) -> float:
         """Take the turn to send a request and return 0, or return the seconds until the next one.
-
-        Turns are even, so that no minute of the provider's, wherever it begins, has too many.
-        """
+        Turns are even, so that no minute of the provider's, wherever it begins, has too many."""
         with _turns:
             now, due = time.monotonic(), _next_turn.get(self.base_url, 0.0)
             if now >= due:
@@ -163,8 +154,7 @@ class Connection:
             # By name, because openai 2 is built on httpx and openai 3 on httpx2.
             never = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             if never and not self._reached and attempt >= min(2, self.max_retries):
-                raise CourseError(f"Cannot reach {self.base_url}: is the server running, and is "
-                                  "the address right?")
+                raise CourseError(f"Cannot reach {self.base_url}: does the server run there?")
             said = f"no answer from {self.base_url}: {said}"
         elif isinstance(error, UnicodeEncodeError):
             raise NoAnswer("refused", f"the request holds half of a character ({error})")
@@ -175,11 +165,11 @@ class Connection:
         daily = status == 429 and _DAILY.search(" ".join(quotas) or body)
         if daily or (wait or 0) > LONGEST_WAIT:
             what = "Today's quota is used up" if daily else f"No request for {wait:.0f} s"
-            raise QuotaUsedUp(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
+            raise CourseError(f"{what} at {self.base_url} ({said}): every reply so far is kept; "
                               "run this cell again later, or with another endpoint.")
         if attempt >= self.max_retries:
             raise NoAnswer(None, f"given up after {attempt + 1} attempts: {said}")
-        if not wait:  # no delay at all would only be refused again
+        if not wait or wait < 0:  # no delay at all would only be refused again
             return min(60.0, self.backoff * 2**attempt) * random.uniform(0.75, 1.25)
         if status == 429:
             with _turns:  # the others would only be told the same
@@ -196,8 +186,7 @@ class Connection:
             raise CourseError(self._not_found(said))
         # Gemini answers 400 to a wrong key.
         if status == 401 or (status == 400 and _WRONG_KEY.search(body)):
-            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check the "
-                              "key and what it is allowed to do.")
+            raise CourseError(f"{self.base_url} refused the API key ({status}: {said}): check it.")
         flagged = re.search("moderat|flagged|safety", said, re.IGNORECASE)  # this one request
         if (status == 403 and not flagged) or (status == 400 and _NOT_ALLOWED.search(said)):
             raise CourseError(f"{self.base_url} does not let this account ask ({status}: {said}): "
@@ -211,33 +200,26 @@ class Connection:
         try:
             offered = [model.id for model in self.client().models.list() if model.id]
         except Exception:
-            return (f"{self.base_url} answers 404 ({said}): check the address, which usually ends "
-                    "in /v1.")
+            return f"{self.base_url} answers 404 ({said}): check it; most addresses end in /v1."
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
             return f'{self.base_url} offers "{self.model}" and yet answers 404: {said}.'
         closest = difflib.get_close_matches(self.model, offered, 1, 0) or ["nothing"]
         why = retirement(self.model) or f'the closest it offers is "{closest[0]}".'
         return f'{self.base_url} does not offer the model "{self.model}": {why} It says: {said}.'
 
-    # ------------------------------------------------------------ parameters a model refuses
-
     def adapted(self, params: dict) -> dict:
         """The parameters as this model wants them, by what was learned so far."""
         adapted = {}
-        with self._lock:
-            for name, value in params.items():
-                while name in self._renamed:
-                    name = self._renamed[name]
-                if name is not None:
-                    adapted[name] = value
+        for name, value in params.items():
+            while name in self._renamed:
+                name = self._renamed[name]
+            if name is not None:
+                adapted[name] = value
         return adapted
 
     def learn(self, error: Exception, sent: dict) -> bool:
-        """Learn from a 400 which parameter to rename or leave out; False if that is not its cause.
-
-        What was learned holds for all later requests. The journal's keys are of the request as it
-        was asked for, so they stay the same.
-        """
+        """Learn from a 400 which parameter to rename or leave out in all later requests (whose keys
+        in a journal stay the same); False if that is not its cause."""
         status, said = getattr(error, "status_code", None), _said(error)
         # llama-cpp-python's server answers 500 where its form does not know a value.
         if status not in (400, 422) and not (status == 500 and "validation error" in said):
@@ -264,10 +246,10 @@ class Connection:
 def _is_meant(name: str, said: str) -> bool:
     """Whether a sentence is about a parameter: "seed" alone may be any word of it."""
     words = name.replace("_", "[_ ]")
-    if "_" in name and re.search(rf"\b{words}\b", said, re.IGNORECASE):
-        return True
-    return bool(re.search(rf"(?:parameter|argument|field|supplied)s?:? {words}\b|"
-                          rf"\b{words} (?:is|does|are) not|\b{words} must be", said, re.IGNORECASE))
+    about = rf"\b{words}\b" if "_" in name else (
+        rf"(?:parameter|argument|field|supplied)s?:? {words}\b|\b{words} (?:is|does|are) not|"
+        rf"\b{words} must be")
+    return bool(re.search(about, said, re.IGNORECASE))
 
 
 def _body(error: Exception) -> str:
@@ -289,8 +271,8 @@ def _said(error: Exception) -> str:
 
 
 def _message(body: Any) -> str:
-    """The message in an error's body: OpenAI's `error`, FastAPI's `detail`, Gemini's list, or JSON
-    inside a string, as proxies send it on."""
+    """The message in a body: OpenAI's `error`, FastAPI's `detail`, Gemini's list, a proxy's JSON in
+    a string."""
     if isinstance(body, str):
         try:
             return _message(json.loads(body)) if body.lstrip()[:1] in ("{", "[") else body
@@ -300,8 +282,7 @@ def _message(body: Any) -> str:
         return next(filter(None, map(_message, body)), "")
     if not isinstance(body, dict):
         return ""
-    parts = (_message(body.get(name)) for name in ("error", "message", "detail", "msg"))
-    found = next(filter(None, parts), "")
+    found = _message([body.get(name) for name in ("error", "message", "detail", "msg")])
     # OpenRouter's own message is "Provider returned error"; what the provider said is in `raw`.
     metadata = body.get("metadata")
     raw = _message(metadata.get("raw")) if isinstance(metadata, dict) else ""
@@ -309,12 +290,13 @@ def _message(body: Any) -> str:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds that a server asks to wait, in a header or in its body's words.
-
-    Gemini says "retryDelay": "37s", Groq "try again in 7m12.5s".
-    """
+    """Seconds that a server asks to wait, in a header or in its body's words: Gemini says
+    "retryDelay": "37s", Groq "try again in 7m12.5s"."""
     headers = getattr(getattr(error, "response", None), "headers", {})
-    asked = f"retry after {headers.get('retry-after')} s; "
+    header = headers.get("retry-after", "")
+    if date := parsedate_tz(header):
+        return mktime_tz(date) - time.time()
+    asked = f"retry after {header} s; "
     if "retry-after-ms" in headers:
         asked = f"retry after {headers['retry-after-ms']} ms; "
     if not (found := _DELAY.search(asked + _body(error))):

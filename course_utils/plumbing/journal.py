@@ -6,10 +6,8 @@ killed at any moment loses at most the replies that were still on their way:
 
     {"key": "9f2c...", "model": "gpt-4o-mini", "text": "...", "finish_reason": "stop", "usage": ...}
 
-What was sent as a batch stands there as well (sources/batch.py), until it has come back. A last
-line torn by a kill, or zeros left by a power cut, are cut off when the file is opened again. One
-process owns a journal at a time; inside that process everybody who opens the same path shares one
-object. Taught in 01, section 5.
+What was sent as a batch stands there as well (sources/batch.py). A last line torn by a kill, and
+zeros left by a power cut, are cut off when the file is opened again. Taught in 01, section 5.
 """
 
 import json
@@ -32,19 +30,15 @@ _open: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary
 
 class Journal:
     """Replies by key; made by `Journal.open(path)`, or `Journal.open(None)` for one in memory.
-
-    `watch` is called after each new line, by whichever thread wrote it: a store seals it then.
-    """
+    `watch` is called after each new line, by whichever thread wrote it: a store seals it then."""
 
     watch: Callable[[], object] | None = None
 
     @staticmethod
     def open(path=None) -> "Journal":
-        """The journal at this path, created if need be. Raises CourseError.
-
-        In a notebook the cell that opens a journal runs again while the old object is still alive,
-        so the same file gives the same object, unless it was deleted to start afresh.
-        """
+        """The journal at this path, created if need be. One process owns it at a time; inside that
+        process the same file gives the same object (a cell may run again), unless it was deleted
+        to start afresh. Raises CourseError."""
         if path is None:
             return Journal(None)
         name = os.path.realpath(path)
@@ -72,15 +66,14 @@ class Journal:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CourseError(f"The journal {path} is in use by another process: stop that one "
-                              "(perhaps another notebook's kernel) or use another journal."
-                              ) from None
+            raise CourseError(f"The journal {path} is in use by another process, perhaps another "
+                              "notebook's kernel: stop that, or use another journal.") from None
         except (AttributeError, OSError):
             pass  # Windows has no fcntl, and some network file systems know no locks
         try:
             self._load()
         except CourseError:
-            self.file.close()
+            self.file.close()  # or its lock would outlive the error
             raise
 
     def __len__(self) -> int:
@@ -92,8 +85,7 @@ class Journal:
 
     def records(self) -> list[dict]:
         """All records, in the order in which they arrived."""
-        with self._lock:
-            return list(self._records.values())
+        return list(self._records.values())
 
     def waiting(self, model: str, base_url: str) -> list[dict]:
         """The batches of a model at an address whose replies are not here yet."""
@@ -121,8 +113,7 @@ class Journal:
 
     def close(self) -> None:
         """Give the file up, so that another process may open it."""
-        if self.file is not None:
-            self.file.close()
+        self.file.close()
 
     def _load(self) -> None:
         self.file.seek(0)
@@ -134,13 +125,11 @@ class Journal:
                 record = json.loads(line)
                 self._records.setdefault(record["key"], record)
             except (ValueError, TypeError, KeyError):  # no JSON, no object, no key
-                torn = number == len(lines) and b'{"key": '.startswith(line[:8])
-                if not torn:
+                if number < len(lines) or not b'{"key": '.startswith(line[:8]):
                     raise CourseError(f"{self.path}:{number} is not a journal line: delete that "
                                       "line, or name another file as the journal.") from None
-                whole = whole[:len(whole) - len(line)]
-        if len(whole) < len(data):
-            self.file.truncate(len(whole))
+                whole = whole[:len(whole) - len(line)]  # torn
+        self.file.truncate(len(whole))
         if whole and not whole.endswith(b"\n"):
             self.file.write(b"\n")
             self.file.flush()

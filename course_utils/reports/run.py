@@ -6,9 +6,9 @@ It reads sealed artefacts only, so it says what the files say:
     train       result.json, adapter       a TrainResult as an object
     evaluate    summary.json               {"by_family": {name: {"n", "before", "after"}},
                                             "unseen": {"n", "before", "after"},
-                                            "battle": a BattleSummary as an object, with
-                                                "truth": the true win rate, where it is known,
-                                                "one_order": a VerdictSummary as an object}
+                                            "battle": a BattleSummary as an object, with "truth",
+                                                the true win rate, where it is known, and
+                                                "one_order", a VerdictSummary as an object}
 
 Exact match and win rates are shares from 0 to 1. What an evaluation did not measure is left out.
 """
@@ -27,7 +27,7 @@ STEPS = {"preprocess": "funnel.json", "train": "result.json", "evaluate": "summa
 
 
 class Row(NamedTuple):
-    """One line of the table: what was measured, before tuning (or at the start), and after."""
+    """One line: what was measured, before tuning (or at the start of training), and after."""
 
     what: str
     before: str = ""
@@ -36,9 +36,7 @@ class Row(NamedTuple):
 
 def write_report(store: CheckpointStore, recipe: Recipe, *, data: Path | None = None) -> str:
     """Write report.md into the run's folder, beside the steps, and return its table as text.
-
-    Raises CourseError for a step that was never sealed.
-    """
+    Raises CourseError for a step that was never sealed."""
     home = store.root / store.run
     rows = [*collect(store, data=data), Row("everything is in", after=shown(home))]
     write_atomic(home / "report.md", _markdown(rows, recipe, data))
@@ -51,8 +49,7 @@ def collect(store: CheckpointStore, *, data: Path | None = None) -> list[Row]:
     for step, folder in folders.items():
         if folder is None:
             raise CourseError(f"The run '{store.run}' has no finished step '{step}' in "
-                              f"{shown(store.root)}: run the notebook that makes it, or all of "
-                              "them with make course.")
+                              f"{shown(store.root)}: run its notebook, or make course.")
     funnel, result, summary = (json.loads((folders[step] / name).read_text("utf-8"))
                                for step, name in STEPS.items())
     source = f"tasks in {data.name}" if data else "tasks generated"
@@ -93,9 +90,9 @@ def _win_rate(battle: dict[str, Any]) -> list[Row]:
         return []
     rows = [Row("win rate of the tuned model", after=rate(battle)),
             Row("  questions, both orders", after=f"{battle['n']:,}")]
-    for name, what in (("contradictions", "contradictions"), ("invalid", "invalid judgments")):
+    for name in ("contradictions", "invalid"):
         if battle.get(name):
-            rows.append(Row(f"  {what}", after=f"{battle[name]:,}"))
+            rows.append(Row(f"  {name}", after=f"{battle[name]:,}"))
     if battle.get("truth") is not None:
         rows.append(Row("  true win rate (simulated world)", after=f"{battle['truth']:.1%}"))
     if one := battle.get("one_order"):
@@ -106,28 +103,23 @@ def _win_rate(battle: dict[str, Any]) -> list[Row]:
 def format_table(rows: list[Row]) -> str:
     """The rows as aligned text, under "before/first" and "after/last"."""
     header = Row("", "before/first", "after/last")
-    # A long single value (a path) must not push the columns of numbers apart.
-    numbers = [row for row in rows if row.before]
-    what, before = max(len(row.what) for row in rows), len(header.before)
-    after = max([len(header.after), *(len(row.after) for row in numbers)])
-    # Numbers end at one edge; whatever is too long for the column starts at its beginning.
-    lines = [f"{row.what:<{what}}  {row.before:>{before}}  {row.after:>{after}}"
-             for row in (header, *rows)]
-    return "\n".join(line.rstrip() for line in lines)
+    width = max(len(row.what) for row in rows)
+    # Numbers end at one edge; whatever is too long for a column starts at its beginning.
+    return "\n".join(f"{row.what:<{width}}  {row.before:>12}  {row.after:>10}".rstrip()
+                     for row in (header, *rows))
 
 
 def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
     own = f", own tasks from {data.name}" if data else ""
     simulated = ""
     if recipe.teacher.simulated or recipe.judge.simulated:
-        simulated = ("**Teacher and judge are simulations** with a known truth, for learning how "
-                     "the parts work: these numbers say nothing about real models.\n\n")
+        simulated = ("**Teacher and judge are simulations**: these numbers say nothing about real "
+                     "models.\n\n")
     table = "\n".join(f"| {re.sub('^  ', '&nbsp;&nbsp;', row.what)} | {row.before} | {row.after} |"
                       for row in rows)
     return (f"# The run '{recipe.name}'\n\nBase model {recipe.base_model}, teacher "
             f"{recipe.teacher.model}, judge {recipe.judge.model}{own}.\n\n{simulated}"
             f"| | before / first | after / last |\n|---|---:|---:|\n{table}\n\n"
             "Exact match: the first line of the reply equals the reference. Win rate: the judge "
-            "compared the tuned model with its base on each question in both orders: a win needs "
-            "both, a tie or a contradiction is half a win, and the 95% interval counts questions, "
-            "not verdicts.\n")
+            "compared both models on each question in both orders: a win needs both, a tie or a "
+            "contradiction is half a win, and the 95% interval counts questions, not verdicts.\n")

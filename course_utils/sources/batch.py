@@ -5,10 +5,8 @@
     list(llm.complete(requests))      # everything is in the journal: no call is made
 
 OpenAI's Batch API takes a file with one request a line and gives back a file with the replies. They
-go into the journal under the keys that `complete` uses, so nothing later can tell the difference.
-
-A process may be killed between any two lines of this module. What was sent stands in the same
-journal, where `complete` sees that it must not ask for it, with up to three records a batch:
+go into the journal under the keys that `complete` uses. A process may be killed between any two
+lines of this module: what was sent stands in the journal too, with up to three records a batch:
 
     NAME          before the batch is created: its requests, its input file, when that was
     NAME/batch    the id that the server gave it
@@ -25,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from tqdm.auto import tqdm
 
@@ -35,18 +34,15 @@ from course_utils.plumbing.scrub import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"
-SETTLE = 10.0
-"""Seconds after which a batch that a killed process asked for would be on the server's list."""
+SETTLE = 10.0  # seconds until a batch that a killed process asked for is on the server's list
 LONGEST_PAUSE = 120
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
 @dataclass
 class BatchReport:
-    """What `collect` brought: replies, dollars for them, and why each other key has none.
-
-    `notes` has a sentence for every batch that ended early.
-    """
+    """What `collect` brought: replies, dollars for them, why each other key has none, and a
+    sentence for every batch that ended early."""
 
     answered: int = 0
     cost: float = 0.0
@@ -58,8 +54,7 @@ class BatchReport:
         if self.unanswered:
             said += f", {len(self.unanswered):,} without an answer:"
         often = Counter(self.unanswered.values()).most_common(8)
-        lines = [f"  {number:,} x {reason}" for reason, number in often]
-        return "\n".join([said, *lines, *self.notes])
+        return "\n".join([said, *(f"  {n:,} x {reason}" for reason, n in often), *self.notes])
 
 
 def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) -> Plan:
@@ -67,37 +62,35 @@ def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) 
 
     A second call finds it and sends nothing. It is answered within a day, for `price_factor` of the
     price: half of it is OpenAI's rule, as 50,000 requests or 200 MB are the most, so check your
-    provider's. One request of each kind (by the names of its parameters) is asked directly first,
-    so that a refused key, an unknown model or a parameter it wants otherwise shows now and not
-    tomorrow.
+    provider's. One request of each kind (by the names of its parameters) is asked directly first:
+    a refused key, an unknown model or a parameter it wants otherwise shows now and not tomorrow.
 
     Raises BudgetReached, before anything is sent, if the worst case exceeds the budget; CourseError
     if the server knows no batches or the journal is not a file.
     """
     if llm.journal.path is None:
-        raise CourseError("A batch takes longer than a process lives, so it needs a journal that "
-                          "is a file: pass journal=PATH to LLM.")
+        raise CourseError("A batch needs a journal that is a file: pass journal=PATH to LLM.")
     for sent in llm.journal.waiting(llm.model, llm.base_url):
         _create(llm, sent)
-    coming = llm.waiting()
     wanted = {llm.key(request): request for request in requests}
-    missing = {key: each for key, each in wanted.items() if llm.journal.get(key) is None}
-    todo = {key: request for key, request in missing.items() if key not in coming}
-    if len(todo) < len(missing):
-        print(f"{len(missing) - len(todo):,} of {len(wanted):,} requests are on their way in a "
-              "batch already.")
-    plan = llm.plan(todo.values())
-    plan = replace(plan, cached=len(wanted) - len(missing), cost=plan.cost * price_factor)
+    coming = {key for key in llm.waiting() if key in wanted and llm.journal.get(key) is None}
+    if coming:
+        print(f"{len(coming):,} of {len(wanted):,} requests are on their way in a batch already.")
+    plan = llm.plan(request for key, request in wanted.items() if key not in coming)
+    plan = replace(plan, cost=plan.cost * price_factor)
+    todo = {key: request for key, request in wanted.items()
+            if key not in coming and llm.journal.get(key) is None}
     if not todo:
         return plan
     print(f"Batch: {plan} at {price_factor:g} of the price.")
     kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
-    worst = price_factor * _worst(llm, todo.values()) + _worst(llm, kinds.values())
+    worst = sum(factor * llm.cost(llm.estimate(request, worst=True))
+                for factor, some in ((price_factor, todo), (1, kinds)) for request in some.values())
     llm.check_budget(worst, f"this batch of {len(todo):,} requests")
     # Does this server know batches at all? Better asked before anything is paid for.
-    _call(llm, lambda client: client.batches.list(limit=1))
-    for _ in llm.complete(kinds.values()):
-        pass
+    _call(llm, lambda client: client.batches.list(limit=1),
+          f"{llm.base_url} has no Batch API: use complete(), which asks for the same one by one.")
+    list(llm.complete(kinds.values()))
     todo = {key: request for key, request in todo.items() if llm.journal.get(key) is None}
     if todo:
         _send(llm, todo, price_factor)
@@ -121,7 +114,12 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
         while waiting:
             statuses, still, left = Counter(), [], 0
             for sent in waiting:
-                found = _retrieve(llm, sent, ids[sent["key"]])
+                id = ids[sent["key"]]
+                found = _call(
+                    llm, lambda client, id=id: client.batches.retrieve(id),
+                    f"{llm.base_url} knows no batch {id}: is the API key of the same project? If "
+                    f"it is gone for good, delete the lines that begin with {sent['key']} from "
+                    f"{llm.journal.path}, and submit again.")
                 statuses[found.status] += 1
                 if found.status in ENDED:
                     failures += _harvest(llm, sent, found, report)
@@ -139,17 +137,8 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
     return report
 
 
-# ---------------------------------------------------------------- there
-
-
-def _call(llm: LLM, ask, missing: str = ""):
-    missing = missing or (f"{llm.base_url} has no Batch API: use complete(), which asks the same "
-                          "requests one by one and keeps the replies in the same journal.")
+def _call(llm: LLM, ask, missing: str):
     return llm.connection.call(lambda client, _: ask(client), missing=missing)
-
-
-def _worst(llm: LLM, requests: Iterable[Request]) -> float:
-    return sum(llm.cost(llm.estimate(request, worst=True)) for request in requests)
 
 
 def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
@@ -161,30 +150,29 @@ def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
         lines.append(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     content = b"".join(lines)
     digest = hashlib.sha256(llm.base_url.encode() + content).hexdigest()[:40]
-    attempt = 0
-    while llm.journal.get(f"{digest}-{attempt}/end"):  # the same once more, after it failed
-        attempt += 1
-    name = f"{digest}-{attempt}"
-    file = _call(llm, lambda client: client.files.create(file=(f"{name}.jsonl", content),
-                                                         purpose="batch", timeout=600))
+    names = (f"{digest}-{attempt}" for attempt in count())
+    name = next(name for name in names if not llm.journal.get(f"{name}/end"))  # after it failed
+    file = _call(llm, lambda client: client.files.create(
+        file=(f"{name}.jsonl", content), purpose="batch", timeout=600),
+        f"{llm.base_url} takes no files for batches: use complete().")
     sent = {"key": name, "batch_of": [llm.model, llm.base_url], "file": file.id,
             "time": time.time(), "price_factor": price_factor,
             "requests": {key: [request.messages, llm.params_of(request), request.sample]
                          for key, request in todo.items()}}
     llm.journal.add(sent)
-    batch_id = _create(llm, sent, settle=0)
+    batch_id = _create(llm, sent, first=True)
     print(f"Submitted {len(todo):,} requests as {batch_id}: batch.collect waits for them.")
 
 
-def _create(llm: LLM, sent: dict, settle: float | None = None) -> str:
+def _create(llm: LLM, sent: dict, first: bool = False) -> str:
     """The id of a batch: as it was noted, or from the server's list, or else of a new one."""
     import openai
 
     name = sent["key"]
     if noted := llm.journal.get(f"{name}/batch"):
         return noted["id"]
-    settle = SETTLE if settle is None else settle
-    time.sleep(min(settle, max(0.0, sent["time"] + settle - time.time())))
+    if not first:
+        time.sleep(min(SETTLE, max(0.0, sent["time"] + SETTLE - time.time())))
 
     def find_or_create(client):
         for found in client.batches.list(limit=100):
@@ -208,24 +196,11 @@ def _create(llm: LLM, sent: dict, settle: float | None = None) -> str:
     return found.id
 
 
-def _retrieve(llm: LLM, sent: dict, batch_id: str):
-    return _call(llm, lambda client: client.batches.retrieve(batch_id),
-                 f"{llm.base_url} knows no batch {batch_id}, which is on its way: is the API key "
-                 "of the same project? If it is gone for good, delete the lines that begin with "
-                 f"{sent['key']} from {llm.journal.path}, and submit again.")
-
-
-# ---------------------------------------------------------------- and back
-
-
 def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
-    """Put the replies of a batch that has ended into the journal and into the report.
-
-    Returns why it failed as a whole, if it did.
-    """
-    requests = {key: Request(*asked) for key, asked in sent["requests"].items()}
+    """Put the replies of a batch that has ended into the journal and into the report; returns why
+    it failed as a whole, if it did."""
+    requests, failure = {key: Request(*asked) for key, asked in sent["requests"].items()}, []
     unanswered = dict.fromkeys(requests, "neither a reply nor an error came back")
-    failure = []
     try:
         for row in _rows(llm, found):
             key = row.get("custom_id")
@@ -250,7 +225,7 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
     if found.status == "failed":
         causes = [str(error.message) for error in (found.errors and found.errors.data) or []]
         failure = [f"The batch {found.id} failed as a whole ({'; '.join(causes[:3])}): {share}. "
-                   "Mend the cause, or submit fewer at a time if it is a limit, and submit again."]
+                   "Mend the cause (fewer at a time, if it is a limit) and submit again."]
     elif found.status != "completed":
         report.notes.append(f"The batch {found.id} is {found.status}: {share}.")
     report.unanswered |= unanswered

@@ -993,10 +993,7 @@ for name, side in {"tuned": "a", "base": "b"}.items():
     answers = [dataclasses.replace(i, answer=getattr(i, side)) for i in spread(items, 24)]
     judge.grade(answers)
     graded[name] = (answers, judge.judgments)
-page = write_judgment_report(
-    work / "report", items, battles, grades=graded, names=("tuned", "base"),
-    title="Judgments 심사 보고서",
-)
+page = write_judgment_report(work / "report", items, battles, grades=graded, names=("tuned", "base"))
 print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
 
 # %% [markdown] lang="ko"

@@ -144,9 +144,9 @@ def test_the_first_judgment_counts_whatever_the_order_they_come_in(tmp_path):
 @pytest.mark.parametrize(("items", "judgments", "names", "message"), [
     ([*ITEMS, item("q2", "가", "나")], [], NAMES, "several items have the id q2"),
     ([item("q9", "가", None)], [], NAMES, "no 'b' in the items q9"),
-    (ITEMS, [said("q9", "ab", "a")], NAMES, "judgment of q9, but no such item"),
-    (ITEMS, [said("q1", "", "7")], NAMES, "judgment of q1 is a grade among those of battle"),
-    (ITEMS, [said("q1", "ab", "a")] * 2, NAMES, "Judged twice in one order and repeat: q1"),
+    (ITEMS, [said("q9", "ab", "a")], NAMES, r"judgment q9 \(ab order\) is of no item of battle"),
+    (ITEMS, [said("q1", "", "7")], NAMES, "judgment q1 is of no item of battle .*grades=.model"),
+    (ITEMS, [said("q1", "ab", "a")] * 2, NAMES, r"twice in one order and repeat: q1 \(ab"),
     (ITEMS, [], ("x", "x"), "Both models are called 'x'"),
     ([], [], NAMES, "nothing to report"),
 ])
@@ -157,7 +157,7 @@ def test_what_cannot_be_reported_is_named(tmp_path, items, judgments, names, mes
 
 
 def test_grades_that_hold_a_judgment_of_a_battle_are_refused(tmp_path):
-    with pytest.raises(CourseError, match="judgment of q00 is a battle among those of grades of x"):
+    with pytest.raises(CourseError, match=r"q00 \(ab order\) is of no item of grades of x"):
         write(tmp_path, grades={"x": (graded([3])[0], [said("q00", "ab", "a")])})
 
 
@@ -287,7 +287,7 @@ def page_of(tmp_path, text):
                  said("q1" + text, "ba", "b", reason=text),
                  said("q2" + text, "ab", "a", reason=text)]
     judgments.append(said("q2" + text, "ba", reason=text, invalid="no verdict" + text, error=text))
-    return write(tmp_path, items, judgments, names=(name, text + " 2"), title=text)
+    return write(tmp_path, items, judgments, names=(name, text + " 2"))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

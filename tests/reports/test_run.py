@@ -64,7 +64,7 @@ def test_every_number_of_the_run_is_in_the_table(tmp_path):
     assert rows["  contradictions"].after == "7"
     assert rows["  true win rate (simulated world)"].after == "88.0%"
     assert rows["  one order alone would say"].after == "97.0% (95%: 90.0% to 99.0%)"
-    assert "  invalid judgments" not in rows
+    assert "  invalid" not in rows
     assert rows["adapter is in"].after.endswith("offline/train/part-0001/adapter")
 
 
@@ -92,7 +92,7 @@ def test_own_data_and_an_evaluation_without_families(tmp_path):
     )
     table = format_table(collect(store, data=tmp_path / "mine.json"))
     assert "tasks in mine.json" in table and "exact match" not in table
-    assert "invalid judgments" in table and "true win rate" not in table
+    assert "  invalid" in table and "true win rate" not in table
     assert "50.0% (95%: 20.0% to 80.0%)" in table
 
 

@@ -309,7 +309,7 @@ def test_the_day_ends_in_the_middle_and_goes_on_tomorrow(monkeypatch, tmp_path):
         speaks(monkeypatch, server, "gemini", "/v1beta/openai/", 6000)
         server.daily = 3
         teacher = setup("offline").llm("teacher", journal=tmp_path / "journal.jsonl", backoff=0.01)
-        with pytest.raises(QuotaUsedUp, match="Today's quota is used up at .*every reply so far"):
+        with pytest.raises(CourseError, match="Today's quota is used up at .*every reply so far"):
             generate_tasks(teacher, SEEDS, 200, out=tmp_path / "t.jsonl", progress=False)
         assert len(teacher.journal) == 3 == server.answered.total()
         assert server.refused[429] <= server.too_fast + teacher.workers
