@@ -39,10 +39,8 @@ class EncodeReport:
     response_tokens: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.rows:,} rows ({self.truncated:,} truncated, {self.dropped:,} dropped), "
-            f"{self.prompt_tokens:,} prompt tokens masked, {self.response_tokens:,} trained"
-        )
+        return (f"{self.rows:,} rows ({self.truncated:,} truncated, {self.dropped:,} dropped), "
+                f"{self.prompt_tokens:,} prompt tokens masked, {self.response_tokens:,} trained")
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max_length: int, *,
@@ -68,10 +66,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max
 
 def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
                  template: "Template", max_length: int) -> tuple["datasets.Dataset", EncodeReport]:
-    """Encode tasks through a template, dropping and counting those that would train nothing.
-
-    Raises EncodeError when no row is left.
-    """
+    """Encode tasks through a template, counting those that would train nothing and are dropped."""
     import datasets
     import numpy as np
     import pyarrow as pa
@@ -130,8 +125,7 @@ class MaskingCollator:
 
     def __post_init__(self):
         if self.pad_token_id is None:
-            raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead, for "
-                              "no mask depends on it.")
+            raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead.")
 
     def width(self, lengths: Iterable[int]) -> int:
         """Return how wide a batch of rows of these lengths is."""
@@ -176,26 +170,18 @@ def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: boo
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Tokenise texts as they are, in one call that a fast tokenizer spreads over all cores."""
+    if not texts:
+        return []
     distinct = list(dict.fromkeys(texts))  # short answers come again and again
-    fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        encoded = tokenizer(distinct, add_special_tokens=False)["input_ids"] if distinct else []
-    else:
-        # Calling the tokenizer itself would also make offsets and masks that nobody asks for here;
-        # it would, too, undo what an earlier call with truncation or padding has left switched on.
-        fast.no_truncation()
-        fast.no_padding()
-        encodings = fast.encode_batch_fast(distinct, add_special_tokens=False)
-        encoded = [encoding.ids for encoding in encodings]
-    ids = dict(zip(distinct, encoded, strict=True))
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    ids = dict(zip(distinct, tokenizer(distinct, **options)["input_ids"], strict=True))
     return [ids[text].copy() for text in texts]
 
 
 def _segments(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
               responses: Sequence[str], max_length: int, end: str) -> Iterator[Any]:
     """Yield prompt and response ids, or the EncodeError that says why not, for each example."""
-    # Where a template has no end of its own, the eos is it; a model learns to stop from nothing
-    # else.
+    # A model learns to stop from the end alone: without one of the template's, the eos is it.
     suffix = [] if end else [tokenizer.eos_token_id]
     if suffix == [None]:
         raise EncodeError("The tokenizer has no eos token; use a template with an end of its own.")
@@ -205,8 +191,7 @@ def _segments(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
         if not response.strip():
             yield EncodeError("The response is empty; give the task an output or remove it.")
         elif len(prompt) >= max_length:
-            yield EncodeError(
-                f"The prompt alone has {len(prompt)} tokens and max_length is {max_length}, so no "
-                "token of the response would be trained; raise max_length or shorten the prompt.")
+            yield EncodeError(f"The prompt alone has {len(prompt)} tokens and max_length is "
+                              f"{max_length}: raise max_length or shorten the prompt.")
         else:
             yield prompt, ids + suffix

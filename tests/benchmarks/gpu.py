@@ -85,7 +85,7 @@ def flops_a_token(recipe: Recipe, length: float, answered: float) -> float:
     """
     config = model_config(recipe)
     embeddings = config["vocab_size"] * config["hidden_size"]
-    layers = parameters(config) - embeddings * (1 if config["tie_word_embeddings"] else 2)
+    layers = parameters(recipe) - embeddings * (1 if config["tie_word_embeddings"] else 2)
     heads = config["num_attention_heads"]
     width = heads * config.get("head_dim", config["hidden_size"] // heads)
     attention = 3 * 4 * length * width * config["num_hidden_layers"] / 2
