@@ -48,9 +48,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max
     """Return `input_ids` and `labels` of one example, two lists of equal length.
 
     The prompt's labels are -100; the response's are its own tokens and those of `end`, the text
-    that ends a turn (an empty one stands for the tokenizer's eos). BOS comes first exactly once if
-    the tokenizer has one. Tokens beyond `max_length` are cut off. Raises EncodeError when nothing
-    would be trained.
+    that ends a turn ("" stands for the tokenizer's eos). BOS, if there is one, comes first exactly
+    once. What is beyond `max_length` is cut off. Raises EncodeError when nothing would be trained.
 
         prompt "2+2=", response "4"  ->  input_ids [bos, 2, +, 2, =, 4, eos]
                                          labels    [-100 five times,  4, eos]
@@ -90,14 +89,13 @@ def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
     if not ids:
         first = f" The first one: {reasons[0]}" if reasons else ""
         raise EncodeError(f"None of {len(tasks)} tasks can be trained on.{first}")
-    flat = np.array(ids)
     masked = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
-    columns = {"input_ids": flat, "labels": np.where(masked, IGNORE_INDEX, flat)}
+    columns = {"input_ids": np.array(ids), "labels": np.where(masked, IGNORE_INDEX, ids)}
     ends = pa.array(np.append(0, np.cumsum(lengths)[1::2]), pa.int32())
     rows = datasets.Dataset.from_dict({name: pa.ListArray.from_arrays(ends, pa.array(values))
                                        for name, values in columns.items()})
-    counts = len(rows), truncated, len(reasons), sum(lengths[::2]), sum(lengths[1::2])
-    return rows, EncodeReport(*counts)
+    return rows, EncodeReport(len(rows), truncated, len(reasons), sum(lengths[::2]),
+                              sum(lengths[1::2]))
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:

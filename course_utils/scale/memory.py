@@ -13,16 +13,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from course_utils import CourseError
 from course_utils.inference import ModelFolderError, load_config, own_head_dim, quiet
 from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 GIB = 2**30
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary."""
 OPTIMIZER_BYTES = {"adafactor": 0, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
@@ -31,8 +29,6 @@ NF4_BYTES = 1 / 2 + (1 + 4 / 256) / 64
 """Four bits a weight, a byte for the scale of 64 weights, and a float32 for 256 such scales."""
 READ_TOGETHER = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
 """Matrices that read one input; every other one reads an input of its own."""
-SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
-         "vocab_size")
 MEASURED = ("gemma", "gemma3_text", "gpt_neox", "llama", "qwen3")
 """Types of model whose kept activations were held against real ones; others count as a relative."""
 
@@ -139,11 +135,11 @@ def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstim
     model, spec = _model(recipe), recipe.train
     hidden, layers = model.config.hidden_size, model.config.num_hidden_layers
     vocabulary, length = model.config.vocab_size * hidden, length or spec.max_length
-    tokens, width = spec.batch_size * length, _width(spec.dtype)
+    tokens, width = spec.batch_size * length, WIDTH[spec.dtype]
     trained = trained_parameters(recipe)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
     a_layer, outside = model.layer_weights, model.parameters - layers * model.layer_weights
-    held, packed = _width(spec.held_dtype), spec.quantize == "4bit"
+    held, packed = WIDTH[spec.held_dtype], spec.quantize == "4bit"
     parts = {
         "weights": (outside * held + layers * a_layer * (NF4_BYTES if packed else held)) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
@@ -195,7 +191,7 @@ def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
     keeps a copy of it, because autocast converts it anew for PEFT's float32 matrices.
     """
     model, spec = _model(recipe), recipe.train
-    width, matrices, (heads, kv_heads, head_dim) = _width(spec.dtype), model.matrices, model.heads
+    width, matrices, (heads, kv_heads, head_dim) = WIDTH[spec.dtype], model.matrices, model.heads
     trained = set(matrices) if spec.full else set(spec.target_modules)
     # Converted for each matrix that reads it, unless it has the type of the matrices already.
     converted = width == 2 and (
@@ -301,14 +297,9 @@ def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[list[str], TrainSpec
             target_modules=tuple(_model(recipe).matrices))
 
 
-def _width(dtype: str) -> int:
-    """Bytes of a number."""
-    return 4 if dtype == "float32" else 2
-
-
 def _stream_width(spec: TrainSpec) -> int:
     """Bytes of a number on its way from layer to layer: the type of the embeddings at work."""
-    return _width(spec.dtype if spec.parallel == "fsdp" else spec.held_dtype)
+    return WIDTH[spec.dtype if spec.parallel == "fsdp" else spec.held_dtype]
 
 
 def _norm_bytes(model: _Model, spec: TrainSpec) -> int:
@@ -349,7 +340,7 @@ def _measure(text: str) -> _Model:
                   norms / layers)
 
 
-def _without_memory(given: dict[str, Any]) -> "PreTrainedModel":
+def _without_memory(given: dict[str, Any]) -> Any:
     """Return the model of a configuration: its shapes, without numbers in them."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -359,7 +350,9 @@ def _without_memory(given: dict[str, Any]) -> "PreTrainedModel":
         config = CONFIG_MAPPING[given.get("model_type")].from_dict(given)
         # A size left out would be that of transformers' own example.
         text, said = config.get_text_config(), given.get("text_config", given).keys()
-        missing = [name for name in SIZES if hasattr(text, name)
+        sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+                 "vocab_size")
+        missing = [name for name in sizes if hasattr(text, name)
                    and not said & {name, text.attribute_map.get(name)}]
         if missing:
             raise CourseError(f"The architecture lacks {', '.join(missing)}: copy it from the "

@@ -21,7 +21,7 @@ PATIENCE = timedelta(hours=2)
 
 
 class TrainError(CourseError):
-    """Training that cannot begin: no data, a row that trains nothing, too many GPUs to see."""
+    """Training that cannot begin: no data, too little memory; the message says what to do."""
 
 
 class MainProcessError(CourseError):

@@ -9,16 +9,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row
 from course_utils.inference import Device, find_device, pick_attention
 from course_utils.recipe import Recipe, TrainSpec, recipe_names
 from course_utils.scale.memory import MemoryEstimate, UnknownSize, estimate_memory, what_would_fit
-from course_utils.scale.parallel import batch_shape, is_sharded, processes
-
-
-class PreflightError(CourseError):
-    """A training that cannot work as it is; the message names what would."""
+from course_utils.scale.parallel import TrainError, batch_shape, is_sharded, processes
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,6 @@ class Preflight:
     memory: MemoryEstimate | None
     meant: MemoryEstimate | None
     free: float
-    processes: int
     rows: int
     longest: int
     tokens: int
@@ -63,7 +57,7 @@ class Preflight:
             "Attention": spec.attention, "Trained": trained, "Rows": rows,
             "Tokens": f"{self.tokens:,} an epoch, {self.trained_tokens:,} of them trained",
             "Padding": f"{self.padding:.1%} of what is computed ({spec.sampling} batches)",
-            "Batch": f"{spec.batch_size} x {spec.gradient_accumulation} x {self.processes} "
+            "Batch": f"{spec.batch_size} x {spec.gradient_accumulation} x {spec.gpus} "
                      f"= {spec.effective_batch} rows a step",
             "Steps": f"{self.steps:,} in {spec.epochs:g} epochs"}
         return "\n".join(f"{name:<11}{text}" for name, text in lines.items() if text)
@@ -77,7 +71,7 @@ def preflight(recipe: Recipe, rows: Iterable[Row], *, report: EncodeReport | Non
 
     from course_utils.scale.trainer import RowOrder
 
-    rows, device, count = list(rows), device or find_device(), processes()
+    rows, device = list(rows), device or find_device()
     here, gpu, free = as_it_runs(recipe, device), device.kind == "cuda", device.gib
     if not gpu:
         free = psutil.virtual_memory().available / 2**30
@@ -90,40 +84,39 @@ def preflight(recipe: Recipe, rows: Iterable[Row], *, report: EncodeReport | Non
     batches = [[lengths[row] for row in order[at : at + spec.batch_size]]
                for at in range(0, len(order), spec.batch_size)]
     computed = sum(len(batch) * collator.width(batch) for batch in batches)
-    each = math.ceil(len(batches) / count)  # batches of an epoch, for each process
+    each = math.ceil(len(batches) / spec.gpus)  # batches of an epoch, for each process
     steps = math.ceil(math.ceil(each / spec.gradient_accumulation) * spec.epochs)
     try:
         memory, meant = (estimate_memory(r, length=collator.width(lengths)) for r in (here, recipe))
     except UnknownSize:  # any model may be trained, also one that cannot be sized up before
         memory = meant = None
-    return Preflight(here, device, memory, meant, free, processes=count, rows=len(rows),
-                     longest=max(lengths), tokens=sum(lengths), trained_tokens=trained,
+    return Preflight(here, device, memory, meant, free, rows=len(rows), longest=max(lengths),
+                     tokens=sum(lengths), trained_tokens=trained,
                      padding=1 - sum(lengths) / computed, steps=steps, report=report)
 
 
 def check(card: Preflight) -> None:
-    """Raise PreflightError for a training without bfloat16 or memory where it needs them."""
+    """Raise TrainError for a training without bfloat16 or memory where it needs them."""
     device, memory, name = card.device, card.memory, card.recipe.name
     gpu, bfloat16 = device.kind == "cuda", card.recipe.train.dtype == "bfloat16"
     if gpu and bfloat16 and device.capability < (8, 0):
         same = f"{name.removesuffix('-l4')}-t4"
         other = same if same in recipe_names() else "midm-2b-t4"
-        raise PreflightError(f"{device.name} has no bfloat16, which {name} needs: use the recipe "
+        raise TrainError(f"{device.name} has no bfloat16, which {name} needs: use the recipe "
                              f'{other}, or recipe.replace("train.dtype", "float16").')
     # Main memory can be swapped: there only what is always held must fit.
     if memory and (needed := memory.total if gpu else memory.held) > card.free:
         advice = "Run it on a GPU, or try it here with --tiny."
         if gpu:
             advice = what_would_fit(card.recipe, card.free, length=memory.rows[1])
-        raise PreflightError(f"The recipe {name} takes about {needed:.1f} GiB and {device.name} "
+        raise TrainError(f"The recipe {name} takes about {needed:.1f} GiB and {device.name} "
                              f"has {card.free:.1f} free. {advice}")
 
 
 def as_it_runs(recipe: Recipe, device: Device) -> Recipe:
     """Return a recipe as a device and so many processes train it: on a CPU in float32."""
-    spec, count = recipe.train, processes()
-    rows, accumulated = batch_shape(spec, count)
-    spec = replace(spec, gpus=count, batch_size=rows, gradient_accumulation=accumulated)
+    batch, times = batch_shape(recipe.train, processes())
+    spec = replace(recipe.train, gpus=processes(), batch_size=batch, gradient_accumulation=times)
     if device.kind != "cuda":
         again = spec.activation_checkpointing and is_sharded(spec)
         spec = replace(spec, dtype="float32", activation_checkpointing=again)

@@ -35,7 +35,6 @@ from course_utils.inference import pick_attention, quiet
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.scale.memory import (
-    OVERHEAD_GIB,
     estimate_memory,
     model_config,
     parameters,
@@ -192,7 +191,7 @@ def measure(recipe: Recipe, rows: list, steps: int, peak_tflops: float | None) -
     result: dict[str, Any] = {
         "attention": spec.attention,
         "longest": width,
-        "estimated_gib": round(estimate.total - OVERHEAD_GIB, 3),
+        "estimated_gib": round(estimate.total - estimate.overhead, 3),
         "allocated_gib": None,
     }
     if gpu:
