@@ -153,9 +153,7 @@ def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: boo
     """
     runs: list[tuple[str, list[int]]] = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        kind = "trained" if label == token else "wrong"
-        if label == IGNORE_INDEX:
-            kind = "masked"
+        kind = {IGNORE_INDEX: "masked", token: "trained"}.get(label, "wrong")
         if each_token or not runs or runs[-1][0] != kind:
             runs.append((kind, []))
         runs[-1][1].append(token)

@@ -201,12 +201,10 @@ def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | Train
     card = preflight(recipe, rows, report=report)
     say(card)
     check(card)
-    training = {**identity, "processes": parallel.processes()}
-    checkpoint = _find_checkpoint(store, f"{step}-progress", training)
-    if checkpoint:
+    training, progress = {**identity, "processes": parallel.processes()}, f"{step}-progress"
+    if checkpoint := _find_checkpoint(store, progress, training):
         say(f"Going on from {checkpoint.name}.")
-    work = store.local(f"{step}-progress")
-    return _Plan(card.recipe, rows, heldout, work, checkpoint, training, report)
+    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training, report)
 
 
 def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeReport | None]:
@@ -247,10 +245,10 @@ def _difference(sealed: Path, now: dict[str, Any]) -> str:
     """Say in words what sets this training apart from a sealed one; "" where nothing does."""
     try:
         before = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
+        # A setting that did not exist yet stood where its default stands now.
+        settings = _settings(TrainSpec()) | before["train"]
     except (OSError, ValueError, KeyError):
         return "what is sealed does not say what it was trained from"
-    # A setting that did not exist yet stood where its default stands now.
-    settings = _settings(TrainSpec()) | before["train"]
     words = [f"train.{key} was {settings[key]!r} and is {value!r}"
              for key, value in now["train"].items() if settings[key] != value]
     words += [f"the {name} is another" for name in ("base_model", "base", "data")
@@ -319,8 +317,8 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
     for name, content in (("log.json", log), ("result.json", result)):
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         write_atomic(work / name, text + "\n")
-    hashes = {"data": identity["data"], "base": identity["base"]}
-    store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
+    store.seal(step, {"data": identity["data"], "base": identity["base"],
+                      "recipe": digest(recipe.to_dict())})
     store.clear(f"{step}-progress")
     return TrainResult.load(store.latest(step))
 

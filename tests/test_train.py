@@ -222,16 +222,12 @@ def test_another_recipe_or_other_data_trains_anew_and_says_so(
     assert f"Training anew: {said}." in capsys.readouterr().out
 
 
-def test_another_base_of_the_same_name_trains_anew(finished, capsys, monkeypatch):
+def test_another_base_or_what_somebody_else_sealed_trains_anew(finished, capsys, monkeypatch):
     store, recipe = finished
-    monkeypatch.setattr(train_module, "base_hash", lambda base: "another")
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train_module, "base_hash", lambda base: "another")
         train(recipe, store, TASKS)
     assert "Training anew: the base is another." in capsys.readouterr().out
-
-
-def test_what_somebody_else_sealed_is_no_result(finished, capsys):
-    store, recipe = finished
     shutil.rmtree(store.local("train"))
     (store.local("train") / "notes.txt").write_text("mine")
     store.seal("train")
@@ -473,20 +469,17 @@ def test_what_the_arguments_say_on_gpus(recipe):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_what_is_trained_is_float32_under_half_precision(
-    recipe, tokenizer, tmp_path, monkeypatch, dtype, rank
-):
+        recipe, tokenizer, tmp_path, monkeypatch, dtype, rank):
     """A GradScaler refuses float16 gradients, and bfloat16 would round small updates away."""
     import torch
-
-    recipe = recipe.replace("train.lora_r", rank).replace("train.dtype", dtype)
-    recipe = recipe.replace("train.attention", "sdpa")
-    monkeypatch.setattr(trainer.SFTTrainer, "__init__", lambda self, model, peft_config, **_: (
-        setattr(self, "model", get_peft_model(model, peft_config) if peft_config else model)))
-    monkeypatch.setattr(trainer.SFTTrainer, "remove_callback", lambda *_: None)
-    monkeypatch.setattr(trainer.SFTTrainer, "add_callback", lambda *_: None)
     from peft import get_peft_model
     from trl import SFTConfig
 
+    recipe = changed(recipe, lora_r=rank, dtype=dtype, attention="sdpa")
+    monkeypatch.setattr(trainer.SFTTrainer, "__init__", lambda self, model, peft_config, **_: (
+        setattr(self, "model", get_peft_model(model, peft_config) if peft_config else model)))
+    for name in ("remove_callback", "add_callback"):
+        monkeypatch.setattr(trainer.SFTTrainer, name, lambda *_: None)
     real = SFTConfig.__init__
     monkeypatch.setattr(SFTConfig, "__init__", lambda self, **options: real(
         self, **options | {"bf16": False, "fp16": False}))  # fmt: skip

@@ -9,15 +9,12 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from course_utils import REPO, CourseError
 from course_utils.inference import load_config, quiet
 from course_utils.recipe import Recipe
 from course_utils.scale.memory import model_config
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 # Special tokens by their ids, which of them has which part, and what a chat puts before a turn's
 # role, between role and text, and after the text.
@@ -118,10 +115,10 @@ def tiny_recipe(recipe: Recipe, folder: str | Path) -> Recipe:
         evaluate=replace(recipe.evaluate, questions=4, max_new_tokens=8, batch_size=4))
 
 
-def tiny_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
+def tiny_tokenizer(recipe: Recipe) -> Any:
     """Return the tokenizer of tiny-gemma-ko with special tokens like those of a recipe's model.
 
-    What it cannot spell with its pieces it spells with bytes, so no text is ever unknown.
+    What it cannot spell with its pieces it spells with bytes: no text is ever unknown.
     """
     from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
@@ -149,6 +146,6 @@ def tiny_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
         extra_special_tokens=[token for token in special.values() if token not in parts.values()],
         **{f"{part}_token": token for part, token in parts.items()})
     if talks:
-        turn = LAYOUTS[name]["turn"]
-        tokenizer.chat_template = GEMMA_CHAT if name == "gemma" else chat(*turn)
+        tokenizer.chat_template = (
+            GEMMA_CHAT if name == "gemma" else chat(*LAYOUTS[name]["turn"]))
     return tokenizer

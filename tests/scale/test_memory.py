@@ -58,8 +58,11 @@ def test_the_parameters_of_small_models_are_those_they_really_have(kind, tied):
     assert [parameters(recipe) for recipe in recipes] == [model.num_parameters()] * 2
     (target,) = {"gpt_neox": ["dense"], "gpt2": ["c_fc"]}.get(kind, ["o_proj"])
     recipe = recipes[0].replace("train.target_modules", [target])
-    lora = get_peft_model(model, LoraConfig(r=4, target_modules=[target], task_type="CAUSAL_LM"))
-    assert trained_parameters(recipe) == lora.get_nb_trainable_parameters()[0]
+    lora = get_peft_model(model.bfloat16(), LoraConfig(r=4, target_modules=[target],
+                                                       task_type="CAUSAL_LM"))
+    trained = [p for p in lora.parameters() if p.requires_grad]
+    assert trained_parameters(recipe) == sum(p.numel() for p in trained)
+    assert {p.dtype.itemsize for p in trained} == {4}  # float32, also on a half-precision model
     text = str(estimate_memory(recipe))
     assert ("estimated as for" in text) == (kind in OTHERS)
 
@@ -69,14 +72,6 @@ def test_trained_parameters_are_those_of_peft():
     only = A100.replace("train.target_modules", ["query_key_value"])
     assert trained_parameters(only) == 6_553_600
     assert trained_parameters(ALPACA) == PUBLISHED["alpaca-7b-fsdp"]
-    import torch
-
-    with torch.device("meta"):
-        model = BENCHMARK["build"](A100, A100.architecture)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in trained) == trained_parameters(A100)
-    # PEFT keeps an adapter in float32 on a half-precision model: four bytes each.
-    assert {p.dtype for p in trained} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,10 +173,8 @@ def test_sharding_divides_what_is_held_and_ddp_does_not():
 
 def test_optimizers_that_keep_less():
     full = L4.replace("train.lora_r", 0)
-    sizes = {
-        name: estimate_memory(full.replace("train.optim", name))
-        for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")
-    }
+    sizes = {name: estimate_memory(full.replace("train.optim", name))
+             for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")}
     optimizer = {name: estimate.optimizer for name, estimate in sizes.items()}
     assert optimizer["adamw_8bit"] == pytest.approx(optimizer["adamw_torch_fused"] / 4)
     assert optimizer["adafactor"] == 0
@@ -252,11 +245,6 @@ def test_a_configuration_that_says_too_little(config, message):
     assert isinstance(caught.value, UnknownSize) == ("type" in message)
 
 
-def test_an_adapter_on_matrices_that_are_not_there():
-    with pytest.raises(CourseError, match="'q_proj'.*gpt_neox.*query_key_value, dense"):
-        estimate_memory(replace(A100, train=L4.train))
-
-
 def test_the_recorded_measurements_are_within_a_tenth():
     record = json.loads((REPO / "tests/benchmarks/results/memory.json").read_text("utf-8"))
     ratios = [row["ratio"] for row in record["rows"]]
@@ -264,6 +252,4 @@ def test_the_recorded_measurements_are_within_a_tenth():
     l4 = next(row for row in record["rows"] if row["what"] == "gemma-2b-l4")
     estimate = estimate_memory(L4)
     now = estimate.total - estimate.overhead
-    assert l4["estimated"] == pytest.approx(now, abs=0.001), (
-        "The estimate changed after the measurement: run tests/benchmarks/memory.py again."
-    )
+    assert l4["estimated"] == pytest.approx(now, abs=0.001), "run tests/benchmarks/memory.py again"
