@@ -39,10 +39,8 @@ class EncodeReport:
     response_tokens: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.rows:,} rows ({self.truncated:,} truncated, {self.dropped:,} dropped), "
-            f"{self.prompt_tokens:,} prompt tokens masked, {self.response_tokens:,} trained"
-        )
+        return (f"{self.rows:,} rows ({self.truncated:,} truncated, {self.dropped:,} dropped), "
+                f"{self.prompt_tokens:,} prompt tokens masked, {self.response_tokens:,} trained")
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max_length: int, *,
@@ -50,9 +48,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max
     """Return `input_ids` and `labels` of one example, two lists of equal length.
 
     The prompt's labels are -100; the response's are its own tokens and those of `end`, the text
-    that ends a turn (an empty one stands for the tokenizer's eos). BOS comes first exactly once if
-    the tokenizer has one. Tokens beyond `max_length` are cut off. Raises EncodeError when nothing
-    would be trained.
+    that ends a turn ("" stands for the tokenizer's eos). BOS, if there is one, comes first exactly
+    once. What is beyond `max_length` is cut off. Raises EncodeError when nothing would be trained.
 
         prompt "2+2=", response "4"  ->  input_ids [bos, 2, +, 2, =, 4, eos]
                                          labels    [-100 five times,  4, eos]
@@ -68,10 +65,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max
 
 def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
                  template: "Template", max_length: int) -> tuple["datasets.Dataset", EncodeReport]:
-    """Encode tasks through a template, dropping and counting those that would train nothing.
-
-    Raises EncodeError when no row is left.
-    """
+    """Encode tasks through a template, counting those that would train nothing and are dropped."""
     import datasets
     import numpy as np
     import pyarrow as pa
@@ -95,14 +89,13 @@ def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
     if not ids:
         first = f" The first one: {reasons[0]}" if reasons else ""
         raise EncodeError(f"None of {len(tasks)} tasks can be trained on.{first}")
-    flat = np.array(ids)
     masked = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
-    columns = {"input_ids": flat, "labels": np.where(masked, IGNORE_INDEX, flat)}
+    columns = {"input_ids": np.array(ids), "labels": np.where(masked, IGNORE_INDEX, ids)}
     ends = pa.array(np.append(0, np.cumsum(lengths)[1::2]), pa.int32())
     rows = datasets.Dataset.from_dict({name: pa.ListArray.from_arrays(ends, pa.array(values))
                                        for name, values in columns.items()})
-    counts = len(rows), truncated, len(reasons), sum(lengths[::2]), sum(lengths[1::2])
-    return rows, EncodeReport(*counts)
+    return rows, EncodeReport(len(rows), truncated, len(reasons), sum(lengths[::2]),
+                              sum(lengths[1::2]))
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
@@ -130,8 +123,7 @@ class MaskingCollator:
 
     def __post_init__(self):
         if self.pad_token_id is None:
-            raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead, for "
-                              "no mask depends on it.")
+            raise EncodeError("The tokenizer has no pad token: pass its eos_token_id instead.")
 
     def width(self, lengths: Iterable[int]) -> int:
         """Return how wide a batch of rows of these lengths is."""
@@ -161,9 +153,7 @@ def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: boo
     """
     runs: list[tuple[str, list[int]]] = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        kind = "trained" if label == token else "wrong"
-        if label == IGNORE_INDEX:
-            kind = "masked"
+        kind = {IGNORE_INDEX: "masked", token: "trained"}.get(label, "wrong")
         if each_token or not runs or runs[-1][0] != kind:
             runs.append((kind, []))
         runs[-1][1].append(token)
@@ -176,26 +166,18 @@ def show_mask(tokenizer: "PreTrainedTokenizerBase", row: Row, *, each_token: boo
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Tokenise texts as they are, in one call that a fast tokenizer spreads over all cores."""
+    if not texts:
+        return []
     distinct = list(dict.fromkeys(texts))  # short answers come again and again
-    fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        encoded = tokenizer(distinct, add_special_tokens=False)["input_ids"] if distinct else []
-    else:
-        # Calling the tokenizer itself would also make offsets and masks that nobody asks for here;
-        # it would, too, undo what an earlier call with truncation or padding has left switched on.
-        fast.no_truncation()
-        fast.no_padding()
-        encodings = fast.encode_batch_fast(distinct, add_special_tokens=False)
-        encoded = [encoding.ids for encoding in encodings]
-    ids = dict(zip(distinct, encoded, strict=True))
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    ids = dict(zip(distinct, tokenizer(distinct, **options)["input_ids"], strict=True))
     return [ids[text].copy() for text in texts]
 
 
 def _segments(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
               responses: Sequence[str], max_length: int, end: str) -> Iterator[Any]:
     """Yield prompt and response ids, or the EncodeError that says why not, for each example."""
-    # Where a template has no end of its own, the eos is it; a model learns to stop from nothing
-    # else.
+    # A model learns to stop from the end alone: without one of the template's, the eos is it.
     suffix = [] if end else [tokenizer.eos_token_id]
     if suffix == [None]:
         raise EncodeError("The tokenizer has no eos token; use a template with an end of its own.")
@@ -205,8 +187,7 @@ def _segments(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str],
         if not response.strip():
             yield EncodeError("The response is empty; give the task an output or remove it.")
         elif len(prompt) >= max_length:
-            yield EncodeError(
-                f"The prompt alone has {len(prompt)} tokens and max_length is {max_length}, so no "
-                "token of the response would be trained; raise max_length or shorten the prompt.")
+            yield EncodeError(f"The prompt alone has {len(prompt)} tokens and max_length is "
+                              f"{max_length}: raise max_length or shorten the prompt.")
         else:
             yield prompt, ids + suffix

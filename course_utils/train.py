@@ -4,11 +4,10 @@
     python -m course_utils.train alpaca-7b-fsdp --dry-run
     torchrun --nproc_per_node=2 -m course_utils.train alpaca-7b-fsdp --tiny
 
-`make_trainer` is the set-up: model, arguments, LoRA, rows, collator. A result is sealed when it is
-complete, and training the same again returns it. Meanwhile checkpoints are sealed under
-"<step>-progress": a killed run goes on from the last whole one, bit for bit on a CPU. --dry-run
-says what would happen and what it would need; --tiny trains a tiny random model of the same
-architecture on a few tasks, on any machine. Taught in 02, sections 4 to 7, and in 04.
+`make_trainer` is the set-up: model, arguments, LoRA, rows, collator. A complete result is sealed,
+and training the same again returns it. Until then checkpoints are sealed under "<step>-progress": a
+killed run goes on from the last whole one, bit for bit on a CPU. --dry-run says what a training
+would need; --tiny trains a tiny random stand-in on any machine. Taught in 02, sections 4 to 7.
 """
 
 import argparse
@@ -50,15 +49,15 @@ def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Seq
                  heldout: Sequence[Row], folder: Path, name: str = "train") -> "CourseTrainer":
     """Return an SFTTrainer for encoded rows that writes its checkpoints to `folder`.
 
-    The recipe is one as it runs here (`as_it_runs`). `heldout` rows give an evaluation loss; there
-    may be none. Raises CourseError, ModelFolderError. Taught in 02, section 5.
+    The recipe is one as it runs here (`as_it_runs`). `heldout` rows, if any, give an evaluation
+    loss. Raises ModelFolderError. Taught in 02, section 5.
     """
     import datasets
     import torch
     from peft import LoraConfig
     from trl import SFTConfig
 
-    from course_utils.scale.trainer import CourseTrainer, RowOrder, sharding
+    from course_utils.scale.trainer import CourseTrainer, sharding
 
     spec, gpu = recipe.train, torch.cuda.is_available()
     # The model. Updates are too small for 16 bits, so weights that are trained are held in float32
@@ -66,10 +65,9 @@ def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Seq
     model, _ = load_base(recipe.base_model, dtype=spec.held_dtype, attention=spec.attention,
                          quantize=spec.quantize)
     # Beside the matrices that the recipe names LoRA puts two narrow ones, and only these learn.
-    lora = LoraConfig(
+    lora = None if spec.full else LoraConfig(
         r=spec.lora_r, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout,
-        target_modules=list(spec.target_modules), bias="none", task_type="CAUSAL_LM",
-    ) if not spec.full else None  # fmt: skip
+        target_modules=list(spec.target_modules), bias="none", task_type="CAUSAL_LM")
     steps = math.ceil(len(rows) / spec.effective_batch) * spec.epochs
     arguments = SFTConfig(
         output_dir=str(folder), run_name=name, report_to=spec.report_to, disable_tqdm=True,
@@ -90,21 +88,16 @@ def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Seq
         save_strategy="steps", save_steps=spec.save_steps,
         # Our rows have their masks: nothing is tokenised, cut or dropped behind our back.
         max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
-        **sharding(spec, parallel.is_sharded(spec)),
-    )  # fmt: skip
-    lengths = [len(row["input_ids"]) for row in rows]
-    labels = sum(label != IGNORE_INDEX for row in heldout for label in row["labels"])
+        **sharding(spec, parallel.is_sharded(spec)))
     # Any id will do for padding, since no mask is derived from it.
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     # By length, so that the evaluation pads little.
     heldout = sorted(heldout, key=lambda row: len(row["input_ids"]))
     return CourseTrainer(
-        RowOrder(lengths, spec), labels / max(1, len(heldout)),
-        model=model, args=arguments, peft_config=lora, processing_class=tokenizer,
+        spec, model=model, args=arguments, peft_config=lora, processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(list(rows)),
         eval_dataset=datasets.Dataset.from_list(heldout) if heldout else None,
-        data_collator=MaskingCollator(pad, padded_to(spec, gpu)),
-    )  # fmt: skip
+        data_collator=MaskingCollator(pad, padded_to(spec, gpu)))
 
 
 @dataclass(frozen=True)
@@ -113,9 +106,8 @@ class TrainResult:
 
     After full fine-tuning `adapter` is the folder of the whole model: `load_model(result.adapter)`.
     `log` holds the Trainer's entries: step and seconds with loss, learning_rate and grad_norm, or
-    with eval_loss, the mean over the labels of the held-out rows. first_loss and last_loss are
-    means over the first and last logged steps; the eval losses are those before the first and
-    after the last step, None without held-out rows. `tokens` counts every token read, all epochs.
+    with eval_loss, the mean over the labels of held-out rows. The losses are those of the first and
+    the last entry, None without held-out rows. `tokens` counts every token read, all epochs.
     """
 
     adapter: Path
@@ -135,8 +127,8 @@ class TrainResult:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
         values = {field.name: result.get(field.name) for field in dataclasses.fields(cls)[2:]}
-        if values["encode_report"]:
-            values["encode_report"] = EncodeReport(**values["encode_report"])
+        if report := result["encode_report"]:
+            values["encode_report"] = EncodeReport(**report)
         weights = next(p for p in (folder / "adapter", folder / "model") if p.is_dir())
         return cls(weights, log, **values)
 
@@ -159,10 +151,9 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
           progress: bool = True) -> TrainResult:
     """Train as a recipe says, or return what is sealed if this recipe and data have been before.
 
-    With train.lora_r 0 every weight is trained, otherwise a LoRA adapter. `tasks` None takes what
-    step "preprocess" has sealed. `rows`, already encoded, are used as they are. Give each
-    experiment of a run a `step` of its own. Under torchrun or accelerate launch every process
-    calls this; the main one alone touches the store. Raises TrainError, ModelFolderError.
+    `tasks` None takes what step "preprocess" has sealed; `rows`, already encoded, are used as they
+    are. Give each experiment of a run a `step` of its own. Under torchrun or accelerate launch
+    every process calls this; the main one alone touches the store. Raises TrainError.
     """
     progress = progress and parallel.is_main()
 
@@ -174,9 +165,9 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
         return plan
-    from course_utils.scale.trainer import Progress, Whole, threads
+    from course_utils.scale.trainer import Progress, Whole, alone
 
-    with quiet(), threads(recipe.train.threads), parallel.own_environment():
+    with quiet(), alone(recipe.train.threads):
         if recipe.train.report_to == "tensorboard" and parallel.is_main():
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(store.local(f"{step}-reports"))
             say(f"To watch: tensorboard --logdir {os.environ['TENSORBOARD_LOGGING_DIR']}")
@@ -195,38 +186,34 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
 def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | TrainResult":
     """Return the result that is sealed already, or what there is to train on and to go on from."""
     rows, report = _rows(recipe, store, tasks, rows, tokenizer)
-    identity = _identity(recipe, rows)
+    identity = {"base_model": recipe.base_model, "base": base_hash(recipe.base_model),
+                "train": _settings(recipe.train),
+                "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
     if sealed := store.latest(step):
-        before = _identity_of(sealed)
-        if before == identity:
+        difference = _difference(sealed, identity)
+        if not difference:
             say(f"Already trained: {store.run}/{step}/{sealed.name}.")
             return TrainResult.load(sealed)
-        say(f"Training anew: {_difference(before, identity)}.")
-
+        say(f"Training anew: {difference}.")
     parallel.check_gpus()
     rows, heldout = _split(rows, recipe.train.heldout)
     # What is too much for this machine is said before a model is loaded or an old run is cleared.
     card = preflight(recipe, rows, report=report)
     say(card)
     check(card)
-    training = {**identity, "processes": parallel.processes()}
-    checkpoint = _find_checkpoint(store, f"{step}-progress", training)
-    if checkpoint:
+    training, progress = {**identity, "processes": parallel.processes()}, f"{step}-progress"
+    if checkpoint := _find_checkpoint(store, progress, training):
         say(f"Going on from {checkpoint.name}.")
-    work = store.local(f"{step}-progress")
-    return _Plan(card.recipe, rows, heldout, work, checkpoint, training, report)
+    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training, report)
 
 
 def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeReport | None]:
-    """Return the rows to train and hold out, each with a token to train, and what became of tasks.
-
-    Tasks that are not given are those that the run has sealed.
-    """
+    """Return the rows, each with a token to train, and what became of the tasks."""
     report = None
     if rows is None and tasks is None:
         if (folder := store.latest("preprocess")) is None:
             raise TrainError(f"The run '{store.run}' has no instruction data yet; run notebook 01 "
-                             "first or pass tasks (on the command line: --tasks FILE).")
+                             "first or pass tasks (--tasks FILE).")
         tasks = read_tasks(folder / "tasks.jsonl")
     if rows is None:
         template = get_template(recipe.train.template, tokenizer)
@@ -236,9 +223,8 @@ def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeRepor
         raise TrainError("There are no rows to train on.")
     for i, row in enumerate(rows):
         if all(label == IGNORE_INDEX for label in row["labels"]):
-            raise TrainError(
-                f"Row {i} has no trained token: every label is {IGNORE_INDEX}, so it would count "
-                "as a loss of 0; look at it with show_mask and mend or drop it.")
+            raise TrainError(f"Row {i} has no trained token, every label is {IGNORE_INDEX}: look "
+                             "at it with show_mask and mend or drop it.")
     return rows, report
 
 
@@ -249,50 +235,31 @@ def _split(rows: list[Row], share: float) -> tuple[list[Row], list[Row]]:
     return split_heldout(rows, share, key=lambda row: json.dumps(row["input_ids"]))
 
 
-# ------------------------------------------------------------ done before, or begun?
-
-
-def _identity(recipe: Recipe, rows: list[Row]) -> dict[str, Any]:
-    """Return what makes a training what it is: settings, base model and rows. All agree, or not."""
-    return {"base_model": recipe.base_model, "base": base_hash(recipe.base_model),
-            "train": _settings(recipe.train),
-            "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}  # fmt: skip
-
-
 def _settings(spec: TrainSpec) -> dict[str, Any]:
     settings = dataclasses.asdict(spec)
     del settings["report_to"]  # who watches changes nothing
     return json.loads(json.dumps(settings))  # as JSON gives them back
 
 
-def _identity_of(sealed: Path) -> dict[str, Any]:
-    """Return what a sealed result was trained from; {} where nothing tells."""
+def _difference(sealed: Path, now: dict[str, Any]) -> str:
+    """Say in words what sets this training apart from a sealed one; "" where nothing does."""
     try:
-        identity = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
+        before = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
+        # A setting that did not exist yet stood where its default stands now.
+        settings = _settings(TrainSpec()) | before["train"]
     except (OSError, ValueError, KeyError):
-        return {}
-    # A setting that did not exist yet stood where its default stands now.
-    identity["train"] = _settings(TrainSpec()) | identity["train"]
-    identity["train"].pop("report_to", None)
-    return identity
-
-
-def _difference(before: dict, now: dict) -> str:
-    """Say in words what sets this training apart from the sealed one."""
-    if before.keys() != now.keys():
         return "what is sealed does not say what it was trained from"
-    words = [f"train.{key} was {before['train'].get(key)!r} and is {value!r}"
-             for key, value in now["train"].items() if before["train"].get(key) != value]
+    words = [f"train.{key} was {settings[key]!r} and is {value!r}"
+             for key, value in now["train"].items() if settings[key] != value]
     words += [f"the {name} is another" for name in ("base_model", "base", "data")
-              if before[name] != now[name]]
+              if before.get(name) != now[name]]
     return "; ".join(words)
 
 
 def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path | None:
     """Return the newest whole checkpoint of this training, here or brought back, or None.
 
-    What belongs to another training is removed. Raises TrainError where another number of processes
-    began this one: nothing is removed then.
+    What is of another training is removed, but not what another number of processes began.
     """
     from course_utils.scale.trainer import newest_whole
 
@@ -304,21 +271,17 @@ def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path 
         return None
     checkpoint, begun = found
     if begun == training:
-        if not checkpoint.is_relative_to(work):
-            target = work / "checkpoints" / checkpoint.name
-            shutil.rmtree(target, ignore_errors=True)
-            checkpoint = Path(shutil.copytree(checkpoint, target))
-        return checkpoint
-    if {**begun, "processes": training["processes"]} == training:
-        raise TrainError(
-            f"This training was begun by {begun['processes']} processes and is unfinished, and "
-            f"{training['processes']} cannot go on with its checkpoints: start "
-            f"{begun['processes']} again, or remove {store.root / store.run / step} to begin anew.")
+        if checkpoint.is_relative_to(work):
+            return checkpoint
+        target = work / "checkpoints" / checkpoint.name
+        shutil.rmtree(target, ignore_errors=True)
+        return Path(shutil.copytree(checkpoint, target))
+    count, now = begun["processes"], training["processes"]
+    if begun | {"processes": now} == training:
+        raise TrainError(f"This training was begun by {count} processes and {now} cannot go on: "
+                         f"start {count} again, or remove {store.root / store.run / step}.")
     store.clear(step)
     return None
-
-
-# ------------------------------------------------------------ the result
 
 
 def _seal(recipe, store, step, plan, state) -> TrainResult:
@@ -350,22 +313,18 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
         "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * recipe.train.epochs),
         "seconds": log[-1]["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
         "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1],
-        "encode_report": plan.report and dataclasses.asdict(plan.report),
-    }  # fmt: skip
+        "encode_report": plan.report and dataclasses.asdict(plan.report)}
     for name, content in (("log.json", log), ("result.json", result)):
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         write_atomic(work / name, text + "\n")
-    hashes = {"data": identity["data"], "base": identity["base"]}
-    store.seal(step, hashes | {"recipe": digest(recipe.to_dict())})
+    store.seal(step, {"data": identity["data"], "base": identity["base"],
+                      "recipe": digest(recipe.to_dict())})
     store.clear(f"{step}-progress")
     return TrainResult.load(store.latest(step))
 
 
-# ------------------------------------------------------------ the command line
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; see `python -m course_utils.train --help`."""
+    """Train from the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m course_utils.train", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe's name or YAML file")
@@ -403,16 +362,16 @@ def _dry_run(recipe: Recipe, store: CheckpointStore, tasks: list[Task] | None) -
     try:
         rows, report = _rows(recipe, store, tasks, None, load_tokenizer(recipe.base_model))
     except CourseError as error:  # no network, no data: the model's size is in the recipe
-        return (f"{recipe.name}: the rows are unknown. {error}\n\nMemory for rows of "
-                f"{recipe.train.max_length} tokens, the longest allowed:\n"
-                f"{estimate_memory(recipe)}")
+        longest, estimate = recipe.train.max_length, estimate_memory(recipe)
+        return (f"{recipe.name}: the rows are unknown. {error}\n\n"
+                f"Memory for rows of {longest} tokens, the longest allowed:\n{estimate}")
     card = preflight(recipe, _split(rows, recipe.train.heldout)[0], report=report)
-    parts = [str(card), str(card.memory or "")]
+    said = f"{card}\n\n{card.memory}" if card.memory else str(card)
     try:
         check(card)
     except CourseError as error:
-        parts.append(f"It would not start here. {error}")
-    return "\n\n".join(filter(None, parts))
+        said += f"\n\nIt would not start here. {error}"
+    return said
 
 
 if __name__ == "__main__":

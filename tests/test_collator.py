@@ -23,22 +23,12 @@ TASKS = [
     Task("漢字를 한글로 바꾸세요.", "全州 🍚", "전주"),
 ]
 END = "<end_of_turn>\n"
-fixture_is_constant = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fixture_is_constant = settings(max_examples=60, deadline=None,
+                               suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def trained(row):
     return [token for token, label in zip(*row.values(), strict=True) if label != IGNORE_INDEX]
-
-
-def test_labels_follow_the_segments(tokenizer):
-    row = encode(tokenizer, "<bos>질문: 전주는?\n답변: ", "전북", 64, end=END)
-    assert tokenizer.decode(trained(row)) == "전북<end_of_turn>\n"
-    assert len(row["labels"]) == len(row["input_ids"])
-    border = row["labels"].index(trained(row)[0])
-    assert set(row["labels"][:border]) == {IGNORE_INDEX}
-    assert row["labels"][border:] == row["input_ids"][border:]
 
 
 def test_a_token_that_would_merge_across_the_border_stays_on_its_side(tokenizer):
@@ -58,8 +48,9 @@ def test_any_text_keeps_its_border(tokenizer, prompt, response):
         return
     row = encode(tokenizer, prompt, response, 10_000, end=END)
     alone = tokenizer(response + END, add_special_tokens=False)["input_ids"]
-    assert trained(row) == alone
-    assert row["input_ids"][len(row["input_ids"]) - len(alone) :] == alone
+    border = len(row["labels"]) - len(alone)
+    assert row["labels"] == [IGNORE_INDEX] * border + alone
+    assert row["input_ids"][border:] == alone
 
 
 @pytest.mark.parametrize("text", ["안녕", "<bos>안녕", "<bos><bos>안녕"])
@@ -67,7 +58,7 @@ def test_bos_comes_first_exactly_once(tokenizer, text):
     row = encode(tokenizer, text, "네", 64)
     bos = tokenizer.bos_token_id
     assert row["input_ids"][0] == bos
-    assert row["input_ids"].count(bos) == 1
+    assert row["input_ids"].count(bos) == 1 and row["labels"][-1] == tokenizer.eos_token_id
     assert encode_prompts(tokenizer, [text]) == [row["input_ids"][: row["labels"].count(-100)]]
 
 
@@ -83,13 +74,9 @@ def test_a_bos_that_is_the_eos_begins_nothing(tokenizer):
     assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
 
 
-def test_the_stop_is_trained(tokenizer):
-    stop = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    assert stop in encode(tokenizer, "안녕", "네", 64, end=END)["labels"]
-    assert encode(tokenizer, "안녕", "네", 64)["labels"][-1] == tokenizer.eos_token_id
-
-
-def test_rows_that_train_nothing_are_errors(tokenizer):
+def test_what_cannot_be_trained_is_an_error(tokenizer):
+    with pytest.raises(EncodeError, match="pass its eos_token_id"):
+        MaskingCollator(None)
     with pytest.raises(EncodeError, match="response is empty"):
         encode(tokenizer, "안녕", " \n", 64, end=END)
     with pytest.raises(EncodeError, match="prompt alone has .* max_length is 4"):
@@ -114,8 +101,8 @@ def test_tasks_are_counted(tokenizer):
 
 
 def test_truncation_cuts_the_end(tokenizer):
-    whole = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 64, end=END)
-    cut = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 10, end=END)
+    whole, cut = (encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", most, end=END)
+                  for most in (64, 10))
     assert cut == {name: values[:10] for name, values in whole.items()}
 
 
@@ -162,8 +149,3 @@ def test_show_mask(tokenizer):
     assert len(show_mask(tokenizer, row, each_token=True).splitlines()) == len(row["labels"])
     shifted = {**row, "labels": row["labels"][1:] + [IGNORE_INDEX]}
     assert "wrong" in show_mask(tokenizer, shifted)
-
-
-def test_a_collator_without_a_pad_token_says_what_to_pass():
-    with pytest.raises(EncodeError, match="pass its eos_token_id"):
-        MaskingCollator(None)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils import CourseError
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import (
     IGNORE_INDEX,
@@ -60,12 +59,8 @@ def with_ends(tokenizer, single):
     copy = retrained(tokenizer, [task.instruction + task.output for task in TASKS] * 9)
     names = [name for name in single.split() if name != "$A"]
     copy.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=single, special_tokens=[(n, copy.convert_tokens_to_ids(n)) for n in names]
-    )
+        single=single, special_tokens=[(n, copy.convert_tokens_to_ids(n)) for n in names])
     return copy
-
-
-# ------------------------------------------------- 1. the prompt's length, measured on its own
 
 
 @pytest.mark.parametrize("border", ["### 응답:", "### 응답:\n", "답변: ", '존댓말 "'])
@@ -92,9 +87,6 @@ def test_1_an_eos_after_the_prompt_shifted_the_mask_by_one(tokenizer):
     assert row["input_ids"].count(adds_eos.eos_token_id) == 1
 
 
-# ------------------------------------------------- 2. BOS twice or missing
-
-
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("single", ["<bos> $A", "$A", "$A <eos>"])
 def test_2_bos_was_there_twice_or_not_at_all(tokenizer, name, single):
@@ -109,9 +101,6 @@ def test_2_bos_was_there_twice_or_not_at_all(tokenizer, name, single):
 def test_2_the_defaults_do_double_it(tokenizer):
     prompt = get_template("chat", tokenizer).render(TASKS[0])
     assert tokenizer(prompt)["input_ids"].count(tokenizer.bos_token_id) == 2
-
-
-# ------------------------------------------------- 3. the wrong stop
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -152,16 +141,10 @@ def test_3_the_reply_went_on_after_the_other_stop(tokenizer, stop):
     assert tokenizer.convert_tokens_to_ids(stop) in model.config.eos_token_id
 
 
-# ------------------------------------------------- 4. pad == eos
-
-
 def by_pad_id(batch, pad):
     """The popular mask: whatever is the padding token is not trained and not seen."""
-    return {
-        **batch,
-        "attention_mask": (batch["input_ids"] != pad).long(),
-        "labels": batch["labels"].masked_fill(batch["input_ids"] == pad, IGNORE_INDEX),
-    }
+    return batch | {"attention_mask": (batch["input_ids"] != pad).long(),
+                    "labels": batch["labels"].masked_fill(batch["input_ids"] == pad, IGNORE_INDEX)}
 
 
 def test_4_pad_was_eos_and_the_model_never_stopped(tokenizer):
@@ -180,10 +163,8 @@ ids = st.lists(st.integers(0, 9), min_size=1, max_size=20)
 @given(rows=st.lists(ids, min_size=1, max_size=5), pad=st.integers(0, 9), data=st.data())
 def test_4_no_mask_depends_on_the_padding_token(rows, pad, data):
     borders = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
-    rows = [
-        {"input_ids": row, "labels": [IGNORE_INDEX] * n + row[n:]}
-        for row, n in zip(rows, borders, strict=True)
-    ]
+    rows = [{"input_ids": row, "labels": [IGNORE_INDEX] * n + row[n:]}
+            for row, n in zip(rows, borders, strict=True)]
     batch, other = MaskingCollator(pad)(rows), MaskingCollator(99)(rows)
     assert batch["labels"].equal(other["labels"])
     assert batch["attention_mask"].equal(other["attention_mask"])
@@ -192,9 +173,6 @@ def test_4_no_mask_depends_on_the_padding_token(rows, pad, data):
         assert batch["labels"][i].tolist()[:n] == row["labels"]
         assert batch["input_ids"][i].tolist()[:n] == row["input_ids"]
         assert batch["attention_mask"][i].sum() == n
-
-
-# ------------------------------------------------- 5. a row without a trained token
 
 
 def test_5_a_batch_trained_nothing_and_its_loss_was_no_number(tokenizer, tiny_base):
@@ -206,19 +184,8 @@ def test_5_a_batch_trained_nothing_and_its_loss_was_no_number(tokenizer, tiny_ba
     nothing = {"input_ids": ids[:32], "labels": [IGNORE_INDEX] * 32}
     with torch.no_grad():
         assert model(**MaskingCollator(0)([nothing])).loss.isnan()  # and nothing would be raised
-    with pytest.raises(CourseError, match="prompt alone has"):
-        encode(tokenizer, get_template("koalpaca").render(long), long.output, 32)
     rows, report = encode_tasks(tokenizer, [*TASKS, long], get_template("koalpaca"), 64)
     assert report.dropped == 1 and all(map(trained, rows))
-
-
-def test_5_rows_that_train_nothing_are_refused_before_the_first_step(recipe, tmp_path):
-    rows = [{"input_ids": [2, 7, 8], "labels": [IGNORE_INDEX] * 3}]
-    with pytest.raises(CourseError, match="no trained token"):
-        train(recipe, CheckpointStore.open("run", tmp_path), rows=rows, progress=False)
-
-
-# ------------------------------------------------- 6 and 7. packing; gradient accumulation
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +200,8 @@ def window(tokenizer):
     prompt = plain(tokenizer, "<bos>질문: 어디 가? 답변: ")
     answer = plain(tokenizer, "".join(task.output for task in TASKS))
     assert len(answer) > 24
-    return [
-        {"input_ids": prompt + answer[:n], "labels": [IGNORE_INDEX] * len(prompt) + answer[:n]}
-        for n in (1, 2, 6, 24)
-    ]
+    return [{"input_ids": prompt + answer[:n], "labels": [IGNORE_INDEX] * len(prompt) + answer[:n]}
+            for n in (1, 2, 6, 24)]
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +239,7 @@ def test_6_packed_rows_without_position_resets_read_their_neighbours(tiny_base, 
 
 @pytest.mark.parametrize("batch_size, accumulation", [(4, 1), (2, 2), (1, 4)])
 def test_7_accumulated_steps_weighed_short_rows_more(
-    recipe, window, alone, tmp_path, batch_size, accumulation
-):
+        recipe, window, alone, tmp_path, batch_size, accumulation):
     """The first loss of a real training equals that of the rows by themselves, by all tokens."""
     counts = [len(trained(row)) for row in window]
     expected = sum(alone) / sum(counts)
@@ -284,11 +248,7 @@ def test_7_accumulated_steps_weighed_short_rows_more(
     recipe = recipe.replace("train.batch_size", batch_size)
     recipe = recipe.replace("train.gradient_accumulation", accumulation)
     result = train(recipe, CheckpointStore.open("run", tmp_path), rows=window, progress=False)
-    assert result.steps == 1
-    assert result.first_loss == pytest.approx(expected, rel=1e-4)
-
-
-# ------------------------------------------------- 8. the padding's side
+    assert result.steps == 1 and result.first_loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_8_padding_stood_between_the_prompt_and_its_reply(tokenizer):
@@ -303,9 +263,6 @@ def test_8_padding_stood_between_the_prompt_and_its_reply(tokenizer):
     assert (model.asked[:, -1] == plain(tokenizer, "\n")[0]).all()  # as every chat prompt ends
 
 
-# ------------------------------------------------- 9. cutting the reply out of the text
-
-
 def test_9_the_reply_was_cut_at_the_word_model(tokenizer):
     said = "user와 model은 <start_of_turn>model이 아닙니다."
     prompts = [get_template("chat", tokenizer).render(Task("model의 뜻을 쓰세요.", "model user"))]
@@ -313,9 +270,6 @@ def test_9_the_reply_was_cut_at_the_word_model(tokenizer):
     (reply,) = generate(Scripted(plain(tokenizer, said)), tokenizer, prompts)
     special = said.replace("<start_of_turn>", "")  # skipped when decoding, as every special token
     assert reply.text == special
-
-
-# ------------------------------------------------- and two that no list names
 
 
 def test_a_tokenizer_that_was_left_truncating_does_not_truncate_here(tokenizer):

@@ -1,12 +1,11 @@
 """Four bits a weight under an adapter: trained, resumed, loaded, merged, and counted truly."""
 
-import json
 import math
 import runpy
 from dataclasses import replace
 
 import pytest
-from test_train import TASKS, Killed, adapter_bytes, kill_at
+from test_train import TASKS, Killed, adapter_bytes, changed, kill_at
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
@@ -23,7 +22,7 @@ from course_utils.scale import trainer
 from course_utils.scale.memory import GIB, NF4_BYTES, estimate_memory
 from course_utils.scale.preflight import as_it_runs
 from course_utils.scale.tiny import tiny_recipe, tiny_tokenizer
-from course_utils.train import main, make_trainer, train
+from course_utils.train import make_trainer, train
 
 BENCHMARK = runpy.run_path(str(REPO / "tests" / "benchmarks" / "memory.py"))
 T4 = load_recipe("midm-2b-t4").replace("train.quantize", "4bit")
@@ -32,10 +31,7 @@ T4 = load_recipe("midm-2b-t4").replace("train.quantize", "4bit")
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     recipe = tiny_recipe(T4, tmp_path_factory.mktemp("base") / "tiny")
-    settings = {"epochs": 2, "learning_rate": 0.01, "lora_dropout": 0.1, "heldout": 0.2}
-    for key, value in settings.items():
-        recipe = recipe.replace(f"train.{key}", value)
-    return recipe
+    return changed(recipe, epochs=2, learning_rate=0.01, lora_dropout=0.1, heldout=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +49,17 @@ def test_the_loss_is_finite_and_falls(result):
     assert result.last_eval_loss < result.first_eval_loss - 0.02
 
 
-def test_a_killed_run_ends_in_the_same_bytes(recipe, result, tmp_path):
-    store = CheckpointStore.open("killed", tmp_path)
-    with pytest.raises(Killed):
-        train(recipe, store, TASKS, callbacks=[kill_at(6)])
-    assert adapter_bytes(train(recipe, store, TASKS)) == adapter_bytes(result)
-
-
-def test_recomputed_activations_give_the_same_adapter(recipe, result, tmp_path, monkeypatch):
+def test_a_killed_run_ends_in_the_same_bytes_with_recomputed_activations(
+        recipe, result, tmp_path, monkeypatch):
     """As on a GPU: gradients come through TRL's checkpointing without peft's preparations."""
     assert recipe.train.activation_checkpointing
     arguments = trainer.sharding(recipe.train, False)
     assert True in arguments.values()
     monkeypatch.setattr(trainer, "sharding", lambda *_: arguments)
-    again = train(recipe, CheckpointStore.open("recomputed", tmp_path), TASKS)
-    assert adapter_bytes(again) == adapter_bytes(result)
+    store = CheckpointStore.open("killed", tmp_path)
+    with pytest.raises(Killed):
+        train(recipe, store, TASKS, callbacks=[kill_at(6)])
+    assert adapter_bytes(train(recipe, store, TASKS)) == adapter_bytes(result)
 
 
 def test_the_adapter_is_trained_in_float32(recipe, result, tmp_path):
@@ -83,8 +75,7 @@ def test_the_adapter_is_trained_in_float32(recipe, result, tmp_path):
 
 
 def test_the_adapter_replies_on_what_it_was_trained_on_or_on_whole_weights(
-    recipe, result, tmp_path
-):
+        recipe, result, tmp_path):
     base, options = recipe.base_model, {"dtype": "float32", "device": "cpu"}
     tuned, tokenizer = load_model(base, result.adapter, **options)
     assert len(packed(tuned)) == 2 * 7
@@ -110,18 +101,6 @@ def test_a_reply_leaves_the_weights_as_they_were(recipe):
     reply(model.eval(), tokenizer, ["안녕"], max_new_tokens=2)
     after = dict(model.named_parameters())
     assert before and all(torch.equal(old, after[name]) for name, old in before.items())
-
-
-def test_a_trial_of_a_quantized_recipe_runs(tmp_path, capsys):
-    text = (REPO / "course_utils/recipes/midm-2b-t4.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "mine.yaml"
-    path.write_text(text.replace("train:\n", "train:\n  quantize: 4bit\n"), encoding="utf-8")
-    root = ["--root", str(tmp_path / "runs")]
-    assert main([str(path), "--dry-run", *root]) == 0
-    assert "copies" in capsys.readouterr().out
-    assert main([str(path), "--tiny", *root]) == 0
-    (sealed,) = (tmp_path / "runs").glob("mine/tiny/part-0001/result.json")
-    assert json.loads(sealed.read_text())["recipe"]["train"]["quantize"] == "4bit"
 
 
 @pytest.mark.parametrize("kind", ["gemma", "gpt_neox", "llama"])

@@ -18,10 +18,8 @@ from course_utils.scale.preflight import as_it_runs
 from course_utils.tasks import Task, write_tasks
 from course_utils.train import main, train
 
-TASKS = [
-    Task("다음 문장을 존댓말로 바꾸세요.", f"밥 {i}번 먹었어?", f"식사를 {i}번 하셨어요?")
-    for i in range(24)
-]
+TASKS = [Task("다음 문장을 존댓말로 바꾸세요.", f"밥 {i}번 먹었어?", f"식사를 {i}번 하셨어요?")
+         for i in range(24)]
 STEPS = 12  # 24 rows in batches of 4, two epochs
 
 
@@ -33,9 +31,7 @@ class Killed(BaseException):
 def recipe(tiny_base):
     recipe = load_recipe("offline").replace("base_model", str(tiny_base))
     # Dropout, so that resuming has a random state to restore.
-    for key, value in [("batch_size", 4), ("save_steps", 4), ("threads", 1), ("lora_dropout", 0.1)]:
-        recipe = recipe.replace(f"train.{key}", value)
-    return recipe
+    return changed(recipe, batch_size=4, save_steps=4, threads=1, lora_dropout=0.1)
 
 
 @pytest.fixture
@@ -68,8 +64,18 @@ def kill_at(step):
     return Kill()
 
 
+def stop(*_, **options):
+    raise Killed
+
+
 def no_training(monkeypatch):
     monkeypatch.setattr(train_module, "make_trainer", lambda *_: pytest.fail("trained again"))
+
+
+def changed(recipe, **settings):
+    for key, value in settings.items():
+        recipe = recipe.replace(f"train.{key}", value)
+    return recipe
 
 
 def test_the_result_is_sealed_and_complete(reference, recipe):
@@ -93,47 +99,38 @@ def test_the_same_seed_gives_the_same_bytes_whatever_was_drawn_before(recipe, st
     torch.rand(17)
     again = train(recipe, store, TASKS)
     assert adapter_bytes(again) == adapter_bytes(reference)
-    other = train(recipe.replace("train.seed", 1), store, TASKS, step="other-seed")
+    other = train(changed(recipe, seed=1), store, TASKS, step="other-seed")
     assert adapter_bytes(other) != adapter_bytes(reference)
 
 
-# Before the first checkpoint, between two, and after the last step.
-@pytest.mark.parametrize("step", [2, 6, STEPS])
-def test_a_killed_run_ends_in_the_same_bytes(recipe, store, reference, step):
-    with pytest.raises(Killed):
-        train(recipe, store, TASKS, callbacks=[kill_at(step)])
+def test_killed_just_before_the_result_was_sealed(recipe, store, reference, monkeypatch):
+    seal = CheckpointStore.seal
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "seal", lambda self, step, note=None: (
+            stop() if step == "train" else seal(self, step, note)))
+        with pytest.raises(Killed):
+            train(recipe, store, TASKS)
     assert store.latest("train") is None
     result = train(recipe, store, TASKS)
     assert adapter_bytes(result) == adapter_bytes(reference)
     assert losses(result) == losses(reference)
-    assert result.seconds > 0
     assert store.latest("train-progress") is None  # nothing is left of the way there
 
 
-def test_killed_just_before_the_result_was_sealed(recipe, store, reference, monkeypatch):
-    def stop(self, step, note=None):
-        if step == "train":
-            raise Killed
-        return seal(self, step, note)
-
-    seal = CheckpointStore.seal
-    with monkeypatch.context() as patch:
-        patch.setattr(CheckpointStore, "seal", stop)
-        with pytest.raises(Killed):
-            train(recipe, store, TASKS)
-    result = train(recipe, store, TASKS)
-    assert adapter_bytes(result) == adapter_bytes(reference)
-    assert losses(result) == losses(reference)
-
-
-def test_a_lost_machine_goes_on_from_drive(recipe, tmp_path, reference, capsys):
+def test_a_lost_machine_goes_on_from_drive(recipe, tmp_path, reference, capsys, monkeypatch):
+    epochs, real = [], trainer.RowOrder.__iter__
+    noting = lambda self: epochs.append(self.epoch) or real(self)  # noqa: E731
+    monkeypatch.setattr(trainer.RowOrder, "__iter__", noting)
     store = CheckpointStore("run", tmp_path / "drive", tmp_path / "local")
     with pytest.raises(Killed):
         train(recipe, store, TASKS, callbacks=[kill_at(10)])
+    assert epochs == [0, 0, 1]  # the first one is the card's
     shutil.rmtree(tmp_path / "local")
     result = train(recipe, store, TASKS)
     assert "Going on from checkpoint-8" in capsys.readouterr().out
+    assert epochs == [0, 0, 1, 0, 1], "every epoch has its own order, also when gone on from"
     assert adapter_bytes(result) == adapter_bytes(reference)
+    assert losses(result) == losses(reference) and result.seconds > 0
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +149,8 @@ def begun(half, tmp_path):
     return store, store.local("train-progress") / "checkpoints" / "checkpoint-4"
 
 
-@pytest.mark.parametrize(
-    "damage", ["no list", "cut state", "no optimizer", "a file more", "a file of another name"]
-)
+@pytest.mark.parametrize("damage", [
+    "no list", "cut state", "no optimizer", "a file more", "a file of another name"])
 def test_a_partial_checkpoint_is_skipped_by_name(begun, damage, capsys):
     checkpoint = begun[1]
     partial = shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-12"))
@@ -185,46 +181,83 @@ def test_a_partial_checkpoint_is_in_nobodys_way(recipe, begun, reference, capsys
     assert adapter_bytes(result) == adapter_bytes(reference)
 
 
-def test_nothing_is_trained_twice(recipe, store, monkeypatch, capsys):
-    recipe = recipe.replace("train.epochs", 0.2)
+@pytest.fixture(scope="module")
+def sealed(recipe, tmp_path_factory):
+    """The runs of a short training that is finished, and its recipe."""
+    root, short = tmp_path_factory.mktemp("sealed"), changed(recipe, epochs=0.2)
+    train(short, CheckpointStore.open("run", root), TASKS)
+    return root, short
+
+
+@pytest.fixture
+def finished(sealed, tmp_path, monkeypatch):
+    """A store with a finished training, and its recipe; whoever trains anew is stopped."""
+    monkeypatch.setattr(train_module, "make_trainer", stop)
+    return CheckpointStore.open("run", shutil.copytree(sealed[0], tmp_path / "runs")), sealed[1]
+
+
+def test_nothing_is_trained_twice(finished, capsys):
+    store, recipe = finished
     first = train(recipe, store, TASKS)
-    no_training(monkeypatch)
-    again = train(recipe, store, TASKS)
-    assert again == first
-    # What has nothing to do with training does not undo it.
+    assert "Already trained: run/train/part-0001" in capsys.readouterr().out
+    # What has nothing to do with training does not undo it, nor does who watches.
     assert train(recipe.replace("judge.model", "another"), store, TASKS) == first
+    assert train(recipe.replace("train.report_to", "wandb"), store, TASKS) == first
     # Nor do the same tasks by another way: those that the step before has sealed.
     write_tasks(store.local("preprocess") / "tasks.jsonl", TASKS)
     store.seal("preprocess")
     assert train(recipe, store) == first
-    assert "Already trained: run/train/part-0001" in capsys.readouterr().out
 
 
-def test_another_recipe_or_other_data_trains_anew_and_says_so(recipe, store, capsys):
-    short = recipe.replace("train.epochs", 0.2)
-    first = train(short, store, TASKS)
-    first = adapter_bytes(first)
-    other = train(short.replace("train.lora_r", 8), store, TASKS)
-    assert "Training anew: train.lora_r was 4 and is 8." in capsys.readouterr().out
-    assert adapter_bytes(other) != first
-    train(short.replace("train.lora_r", 8), store, TASKS[:-1])
-    assert "Training anew: the data is another." in capsys.readouterr().out
+@pytest.mark.parametrize(("settings", "count", "said"), [
+    ({"lora_r": 8}, 24, "train.lora_r was 4 and is 8"),
+    ({"lora_r": 8}, 23, "train.lora_r was 4 and is 8; the data is another"),
+    ({"weight_decay": 0.1}, 24, "train.weight_decay was 0.0 and is 0.1"),
+])  # fmt: skip
+def test_another_recipe_or_other_data_trains_anew_and_says_so(
+        finished, settings, count, said, capsys):
+    store, recipe = finished
+    with pytest.raises(Killed):
+        train(changed(recipe, **settings), store, TASKS[:count])
+    assert f"Training anew: {said}." in capsys.readouterr().out
 
 
-def test_what_somebody_else_sealed_is_no_result(recipe, store, capsys):
+def test_another_base_or_what_somebody_else_sealed_trains_anew(finished, capsys, monkeypatch):
+    store, recipe = finished
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train_module, "base_hash", lambda base: "another")
+        train(recipe, store, TASKS)
+    assert "Training anew: the base is another." in capsys.readouterr().out
+    shutil.rmtree(store.local("train"))
     (store.local("train") / "notes.txt").write_text("mine")
     store.seal("train")
-    result = train(recipe.replace("train.epochs", 0.2), store, TASKS)
-    assert result.adapter.parent.name == "part-0002"
+    with pytest.raises(Killed):
+        train(recipe, store, TASKS)
     assert "does not say what it was trained from" in capsys.readouterr().out
 
 
-def test_an_unfinished_run_of_another_training_is_not_continued(recipe, store, reference, capsys):
+def test_what_was_sealed_before_a_setting_existed_is_not_trained_again(finished, capsys):
+    store, recipe = finished
+    work = store.local("train")
+    result = json.loads((work / "result.json").read_text())
+    for name in ("heldout", "sampling", "gpus", "parallel", "weight_decay", "quantize"):
+        del result["identity"]["train"][name]
+    result["identity"]["train"]["report_to"] = "none"  # as once
+    (work / "result.json").write_text(json.dumps(result))
+    store.seal("train")
+    assert train(recipe, store, TASKS).adapter.parent.name == "part-0002"
+    assert "Already trained" in capsys.readouterr().out
     with pytest.raises(Killed):
-        train(recipe.replace("train.lora_r", 8), store, TASKS, callbacks=[kill_at(6)])
-    result = train(recipe, store, TASKS)
-    assert "Going on" not in capsys.readouterr().out
-    assert adapter_bytes(result) == adapter_bytes(reference)
+        train(recipe.replace("train.weight_decay", 0.1), store, TASKS)
+    assert "anew: train.weight_decay was 0.0 and is 0.1." in capsys.readouterr().out
+
+
+def test_an_unfinished_run_of_another_training_is_not_continued(recipe, begun, capsys, monkeypatch):
+    store, checkpoint = begun
+    monkeypatch.setattr(trainer.CourseTrainer, "__init__", stop)
+    with pytest.raises(Killed):
+        train(changed(recipe, lora_r=8), store, TASKS)
+    assert "Going on" not in capsys.readouterr().out and not checkpoint.exists()
 
 
 def test_what_two_processes_began_one_does_not_throw_away(recipe, begun):
@@ -232,19 +265,9 @@ def test_what_two_processes_began_one_does_not_throw_away(recipe, begun):
     listed = checkpoint / trainer.LIST
     listed.write_text(listed.read_text().replace('"processes": 1', '"processes": 2'))
     before = sorted(path for path in store.root.rglob("*"))
-    with pytest.raises(TrainError, match="begun by 2 processes .* and 1 cannot .* start 2 again"):
+    with pytest.raises(TrainError, match="begun by 2 processes and 1 cannot go on: start 2 again"):
         train(recipe, store, TASKS)
     assert sorted(path for path in store.root.rglob("*")) == before
-
-
-def test_another_base_of_the_same_name_trains_anew(recipe, store, tiny_base, tmp_path, capsys):
-    base = shutil.copytree(tiny_base, tmp_path / "base")
-    recipe = recipe.replace("base_model", str(base)).replace("train.epochs", 0.5)
-    train(recipe, store, TASKS)
-    weights = (base / "model.safetensors").read_bytes()
-    (base / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    train(recipe, store, TASKS)
-    assert "Training anew: the base is another." in capsys.readouterr().out
 
 
 def test_ready_rows_are_used_as_they_are(recipe, store, tokenizer, monkeypatch):
@@ -271,39 +294,15 @@ def test_rows_and_tasks_that_cannot_be_trained_on(recipe, store, tokenizer, tiny
         train(recipe.replace("base_model", "assets/none"), store, TASKS)
 
 
-def test_what_was_sealed_before_a_setting_existed_is_not_trained_again(recipe, store, capsys):
-    short = recipe.replace("train.epochs", 0.5)
-    first = train(short, store, TASKS)
-    work = store.local("train")
-    result = json.loads((work / "result.json").read_text())
-    newer = ("heldout", "sampling", "report_to", "gpus", "parallel", "weight_decay", "quantize")
-    for name in newer:
-        result["identity"]["train"].pop(name, None)
-    (work / "result.json").write_text(json.dumps(result))
-    store.seal("train")
-    capsys.readouterr()
-    assert adapter_bytes(train(short, store, TASKS)) == adapter_bytes(first)
-    assert "Already trained" in capsys.readouterr().out
-    train(short.replace("train.weight_decay", 0.1), store, TASKS)
-    assert "anew: train.weight_decay was 0.0 and is 0.1." in capsys.readouterr().out
-
-
-def test_who_watches_changes_nothing(recipe, store, monkeypatch):
-    first = train(recipe.replace("train.epochs", 0.5), store, TASKS)
-    no_training(monkeypatch)
-    watched = recipe.replace("train.epochs", 0.5).replace("train.report_to", "wandb")
-    assert train(watched, store, TASKS) == first
-
-
 @pytest.mark.parametrize("where", ["none", "tensorboard", "wandb"])
 def test_the_trainer_itself_reports(recipe, store, monkeypatch, where):
     """Its arguments say where; neither library is installed here, so it is stopped in time."""
+    seen = {}
 
     def note(self, *arguments, args, **options):
         seen.update(args=args, logs=os.environ.get("TENSORBOARD_LOGGING_DIR"))
         raise Killed
 
-    seen = {}
     monkeypatch.setattr(trainer.CourseTrainer, "__init__", note)
     with pytest.raises(Killed):
         train(recipe.replace("train.report_to", where), store, TASKS)
@@ -314,40 +313,28 @@ def test_the_trainer_itself_reports(recipe, store, monkeypatch, where):
 
 
 # Each way of training that keeps more than an adapter's state, or its own order of rows.
-WAYS = {
-    "whole": {"lora_r": 0, "lora_dropout": 0.0, "learning_rate": 1e-4},
-    "heldout": {"heldout": 0.3, "sampling": "length"},
-}
-
-
-@pytest.fixture(scope="module", params=WAYS)
-def way(request, recipe, tmp_path_factory):
-    """A recipe of another kind, and its uninterrupted training."""
-    for key, value in {"save_steps": 2, **WAYS[request.param]}.items():
-        recipe = recipe.replace(f"train.{key}", value)
-    root = tmp_path_factory.mktemp(request.param)
-    return recipe, train(recipe, CheckpointStore.open("whole", root), TASKS)
-
-
-@pytest.mark.parametrize("step", [3, 8])  # of 12 and 10
-def test_a_killed_run_of_another_kind_ends_in_the_same_bytes(way, store, step):
-    recipe, whole = way
+@pytest.mark.parametrize("settings", [
+    {"lora_r": 0, "lora_dropout": 0.0, "learning_rate": 1e-4, "weight_decay": 0.1},
+    {"heldout": 0.3, "sampling": "length"},
+], ids=["whole", "heldout"])  # fmt: skip
+def test_a_killed_run_of_another_kind_ends_in_the_same_bytes(
+        recipe, store, tmp_path, tiny_base, settings):
+    recipe = changed(recipe, save_steps=2, **settings)
+    whole = train(recipe, CheckpointStore.open("whole", tmp_path), TASKS)
     with pytest.raises(Killed):
-        train(recipe, store, TASKS, callbacks=[kill_at(step)])
+        train(recipe, store, TASKS, callbacks=[kill_at(7)])
     resumed = train(recipe, store, TASKS)
     assert adapter_bytes(resumed) == adapter_bytes(whole)
     timed = ("seconds", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     logs = [[{k: e[k] for k in e if k not in timed} for e in r.log] for r in (whole, resumed)]
     assert logs[0] == logs[1]
+    if recipe.train.full:
+        every_weight_is_trained_and_loads_as_a_base(whole, tiny_base)
 
 
-def test_every_weight_is_trained_and_loads_as_a_base(recipe, store, tiny_base, reference):
+def every_weight_is_trained_and_loads_as_a_base(result, tiny_base):
     from course_utils.inference import load_model, reply
 
-    spec = {"lora_r": 0, "weight_decay": 0.1, "epochs": 1}
-    for key, value in spec.items():
-        recipe = recipe.replace(f"train.{key}", value)
-    result = train(recipe, store, TASKS)
     names = {p.name for p in result.adapter.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert "training_args.bin" not in names
@@ -373,23 +360,18 @@ def exact_loss(model, rows):
     return total / count
 
 
-def test_the_held_out_loss_is_exact_and_never_trained_on(recipe, store, tiny_base, tokenizer):
+def test_the_held_out_loss_is_exact_and_never_trained_on(
+        recipe, store, tiny_base, tokenizer, monkeypatch):
     from course_utils.inference import load_model
 
     rows = [encode(tokenizer, "안녕" * n, "반갑습니다" * (1 + n % 5), 200) for n in range(1, 25)]
-    held = recipe.replace("train.heldout", 0.25).replace("train.sampling", "length")
-    seen = []
-
-    def remember(*arguments):
-        seen.append([row["input_ids"] for row in arguments[2]])
-        return made(*arguments)
-
-    made = train_module.make_trainer
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "make_trainer", remember)
-        result = train(held, store, rows=rows)
-    kept = [row for row in rows if row["input_ids"] not in seen[0]]
-    assert len(kept) == 6 and len(seen[0]) == 18
+    held = changed(recipe, heldout=0.25, sampling="length")
+    seen, made = [], train_module.make_trainer
+    monkeypatch.setattr(train_module, "make_trainer", lambda *arguments: (
+        seen.extend(row["input_ids"] for row in arguments[2]) or made(*arguments)))
+    result = train(held, store, rows=rows)
+    kept = [row for row in rows if row["input_ids"] not in seen]
+    assert len(kept) == 6 and len(seen) == 18
     before, _ = load_model(tiny_base, dtype="float32", device="cpu")
     after, _ = load_model(tiny_base, result.adapter, dtype="float32", device="cpu")
     assert result.first_eval_loss == pytest.approx(exact_loss(before, kept), rel=1e-5)
@@ -397,17 +379,9 @@ def test_the_held_out_loss_is_exact_and_never_trained_on(recipe, store, tiny_bas
     assert result.last_eval_loss < result.first_eval_loss
     steps = [entry["step"] for entry in result.log if "eval_loss" in entry]
     assert (steps[0], steps[-1]) == (0, result.steps)
-    assert result.tokens == 2 * sum(map(len, seen[0]))
-    # The division follows the rows, not their order.
-    shuffled = train_module._split(rows[::-1], 0.25)[1]
-    assert sorted(map(str, shuffled)) == sorted(map(str, kept))
-
-
-def test_a_share_that_leaves_nothing(recipe, store):
+    assert result.tokens == 2 * sum(map(len, seen))
     with pytest.raises(CourseError, match="cannot be divided into training and held-out"):
-        train(recipe.replace("train.heldout", 0.5), store, [TASKS[0]] * 24)
-    training, heldout = train_module._split([{"input_ids": [n]} for n in range(4)], 0.99)
-    assert (len(training), len(heldout)) == (1, 3)
+        train(held, store, rows=rows[:1] * 24)
 
 
 def test_rows_of_like_length_lie_side_by_side():
@@ -418,8 +392,7 @@ def test_rows_of_like_length_lie_side_by_side():
     batches = [[lengths[i] for i in first[at : at + 8]] for at in range(0, 1003, 8)]
     assert len(batches[-1]) == 3, "the incomplete batch comes last, so it stays the only one"
     assert max(batches[0]) == max(lengths), "too little memory should show at once"
-    padding = sum(len(b) * max(b) - sum(b) for b in batches) / sum(len(b) * max(b) for b in batches)
-    assert padding < 0.02
+    assert sum(len(b) * max(b) for b in batches) * 0.98 < sum(map(sum, batches)), "little padding"
     means = [sum(b) / len(b) for b in batches]
     assert means[1:] != sorted(means[1:]), "not from short to long"
     order.epoch = 1
@@ -430,18 +403,6 @@ def test_rows_of_like_length_lie_side_by_side():
     generator = torch.Generator().manual_seed(3)
     expected = torch.randperm(1003, generator=generator).tolist()
     assert list(trainer.RowOrder(lengths, TrainSpec(seed=3))) == expected
-
-
-def test_every_epoch_has_its_own_order_also_when_gone_on_from(recipe, store, monkeypatch):
-    epochs = []
-    real = trainer.RowOrder.__iter__
-    noting = lambda self: epochs.append(self.epoch) or real(self)  # noqa: E731
-    monkeypatch.setattr(trainer.RowOrder, "__iter__", noting)
-    with pytest.raises(Killed):
-        train(recipe, store, TASKS, callbacks=[kill_at(10)])
-    assert epochs == [0, 0, 1]  # the first one is the card's
-    train(recipe, store, TASKS)
-    assert epochs == [0, 0, 1, 0, 1]
 
 
 def test_a_tokenizer_without_a_pad_token(recipe, store, tmp_path, tokenizer):
@@ -462,9 +423,8 @@ def test_a_tokenizer_without_a_pad_token(recipe, store, tmp_path, tokenizer):
     torch.manual_seed(0)
     GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "neox")
     bare.save_pretrained(tmp_path / "neox")
-    recipe = recipe.replace("base_model", str(tmp_path / "neox"))
-    recipe = recipe.replace("train.template", "koalpaca")
-    recipe = recipe.replace("train.target_modules", ["query_key_value", "dense"])
+    recipe = changed(recipe.replace("base_model", str(tmp_path / "neox")), template="koalpaca",
+                     target_modules=["query_key_value", "dense"], epochs=0.7)
     result = train(recipe, store, TASKS)
     assert result.last_loss < result.first_loss
     model, bare = load_model(tmp_path / "neox", result.adapter, dtype="float32", device="cpu")
@@ -509,20 +469,17 @@ def test_what_the_arguments_say_on_gpus(recipe):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_what_is_trained_is_float32_under_half_precision(
-    recipe, tokenizer, tmp_path, monkeypatch, dtype, rank
-):
+        recipe, tokenizer, tmp_path, monkeypatch, dtype, rank):
     """A GradScaler refuses float16 gradients, and bfloat16 would round small updates away."""
     import torch
-
-    recipe = recipe.replace("train.lora_r", rank).replace("train.dtype", dtype)
-    recipe = recipe.replace("train.attention", "sdpa")
-    monkeypatch.setattr(trainer.SFTTrainer, "__init__", lambda self, model, peft_config, **_: (
-        setattr(self, "model", get_peft_model(model, peft_config) if peft_config else model)))
-    monkeypatch.setattr(trainer.SFTTrainer, "remove_callback", lambda *_: None)
-    monkeypatch.setattr(trainer.SFTTrainer, "add_callback", lambda *_: None)
     from peft import get_peft_model
     from trl import SFTConfig
 
+    recipe = changed(recipe, lora_r=rank, dtype=dtype, attention="sdpa")
+    monkeypatch.setattr(trainer.SFTTrainer, "__init__", lambda self, model, peft_config, **_: (
+        setattr(self, "model", get_peft_model(model, peft_config) if peft_config else model)))
+    for name in ("remove_callback", "add_callback"):
+        monkeypatch.setattr(trainer.SFTTrainer, name, lambda *_: None)
     real = SFTConfig.__init__
     monkeypatch.setattr(SFTConfig, "__init__", lambda self, **options: real(
         self, **options | {"bf16": False, "fp16": False}))  # fmt: skip
@@ -545,23 +502,20 @@ def test_an_empty_adapter_is_never_sealed(recipe, store, monkeypatch):
 
     monkeypatch.setattr(trainer.SFTTrainer, "save_model", empty)
     with pytest.raises(CourseError, match="saved empty"):
-        train(recipe, store, TASKS)
+        train(changed(recipe, epochs=0.2), store, TASKS)
     assert store.latest("train") is None
-    assert (store.local("train-progress") / "checkpoints" / f"checkpoint-{STEPS}").is_dir()
+    assert list((store.local("train-progress") / "checkpoints").glob("checkpoint-*"))
 
 
-def test_the_adapter_names_its_base_from_the_checkout(recipe, store, tiny_base, monkeypatch):
+def test_it_is_quiet_and_the_adapter_names_its_base_from_the_checkout(
+        recipe, store, tiny_base, monkeypatch, capfd):
     monkeypatch.setattr(train_module, "REPO", tiny_base.parent.resolve())
-    result = train(recipe.replace("train.epochs", 0.5), store, TASKS)
+    result = train(changed(recipe, epochs=0.2), store, TASKS, progress=False)
+    said = capfd.readouterr()
+    assert said.out == "" and said.err == ""
     config = json.loads((result.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny-gemma"
     assert config["target_modules"] == sorted(config["target_modules"])
-
-
-def test_it_is_quiet(recipe, store, capfd):
-    train(recipe.replace("train.epochs", 0.5), store, TASKS, progress=False)
-    said = capfd.readouterr()
-    assert said.out == "" and said.err == ""
 
 
 def test_command_line(recipe, reference, tmp_path, tiny_base, capsys):
@@ -640,7 +594,11 @@ def test_every_recipe_can_be_asked_and_tried_here(name, tmp_path, capsys):
     assert main([name, "--dry-run", *root]) == 0
     said = capsys.readouterr().out
     assert "total" in said and name in said
-    assert main([name, "--tiny", *root]) == 0
+    few = []
+    if name != "offline":
+        write_tasks(tmp_path / "few.jsonl", TASKS[:8])
+        few = ["--tasks", str(tmp_path / "few.jsonl")]
+    assert main([name, "--tiny", *few, *root]) == 0
     assert "loss " in capsys.readouterr().out
     (result,) = tmp_path.glob(f"{name}/tiny/part-0001/result.json")
     result = json.loads(result.read_text())

@@ -18,11 +18,8 @@ TASKS = [
     Task("漢字를 한글로 바꾸세요.", "全州 🍚", "전주"),
 ]
 CONVERSATIONS = [
-    [
-        {"role": "user", "content": "\n\n".join(filter(None, (task.instruction, task.input)))},
-        {"role": "assistant", "content": task.output},
-    ]
-    for task in TASKS
+    [{"role": "user", "content": "\n\n".join(filter(None, (task.instruction, task.input)))},
+     {"role": "assistant", "content": task.output}] for task in TASKS
 ]
 MESSAGES = [{"messages": turns} for turns in CONVERSATIONS]
 PROMPT_COMPLETION = [{"prompt": turns[:1], "completion": turns[1:]} for turns in CONVERSATIONS]
@@ -36,22 +33,14 @@ def trl(tokenizer, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     def trainer(examples, tokenizer=tokenizer, **options):
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8,
-                num_hidden_layers=1, num_attention_heads=1,
-            )
-        )  # fmt: skip
+        model = LlamaForCausalLM(LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+            num_attention_heads=1))
         with quiet():
-            arguments = SFTConfig(
-                str(tmp_path), use_cpu=True, bf16=False, report_to="none", **options
-            )
-            return SFTTrainer(
-                model,
-                args=arguments,
-                train_dataset=datasets.Dataset.from_list(examples),
-                processing_class=tokenizer,
-            )
+            arguments = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none",
+                                  **options)
+            return SFTTrainer(model, args=arguments, processing_class=tokenizer,
+                              train_dataset=datasets.Dataset.from_list(examples))
 
     return trainer
 
@@ -66,32 +55,21 @@ def ours(tokenizer, name="chat", tasks=TASKS, max_length=1024):
 
 def texts(tokenizer, name):
     template = get_template(name, tokenizer)
-    return [
-        {"prompt": template.render(task), "completion": task.output + template.end}
-        for task in TASKS
-    ]
+    return [{"prompt": template.render(task), "completion": task.output + template.end}
+            for task in TASKS]
 
 
-# --------------------------------------------------------------- equal
-
-
-def test_messages_with_assistant_only_loss(tokenizer, trl):
+def test_messages_with_assistant_only_loss_and_prompt_and_completion(tokenizer, trl):
     theirs = trl(MESSAGES, assistant_only_loss=True).train_dataset
-    assert columns(theirs) == ours(tokenizer)
-
-
-def test_prompt_and_completion_as_messages(tokenizer, trl):
-    assert columns(trl(PROMPT_COMPLETION).train_dataset) == ours(tokenizer)
+    assert columns(theirs) == columns(trl(PROMPT_COMPLETION).train_dataset) == ours(tokenizer)
 
 
 def test_gemmas_published_chat_template(tokenizer, trl):
     """It marks no response; TRL knows it by heart and puts one that does in its place."""
     import trl as library
 
-    gemma = tokenizer.train_new_from_iterator(
-        [turn["content"] for turns in CONVERSATIONS for turn in turns] * 9, 400,
-        show_progress=False,
-    )  # fmt: skip
+    said = [turn["content"] for turns in CONVERSATIONS for turn in turns] * 9
+    gemma = tokenizer.train_new_from_iterator(said, 400, show_progress=False)
     path = Path(library.__file__).parent / "chat_templates" / "gemma.jinja"
     gemma.chat_template = path.read_text(encoding="utf-8")
     assert "generation" not in gemma.chat_template.replace("add_generation_prompt", "")
@@ -128,7 +106,7 @@ def test_a_batch(tokenizer, trl):
         assert values.equal(theirs[name]), name
 
 
-# --------------------------------------------------------------- not equal, and how
+# Not equal, and how:
 
 
 def test_messages_alone_train_the_question_too(tokenizer, trl):

@@ -1,11 +1,10 @@
 """How much GPU memory a training takes, from the recipe and the model's config.json alone.
 
-Nothing is loaded: transformers and PEFT make the model without numbers in it (on PyTorch's "meta"
-device), which counts parameters exactly for any architecture. The rest is arithmetic on widths,
-layers and tokens, and says what it counts. A training holds the weights; for each trained weight a
-gradient and the optimizer's numbers; and what the forward pass keeps for the backward pass, which
-grows with the tokens of a batch and is the hardest part to guess: tests/benchmarks/memory.py holds
-it against real models. Taught in 04, section 1.
+Nothing is loaded: transformers makes the model without numbers in it (on PyTorch's "meta" device),
+which counts parameters exactly for any architecture. The rest is arithmetic. A training holds the
+weights; for each trained weight a gradient and the optimizer's numbers; and what the forward pass
+keeps for the backward pass, which grows with the tokens of a batch and is the hardest to guess:
+tests/benchmarks/memory.py holds it against real models. Taught in 04, section 1.
 """
 
 import functools
@@ -14,19 +13,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from course_utils import CourseError
 from course_utils.inference import ModelFolderError, load_config, own_head_dim, quiet
 from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
-
 GIB = 2**30
-OVERHEAD_GIB = 1.0
-"""Assumed, not computed: the CUDA context, the workspaces of its libraries, and blocks that
-PyTorch's allocator holds without using them."""
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary."""
 OPTIMIZER_BYTES = {"adafactor": 0, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
@@ -50,10 +44,10 @@ class MemoryEstimate:
     `activations` is what all layers keep for the backward pass, `copies` the matrices in half
     precision beside float32 ones, or the one that is unpacked from 4 bits. On top comes either
     `layer` (one layer's backward pass, with what it computes again) or `head` (the logits, a tile
-    at a time, and their gradients), never both; `update` is for the optimizer's step, when all of
-    these are gone. `full_logits` is what `head` would be without tiles. `parameters` and `trained`
-    are counts, `rows` is (rows, tokens each). `like` is " as for llama" where a model's type was
-    never measured: it is counted as if.
+    at a time, and their gradients), never both; `update` is for the optimizer's step, when these
+    are gone. `full_logits` is what `head` would be without tiles. `overhead` is assumed: the CUDA
+    context, workspaces, blocks that PyTorch holds unused. `parameters` and `trained` are counts,
+    `rows` is (rows, tokens each); `like` is " as for llama" for a type that was never measured.
     """
 
     parameters: int
@@ -70,7 +64,7 @@ class MemoryEstimate:
     head: float
     update: float
     full_logits: float
-    overhead: float = OVERHEAD_GIB
+    overhead: float = 1.0
     like: str = ""
 
     @property
@@ -79,10 +73,14 @@ class MemoryEstimate:
         return self.copies + self.activations + max(self.layer, self.head)
 
     @property
+    def held(self) -> float:
+        """What is held all the time."""
+        return self.weights + self.adapter + self.gradients + self.optimizer
+
+    @property
     def total(self) -> float:
         """The most that is held at once, in GiB on each GPU."""
-        states = self.weights + self.adapter + self.gradients + self.optimizer + self.overhead
-        return states + max(self.working, self.update)
+        return self.held + self.overhead + max(self.working, self.update)
 
     def __str__(self) -> str:
         left_out = {"layer", "update"} if self.layer < self.head else {"head", "update"}
@@ -92,20 +90,16 @@ class MemoryEstimate:
         notes = {
             "weights": f"{self.parameters:,} parameters",
             "adapter": f"{self.trained:,} parameters, the only ones trained",
-            "gradients": "",
-            "optimizer": "",
-            "copies": "matrices in the type they compute in",
+            "gradients": "", "optimizer": "", "copies": "matrices in the type they compute in",
             "activations": f"{self.rows[0]} rows of {self.rows[1]} tokens{guess}",
             "layer": "one layer's backward pass",
             "head": f"logits in tiles; {self.full_logits:.2f} if they were whole",
             "update": "the optimizer's step",
             "overhead": "assumed: CUDA context, workspaces, fragments",
-            "total": f"GiB on each of {self.gpus} GPUs" if self.gpus > 1 else "GiB",
-        }
+            "total": f"GiB on each of {self.gpus} GPUs" if self.gpus > 1 else "GiB"}
         lines = []
         for name, note in notes.items():
-            value = getattr(self, name)
-            if value:  # in brackets stands what is not added
+            if value := getattr(self, name):  # in brackets stands what is not added
                 figure = f"({value:.2f})" if name in left_out else f"{value:.2f} "
                 lines.append(f"{name:<12}{figure:>8}  {note}".rstrip())
         return "\n".join(lines)
@@ -115,47 +109,39 @@ class MemoryEstimate:
 class _Model:
     """What a model's modules say: parameters, and matrices by name as (in, out).
 
-    `ends` adds up in + out of all that have a name, `layer_weights` counts the weights of a layer's
-    matrices, `norms` the numbers a token that its norms read: the mean, where layers differ.
+    `family` is whose way of keeping activations it has, `heads` (heads, those of keys and values,
+    the width of one), `inner` the widest part of a layer. `ends` adds up in + out of all matrices
+    of a name. The weights of a layer's matrices and the numbers a token that its norms read are
+    means, where layers differ.
     """
 
     config: Any
+    family: str
+    heads: tuple[int, int, int]
     parameters: int
     matrices: dict[str, tuple[int, int]]
+    inner: int
     ends: Counter[str]
     layer_weights: float
     norms: float
-
-    @property
-    def family(self) -> str:
-        """Whose way of keeping activations it has."""
-        kind = self.config.model_type
-        return next((name for name in ("gemma", "gpt_neox") if kind.startswith(name)), "llama")
-
-    @property
-    def inner(self) -> int:
-        """The widest part of a layer."""
-        return max(width for width, _ in self.matrices.values())
 
 
 def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstimate:
     """Estimate a training's memory on each GPU for batches of rows of `length` tokens.
 
-    `length` None is the longest that the recipe allows. The model's size is the recipe's
-    `architecture`, else what the folder or the Hub has. Raises UnknownSize where there is none.
+    `length` None is the longest that the recipe allows. Raises UnknownSize where neither recipe nor
+    folder nor Hub tells the model's size.
     """
-    model, spec = _model(model_config(recipe)), recipe.train
+    model, spec = _model(recipe), recipe.train
     hidden, layers = model.config.hidden_size, model.config.num_hidden_layers
-    vocabulary = model.config.vocab_size * hidden
-    length = length or spec.max_length
-    tokens, width = spec.batch_size * length, _width(spec.dtype)
+    vocabulary, length = model.config.vocab_size * hidden, length or spec.max_length
+    tokens, width = spec.batch_size * length, WIDTH[spec.dtype]
     trained = trained_parameters(recipe)
     shards = spec.gpus if spec.parallel == "fsdp" else 1
     a_layer, outside = model.layer_weights, model.parameters - layers * model.layer_weights
-    held, packed = _width(spec.held_dtype), spec.quantize == "4bit"
-    in_layers = layers * a_layer * (NF4_BYTES if packed else held)
+    held, packed = WIDTH[spec.held_dtype], spec.quantize == "4bit"
     parts = {
-        "weights": (outside * held + in_layers) / shards,
+        "weights": (outside * held + layers * a_layer * (NF4_BYTES if packed else held)) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
         "gradients": trained * 4 / shards,
         "optimizer": trained * OPTIMIZER_BYTES.get(spec.optim, 8) / shards,
@@ -179,8 +165,7 @@ def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstim
 
     head = min(tokens, TILE_TOKENS) * TILE_WIDTH * width
     head += tokens * hidden * (width + 4)  # the labelled positions, and their gradients
-    # Log-probabilities, and two gradients of them.
-    full_logits = tokens * model.config.vocab_size * 12
+    full_logits = tokens * model.config.vocab_size * 12  # log-probabilities, two gradients of them
     if spec.full:
         head += vocabulary * 4
         full_logits += vocabulary * 4
@@ -196,8 +181,7 @@ def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstim
     return MemoryEstimate(
         model.parameters, trained, (spec.batch_size, length), spec.gpus,
         **{name: value / GIB for name, value in parts.items()},
-        like="" if model.config.model_type in MEASURED else f" as for {model.family}",
-    )  # fmt: skip
+        like="" if model.config.model_type in MEASURED else f" as for {model.family}")
 
 
 def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
@@ -206,15 +190,14 @@ def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
     Counted for batches with some padding. A frozen matrix does not keep its input; one with LoRA
     keeps a copy of it, because autocast converts it anew for PEFT's float32 matrices.
     """
-    model, spec = _model(model_config(recipe)), recipe.train
-    width, config, matrices = _width(spec.dtype), model.config, model.matrices
-    heads, kv_heads, head_dim = _heads(config)
+    model, spec = _model(recipe), recipe.train
+    width, matrices, (heads, kv_heads, head_dim) = WIDTH[spec.dtype], model.matrices, model.heads
     trained = set(matrices) if spec.full else set(spec.target_modules)
     # Converted for each matrix that reads it, unless it has the type of the matrices already.
     converted = width == 2 and (
         not spec.full or _stream_width(spec) == 4 or model.family == "gpt_neox")
     norms = model.norms * _norm_bytes(model, spec)
-    if getattr(config, "use_parallel_residual", False) and _stream_width(spec) == 4:
+    if getattr(model.config, "use_parallel_residual", False) and _stream_width(spec) == 4:
         norms /= 2  # both read the same tensor, and neither has to convert it
 
     inputs = 0 if spec.full else len(trained) * spec.lora_r * width
@@ -243,38 +226,30 @@ def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
 
 
 def model_config(recipe: Recipe) -> dict[str, Any]:
-    """Return a model's configuration: the recipe's `architecture`, else the folder's or the Hub's.
-
-    Raises UnknownSize where there is none of them.
-    """
+    """Return a model's configuration: the recipe's, else the folder's or the Hub's."""
     if recipe.architecture is not None:
         return recipe.architecture
     try:
         return load_config(recipe.base_model).to_dict()
     except ModelFolderError as error:
         raise UnknownSize(
-            f"How large '{recipe.base_model}' is cannot be known here: {error} Or copy what its "
-            "config.json says into the recipe under 'architecture', as gemma-2b-l4.yaml does."
-        ) from None
+            f"How large '{recipe.base_model}' is cannot be known here: {error} Or copy its "
+            "config.json into the recipe under 'architecture', as gemma-2b-l4.yaml does.") from None
 
 
-def parameters(config: dict[str, Any]) -> int:
-    """Return the number of a model's parameters: 2,506,172,416 for Gemma-2B's configuration."""
-    return _model(config).parameters
+def parameters(recipe: Recipe) -> int:
+    """Return the number of a base model's parameters: 2,506,172,416 for Gemma-2B."""
+    return _model(recipe).parameters
 
 
 def trained_parameters(recipe: Recipe) -> int:
-    """Return how many parameters a recipe trains: all, or r x (in + out) for a matrix with LoRA.
-
-    Raises CourseError for a target module that the architecture does not have.
-    """
-    model, spec = _model(model_config(recipe)), recipe.train
+    """Return how many parameters a recipe trains: all, or r x (in + out) for a matrix with LoRA."""
+    model, spec = _model(recipe), recipe.train
     if spec.full:
         return model.parameters
     if missing := [name for name in spec.target_modules if name not in model.matrices]:
-        raise CourseError(
-            f"{recipe.name}: 'train.target_modules' has '{missing[0]}', which a "
-            f"{model.config.model_type} model does not have; it has {', '.join(model.matrices)}.")
+        raise CourseError(f"{recipe.name}: 'train.target_modules' has '{missing[0]}', which "
+                          f"{model.config.model_type} has not; it has {', '.join(model.matrices)}.")
     return spec.lora_r * sum(model.ends[name] for name in set(spec.target_modules))
 
 
@@ -291,22 +266,20 @@ def what_would_fit(recipe: Recipe, gib: float, *, length: int | None = None) -> 
         if fits(estimate, gib):
             return f"It would fit with {', '.join(changes)} (about {estimate.total:.1f} GiB)."
     needed = math.ceil(estimate_memory(recipe, length=length).total)
-    needed = f"this one needs a GPU with {needed} GiB free"
     others = [load_recipe(name) for name in recipe_names() if name not in ("offline", recipe.name)]
-    totals = {other.name: estimate_memory(other).total
-              for other in others if other.train.gpus <= recipe.train.gpus}
-    smaller = {name: total for name, total in totals.items() if total <= gib}
-    if smaller:
-        name = max(smaller, key=smaller.__getitem__)
-        return f"The recipe {name} would fit (about {smaller[name]:.1f} GiB); {needed}."
-    return f"Only the recipe offline would fit; {needed}."
+    totals = [(estimate_memory(other).total, other.name)
+              for other in others if other.train.gpus <= recipe.train.gpus]
+    total, name = max((pair for pair in totals if pair[0] <= gib), default=(0, ""))
+    instead = f"The recipe {name} would fit (about {total:.1f} GiB)"
+    if not name:
+        instead = "Only the recipe offline would fit"
+    return f"{instead}; this one needs a GPU with {needed} GiB free."
 
 
 def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[list[str], TrainSpec]]:
     """Yield smaller trainings in words and as settings, those that change least first."""
-    spec, said = recipe.train, []
-    if not spec.activation_checkpointing:
-        spec = replace(spec, activation_checkpointing=True)
+    spec, said = replace(recipe.train, activation_checkpointing=True), []
+    if spec != recipe.train:
         said = ["train.activation_checkpointing true"]
         yield said, spec
     rows = said
@@ -319,19 +292,14 @@ def _smaller(recipe: Recipe, length: int) -> Iterator[tuple[list[str], TrainSpec
         if shorter >= 64:
             yield [*rows, f"train.max_length {shorter}"], replace(spec, max_length=shorter)
     if spec.full:
-        spec = replace(recipe.train, lora_r=8, activation_checkpointing=True,
-                       target_modules=tuple(_model(model_config(recipe)).matrices))
-        yield ["an adapter instead of all weights (train.lora_r 8)"], spec
-
-
-def _width(dtype: str) -> int:
-    """Bytes of a number."""
-    return 4 if dtype == "float32" else 2
+        yield ["an adapter instead of all weights (train.lora_r 8)"], replace(
+            recipe.train, lora_r=8, activation_checkpointing=True,
+            target_modules=tuple(_model(recipe).matrices))
 
 
 def _stream_width(spec: TrainSpec) -> int:
     """Bytes of a number on its way from layer to layer: the type of the embeddings at work."""
-    return _width(spec.dtype if spec.parallel == "fsdp" else spec.held_dtype)
+    return WIDTH[spec.dtype if spec.parallel == "fsdp" else spec.held_dtype]
 
 
 def _norm_bytes(model: _Model, spec: TrainSpec) -> int:
@@ -340,15 +308,8 @@ def _norm_bytes(model: _Model, spec: TrainSpec) -> int:
     return 4 + (own if spec.full else 0)
 
 
-def _heads(config: "PreTrainedConfig") -> tuple[int, int, int]:
-    """Return how many heads attention has, how many keys and values, and the width of one."""
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
-
-
-def _model(config: dict[str, Any]) -> _Model:
-    return _measure(json.dumps(config, sort_keys=True, default=str))
+def _model(recipe: Recipe) -> _Model:
+    return _measure(json.dumps(model_config(recipe), sort_keys=True, default=str))
 
 
 @functools.cache
@@ -358,7 +319,9 @@ def _measure(text: str) -> _Model:
 
     model = _without_memory(json.loads(text))
     config, matrices, ends, weights, norms = model.config.get_text_config(), {}, Counter(), 0, 0
-    heads, kv_heads, head_dim = _heads(config)
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     for path, module in model.get_decoder().named_modules():
         name, weight = path.rpartition(".")[2], getattr(module, "weight", None)
         if isinstance(module, torch.nn.Linear | Conv1D):
@@ -370,11 +333,14 @@ def _measure(text: str) -> _Model:
             shared = {"q_norm": heads, "k_norm": kv_heads}.get(name, 1)  # one norm for each head
             norms += weight.numel() * (shared if weight.numel() == head_dim else 1)
     layers, norms = config.num_hidden_layers, norms - config.hidden_size  # the last is of no layer
-    count = sum(p.numel() for p in model.parameters())
-    return _Model(config, count, matrices, ends, weights / layers, norms / layers)
+    known = [name for name in ("gemma", "gpt_neox") if config.model_type.startswith(name)]
+    return _Model(config, known[0] if known else "llama", (heads, kv_heads, head_dim),
+                  sum(p.numel() for p in model.parameters()), matrices,
+                  max(width for width, _ in matrices.values()), ends, weights / layers,
+                  norms / layers)
 
 
-def _without_memory(given: dict[str, Any]) -> "PreTrainedModel":
+def _without_memory(given: dict[str, Any]) -> Any:
     """Return the model of a configuration: its shapes, without numbers in them."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -382,23 +348,21 @@ def _without_memory(given: dict[str, Any]) -> "PreTrainedModel":
     own_head_dim()
     try:
         config = CONFIG_MAPPING[given.get("model_type")].from_dict(given)
-        _check_complete(config.get_text_config(), given.get("text_config", given))
+        # A size left out would be that of transformers' own example.
+        text, said = config.get_text_config(), given.get("text_config", given).keys()
+        sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+                 "vocab_size")
+        missing = [name for name in sizes if hasattr(text, name)
+                   and not said & {name, text.attribute_map.get(name)}]
+        if missing:
+            raise CourseError(f"The architecture lacks {', '.join(missing)}: copy it from the "
+                              "model's config.json.")
         with quiet(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except CourseError:
         raise
     except Exception as error:  # transformers, huggingface_hub and PyTorch have one each
         raise UnknownSize(
-            f"How large a model of type '{given.get('model_type')}' is cannot be worked out: "
-            f"transformers makes no language model of it ({' '.join(str(error).split())}); compare "
-            "the architecture with its config.json.") from None
-
-
-def _check_complete(config: "PreTrainedConfig", given: dict[str, Any]) -> None:
-    """Raise CourseError for a size left out: it would be that of transformers' own example."""
-    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-    aliases = {name: {name, config.attribute_map.get(name)} for name in (*names, "vocab_size")}
-    missing = [n for n, said in aliases.items() if hasattr(config, n) and not said & given.keys()]
-    if missing:
-        raise CourseError(f"The architecture lacks {', '.join(missing)}: copy it from the model's "
-                          "config.json.")
+            f"transformers makes no language model of type '{given.get('model_type')}' "
+            f"({' '.join(str(error).split())}); compare the architecture with its config.json."
+        ) from None

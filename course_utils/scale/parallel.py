@@ -5,26 +5,23 @@ They need one folder that all of them see: one machine, or a shared disk. Taught
 """
 
 import atexit
-import contextlib
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from course_utils import CourseError
 from course_utils.recipe import TrainSpec
-
-T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for the main one while it encodes, seals or downloads."""
 
 
 class TrainError(CourseError):
-    """Training that cannot begin: no data, a row that trains nothing, too many GPUs to see."""
+    """Training that cannot begin: no data, too little memory; the message says what to do."""
 
 
 class MainProcessError(CourseError):
@@ -53,9 +50,8 @@ def check_gpus() -> None:
     count = torch.cuda.device_count()
     if count > 1 and processes() == 1:
         raise TrainError(
-            f"This one process sees {count} GPUs: start one process a GPU with `torchrun "
-            f"--nproc_per_node={count} -m course_utils.train RECIPE`, or set "
-            "CUDA_VISIBLE_DEVICES=0 before Python starts to use one of them.")
+            f"One process sees {count} GPUs: start `torchrun --nproc_per_node={count} -m "
+            "course_utils.train RECIPE`, or set CUDA_VISIBLE_DEVICES=0 before Python starts.")
 
 
 def batch_shape(spec: TrainSpec, count: int) -> tuple[int, int]:
@@ -73,40 +69,33 @@ def batch_shape(spec: TrainSpec, count: int) -> tuple[int, int]:
     return rows // accumulated, accumulated
 
 
-def from_main(function: Callable[[], T]) -> T:
+def from_main(function: Callable[[], Any]) -> Any:
     """Call a function in the main process alone and return its result in every process.
 
-    Nobody goes on before it is done. An error is raised in the main process as it is, and as
-    MainProcessError in the others.
+    The others wait for it; where it raises an error, they raise MainProcessError.
     """
     if processes() == 1:
         return function()
-    result, error = None, None
+    import torch
+    from accelerate import PartialState
+
+    found, error = [None, None], None
     if is_main():
         try:
-            result = function()
+            found[0] = function()
         except Exception as caught:
-            error = caught
-    found = [result, error and (str(error) or type(error).__name__)]
-    _join().broadcast_object_list(found)
+            error, found[1] = caught, f"{type(caught).__name__}: {caught}"
+    if not torch.distributed.is_initialized():  # NCCL joins GPUs, gloo CPUs
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        # gloo's threads let go of a message after it was received. If Python is gone by then, the
+        # process ends in an abort although its work is done: one in five did.
+        atexit.register(time.sleep, 0.5)
+    torch.distributed.broadcast_object_list(found)
     if error:
         raise error
-    if found[1] is not None:
+    if found[1]:
         raise MainProcessError(found[1])
     return found[0]
-
-
-@contextlib.contextmanager
-def own_environment() -> Iterator[None]:
-    """Take back what accelerate writes into the environment: a later DDP would run as FSDP."""
-    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "TENSORBOARD_LOGGING_DIR")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
 
 
 def leave() -> None:
@@ -121,20 +110,6 @@ def complain(error: CourseError) -> None:
     if isinstance(error, MainProcessError):
         return
     if not is_main():
-        # What every process runs into is said by the main one, whose end makes the launcher end
-        # the others. Whoever is still here after that has a problem of its own.
+        # Let the main one say what all run into: its end makes the launcher end the others.
         time.sleep(20)
     print(error, file=sys.stderr, flush=True)
-
-
-def _join() -> Any:
-    """Join the group of processes, NCCL between GPUs and gloo between CPUs, and return it."""
-    import torch
-    from accelerate import PartialState
-
-    if not torch.distributed.is_initialized():
-        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        # gloo's threads let go of a message after it was received. If Python is gone by then, the
-        # process ends in an abort although its work is done: one in five did.
-        atexit.register(time.sleep, 0.5)
-    return torch.distributed

@@ -1,42 +1,28 @@
-"""What a training will be, told before it begins: GPU, memory, rows, tokens, padding, steps.
+"""The card before a training: GPU, memory, rows, tokens, padding, steps. Taught in 02, section 5.
 
     card = preflight(recipe, rows)
     print(card)      # nothing is loaded yet
     check(card)      # raises what would otherwise fail later, and says what to do instead
-
-Taught in 02, section 5.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row
 from course_utils.inference import Device, find_device, pick_attention
 from course_utils.recipe import Recipe, TrainSpec, recipe_names
-from course_utils.scale.memory import (
-    GIB,
-    MemoryEstimate,
-    UnknownSize,
-    estimate_memory,
-    what_would_fit,
-)
-from course_utils.scale.parallel import batch_shape, is_sharded, processes
-
-
-class PreflightError(CourseError):
-    """A training that cannot work as it is; the message names what would."""
+from course_utils.scale.memory import MemoryEstimate, UnknownSize, estimate_memory, what_would_fit
+from course_utils.scale.parallel import TrainError, batch_shape, is_sharded, processes
 
 
 @dataclass(frozen=True)
 class Preflight:
     """Everything that is known before the first step; printed, it is the card.
 
-    `recipe` is as it runs here. `memory` is for this device and so many `processes`, `meant` for
-    the GPUs that the recipe was written for; both are None for a model whose size only loading it
-    can tell. `free` is GiB. `tokens` are those of one epoch without padding, `padding` is the share
-    of it in what the first epoch computes.
+    `recipe` is as it runs here. `memory` is for this device, `meant` for the GPUs that the recipe
+    was written for; None where only loading tells a model's size. `free` is GiB. `tokens` are those
+    of one epoch without padding, `padding` is its share in what the first epoch computes.
     """
 
     recipe: Recipe
@@ -44,7 +30,6 @@ class Preflight:
     memory: MemoryEstimate | None
     meant: MemoryEstimate | None
     free: float
-    processes: int
     rows: int
     longest: int
     tokens: int
@@ -63,104 +48,83 @@ class Preflight:
             held = f"{memory.total:.1f} GiB estimated{memory.like}"
             share = memory.trained / memory.parameters
             trained = f"{memory.trained:,} of {memory.parameters:,} parameters ({share:.2%})"
-            if meant != memory:
-                gpus = f"{meant.gpus} GPUs" if meant.gpus > 1 else "1 GPU"
-                each = " each" if meant.gpus > 1 else ""
-                written_for = f"{gpus} with {meant.total:.1f} GiB{each}"
+        if meant != memory:
+            gpus, each = ("1 GPU", "") if meant.gpus == 1 else (f"{meant.gpus} GPUs", " each")
+            written_for = f"{gpus} with {meant.total:.1f} GiB{each}"
         lines = {
             "Recipe": self.recipe.name, "Device": self.device.name,
             "Memory": f"{held}, {self.free:.1f} GiB free", "Meant for": written_for,
             "Attention": spec.attention, "Trained": trained, "Rows": rows,
             "Tokens": f"{self.tokens:,} an epoch, {self.trained_tokens:,} of them trained",
             "Padding": f"{self.padding:.1%} of what is computed ({spec.sampling} batches)",
-            "Batch": f"{spec.batch_size} x {spec.gradient_accumulation} x {self.processes} "
+            "Batch": f"{spec.batch_size} x {spec.gradient_accumulation} x {spec.gpus} "
                      f"= {spec.effective_batch} rows a step",
-            "Steps": f"{self.steps:,} in {spec.epochs:g} epochs",
-        }  # fmt: skip
+            "Steps": f"{self.steps:,} in {spec.epochs:g} epochs"}
         return "\n".join(f"{name:<11}{text}" for name, text in lines.items() if text)
 
 
 def preflight(recipe: Recipe, rows: Iterable[Row], *, report: EncodeReport | None = None,
               device: Device | None = None) -> Preflight:
     """Find out what training on encoded rows takes here, or on another `device`; nothing loads."""
+    import psutil
+    import torch
+
     from course_utils.scale.trainer import RowOrder
 
-    rows, device, count = list(rows), device or find_device(), processes()
+    rows, device = list(rows), device or find_device()
+    here, gpu, free = as_it_runs(recipe, device), device.kind == "cuda", device.gib
+    if not gpu:
+        free = psutil.virtual_memory().available / 2**30
+    elif torch.cuda.is_available():
+        free = torch.cuda.mem_get_info()[0] / 2**30
     lengths = [len(row["input_ids"]) for row in rows]
     trained = sum(label != IGNORE_INDEX for row in rows for label in row["labels"])
-    here = as_it_runs(recipe, device)
-    spec, collator = here.train, MaskingCollator(0, padded_to(here.train, device.kind == "cuda"))
+    spec, collator = here.train, MaskingCollator(0, padded_to(here.train, gpu))
     order = list(RowOrder(lengths, spec))
     batches = [[lengths[row] for row in order[at : at + spec.batch_size]]
-               for at in range(0, len(order), spec.batch_size)]  # fmt: skip
+               for at in range(0, len(order), spec.batch_size)]
     computed = sum(len(batch) * collator.width(batch) for batch in batches)
-    each = math.ceil(len(batches) / count)  # batches of an epoch, for each process
-    return Preflight(
-        recipe=here, device=device, processes=count, free=_free_gib(device),
-        memory=_estimate(here, collator.width(lengths)),
-        meant=_estimate(recipe, collator.width(lengths)),
-        rows=len(rows), longest=max(lengths), tokens=sum(lengths), trained_tokens=trained,
-        padding=1 - sum(lengths) / computed,
-        steps=math.ceil(math.ceil(each / spec.gradient_accumulation) * spec.epochs), report=report,
-    )  # fmt: skip
+    each = math.ceil(len(batches) / spec.gpus)  # batches of an epoch, for each process
+    steps = math.ceil(math.ceil(each / spec.gradient_accumulation) * spec.epochs)
+    try:
+        memory, meant = (estimate_memory(r, length=collator.width(lengths)) for r in (here, recipe))
+    except UnknownSize:  # any model may be trained, also one that cannot be sized up before
+        memory = meant = None
+    return Preflight(here, device, memory, meant, free, rows=len(rows), longest=max(lengths),
+                     tokens=sum(lengths), trained_tokens=trained,
+                     padding=1 - sum(lengths) / computed, steps=steps, report=report)
 
 
 def check(card: Preflight) -> None:
-    """Raise PreflightError for a training without bfloat16 or memory where it needs them."""
-    spec, device = card.recipe.train, card.device
-    if device.kind == "cuda" and spec.dtype == "bfloat16" and device.capability < (8, 0):
-        same = f"{card.recipe.name.removesuffix('-l4')}-t4"
+    """Raise TrainError for a training without bfloat16 or memory where it needs them."""
+    device, memory, name = card.device, card.memory, card.recipe.name
+    gpu, bfloat16 = device.kind == "cuda", card.recipe.train.dtype == "bfloat16"
+    if gpu and bfloat16 and device.capability < (8, 0):
+        same = f"{name.removesuffix('-l4')}-t4"
         other = same if same in recipe_names() else "midm-2b-t4"
-        raise PreflightError(
-            f"{device.name} has no bfloat16, which the recipe {card.recipe.name} asks for: use the "
-            f'recipe {other}, or recipe.replace("train.dtype", "float16").')
-    if card.memory is None:
-        return
-    memory, needed = card.memory, card.memory.total
-    if device.kind != "cuda":  # main memory can be swapped: only what is always held must fit
-        needed = memory.weights + memory.adapter + memory.gradients + memory.optimizer
-    if needed > card.free:
+        raise TrainError(f"{device.name} has no bfloat16, which {name} needs: use the recipe "
+                             f'{other}, or recipe.replace("train.dtype", "float16").')
+    # Main memory can be swapped: there only what is always held must fit.
+    if memory and (needed := memory.total if gpu else memory.held) > card.free:
         advice = "Run it on a GPU, or try it here with --tiny."
-        if device.kind == "cuda":
+        if gpu:
             advice = what_would_fit(card.recipe, card.free, length=memory.rows[1])
-        raise PreflightError(f"The recipe {card.recipe.name} takes about {needed:.1f} GiB and "
-                             f"{device.name} has {card.free:.1f} free. {advice}")
+        raise TrainError(f"The recipe {name} takes about {needed:.1f} GiB and {device.name} "
+                             f"has {card.free:.1f} free. {advice}")
 
 
 def as_it_runs(recipe: Recipe, device: Device) -> Recipe:
-    """Return a recipe with what a device and the processes that are here make of it.
-
-    Without a GPU it computes in float32 and recomputes nothing; attention is one that works.
-    """
-    spec, count = recipe.train, processes()
-    rows, accumulated = batch_shape(spec, count)
-    spec = replace(spec, gpus=count, batch_size=rows, gradient_accumulation=accumulated)
+    """Return a recipe as a device and so many processes train it: on a CPU in float32."""
+    batch, times = batch_shape(recipe.train, processes())
+    spec = replace(recipe.train, gpus=processes(), batch_size=batch, gradient_accumulation=times)
     if device.kind != "cuda":
         again = spec.activation_checkpointing and is_sharded(spec)
         spec = replace(spec, dtype="float32", activation_checkpointing=again)
     if spec.attention == "auto":
-        attention = pick_attention() if device.kind == "cuda" else "sdpa"
-        spec = replace(spec, attention=attention)
+        spec = replace(spec, attention=pick_attention() if device.kind == "cuda" else "sdpa")
     return replace(recipe, train=spec)
 
 
 def padded_to(spec: TrainSpec, gpu: bool) -> int:
     """Return the multiple that batches are padded to: a GPU likes 8, a CPU only pays for it."""
     return 8 if gpu or spec.sampling == "random" else 1
-
-
-def _estimate(recipe: Recipe, length: int) -> MemoryEstimate | None:
-    try:
-        return estimate_memory(recipe, length=length)
-    except UnknownSize:  # any model may be trained, also one that cannot be sized up before
-        return None
-
-
-def _free_gib(device: Device) -> float:
-    """Return what is free on the GPU, or in main memory without one."""
-    import psutil
-    import torch
-
-    if device.kind != "cuda":
-        return psutil.virtual_memory().available / GIB
-    return torch.cuda.mem_get_info()[0] / GIB if torch.cuda.is_available() else device.gib

@@ -1,8 +1,7 @@
 """Tiny random models that stand in for the real ones, so that every recipe can be run anywhere.
 
-A stand-in has its recipe's architecture, two layers, special tokens and turns like the real ones,
-and no knowledge at all: it shows that a training works, never how well. `python -m
-course_utils.train RECIPE --tiny` uses it. Taught in 04, section 2.
+A stand-in has its recipe's architecture, two layers, special tokens and turns like the real ones:
+it shows that a training works, never how well. The --tiny of train.py. Taught in 04, section 2.
 """
 
 import json
@@ -10,18 +9,12 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from course_utils import REPO, CourseError
 from course_utils.inference import load_config, quiet
 from course_utils.recipe import Recipe
 from course_utils.scale.memory import model_config
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-SPELLED = REPO / "assets" / "tiny-gemma-ko" / "tokenizer.json"
-"""How every stand-in spells: six special tokens, 256 bytes, pieces of Korean."""
 
 # Special tokens by their ids, which of them has which part, and what a chat puts before a turn's
 # role, between role and text, and after the text.
@@ -30,31 +23,23 @@ LAYOUTS = {
         "special": {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 4: "<start_of_turn>",
                     5: "<end_of_turn>"},
         "parts": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
-        "turn": ("<start_of_turn>", "\n", "<end_of_turn>\n"),
-    },
+        "turn": ("<start_of_turn>", "\n", "<end_of_turn>\n")},
     # As in Polyglot-Ko: one token that begins and ends texts, with id 2, and none for padding.
-    "gpt_neox": {
-        "special": {2: "<|endoftext|>"},
-        "parts": {"eos": "<|endoftext|>", "bos": "<|endoftext|>"},
-    },
-    "llama": {
-        "special": {0: "<unk>", 1: "<s>", 2: "</s>"},
-        "parts": {"eos": "</s>", "bos": "<s>", "unk": "<unk>"},
-    },
+    "gpt_neox": {"special": {2: "<|endoftext|>"},
+                 "parts": {"eos": "<|endoftext|>", "bos": "<|endoftext|>"}},
+    "llama": {"special": {0: "<unk>", 1: "<s>", 2: "</s>"},
+              "parts": {"eos": "</s>", "bos": "<s>", "unk": "<unk>"}},
     # As in Midm 2.0: Llama 3's turns, and texts are padded with what ends them.
     "llama3": {
         "special": {0: "<|begin_of_text|>", 2: "<|end_of_text|>", 3: "<|eot_id|>",
                     4: "<|start_header_id|>", 5: "<|end_header_id|>"},
         "parts": {"pad": "<|end_of_text|>", "eos": "<|end_of_text|>", "bos": "<|begin_of_text|>"},
-        "turn": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"),
-    },
+        "turn": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")},
     # As in Qwen: no token begins a text.
-    "chatml": {
-        "special": {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"},
-        "parts": {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
-        "turn": ("<|im_start|>", "\n", "<|im_end|>\n"),
-    },
-}  # fmt: skip
+    "chatml": {"special": {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"},
+               "parts": {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
+               "turn": ("<|im_start|>", "\n", "<|im_end|>\n")},
+}
 
 
 def chat(start: str, middle: str, end: str, model: str = "assistant") -> str:
@@ -76,8 +61,7 @@ GEMMA_CHAT = chat(*LAYOUTS["gemma"]["turn"], model="model")
 def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
     """Write a tiny random model of a recipe's architecture with a tokenizer, and return the folder.
 
-    The same bytes every time, and a stand-in that is there already is used again. Raises
-    CourseError for a folder that holds something else.
+    The same bytes every time; one that is there is used again, anything else is a CourseError.
     """
     import torch
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
@@ -87,10 +71,9 @@ def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
     kind = real["model_type"]
     if folder.is_dir() and any(folder.iterdir()):
         found = load_config(folder)
-        if (found.model_type, found.hidden_size) != (kind, 64):
-            raise CourseError(f"{folder} holds something else than a tiny {kind} model; give a "
-                              "folder of its own.")
-        return folder
+        if (found.model_type, found.hidden_size) == (kind, 64):
+            return folder
+        raise CourseError(f"{folder} holds something else than a tiny {kind} model: give another.")
     tokenizer = tiny_tokenizer(recipe)
     config = CONFIG_MAPPING[kind].from_dict(real)  # with what a config.json leaves out
     heads = config.num_attention_heads
@@ -100,8 +83,7 @@ def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
         "num_attention_heads": 4, "num_key_value_heads": max(1, 4 * shared // heads),
         "vocab_size": len(tokenizer), "max_position_embeddings": 1024,
         "tie_word_embeddings": config.tie_word_embeddings, "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-    }  # fmt: skip
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if kind == "gpt_neox":
         settings["rotary_pct"] = real.get("rotary_pct", 0.25)
         del settings["num_key_value_heads"], settings["head_dim"]  # it has no such settings
@@ -120,33 +102,34 @@ def tiny_base(recipe: Recipe, folder: str | Path) -> Path:
 def tiny_recipe(recipe: Recipe, folder: str | Path) -> Recipe:
     """Return a recipe with its tiny stand-in, written into `folder`, and little of everything.
 
-    A run then takes seconds on a CPU. Template, LoRA, optimizer, schedule, precision and the number
-    of GPUs stay as they are.
+    A run takes seconds on a CPU. Template, LoRA, optimizer, precision and GPUs stay as they are.
     """
     base, spec = tiny_base(recipe, folder), recipe.train
     return replace(
         recipe, name=f"{recipe.name}-tiny", base_model=str(base), architecture=None,
         description=f"{recipe.description} (a tiny random stand-in, which learns nothing)",
         data=replace(recipe.data, n=min(recipe.data.n, 40)),
-        train=replace(
-            spec, max_length=min(spec.max_length, 384), epochs=1.0, save_steps=4, threads=1,
-            batch_size=min(spec.batch_size, 2),
-            gradient_accumulation=min(spec.gradient_accumulation, 2)),
-        evaluate=replace(recipe.evaluate, questions=4, max_new_tokens=8, batch_size=4),
-    )  # fmt: skip
+        train=replace(spec, max_length=min(spec.max_length, 384), epochs=1.0, save_steps=4,
+                      threads=1, batch_size=min(spec.batch_size, 2),
+                      gradient_accumulation=min(spec.gradient_accumulation, 2)),
+        evaluate=replace(recipe.evaluate, questions=4, max_new_tokens=8, batch_size=4))
 
 
-def tiny_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
+def tiny_tokenizer(recipe: Recipe) -> Any:
     """Return the tokenizer of tiny-gemma-ko with special tokens like those of a recipe's model.
 
-    What it cannot spell with its pieces it spells with bytes, so no text is ever unknown.
+    What it cannot spell with its pieces it spells with bytes: no text is ever unknown.
     """
     from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
-    layout = _layout(recipe)
-    special, parts = LAYOUTS[layout]["special"], LAYOUTS[layout]["parts"]
-    state = json.loads(SPELLED.read_text(encoding="utf-8"))
+    kind, talks = model_config(recipe)["model_type"], recipe.train.template == "chat"
+    name = next((name for name in LAYOUTS if kind.startswith(name)), "chatml")
+    if talks and "turn" not in LAYOUTS[name]:
+        name = "llama3" if kind == "llama" else "chatml"
+    special, parts = LAYOUTS[name]["special"], LAYOUTS[name]["parts"]
+    path = REPO / "assets/tiny-gemma-ko/tokenizer.json"  # 6 special tokens, 256 bytes, Korean
+    state = json.loads(path.read_text(encoding="utf-8"))
     renamed = {}
     for token in state["added_tokens"]:
         renamed[token["content"]] = special.get(token["id"], f"<|unused{token['id']}|>")
@@ -161,18 +144,8 @@ def tiny_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerFast":
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, clean_up_tokenization_spaces=False, model_max_length=1024,
         extra_special_tokens=[token for token in special.values() if token not in parts.values()],
-        **{f"{part}_token": token for part, token in parts.items()},
-    )  # fmt: skip
-    if recipe.train.template == "chat":
-        turn = LAYOUTS[layout]["turn"]
-        tokenizer.chat_template = GEMMA_CHAT if layout == "gemma" else chat(*turn)
+        **{f"{part}_token": token for part, token in parts.items()})
+    if talks:
+        tokenizer.chat_template = (
+            GEMMA_CHAT if name == "gemma" else chat(*LAYOUTS[name]["turn"]))
     return tokenizer
-
-
-def _layout(recipe: Recipe) -> str:
-    """Return which special tokens a recipe's model has; ChatML's where nothing else is known."""
-    kind, talks = model_config(recipe)["model_type"], recipe.train.template == "chat"
-    if kind == "llama" and talks:
-        return "llama3"
-    known = next((name for name in LAYOUTS if kind.startswith(name)), "chatml")
-    return "chatml" if talks and "turn" not in LAYOUTS[known] else known

@@ -1,13 +1,12 @@
 """What TRL's trainer lacks here: an order of rows to go on with, an exact evaluation loss, FSDP2 on
 CPUs, adapters read back from shards, and checkpoints that say whether they are whole.
 
-The trainer itself is set up in train.py. Everything that reaches into accelerate or transformers
-stands here and nowhere else.
+It is set up in train.py; all that reaches into accelerate or transformers stands here.
 """
 
 import contextlib
-import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -22,31 +21,34 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from course_utils import CourseError
+from course_utils.collator import IGNORE_INDEX
 from course_utils.recipe import TrainSpec
 from course_utils.tasks import write_atomic
 
-POOL = 200
-"""Rows are grouped by length within pools of this many batches; which rows meet stays random."""
 LIST = "files.json"
 """Written last into a checkpoint: what training it is of, and every file with its size."""
 
 
-class RowOrder(Sampler):
+class RowOrder(Sampler, TrainerCallback):
     """The order in which rows of these lengths are trained: the same again after a resumption.
 
-    Each `epoch` has another one. With `sampling` "length" the rows of a step are alike in length
-    and the longest come first, so that too little memory shows at once. transformers' own grouping
-    draws from the global generator: half an epoch gone on with would be that of another order.
+    Each `epoch` has another one. With `sampling` "length" the rows of a step are alike in length,
+    the longest first, so that too little memory shows at once. transformers' own grouping draws
+    from the global generator: the rest of an epoch would follow another order. A callback too,
+    since accelerate forgets after a resumption to tell which epoch it is.
     """
 
     def __init__(self, lengths: Sequence[int], spec: TrainSpec) -> None:
         self.lengths, self.seed, self.batch = list(lengths), spec.seed, spec.effective_batch
         self.grouped, self.epoch = spec.sampling == "length", 0
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch = int(state.epoch)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -56,7 +58,7 @@ class RowOrder(Sampler):
         order = torch.randperm(len(self), generator=generator).tolist()
         if not self.grouped:
             return iter(order)
-        pool = POOL * self.batch
+        pool = 200 * self.batch  # sorted pool by pool: which rows meet stays random
         pools = [order[start : start + pool] for start in range(0, len(self), pool)]
         order = [row for rows in pools for row in sorted(rows, key=self.lengths.__getitem__)]
         batches = [order[at : at + self.batch] for at in range(0, len(self), self.batch)]
@@ -69,32 +71,29 @@ class RowOrder(Sampler):
 
 
 class CourseTrainer(SFTTrainer):
-    """SFTTrainer with our order of rows, an exact evaluation loss, and FSDP2 on CPUs as well.
+    """SFTTrainer with our order of rows, an exact evaluation loss, and FSDP2 on CPUs as well."""
 
-    `heldout_labels` is the mean number of trained tokens in a row of the evaluation.
-    """
-
-    def __init__(self, order: RowOrder, heldout_labels: float, **options: Any) -> None:
-        self.order, self.heldout_labels = order, heldout_labels
+    def __init__(self, spec: TrainSpec, **options: Any) -> None:
+        self.order = RowOrder([len(ids) for ids in options["train_dataset"]["input_ids"]], spec)
+        heldout = options["eval_dataset"]["labels"] if options["eval_dataset"] else [[]]
+        labels = sum(label != IGNORE_INDEX for row in heldout for label in row)
+        self.mean_labels = labels / len(heldout)  # trained tokens in a row of the evaluation
         super().__init__(**options)
         # TRL 1.16 rounds an adapter on 4 bits to bfloat16, whose gradients a T4 cannot scale.
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         self.remove_callback(PrinterCallback)
-        self.add_callback(Epochs(order))
+        self.add_callback(self.order)
 
     def _get_train_sampler(self, train_dataset=None):
         return self.order
-
-    def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(eval_dataset)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # The Trainer averages these losses over rows. Divided by the mean number of labels a row
         # instead of the batch's own, that average is the mean over all labels.
         inputs = self._prepare_inputs(inputs)
-        labels = self.heldout_labels * len(inputs["input_ids"]) * self.accelerator.num_processes
+        labels = self.mean_labels * len(inputs["input_ids"]) * self.accelerator.num_processes
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs, num_items_in_batch=labels).detach(), None, None
 
@@ -111,31 +110,17 @@ class CourseTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if not (self.is_fsdp_enabled and isinstance(self.model, PeftModel)):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        # accelerate 1.14 keeps one process's shards of an adapter and reads back none, silently.
-        # The adapter's own file beside them is whole.
+        # accelerate 1.14 reads back no shard of an adapter, silently; its own file is whole.
         state = {}
         if self.is_world_process_zero():
             saved = load_file(Path(resume_from_checkpoint, "adapter_model.safetensors"))
             state = {name.replace(".weight", ".default.weight"): w for name, w in saved.items()}
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
-        set_model_state_dict(self.model, state, options=options)
-
-
-class Epochs(TrainerCallback):
-    """Tell the order of the rows which epoch it is: accelerate forgets to after a resumption."""
-
-    def __init__(self, order: RowOrder) -> None:
-        self.order = order
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.order.epoch = int(state.epoch)
+        set_model_state_dict(self.model, state, options=StateDictOptions(
+            full_state_dict=True, broadcast_from_rank0=True, strict=False))
 
 
 class Whole(TrainerCallback):
-    """Write into each checkpoint, when every process has saved its part, what it is and holds.
-
-    Then the older ones are removed: by number, for times depend on the clock.
-    """
+    """Write into each checkpoint, when every process has saved its part, what it is and holds."""
 
     def __init__(self, training: dict[str, Any]) -> None:
         self.training = training
@@ -148,30 +133,24 @@ class Whole(TrainerCallback):
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         content = {"training": self.training, "files": _sizes(folder)}
         write_atomic(folder / LIST, json.dumps(content, indent=1, sort_keys=True) + "\n")
-        for path in folder.parent.glob("checkpoint-*"):
-            if path != folder:
-                shutil.rmtree(path, ignore_errors=True)
+        for older in set(folder.parent.glob("checkpoint-*")) - {folder}:
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest checkpoint with a list that agrees, and what training it is of, or None."""
-    for path in sorted(folder.glob("checkpoint-*"), key=_number, reverse=True):
-        listed = {}
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])):
         if (path / LIST).is_file():
             listed = json.loads((path / LIST).read_text(encoding="utf-8"))
-        if listed.get("files") == _sizes(path):
-            return path, listed["training"]
+            if listed["files"] == _sizes(path):
+                return path, listed["training"]
         print(f"Skipping {path.name}: it was not saved to its end.")
     return None
 
 
-def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
 def _sizes(folder: Path) -> dict[str, int]:
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != LIST and p.name[0] != "."]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*")
+            if path.is_file() and path.name != LIST and path.name[0] != "."}
 
 
 class Progress(TrainerCallback):
@@ -181,76 +160,72 @@ class Progress(TrainerCallback):
         self.progress = progress
 
     def on_train_begin(self, args, state, control, **kwargs):
-        seconds = [entry["seconds"] for entry in state.log_history if "seconds" in entry]
-        self.start = time.monotonic() - (seconds[-1] if seconds else 0.0)
+        before = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self.start = time.monotonic() - before
         self.printed = 10 * state.global_step // max(1, state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy != "no" and state.global_step >= state.max_steps:
             control.should_evaluate = True
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, **kwargs):
         entry = state.log_history[-1]
         entry["seconds"] = round(time.monotonic() - self.start, 2)
         for name in ("num_tokens", "eval_num_tokens"):  # TRL counts anew after a resumption
             entry.pop(name, None)
-        tenth = 10 * state.global_step // state.max_steps
-        if not (self.progress and state.is_world_process_zero):
-            return
-        at = f"step {state.global_step:>5}/{state.max_steps}"
+        tenth, said = 10 * state.global_step // state.max_steps, ""
         if "loss" in entry and tenth > self.printed:
             self.printed = tenth
-            print(f"{at}   loss {entry['loss']:.3f}   {entry['seconds']:>5.0f} s", flush=True)
+            said = f"loss {entry['loss']:.3f}   {entry['seconds']:>5.0f} s"
         elif "eval_loss" in entry:
-            print(f"{at}   held-out loss {entry['eval_loss']:.3f}", flush=True)
+            said = f"held-out loss {entry['eval_loss']:.3f}"
+        if said and self.progress:
+            print(f"step {state.global_step:>5}/{state.max_steps}   {said}", flush=True)
 
 
 def sharding(spec: TrainSpec, sharded: bool) -> dict[str, Any]:
     """Return the arguments for recomputing activations and, where it is `sharded`, for FSDP2."""
-    # FSDP2's own recomputes without a second gathering of the weights, but it wraps the layers,
-    # whereupon PEFT 0.21 saves an empty adapter, and draws dropout anew: not for LoRA.
+    # FSDP2's own gathers the weights only once, but PEFT 0.21 then saves an empty adapter, and
+    # dropout is drawn anew: not for LoRA.
     inside = spec.activation_checkpointing and sharded and spec.full
     # transformers 5.23 renamed gradient_checkpointing; 5.15 knows only the old name.
-    names = {field.name for field in dataclasses.fields(SFTConfig)}
-    new = "activation_checkpointing"
-    name = new if new in names else "gradient_checkpointing"
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    name = new if new in SFTConfig.__dataclass_fields__ else old
     arguments = {name: spec.activation_checkpointing and not inside}
-    if sharded:
-        arguments["fsdp"] = True
-        arguments["fsdp_config"] = {
-            "version": 2,
-            "activation_checkpointing": inside,
-            # Every process shards the main one's weights, without a whole model on any GPU.
-            "cpu_ram_efficient_loading": True,
-            "state_dict_type": "FULL_STATE_DICT",
-        }
+    if sharded:  # each process shards the main one's weights: no whole model on any GPU
+        arguments |= {"fsdp": True, "fsdp_config": {
+            "version": 2, "activation_checkpointing": inside, "cpu_ram_efficient_loading": True,
+            "state_dict_type": "FULL_STATE_DICT"}}
     return arguments
 
 
 def mend_adapter(folder: Path, base: str) -> None:
-    """Let the settings of a saved adapter name its base, and be the same bytes in every run.
-
-    Raises CourseError for an adapter without weights.
-    """
+    """Let a saved adapter name its base, in the same bytes every time; raise if it is empty."""
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
         if not weights.keys():
-            raise CourseError(
-                f"The adapter was saved empty, by a fault of the installed peft {version('peft')}; "
-                "install the version of constraints.txt and train again: it goes on from the last "
-                "checkpoint.")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base
+            raise CourseError(f"The adapter was saved empty by peft {version('peft')}: install the "
+                              "one of constraints.txt and train again, from the last checkpoint.")
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     config["target_modules"] = sorted(config["target_modules"])  # a set, in any order
     text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
-    write_atomic(folder / "adapter_config.json", text + "\n")
+    write_atomic(path, text + "\n")
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute on so many CPU threads, 0 for PyTorch's choice: a sum depends on how it is split."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+def alone(threads: int) -> Iterator[None]:
+    """Compute on so many CPU threads, 0 for PyTorch's choice: a sum depends on how it is split.
+
+    What accelerate writes into the environment is taken back: a later DDP would run as FSDP.
+    """
+    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "TENSORBOARD_LOGGING_DIR")
+    before, count = {name: os.environ.get(name) for name in names}, torch.get_num_threads()
+    torch.set_num_threads(threads or count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(count)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

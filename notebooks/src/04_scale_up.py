@@ -98,18 +98,18 @@ course = setup()
 # %%
 from course_utils.checkpoint import CheckpointStore
 from course_utils.recipe import load_recipe, recipe_names
-from course_utils.scale.memory import model_config, parameters
+from course_utils.scale.memory import parameters
 
 store = CheckpointStore.open("scale-up", course.store.root)  # this notebook's own run
 recipes = {name: load_recipe(name) for name in recipe_names()}
-recipes = dict(sorted(recipes.items(), key=lambda item: parameters(model_config(item[1]))))
+recipes = dict(sorted(recipes.items(), key=lambda item: parameters(item[1])))
 print(f"{'recipe':22}{'parameters':>15}  {'method':10}{'GPUs':>8}{'batch':>7}{'rate':>9}{'epochs':>8}"
       f"{'tokens':>8}  template")  # fmt: skip
 for name, recipe in recipes.items():
     spec = recipe.train
     method = "full" if spec.full else f"LoRA r={spec.lora_r}"
     gpus = f"{spec.gpus} {spec.parallel}" if spec.gpus > 1 else "1"
-    print(f"{name:22}{parameters(model_config(recipe)):>15,}  {method:10}{gpus:>8}{spec.effective_batch:>7}"
+    print(f"{name:22}{parameters(recipe):>15,}  {method:10}{gpus:>8}{spec.effective_batch:>7}"
           f"{spec.learning_rate:>9.0e}{spec.epochs:>8g}{spec.max_length:>8}  {spec.template}")  # fmt: skip
 
 # %% [markdown] lang="ko"
@@ -134,7 +134,7 @@ for name, recipe in recipes.items():
 from course_utils.scale.memory import GIB, trained_parameters
 
 recipe = load_recipe("koalpaca-12.8b-a100")
-total, adapter = parameters(model_config(recipe)), trained_parameters(recipe)
+total, adapter = parameters(recipe), trained_parameters(recipe)
 full = 16 * total / GIB
 lora = (2 * total + 16 * adapter) / GIB
 print(f"{total:,} parameters, {adapter:,} of them in the adapter ({adapter / total:.2%})\n")
@@ -941,14 +941,14 @@ print("trained model:", shown(two.adapter))
 
 # %%
 from course_utils.recipe import load_recipe
-from course_utils.scale.memory import GIB, model_config, parameters, trained_parameters
+from course_utils.scale.memory import GIB, parameters, trained_parameters
 from course_utils.scale.tiny import tiny_base
 
 recipe, sealed = load_recipe("koalpaca-12.8b-a100"), store.latest("koalpaca")
 base = tiny_base(recipe, store.local("tiny-neox"))
 for path in sorted(path for path in sealed.rglob("*") if path.is_file()):
     print(f"{path.stat().st_size:>12,} bytes  {path.relative_to(sealed)}")
-total, adapter = parameters(model_config(recipe)), trained_parameters(recipe)
+total, adapter = parameters(recipe), trained_parameters(recipe)
 print(f"\nFor the 12.8B the adapter would be {4 * adapter / 2**20:.0f} MiB (float32),")
 print(f"the model with the adapter merged into it {4 * total / GIB:.0f} GiB (float32).")
 

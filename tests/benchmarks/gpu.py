@@ -35,7 +35,6 @@ from course_utils.inference import pick_attention, quiet
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, load_recipe
 from course_utils.scale.memory import (
-    OVERHEAD_GIB,
     estimate_memory,
     model_config,
     parameters,
@@ -85,7 +84,7 @@ def flops_a_token(recipe: Recipe, length: float, answered: float) -> float:
     """
     config = model_config(recipe)
     embeddings = config["vocab_size"] * config["hidden_size"]
-    layers = parameters(config) - embeddings * (1 if config["tie_word_embeddings"] else 2)
+    layers = parameters(recipe) - embeddings * (1 if config["tie_word_embeddings"] else 2)
     heads = config["num_attention_heads"]
     width = heads * config.get("head_dim", config["hidden_size"] // heads)
     attention = 3 * 4 * length * width * config["num_hidden_layers"] / 2
@@ -192,7 +191,7 @@ def measure(recipe: Recipe, rows: list, steps: int, peak_tflops: float | None) -
     result: dict[str, Any] = {
         "attention": spec.attention,
         "longest": width,
-        "estimated_gib": round(estimate.total - OVERHEAD_GIB, 3),
+        "estimated_gib": round(estimate.total - estimate.overhead, 3),
         "allocated_gib": None,
     }
     if gpu:

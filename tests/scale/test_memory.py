@@ -1,6 +1,5 @@
 """The memory estimate: exact where it counts, within 10% of what real models keep."""
 
-import dataclasses
 import json
 import re
 import runpy
@@ -22,7 +21,7 @@ from course_utils.scale.memory import (
     parameters,
     trained_parameters,
     what_would_fit,
-)
+)  # fmt: skip
 
 BENCHMARK = runpy.run_path(str(REPO / "tests" / "benchmarks" / "memory.py"))
 KINDS = BENCHMARK["KINDS"]
@@ -40,7 +39,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_parameters_of_the_true_models_are_exact(name):
-    assert parameters(load_recipe(name).architecture) == PUBLISHED[name]
+    assert parameters(load_recipe(name)) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
@@ -55,11 +54,15 @@ def test_the_parameters_of_small_models_are_those_they_really_have(kind, tied):
     if kind == "gpt2":  # its own name; the width in between is four times the other
         config["n_inner"] = config.pop("intermediate_size")
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    assert parameters(config) == model.num_parameters() == parameters(model.config.to_dict())
+    recipes = [replace(L4, architecture=a) for a in (config, model.config.to_dict())]
+    assert [parameters(recipe) for recipe in recipes] == [model.num_parameters()] * 2
     (target,) = {"gpt_neox": ["dense"], "gpt2": ["c_fc"]}.get(kind, ["o_proj"])
-    recipe = replace(L4, architecture=config).replace("train.target_modules", [target])
-    lora = get_peft_model(model, LoraConfig(r=4, target_modules=[target], task_type="CAUSAL_LM"))
-    assert trained_parameters(recipe) == lora.get_nb_trainable_parameters()[0]
+    recipe = recipes[0].replace("train.target_modules", [target])
+    lora = get_peft_model(model.bfloat16(), LoraConfig(r=4, target_modules=[target],
+                                                       task_type="CAUSAL_LM"))
+    trained = [p for p in lora.parameters() if p.requires_grad]
+    assert trained_parameters(recipe) == sum(p.numel() for p in trained)
+    assert {p.dtype.itemsize for p in trained} == {4}  # float32, also on a half-precision model
     text = str(estimate_memory(recipe))
     assert ("estimated as for" in text) == (kind in OTHERS)
 
@@ -69,32 +72,16 @@ def test_trained_parameters_are_those_of_peft():
     only = A100.replace("train.target_modules", ["query_key_value"])
     assert trained_parameters(only) == 6_553_600
     assert trained_parameters(ALPACA) == PUBLISHED["alpaca-7b-fsdp"]
-    import torch
-
-    with torch.device("meta"):
-        model = BENCHMARK["build"](A100, A100.architecture)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in trained) == trained_parameters(A100)
-    # PEFT keeps an adapter in float32 on a half-precision model: four bytes each.
-    assert {p.dtype for p in trained} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"lora_r": 4},
-        {"lora_r": 4, "dtype": "float32"},
-        {"lora_r": 0},
-        {"lora_r": 0, "dtype": "float32"},
-    ],
-)
-def test_what_layers_keep_is_within_a_tenth(kind, attention, checkpointing, settings):
-    recipe = BENCHMARK["with_settings"](
-        kind, attention=attention, activation_checkpointing=checkpointing, batch_size=2, **settings
-    )
+@pytest.mark.parametrize("rank", [4, 0])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_what_layers_keep_is_within_a_tenth(kind, attention, checkpointing, rank, dtype):
+    recipe = BENCHMARK["with_settings"](kind, attention=attention, lora_r=rank, dtype=dtype,
+                                        activation_checkpointing=checkpointing, batch_size=2)
     config = BENCHMARK["small"](kind, layers=4, hidden_size=128, intermediate_size=352)
     if "head_dim" in config:
         config["head_dim"] = 16
@@ -144,18 +131,12 @@ def test_saved_bytes_counts_each_storage_once_and_no_parameters():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(recipe_names()),
-    batch=st.integers(1, 32),
-    length=st.integers(8, 4096),
-    checkpointing=st.booleans(),
-    rank=st.sampled_from([0, 4, 64]),
-)
+@given(name=st.sampled_from(recipe_names()), batch=st.integers(1, 32), length=st.integers(8, 4096),
+       checkpointing=st.booleans(), rank=st.sampled_from([0, 4, 64]))
 def test_more_rows_or_longer_ones_never_take_less(name, batch, length, checkpointing, rank):
     recipe = load_recipe(name)
-    spec = replace(
-        recipe.train, batch_size=batch, activation_checkpointing=checkpointing, lora_r=rank
-    )
+    spec = replace(recipe.train, batch_size=batch, activation_checkpointing=checkpointing,
+                   lora_r=rank)
     if rank and name.startswith("alpaca"):
         spec = replace(spec, target_modules=L4.train.target_modules)
     recipe = replace(recipe, train=spec)
@@ -192,10 +173,8 @@ def test_sharding_divides_what_is_held_and_ddp_does_not():
 
 def test_optimizers_that_keep_less():
     full = L4.replace("train.lora_r", 0)
-    sizes = {
-        name: estimate_memory(full.replace("train.optim", name))
-        for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")
-    }
+    sizes = {name: estimate_memory(full.replace("train.optim", name))
+             for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")}
     optimizer = {name: estimate.optimizer for name, estimate in sizes.items()}
     assert optimizer["adamw_8bit"] == pytest.approx(optimizer["adamw_torch_fused"] / 4)
     assert optimizer["adafactor"] == 0
@@ -214,17 +193,14 @@ def test_the_table_lines_up_and_brackets_what_is_not_added():
     assert "adapter" not in str(estimate_memory(not_fused))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "gib", "named"),
-    [
-        (L4.replace("train.activation_checkpointing", False), 8, "activation_checkpointing true"),
-        (L4, 6.2, "train.batch_size 2, train.gradient_accumulation 4"),
-        (L4, 5.85, "train.gradient_accumulation 8, train.max_length 256"),
-        (L4, 3, "Only the recipe offline would fit; this one needs a GPU with 7 GiB"),
-        (A100, 22, "The recipe qwen3-4b-l4 would fit.*needs a GPU with 32 GiB"),
-        (ALPACA, 12, "an adapter instead of all weights"),
-    ],
-)
+@pytest.mark.parametrize(("recipe", "gib", "named"), [
+    (L4.replace("train.activation_checkpointing", False), 8, "activation_checkpointing true"),
+    (L4, 6.2, "train.batch_size 2, train.gradient_accumulation 4"),
+    (L4, 5.85, "train.gradient_accumulation 8, train.max_length 256"),
+    (L4, 3, "Only the recipe offline would fit; this one needs a GPU with 7 GiB"),
+    (A100, 22, "The recipe qwen3-4b-l4 would fit.*needs a GPU with 32 GiB"),
+    (ALPACA, 12, "an adapter instead of all weights"),
+])  # fmt: skip
 def test_what_would_fit_names_a_change_that_does(recipe, gib, named):
     assert not fits(estimate_memory(recipe), gib)
     sentence = what_would_fit(recipe, gib)
@@ -232,17 +208,11 @@ def test_what_would_fit_names_a_change_that_does(recipe, gib, named):
     assert sentence.count(". ") == 0 and sentence.endswith(".")
 
 
-def test_named_changes_really_fit_and_keep_the_rows_of_a_step():
-    smaller = L4.replace("train.batch_size", 2).replace("train.gradient_accumulation", 4)
-    assert fits(estimate_memory(smaller), 6.2)
-    assert smaller.train.effective_batch == L4.train.effective_batch
-
-
 def test_where_a_configuration_comes_from(tmp_path, tiny_base, monkeypatch):
     assert model_config(L4) == L4.architecture
     local = replace(L4, architecture=None, base_model=str(tiny_base))
     assert model_config(local)["hidden_size"] == 32
-    assert estimate_memory(local).parameters == parameters(model_config(local))
+    assert estimate_memory(local).parameters == parameters(local)
     # A Hub id that the cache knows, without its weights.
     snapshot = tmp_path / "models--me--small" / "snapshots" / "1"
     snapshot.mkdir(parents=True)
@@ -261,26 +231,18 @@ def test_where_a_configuration_comes_from(tmp_path, tiny_base, monkeypatch):
         estimate_memory(broken)
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"model_type": "brain"}, "of type 'brain'.*compare the architecture with its config.json"),
-        (L4.architecture | {"model_type": "vit"}, "of type 'vit'.*no language model"),
-        ({}, "of type 'None'"),
-        (L4.architecture | {"hidden_size": "2048"}, "of type 'gemma'.*'hidden_size'.*'2048'"),
-        ({"model_type": "llama", "hidden_size": 8}, "lacks num_hidden_layers, intermediate_size"),
-        ({"model_type": "gpt2", "n_embd": 8}, "lacks num_hidden_layers, num_attention_heads, v"),
-    ],
-)
+@pytest.mark.parametrize(("config", "message"), [
+    ({"model_type": "brain"}, "of type 'brain'.*compare the architecture with its config.json"),
+    (L4.architecture | {"model_type": "vit"}, "no language model of type 'vit'"),
+    ({}, "of type 'None'"),
+    (L4.architecture | {"hidden_size": "2048"}, "of type 'gemma'.*'hidden_size'.*'2048'"),
+    ({"model_type": "llama", "hidden_size": 8}, "lacks num_hidden_layers, intermediate_size"),
+    ({"model_type": "gpt2", "n_embd": 8}, "lacks num_hidden_layers, num_attention_heads, v"),
+])  # fmt: skip
 def test_a_configuration_that_says_too_little(config, message):
     with pytest.raises(CourseError, match=message) as caught:
         estimate_memory(replace(L4, architecture=config))
     assert isinstance(caught.value, UnknownSize) == ("type" in message)
-
-
-def test_an_adapter_on_matrices_that_are_not_there():
-    with pytest.raises(CourseError, match="'q_proj'.*gpt_neox.*query_key_value, dense"):
-        estimate_memory(replace(A100, train=L4.train))
 
 
 def test_the_recorded_measurements_are_within_a_tenth():
@@ -290,11 +252,4 @@ def test_the_recorded_measurements_are_within_a_tenth():
     l4 = next(row for row in record["rows"] if row["what"] == "gemma-2b-l4")
     estimate = estimate_memory(L4)
     now = estimate.total - estimate.overhead
-    assert l4["estimated"] == pytest.approx(now, abs=0.001), (
-        "The estimate changed after the measurement: run tests/benchmarks/memory.py again."
-    )
-
-
-def test_an_estimate_is_plain_numbers():
-    fields = dataclasses.asdict(estimate_memory(L4))
-    assert json.loads(json.dumps(fields))["parameters"] == PUBLISHED["gemma-2b-l4"]
+    assert l4["estimated"] == pytest.approx(now, abs=0.001), "run tests/benchmarks/memory.py again"

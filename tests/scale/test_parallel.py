@@ -17,16 +17,15 @@ import pytest
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
+from course_utils.inference import load_model
 from course_utils.recipe import TrainSpec, load_recipe
 from course_utils.scale import parallel
 from course_utils.scale.parallel import TrainError, batch_shape, from_main
 from course_utils.tasks import Task
 from course_utils.train import train
 
-TASKS = [
-    Task("존댓말로 바꾸세요.", f"밥 {i}번 먹었어?" * (1 + i % 3), f"식사를 {i}번 하셨어요?")
-    for i in range(24)
-]
+TASKS = [Task("존댓말로 바꾸세요.", f"밥 {i}번 먹었어?" * (1 + i % 3), f"식사를 {i}번 하셨어요?")
+         for i in range(24)]
 
 
 def make_recipe(base, **settings):
@@ -41,10 +40,8 @@ def launch(*arguments, launcher=("torch.distributed.run", "--nproc_per_node=2"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = str(REPO)
     command = [sys.executable, "-m", *launcher, *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=REPO, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return subprocess.Popen(command, cwd=REPO, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process, code=0):
@@ -161,6 +158,9 @@ def test_two_processes_learn_what_one_learns(step, two, one, llama, tiny_base):
     ours, theirs = weights_of(folder), weights_of(expected.adapter)
     assert ours.keys() == theirs.keys() and len(ours) > 0
     assert all(ours[name].sub(theirs[name]).abs().max() < 1e-3 for name in theirs)
+    if step == "full":
+        model, _ = load_model(folder, dtype="float32", device="cpu")  # an ordinary folder
+        assert folder.name == "model" and model.num_parameters() > 0
     if step == "held-out":
         evals = [[e["eval_loss"] for e in x if "eval_loss" in e] for x in (log, expected.log)]
         assert evals[0] == pytest.approx(evals[1], abs=2e-4) and len(evals[0]) > 2
@@ -168,16 +168,6 @@ def test_two_processes_learn_what_one_learns(step, two, one, llama, tiny_base):
     assert [s["sharded"] for s in seen] == [sharded, sharded]
     # Each holds half of the weights and no more: FSDP2, not a DDP that calls itself so.
     assert all(s["share"] == pytest.approx(0.5 if sharded else 1.0, abs=0.02) for s in seen)
-
-
-@pytest.mark.slow
-def test_the_whole_model_is_an_ordinary_folder(two):
-    from course_utils.inference import load_model, reply
-
-    folder = Path(json.loads((two / "full-0.json").read_text())["result"])
-    assert folder.name == "model"
-    model, tokenizer = load_model(folder, dtype="float32", device="cpu")
-    assert len(reply(model, tokenizer, ["안녕"], max_new_tokens=4)) == 1
 
 
 @pytest.mark.slow
@@ -214,72 +204,53 @@ def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["typo"], "There is no recipe named 'typo'"),  # every process runs into it
-        (["offline"], "The run 'offline' has no instruction data yet"),  # the main one alone
-    ],
-)
-def test_an_error_is_one_line_and_ends_every_process(arguments, message, tmp_path):
+def test_an_error_is_one_line_and_ends_every_process(tmp_path):
     began = time.monotonic()
-    process = launch("-m", "course_utils.train", *arguments, "--root", tmp_path)
+    process = launch("-m", "course_utils.train", "offline", "--root", tmp_path)
     _, err = finish(process, code=1)
-    assert err.count(message) == 1
+    assert err.count("The run 'offline' has no instruction data yet") == 1
     assert "exitcode  : 1" in err  # torchrun's report, and no trace of ours
     assert f'File "{REPO}/course_utils' not in err
     assert time.monotonic() - began < 120
 
 
-ACCELERATE = ("accelerate.commands.launch", "--num_machines=1", "--mixed_precision=no")
-ACCELERATE += ("--dynamo_backend=no", "--num_processes=2")
+def test_what_every_process_runs_into_the_main_one_says(monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    parallel.complain(TrainError("at once"))
+    parallel.complain(parallel.MainProcessError("never"))
+    assert capsys.readouterr().err == "at once\n" and waited == []
+    monkeypatch.setenv("RANK", "1")
+    parallel.complain(TrainError("only if still there"))
+    assert capsys.readouterr().err == "only if still there\n" and waited == [20]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "processes"),
-    [
-        (("torch.distributed.run", "--nproc_per_node=2"), 2),
-        ((*ACCELERATE, "--multi_gpu"), 2),
-        (ACCELERATE, 1),  # without GPUs accelerate starts a single process unless it is told to
-    ],
-)
-def test_the_command_line_under_a_launcher(launcher, processes, tmp_path):
+def test_the_command_line_under_accelerate(tmp_path):
+    options = ("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--multi_gpu")
+    launcher = ("accelerate.commands.launch", *options, "--num_processes=2")
     arguments = ["-m", "course_utils.train", "alpaca-7b-fsdp", "--tiny", "--root", tmp_path]
     out, _ = finish(launch(*arguments, launcher=launcher))
     assert out.count("model: ") == 1
     (result,) = tmp_path.glob("alpaca-7b-fsdp/tiny/part-0001/result.json")
-    assert json.loads(result.read_text())["processes"] == processes
-
-
-def main_fails():
-    raise TrainError("no")
+    assert json.loads(result.read_text())["processes"] == 2
 
 
 def test_alone_the_main_process_is_the_process():
     assert parallel.processes() == 1 and parallel.is_main()
     assert from_main(lambda: 3) == 3
-    with pytest.raises(TrainError):
-        from_main(main_fails)
+    with pytest.raises(ZeroDivisionError):
+        from_main(lambda: 1 / 0)
 
 
-@pytest.mark.parametrize(
-    ("spec", "processes", "shape"),
-    [
-        ({"batch_size": 4, "gradient_accumulation": 8, "gpus": 4}, 4, (4, 8)),
-        ({"batch_size": 4, "gradient_accumulation": 8, "gpus": 4}, 8, (4, 4)),
-        ({"batch_size": 4, "gradient_accumulation": 8, "gpus": 4}, 1, (4, 32)),
-        ({"batch_size": 16}, 2, (8, 1)),
-        ({"batch_size": 16}, 16, (1, 1)),
-        ({"batch_size": 6, "gradient_accumulation": 2}, 3, (4, 1)),
-        ({"batch_size": 5, "gradient_accumulation": 3}, 1, (5, 3)),
-    ],
-)
+@pytest.mark.parametrize(("spec", "processes", "shape"), [
+    ((4, 8, 4), 4, (4, 8)), ((4, 8, 4), 8, (4, 4)), ((4, 8, 4), 1, (4, 32)),
+    ((16, 1, 1), 2, (8, 1)), ((16, 1, 1), 16, (1, 1)), ((6, 2, 1), 3, (4, 1)),
+    ((5, 3, 1), 1, (5, 3)),
+])  # fmt: skip
 def test_the_effective_batch_is_the_recipes(spec, processes, shape):
+    spec = dict(zip(("batch_size", "gradient_accumulation", "gpus"), spec, strict=True))
     assert batch_shape(TrainSpec(**spec), processes) == shape
-
-
-def test_a_batch_that_cannot_be_divided():
     with pytest.raises(TrainError, match="16 rows cannot be divided among 3 processes"):
         batch_shape(TrainSpec(batch_size=16), 3)
 

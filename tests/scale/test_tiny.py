@@ -1,6 +1,5 @@
 """The tiny stand-ins: the right architecture and tokens, the same bytes every time, trainable."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -11,17 +10,12 @@ from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
 from course_utils.inference import load_base, load_tokenizer, stop_ids
 from course_utils.prompts import get_template
 from course_utils.recipe import load_recipe, recipe_names
-from course_utils.scale.memory import estimate_memory, model_config, parameters, trained_parameters
+from course_utils.scale.memory import estimate_memory, model_config, trained_parameters
 from course_utils.scale.tiny import LAYOUTS, tiny_base, tiny_recipe
 from course_utils.tasks import Task, read_tasks
 
-ONE_OF_EACH = {
-    "gemma": "gemma-2b-l4",
-    "gpt_neox": "koalpaca-12.8b-a100",
-    "llama": "alpaca-7b-fsdp",
-    "llama3": "midm-2b-t4",
-    "chatml": "qwen3-4b-l4",
-}
+ONE_OF_EACH = {"gemma": "gemma-2b-l4", "gpt_neox": "koalpaca-12.8b-a100",
+               "llama": "alpaca-7b-fsdp", "llama3": "midm-2b-t4", "chatml": "qwen3-4b-l4"}
 TASKS = [Task("2에 3을 더하면?", "", "5입니다."), Task("존댓말로 바꾸세요.", "먹어.", "드세요.")]
 
 
@@ -40,7 +34,7 @@ def test_the_model_is_of_its_kind_and_tiny(folders, layout):
     assert config.tie_word_embeddings == real["tie_word_embeddings"]
     assert config.vocab_size == len(tokenizer) == model.get_input_embeddings().num_embeddings
     assert config.eos_token_id == tokenizer.eos_token_id
-    assert parameters(config.to_dict()) == model.num_parameters() < 500_000
+    assert model.num_parameters() < 500_000
     if layout in ("gemma", "llama3"):  # as in the real ones, four heads share one for keys
         assert config.num_key_value_heads == 1
     if layout == "gpt_neox":
@@ -103,8 +97,15 @@ def test_no_text_is_unknown_and_every_text_comes_back(folders, layout):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_each_recipe_encodes_its_data_with_its_template(name, tmp_path):
-    recipe = tiny_recipe(load_recipe(name), tmp_path / "tiny")
+def test_a_tiny_recipe_encodes_its_data_and_changes_amounts_alone(name, tmp_path):
+    real = load_recipe(name)
+    recipe = tiny_recipe(real, tmp_path / "tiny")
+    before, after = real.to_dict()["train"], recipe.to_dict()["train"]
+    assert {key for key in before if before[key] != after[key]} <= {
+        "max_length", "epochs", "batch_size", "gradient_accumulation", "save_steps", "threads"}
+    assert (recipe.name, recipe.base_model) == (f"{name}-tiny", str(tmp_path / "tiny"))
+    assert model_config(recipe)["hidden_size"] == 64 and trained_parameters(recipe) > 0
+    assert estimate_memory(recipe).parameters < 500_000
     tokenizer = load_tokenizer(recipe.base_model)
     template = get_template(recipe.train.template, tokenizer)
     rows, report = encode_tasks(tokenizer, TASKS, template, recipe.train.max_length)
@@ -123,22 +124,16 @@ def test_each_recipe_encodes_its_data_with_its_template(name, tmp_path):
     assert report.dropped == 0 and report.truncated < 20  # real tasks fit, too
 
 
-def test_the_same_bytes_every_time(folders, tmp_path):
+def test_the_same_bytes_every_time_and_randomness_elsewhere_is_left_alone(folders, tmp_path):
+    import torch
+
     for kind, folder in folders.items():
+        state = torch.get_rng_state()
         again = tiny_base(load_recipe(ONE_OF_EACH[kind]), tmp_path / kind)
+        assert torch.equal(torch.get_rng_state(), state)
         names = sorted(path.name for path in folder.iterdir())
         assert names == sorted(path.name for path in again.iterdir())
         assert all((folder / n).read_bytes() == (again / n).read_bytes() for n in names)
-
-
-def test_randomness_elsewhere_is_left_alone(tmp_path):
-    import torch
-
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    tiny_base(load_recipe("gemma-2b-l4"), tmp_path / "tiny")
-    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_folder_is_used_again_and_never_overwritten(folders, tmp_path):
@@ -154,21 +149,6 @@ def test_a_folder_is_used_again_and_never_overwritten(folders, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_a_tiny_recipe_changes_amounts_and_nothing_else(name, tmp_path):
-    recipe = load_recipe(name)
-    tiny = tiny_recipe(recipe, tmp_path / "tiny")
-    before, after = recipe.to_dict()["train"], tiny.to_dict()["train"]
-    changed = {key for key in before if before[key] != after[key]}
-    assert changed <= {
-        "max_length", "epochs", "batch_size", "gradient_accumulation", "save_steps", "threads",
-    }  # fmt: skip
-    assert (tiny.name, tiny.base_model) == (f"{name}-tiny", str(tmp_path / "tiny"))
-    assert model_config(tiny)["hidden_size"] == 64
-    assert trained_parameters(tiny) > 0 and estimate_memory(tiny).parameters < 500_000
-    assert json.loads(json.dumps(tiny.to_dict()))["train"]["template"] == recipe.train.template
-
-
 def test_an_architecture_without_a_stand_in(tmp_path):
     recipe = load_recipe("gemma-2b-l4")
     with pytest.raises(CourseError, match="under 'architecture'"):
@@ -176,9 +156,7 @@ def test_an_architecture_without_a_stand_in(tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in recipe_names() if load_recipe(n).train.dtype == "float16"]
-)
+@pytest.mark.parametrize("name", ["gemma-2b-t4", "midm-2b-t4"])
 @pytest.mark.parametrize("quantize", ["none", "4bit"])
 def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     """Steps as the Trainer makes them on a T4: half-precision weights, scaled loss, tiny model.
@@ -188,6 +166,7 @@ def test_float16_trains_what_a_t4_recipe_trains(name, quantize, tmp_path):
     """
     import torch
     from peft import LoraConfig, get_peft_model
+
     recipe = tiny_recipe(load_recipe(name), tmp_path / "tiny")
     spec = recipe.train
     model, tokenizer = load_base(recipe.base_model, dtype=spec.held_dtype, quantize=quantize)

@@ -14,7 +14,6 @@ from course_utils.judge import Item, Judge
 from course_utils.llm import LLM, Request
 from course_utils.offline import world
 from course_utils.plumbing import colab, scrub, secrets
-from course_utils.plumbing.connection import QuotaUsedUp
 from course_utils.plumbing.entries import EndpointError, entries, fill, retirement
 from course_utils.plumbing.secrets import BadSecret
 from course_utils.recipe import Endpoint, RecipeError, load_recipe
