@@ -14,16 +14,9 @@ from pydantic import ConfigDict, Field, StrictFloat, StrictInt, ValidationError,
 from pydantic.dataclasses import dataclass
 
 from course_utils import CourseError
-from course_utils.plumbing.entries import (
-    ENDPOINTS,
-    EndpointError,
-    closest,
-    fill,
-    no_such,
-    read_yaml,
-)
+from course_utils.plumbing import entries
 
-RECIPES = ENDPOINTS.parent
+RECIPES = entries.ENDPOINTS.parent
 # What "auto" takes where there is a GPU and somebody to ask. Gemma is gated, no good in float16.
 GATED, L4, T4 = "gemma-2b-l4", "midm-2b-l4", "midm-2b-t4"
 # Minutes in a lesson: every cell runs and tuning shows, but no number is worth quoting.
@@ -187,8 +180,8 @@ class Recipe:
         if said == {}:
             raise ValueError(f"'{info.field_name}' says nothing: name an endpoint, or auto.")
         try:
-            return fill(said, info.field_name) if isinstance(said, dict) else said
-        except EndpointError as error:
+            return entries.fill(said, info.field_name) if isinstance(said, dict) else said
+        except entries.EndpointError as error:
             raise ValueError(f"'{info.field_name}': {error}") from None
 
     def replace(self, key: str, value: Any) -> Self:
@@ -213,7 +206,7 @@ class Recipe:
         A smaller one has its own name, "offline-quick", and run folder. Raises RecipeError.
         """
         if name not in PRESETS:
-            raise RecipeError(no_such("preset", name, PRESETS))
+            raise RecipeError(entries.no_such("preset", name, PRESETS))
         recipe = self.replace("name", f"{self.name}-{name}") if PRESETS[name] else self
         for key, most in PRESETS[name].items():
             part, setting = key.split(".")
@@ -227,7 +220,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the course."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path != ENDPOINTS)
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path != entries.ENDPOINTS)
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -238,10 +231,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in recipe_names():
-            raise RecipeError(no_such("recipe", name_or_path, recipe_names()))
+            raise RecipeError(entries.no_such("recipe", name_or_path, recipe_names()))
         path = RECIPES / f"{name_or_path}.yaml"
     try:
-        settings = read_yaml(path)
+        settings = entries.read_yaml(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
@@ -271,7 +264,7 @@ def _checked(settings: dict[str, Any], source: str) -> Recipe:
         kind = Recipe
         for part in above:
             kind = kind.__pydantic_fields__[part].annotation
-        nearest = ".".join([*above, closest(last, kind.__pydantic_fields__)])
+        nearest = ".".join([*above, entries.closest(last, kind.__pydantic_fields__)])
         said = f"unknown key '{where}'; the nearest one is '{nearest}'."
     elif found["type"] == "value_error":  # raised here, a sentence already
         said = str(found["ctx"]["error"])
