@@ -111,7 +111,7 @@ class LLM:
                 print(f"This journal has replies of another model. {ended}")
         self.spent = 0.0
         self._completions = Counter()  # how many, their tokens together, and those of the longest
-        self._refused: list[str] = []  # what was said of each that this `complete` had refused
+        self._refused: list[str] = []  # what was said of each that was refused
         self._silent = 0  # how many of the latest replies in a row thought and said nothing
         for record in records:
             if record.get("model") == model:
@@ -154,7 +154,6 @@ class LLM:
         """
         requests = iter(requests)
         self.waiting()
-        self._refused = []
         queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
         halt = _Halt()
@@ -173,9 +172,10 @@ class LLM:
                         try:
                             self._reserve(held, key)
                         except CourseError:
-                            if not queue:
-                                raise
-                            break  # those on their way come first: then it may be sent
+                            if queue:
+                                break  # those on their way come first: then it may be sent
+                            self._refused = []  # whoever runs the cell again begins anew
+                            raise
                         future = pool.submit(self._ask, held, key, halt)
                         running[key] = future
                     queue.append((held, key, future))
@@ -194,6 +194,7 @@ class LLM:
                 else:
                     yield Reply(request, key, None, failure.finish_reason, {}, False, str(failure),
                                 self.model)
+            self._check_refusals()
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -270,14 +271,18 @@ class LLM:
                 "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or as its "
                 "provider calls it, or raise max_tokens.")
 
+    def _check_refusals(self) -> None:
+        """Raise CourseError where nothing but refusals came: it is not this one request."""
+        if len(self._refused) >= 3 and not self._completions["number"]:
+            raise CourseError(f"{self.base_url} refused the first {len(self._refused)} requests, "
+                              f"and answered none: {self._refused[-1]}.")
+
     def _reserve(self, request: Request, key: str) -> None:
         """Set the worst case of a request aside, or raise CourseError if it cannot be sent now."""
         if key in self._waiting:
             raise CourseError("The next request is on its way in a batch and would be paid for "
                               "twice: collect it first, with course_utils.sources.batch.collect.")
-        if len(self._refused) >= 3 and not self._completions["number"]:
-            raise CourseError(f"{self.base_url} refused the first {len(self._refused)} requests, "
-                              f"and answered none: {self._refused[-1]}.")
+        self._check_refusals()
         worst = self.cost(self.estimate(request, worst=True))
         with self._lock:
             self.check_budget(worst)

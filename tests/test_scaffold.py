@@ -61,7 +61,7 @@ def test_what_is_light_imports_nothing_heavy():
 
 def test_session_imports_what_the_card_needs():
     found = python("import sys, course_utils.session; print(*sys.modules)").split()
-    later = {"llm", "generate", "judge", "train", "reports", "plots", "offline.world"}
+    later = {"llm", "generate", "judge", "train", "reports.judgments", "plots", "offline.world"}
     assert not {f"course_utils.{name}" for name in later} & set(found)
 
 
