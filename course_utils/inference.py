@@ -219,9 +219,10 @@ def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: st
         try:
             with quiet():
                 model = PeftModel.from_pretrained(model, str(adapter))
+                wanted = set(get_peft_model_state_dict(model))  # may warn of the base's folder
             # PEFT leaves out what it does not find, and an adapter of zeros changes nothing.
             with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
-                if set(file.keys()) != set(get_peft_model_state_dict(model)):
+                if set(file.keys()) != wanted:
                     raise ValueError("its tensors belong to other layers")
         except Exception as error:  # peft and safetensors have error classes of their own
             raise ModelFolderError(f"The adapter {adapter} does not fit '{base}' ({brief(error)}); "

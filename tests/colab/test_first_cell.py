@@ -171,7 +171,8 @@ def test_the_first_cell_makes_a_machine_that_trains_and_says_what_it_changed(stu
         for name in ("datasets", "huggingface_hub", "pyarrow")
     )
     assert {name.split()[0] for name in new.removeprefix("new: ").split(", ")} == {
-        "course_utils", "kiwipiepy", "kiwipiepy_model", "koreanize_matplotlib", "rapidfuzz", "trl",
+        "bm25s", "course_utils", "kiwipiepy", "kiwipiepy_model", "koreanize_matplotlib",
+        "rapidfuzz", "trl",
     }  # fmt: skip
     assert removed == "removed: torchao 0.10.0 (peft refuses it)"
     assert {name for name in before if after.get(name) != before[name]} == {
