@@ -171,5 +171,11 @@ def close(page, root):
 def api(address, method="GET"):
     """Ask the Jupyter server itself."""
     request = Request(address, method=method, headers={"Authorization": f"token {TOKEN}"})
-    with urlopen(request) as answer:
-        return json.loads(answer.read() or "null")
+    for seconds in (1, 2, 4, 0):  # it answers 500 while a kernel starts or ends
+        try:
+            with urlopen(request) as answer:
+                return json.loads(answer.read() or "null")
+        except HTTPError:
+            if not seconds:
+                raise
+            time.sleep(seconds)
