@@ -12,7 +12,14 @@ from course_utils.checkpoint import CheckpointStore
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
 from course_utils.plumbing.journal import Journal
-from course_utils.plumbing.parts import BrokenPart, is_journal, parts, read_manifest, verify
+from course_utils.plumbing.parts import (
+    JOURNALS,
+    BrokenPart,
+    is_journal,
+    parts,
+    read_manifest,
+    verify,
+)
 from course_utils.recipe import Endpoint, Recipe
 from course_utils.tasks import read_tasks
 
@@ -30,7 +37,7 @@ def steps(store: CheckpointStore, recipe: Recipe, data: Path | None = None) -> l
 def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
     """Say what lies in a step's folders; return its whole parts, newest first, and its work."""
     home, said, places = store.root / store.run / step, [], []
-    for part in [*reversed(parts(home)), *reversed(parts(home / "journals"))]:
+    for part in [*reversed(parts(home)), *reversed(parts(home / JOURNALS))]:
         name = part.relative_to(home).as_posix()
         try:
             verify(part, manifest := read_manifest(part))  # every byte

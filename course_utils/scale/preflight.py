@@ -103,14 +103,14 @@ def check(card: Preflight) -> None:
         same = f"{name.removesuffix('-l4')}-t4"
         other = same if same in recipe_names() else "midm-2b-t4"
         raise TrainError(f"{device.name} has no bfloat16, which {name} needs: use the recipe "
-                             f'{other}, or recipe.replace("train.dtype", "float16").')
+                         f'{other}, or recipe.replace("train.dtype", "float16").')
     # Main memory can be swapped: there only what is always held must fit.
     if memory and (needed := memory.total if gpu else memory.held) > card.free:
         advice = "Run it on a GPU, or try it here with --tiny."
         if gpu:
             advice = what_would_fit(card.recipe, card.free, length=memory.rows[1])
         raise TrainError(f"The recipe {name} takes about {needed:.1f} GiB and {device.name} "
-                             f"has {card.free:.1f} free. {advice}")
+                         f"has {card.free:.1f} free. {advice}")
 
 
 def as_it_runs(recipe: Recipe, device: Device) -> Recipe:
