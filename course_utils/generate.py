@@ -105,7 +105,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
                 raise CourseError(f"Generation stopped at request {len(used)}, with {before} of "
                                   f"{n} tasks: {reply.error}. Run again to go on.")
             # Cut it into tasks. What is no task, or breaks a rule, is counted by its reason.
-            parsed = parse_generation(reply.text or "", finish_reason=reply.finish_reason or "stop",
+            parsed = parse_generation(reply.text or "", finish_reason=reply.finish_reason,
                                       first_number=min(EXAMPLES, len(seeds)) + 1)
             rejected.update(reason for reason, _ in parsed.rejected)
             for task in parsed.tasks:

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from course_utils import CourseError
 from course_utils.llm import LLM, Reply, Request
+from course_utils.parsing import is_whole
 from course_utils.prompts import quote
 from course_utils.stats import Game, Grade, repeated, some_of
 
@@ -40,7 +41,6 @@ JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
 _AT_THE_END = re.compile(_VERDICT + r"(?:점|입니다|이다)*[\W_]*\Z")  # more is an afterthought
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not at the end")
-_CUT = {"length": "truncated", "content_filter": "content filter"}
 
 _HOW = """\
 정확성, 지시를 따른 정도, 빠짐없음, 자연스러움을 보세요. \
@@ -365,8 +365,9 @@ class Judge:
             raise VerdictError("refused request" if why == "refused" else "no reply", reply.error)
         if self.llm.journal.get(reply.key).get("refusal"):
             raise VerdictError("refusal", "The judge refused to judge.")
-        if why in _CUT:  # whatever it holds: nobody knows what was to follow
-            raise VerdictError(_CUT[why], f"The judge's reply is cut (finish_reason {why}).")
+        if not is_whole(why):  # whatever it holds: nobody knows what was to follow
+            kind = "content filter" if why in ("content_filter", "SAFETY") else "truncated"
+            raise VerdictError(kind, f"The judge's reply is cut (finish_reason {why}).")
         said, reason = read_reply(reply.text, means, case.form)
         return means[said], reason
 

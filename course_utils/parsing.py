@@ -45,7 +45,8 @@ class Parsed:
     rejected: list[Rejected]
 
 
-CUT = ("length", "content_filter")  # the finish reasons of a reply that ends too early
+WHOLE = {"stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete"}
+"""What servers call the end that a model gave its reply itself; whatever else ends one cuts it."""
 FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시문|지시[ ]?사항|지시|명령어|명령|instruction)|(?P<input>입력|input)"
           r"|(?P<output>출력|output)|(?P<answer>응답|답변|response)")
@@ -68,20 +69,20 @@ _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\
                      rf""""(?:{_NAMES})"\s*:""", re.IGNORECASE)
 
 
-def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop") -> Parsed:
+def parse_generation(text: str, *, first_number: int, finish_reason: str | None = "stop") -> Parsed:
     """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
 
     Copes with JSON, whole or cut, fenced or not, and with numbering that goes on, starts anew or is
     missing, bold labels, full-width digits, 명령어 or Instruction for 지시문. `<noinput>` means no
-    input. If the reply was cut (`finish_reason` "length"), its last candidate is "truncated". Never
-    raises. Taught in 01, section 2.
+    input. Of a reply that was cut (see `is_whole`) the last candidate is "truncated". Never raises.
+    Taught in 01, section 2.
     """
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
     for position, candidate in enumerate(candidates, 1):
         fields = read_fields(candidate)
-        if finish_reason in CUT and position == len(candidates):
-            reason = "truncated"  # the length limit struck while this one was being written
+        if position == len(candidates) and not is_whole(finish_reason):
+            reason = "truncated"  # a limit struck while this one was being written
         elif len(fields) < len(FIELDS):
             reason = "missing field"  # what the teacher left out is not for us to guess
         else:
@@ -93,6 +94,11 @@ def parse_generation(text: str, *, first_number: int, finish_reason: str = "stop
         else:
             tasks.append(task)
     return Parsed(tasks, rejected)
+
+
+def is_whole(finish_reason: str | None) -> bool:
+    """Return whether a reply ended as its model wanted: "stop", but not "length" or "SAFETY"."""
+    return str(finish_reason).lower() in WHOLE
 
 
 def split_candidates(text: str, *, first_number: int) -> list[str]:

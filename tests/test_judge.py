@@ -431,7 +431,10 @@ def test_the_second_reply_counts_and_both_are_paid():
     ((None, "stop", "도울 수 없습니다."), "refusal", "refused"),
     (('{"reason": "낫', "length", None), "truncated", "length"),
     ((json.dumps({"reason": "", "verdict": "9"}), "length", None), "truncated", "cut"),
+    (("판정은 [[8]]", "MAX_TOKENS", None), "truncated", "MAX_TOKENS"),
+    (("[[8]]", None, None), "truncated", "None"),
     (("", "content_filter", None), "content filter", "content_filter"),
+    (("[[8]]", "SAFETY", None), "content filter", "SAFETY"),
     (NoAnswer(None, "given up after 7 attempts: overloaded"), "no reply", "overloaded"),
 ])
 def test_other_failures_have_their_own_names_and_are_not_asked_again(reply, name, words):

@@ -145,13 +145,20 @@ def test_every_bad_candidate_is_one_rejection(text, reasons):
     assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
 
 
-def test_the_last_candidate_of_a_cut_reply_is_truncated():
-    parsed = parse(PLAIN, finish_reason="length")
+@pytest.mark.parametrize("reason", ["length", "content_filter", "error", "model_length", "SAFETY",
+                                    "max_tokens", "MAX_TOKENS", "RECITATION", "", None])
+def test_the_last_candidate_of_a_cut_reply_is_truncated(reason):
+    parsed = parse(PLAIN, finish_reason=reason)
     assert parsed.tasks == [WITH]
     assert parsed.rejected == [Rejected("truncated", PLAIN.split("###\n")[1].strip())]
     parsed = parse(PLAIN + "###\n6. 지시문: 다음 글을", finish_reason="length")
     assert parsed.tasks == [WITH, WITHOUT]
     assert parsed.rejected == [Rejected("truncated", "6. 지시문: 다음 글을")]
+
+
+@pytest.mark.parametrize("reason", ["stop", "STOP", "end_turn", "eos_token"])
+def test_a_reply_that_its_model_ended_is_whole(reason):
+    assert parse(PLAIN, finish_reason=reason) == parse(PLAIN)
 
 
 def test_numbered_lines_of_an_output_are_no_labels():

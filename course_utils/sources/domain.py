@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from course_utils import CourseError, generate
 from course_utils.generate import GenerationReport
 from course_utils.llm import LLM, Reply, Request
-from course_utils.parsing import CUT, check_task
+from course_utils.parsing import check_task, is_whole
 from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
 from course_utils.sources import retrieval
@@ -135,7 +135,7 @@ def parse_answer(text: str, shown: int, *, finish_reason: str | None = "stop") -
 
     "보증금의 10%쯤입니다.⏎[[2]]" -> Answer("보증금의 10%쯤입니다.", (2,))
     """
-    if finish_reason in CUT:
+    if not is_whole(finish_reason):
         return Answer(text, reason="truncated")
     if NO_ANSWER in text:  # also where it only ends so: half an answer teaches a bad habit
         return Answer(text, reason="not in the documents")
@@ -250,7 +250,7 @@ def _candidates(reply: Reply, similar: SimilarityFilter, index: PassageIndex,
     word, _ = read_question_prompt(reply.request.messages[0]["content"])
     questions = parse_questions(reply.text or "")
     for place, question in enumerate(questions, 1):
-        cut = place == len(questions) and reply.finish_reason in CUT
+        cut = place == len(questions) and not is_whole(reply.finish_reason)
         reason = "truncated" if cut else check_task(Task(question, "", NO_ANSWER))
         if not reason and similar.admit(question):
             reason = "similar"
