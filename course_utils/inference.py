@@ -67,27 +67,17 @@ def find_device() -> Device:
 
 
 def pick_attention() -> str:
-    """Return the fastest attention that already works here: FlashAttention 2, a Hub kernel, "sdpa".
+    """Return the fastest attention that is already here: FlashAttention 2, else "sdpa".
 
-    It never compiles anything, and the results are the same. Taught in 02, section 2.
+    It never installs or compiles anything, and the results are the same. Taught in 02, section 2.
     """
     device = find_device()
     if device.kind != "cuda" or device.capability < (8, 0):
         return "sdpa"
     if importlib.util.find_spec("flash_attn"):
         return "flash_attention_2"
-    if not importlib.util.find_spec("kernels"):
-        print("No FlashAttention is installed; using sdpa, which gives the same results.")
-        return "sdpa"
-    from course_utils.plumbing.trial import training_step  # takes a while, and few machines ask
-
-    kernel = "kernels-community/flash-attn2"
-    try:
-        training_step(kernel, "cuda")
-        return kernel
-    except Exception as error:  # whatever is wrong with it, it is not used
-        print(f"{kernel} does not work here ({type(error).__name__}); using sdpa.")
-        return "sdpa"
+    print("No FlashAttention is installed; using sdpa, which gives the same results.")
+    return "sdpa"
 
 
 def find_base(base: str | Path) -> str:
@@ -97,13 +87,13 @@ def find_base(base: str | Path) -> str:
     a dot only there. What looks like a folder and is not there raises ModelFolderError; it is never
     looked up on the Hub.
     """
-    name, path = str(base), Path(base).expanduser()
+    name, path = str(base), Path(os.path.expanduser(base))
     places = [Path.cwd() / path] if name.startswith(".") else [REPO / path, Path.cwd() / path]
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):  # False also for what cannot be a name, which Path would raise
             return str(place.resolve())
     if (isinstance(base, Path) or name.startswith((".", "/", "~")) or "\\" in name
-            or len(path.parts) != 2 or any(place.parent.is_dir() for place in places)):
+            or len(path.parts) != 2 or any(os.path.isdir(place.parent) for place in places)):
         looked = " and ".join(map(str, places))
         raise ModelFolderError(f"There is no model folder '{base}' (looked for {looked}): correct "
                                "the name, or, for assets/tiny-gemma-ko, run `make base-model`.")
@@ -148,7 +138,11 @@ def load_base(base: str | Path, *, dtype: str | None = None, attention: str = "s
             bnb_4bit_compute_dtype=dtype)
     tokenizer = load_tokenizer(base)
     # Weights in any other format than safetensors are pickles, which can run code.
-    model = _from_pretrained(AutoModelForCausalLM, base, use_safetensors=True, **options)
+    model, found = _from_pretrained(AutoModelForCausalLM, base, use_safetensors=True,
+                                    output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise ModelFolderError(f"'{base}' lacks {len(missing)} of its tensors, {missing[0]} first; "
+                               "download it again, or take another model.")
     for module in model.modules():
         # Where a CPU has bfloat16, bitsandbytes packs such matrices anew at the first evaluation:
         # for good, less exactly, and no gradient passes them any more.
@@ -162,11 +156,16 @@ def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, base)
-    template = tokenizer.chat_template
-    if isinstance(template, str) and "strftime_now" in template:
-        # One day for ever: a model tuned on rows encoded yesterday would not know today's.
-        tokenizer.chat_template = with_fixed_date(template)
+    # One day for ever: a model tuned on rows encoded yesterday would not know today's.
+    if isinstance(named := tokenizer.chat_template, dict):
+        tokenizer.chat_template = {name: _dated(template) for name, template in named.items()}
+    elif named:
+        tokenizer.chat_template = _dated(named)
     return tokenizer
+
+
+def _dated(template: str) -> str:
+    return with_fixed_date(template) if "strftime_now" in template else template
 
 
 def load_config(base: str | Path) -> "PreTrainedConfig":
@@ -191,7 +190,7 @@ def _from_pretrained(kind: Any, base: str | Path, **options: Any) -> Any:
         if "custom code" in str(error):
             why = "(it needs code of its own, which this course never runs); take another model"
         elif local:
-            why = f"({brief(error)}); repair or download the folder again"
+            why = f"({brief(error)}); download the folder again, or take another model"
         else:
             why = remedy(error, found)
         raise ModelFolderError(f"'{base}' cannot be loaded {why}.") from error
@@ -339,15 +338,18 @@ def _check_folder(folder: Path) -> None:
     """Raise ModelFolderError unless a folder holds a configuration, all weights and a tokenizer."""
     weights, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if index.is_file():
-        weights = sorted(set(_read(index, "weight_map").values()))
+        weights = sorted(set(map(str, _read(index, "weight_map", dict).values())))
     _need(folder, "config.json", *weights, "tokenizer.json")
 
 
 def _check_adapter(adapter: Path, base: str | Path) -> dict[str, Any]:
     """Raise ModelFolderError unless a folder is an adapter for `base`; return its record."""
     _need(adapter, "adapter_config.json", "adapter_model.safetensors")
-    trained_on = _read(adapter / "adapter_config.json", "base_model_name_or_path") or ""
-    wanted, found = find_base(base), None
+    config, found = adapter / "adapter_config.json", None
+    if (kind := _read(config, "peft_type", str)) != "LORA":
+        raise ModelFolderError(f"The adapter {adapter} is of the kind '{kind}', and this course "
+                               "loads LoRA alone: take a LoRA adapter, or train one.")
+    trained_on, wanted = _read(config, "base_model_name_or_path", str), find_base(base)
     with contextlib.suppress(ModelFolderError):  # it may be a folder of another machine
         found = find_base(trained_on)
     if found != wanted:
@@ -368,8 +370,11 @@ def _need(folder: Path, *names: str) -> None:
                                "it again.")
 
 
-def _read(file: Path, key: str) -> Any:
+def _read(file: Path, key: str, kind: type) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))[key]
-    except (ValueError, KeyError, TypeError):
-        raise ModelFolderError(f"{file} is damaged; download or make it again.") from None
+        if isinstance(value := json.loads(file.read_text(encoding="utf-8"))[key], kind):
+            return value
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ModelFolderError(f"{file} is damaged or does not say its {key}; download or make it "
+                           "again.")

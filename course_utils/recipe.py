@@ -71,10 +71,10 @@ class TrainSpec:
     parallel: Literal["none", "ddp", "fsdp"] = "none"
     sampling: Literal["random", "length"] = "random"
     learning_rate: StrictFloat = Field(1e-4, ge=0)
-    scheduler: str = "cosine"
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup: StrictFloat = Field(0.05, ge=0)
     weight_decay: StrictFloat = Field(0.0, ge=0)
-    optim: str = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
     max_grad_norm: StrictFloat = Field(0.3, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantize: Literal["none", "4bit"] = "none"
@@ -82,7 +82,7 @@ class TrainSpec:
     activation_checkpointing: bool = Field(False, strict=True)
     heldout: StrictFloat = Field(0.0, ge=0, lt=1)
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    seed: StrictInt = 0
+    seed: StrictInt = Field(0, ge=0, lt=2**32)  # as numpy takes it
     save_steps: StrictInt = Field(50, ge=1)
     threads: StrictInt = Field(0, ge=0)
 
@@ -235,7 +235,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         path = RECIPES / f"{name_or_path}.yaml"
     try:
         settings = entries.read_yaml(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
                           f"{', '.join(recipe_names())}.") from None
