@@ -81,7 +81,7 @@ class TrainSpec:
     attention: str = "auto"
     activation_checkpointing: bool = Field(False, strict=True)
     heldout: StrictFloat = Field(0.0, ge=0, lt=1)
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    report_to: Literal["none", "wandb"] = "none"
     seed: StrictInt = Field(0, ge=0, lt=2**32)  # as numpy takes it
     save_steps: StrictInt = Field(50, ge=1)
     threads: StrictInt = Field(0, ge=0)

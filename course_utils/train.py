@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 import sys
@@ -117,7 +116,6 @@ class TrainResult:
     seconds: float
     tokens: int
     steps: int
-    encode_report: EncodeReport | None
     first_eval_loss: float | None = None
     last_eval_loss: float | None = None
 
@@ -127,8 +125,6 @@ class TrainResult:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
         values = {field.name: result.get(field.name) for field in dataclasses.fields(cls)[2:]}
-        if report := result["encode_report"]:
-            values["encode_report"] = EncodeReport(**report)
         weights = next(p for p in (folder / "adapter", folder / "model") if p.is_dir())
         return cls(weights, log, **values)
 
@@ -143,7 +139,6 @@ class _Plan:
     work: Path
     checkpoint: Path | None
     training: dict[str, Any]
-    report: EncodeReport | None
 
 
 def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None = None, *,
@@ -168,9 +163,6 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     from course_utils.scale.trainer import Progress, Whole, alone
 
     with quiet(), alone(recipe.train.threads):
-        if recipe.train.report_to == "tensorboard" and parallel.is_main():
-            os.environ["TENSORBOARD_LOGGING_DIR"] = str(store.local(f"{step}-reports"))
-            say(f"To watch: tensorboard --logdir {os.environ['TENSORBOARD_LOGGING_DIR']}")
         trainer = make_trainer(plan.recipe, tokenizer, plan.rows, plan.heldout,
                                plan.work / "checkpoints", f"{store.run}-{step}")
         for callback in (Whole(plan.training), Progress(progress),
@@ -204,7 +196,7 @@ def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | Train
     training, progress = {**identity, "processes": parallel.processes()}, f"{step}-progress"
     if checkpoint := _find_checkpoint(store, progress, training):
         say(f"Going on from {checkpoint.name}.")
-    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training, report)
+    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training)
 
 
 def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeReport | None]:
@@ -247,7 +239,7 @@ def _difference(sealed: Path, now: dict[str, Any]) -> str:
         before = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
         # A setting that did not exist yet stood where its default stands now.
         settings = _settings(TrainSpec()) | before["train"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "what is sealed does not say what it was trained from"
     words = [f"train.{key} was {settings[key]!r} and is {value!r}"
              for key, value in now["train"].items() if settings[key] != value]
@@ -312,8 +304,7 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
         "rows": len(plan.rows), "heldout_rows": len(plan.heldout), "steps": state.global_step,
         "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * recipe.train.epochs),
         "seconds": log[-1]["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
-        "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1],
-        "encode_report": plan.report and dataclasses.asdict(plan.report)}
+        "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1]}
     for name, content in (("log.json", log), ("result.json", result)):
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         write_atomic(work / name, text + "\n")

@@ -48,18 +48,6 @@ def test_bos_comes_first_exactly_once(tokenizer, text):
     assert encode_prompts(tokenizer, [text]) == [row["input_ids"][: row["labels"].count(-100)]]
 
 
-def test_a_bos_that_is_the_eos_begins_nothing(tokenizer):
-    class NeoX:  # one token for begin and end, and none for padding, as Polyglot-Ko's tokenizer
-        bos_token_id = eos_token_id = tokenizer.eos_token_id
-
-        def __call__(self, texts, **options):
-            return tokenizer(texts, **options)
-
-    row = encode(NeoX(), "안녕", "네", 64)
-    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
-
-
 def test_what_cannot_be_trained_is_an_error(tokenizer):
     with pytest.raises(EncodeError, match="pass its eos_token_id"):
         MaskingCollator(None)

@@ -12,7 +12,6 @@ from course_utils import inference
 from course_utils.inference import (
     ModelFolderError,
     find_base,
-    generate,
     load_base,
     load_model,
     merge_adapter,
@@ -78,32 +77,6 @@ def test_bos_is_there_once_whether_the_prompt_has_it_or_not(loaded):
     bare = [prompt.removeprefix("<bos>") for prompt in PROMPTS]
     options = {"max_new_tokens": 8}
     assert reply(*loaded, bare, **options) == reply(*loaded, PROMPTS, **options)
-
-
-@pytest.mark.parametrize("stop", ["<end_of_turn>", "<eos>"])
-def test_a_reply_ends_at_the_turn_or_the_text(loaded, stop):
-    """A model that says one word and then a stop token for ever."""
-    model, tokenizer = loaded
-    word = tokenizer("전주", add_special_tokens=False)["input_ids"]
-    end = tokenizer.convert_tokens_to_ids(stop)
-    script, real = word + [end] * 99, model.forward
-
-    def forward(input_ids, *args, **kwargs):
-        output = real(input_ids, *args, **kwargs)
-        position = 0 if input_ids.shape[1] > 1 else forward.said  # one token a call with a cache
-        output.logits[:, -1] = -1e9
-        output.logits[:, -1, script[position]] = 0
-        forward.said = position + 1
-        return output
-
-    model.forward = forward
-    try:
-        (answer,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=16)
-        assert (answer.text, answer.tokens, answer.stopped) == ("전주", len(word), True)
-        (cut,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=len(word))
-        assert (cut.text, cut.stopped) == ("전주", False)
-    finally:
-        model.forward = real
 
 
 def test_an_adapter_changes_replies_and_merging_keeps_them(loaded, tiny_base, adapter, tmp_path):

@@ -203,6 +203,7 @@ def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
     assert not list(progress.iterdir())
 
 
+@long
 @pytest.mark.slow
 def test_an_error_is_one_line_and_ends_every_process(tmp_path):
     began = time.monotonic()
