@@ -1,7 +1,9 @@
 """Training: the same bytes every time, also when it was killed; sealed, and never done twice."""
 
+import datetime
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,6 +208,20 @@ def test_nothing_is_trained_twice(finished, capsys):
     write_tasks(store.local("preprocess") / "tasks.jsonl", TASKS)
     store.seal("preprocess")
     assert train(recipe, store) == first
+
+
+def test_what_was_trained_today_is_not_trained_again_tomorrow(
+        recipe, store, tiny_base, tmp_path, monkeypatch):
+    """A chat template may write the date; ours is the same every day, and so are the rows."""
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + template)
+    recipe = changed(recipe, epochs=0.2).replace("base_model", str(base))
+    first = train(recipe, store, TASKS)
+    clock = SimpleNamespace(now=lambda: datetime.datetime(2030, 5, 1))
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+    no_training(monkeypatch)
+    assert train(recipe, store, TASKS) == first
 
 
 @pytest.mark.parametrize(("settings", "count", "said"), [

@@ -216,14 +216,12 @@ def alone(threads: int) -> Iterator[None]:
 
     What accelerate writes into the environment is taken back: a later DDP would run as FSDP.
     """
-    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
-    before, count = {name: os.environ.get(name) for name in names}, torch.get_num_threads()
+    written = {"ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"} - os.environ.keys()
+    count = torch.get_num_threads()
     torch.set_num_threads(threads or count)
     try:
         yield
     finally:
         torch.set_num_threads(count)
-        for name, value in before.items():
+        for name in written:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
