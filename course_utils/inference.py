@@ -105,6 +105,7 @@ def base_hash(base: str | Path) -> str | None:
     folder = Path(find_base(base))
     if not folder.is_dir():
         return None
+    _check_folder(folder)
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), folder / "tokenizer.json"]):
         with open(path, "rb") as file:
@@ -374,7 +375,7 @@ def _read(file: Path, key: str, kind: type) -> Any:
     try:
         if isinstance(value := json.loads(file.read_text(encoding="utf-8"))[key], kind):
             return value
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ModelFolderError(f"{file} is damaged or does not say its {key}; download or make it "
                            "again.")

@@ -74,12 +74,6 @@ def test_tasks_are_counted(tokenizer):
         encode_tasks(tokenizer, [Task("안녕", "", "")], template, 60)
 
 
-def test_truncation_cuts_the_end(tokenizer):
-    whole, cut = (encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", most, end=END)
-                  for most in (64, 10))
-    assert cut == {name: values[:10] for name, values in whole.items()}
-
-
 def test_batch_of_tasks_equals_one_at_a_time(tokenizer):
     for template in (*TEMPLATES.values(), get_template("chat", tokenizer)):
         rows, _ = encode_tasks(tokenizer, TASKS, template, 500)

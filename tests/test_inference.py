@@ -73,12 +73,6 @@ def test_replies_equal_greedy_decoding_by_hand_in_order(loaded, batch_size):
     assert reply(*loaded, [], max_new_tokens=12) == []
 
 
-def test_bos_is_there_once_whether_the_prompt_has_it_or_not(loaded):
-    bare = [prompt.removeprefix("<bos>") for prompt in PROMPTS]
-    options = {"max_new_tokens": 8}
-    assert reply(*loaded, bare, **options) == reply(*loaded, PROMPTS, **options)
-
-
 def test_an_adapter_changes_replies_and_merging_keeps_them(loaded, tiny_base, adapter, tmp_path):
     tuned = load_model(tiny_base, adapter, dtype="float32", device="cpu")
     expected = reply(*tuned, PROMPTS, max_new_tokens=12)
@@ -254,6 +248,9 @@ def test_an_adapter_of_other_weights_is_refused(tiny_base, adapter, tmp_path):
     load_with(inference.base_hash(tiny_base))
     with pytest.raises(ModelFolderError, match="other weights"):
         load_with("other")
+    bare = damaged(tiny_base, tmp_path / "tiny-gemma", "tokenizer.json", None)
+    with pytest.raises(ModelFolderError, match="tiny-gemma has no tokenizer.json"):
+        inference.base_hash(bare)
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from course_utils import REPO, CourseError
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode, encode_tasks
-from course_utils.inference import Device, ModelFolderError, load_model, reply
+from course_utils.inference import ModelFolderError, load_model, reply
 from course_utils.prompts import get_template
 from course_utils.recipe import TrainSpec, load_recipe, recipe_names
 from course_utils.scale import trainer
 from course_utils.scale.parallel import TrainError
-from course_utils.scale.preflight import as_it_runs
 from course_utils.tasks import Task, write_tasks
 from course_utils.train import main, train
 
@@ -416,21 +415,6 @@ def test_several_gpus_and_one_process_is_one_sentence(recipe, store, monkeypatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(TrainError, match="sees 2 GPUs: .*torchrun --nproc_per_node=2 -m course_u"):
         train(recipe, store, TASKS)
-
-
-def test_what_the_arguments_say_on_gpus(recipe):
-    """Which process computes what is decided here; the arguments themselves need no GPU."""
-    lora = recipe.replace("train.activation_checkpointing", True)
-    full, cpu = lora.replace("train.lora_r", 0), Device("cpu", "")
-    own = "gradient_checkpointing"
-    assert trainer.sharding(lora.train, False) == {own: True}
-    assert as_it_runs(lora, cpu).train.activation_checkpointing is False  # memory enough
-    sharded = trainer.sharding(full.train, True)
-    assert sharded["fsdp"] is True and sharded["fsdp_config"]["version"] == 2
-    # One of the two, never both: the Trainer's own or FSDP2's.
-    assert (sharded[own], sharded["fsdp_config"]["activation_checkpointing"]) == (False, True)
-    sharded = trainer.sharding(lora.train, True)
-    assert (sharded[own], sharded["fsdp_config"]["activation_checkpointing"]) == (True, False)
 
 
 def test_an_empty_adapter_is_never_sealed(recipe, store, monkeypatch):
