@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import category, east_asian_width
+from unicodedata import category
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -63,7 +63,7 @@ def write_judgment_report(
               for name, one in graded.items()}
     of_b = scores.get(b, {})
     gains = {id: score - of_b[id] for id, score in scores.get(a, {}).items() if id in of_b}
-    categories = _by_category(battle, graded)
+    categories = _by_category(battle)
     invalid = [row for part in parts for row in _invalid(part)]
     page = _PAGES.get_template("judgments.md.j2").render(
         a=a, b=b, battle=battle.items, listed=LISTED,
@@ -82,7 +82,7 @@ def write_judgment_report(
     folder.mkdir(parents=True, exist_ok=True)
     draw(folder, {
         "win_rate.png": found,
-        "categories.png": {name: some for name, some, _ in categories.get("battle", []) if some},
+        "categories.png": {name: some for name, some, _ in categories if some},
         "grades.png": {name: list(given.values()) for name, given in scores.items()},
         "bias.png": found if found and found.first_position else None})
     write_atomic(folder / "report.md", page)
@@ -156,24 +156,13 @@ def _summary(summarize: Callable, *given: Iterable) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _by_category(battle: _Judged, graded: Mapping[str, _Judged]) -> dict[str, list]:
-    """(category, summary, questions) of the battle, (category, a summary a model) of the grades;
-    nothing where there are no two categories."""
-    def split(part: _Judged, results: Iterable) -> dict[str, list]:
-        found = defaultdict(list)
-        for item, result in zip(part.items.values(), results, strict=True):
-            found[item.category or "-"].append(result)
-        return found
-
-    games = split(battle, battle.games)
-    grades = [split(one, one.grades) for one in graded.values()]
-    categories = dict.fromkeys(name for one in grades for name in one)
-    if len({*games, *categories}) < 2:
-        return {}
-    return {"battle": [(name, _summary(stats.summarize_battle, some)[0], len(some))
-                       for name, some in games.items()],
-            "grades": [(name, [_summary(stats.summarize_grades, one[name])[0] for one in grades])
-                       for name in categories]}
+def _by_category(battle: _Judged) -> list[tuple[str, stats.BattleSummary | None, int]]:
+    """(category, summary, questions), or nothing where there are no two categories."""
+    found = defaultdict(list)
+    for item, game in zip(battle.items.values(), battle.games, strict=True):
+        found[item.category or "-"].append(game)
+    return [(name, _summary(stats.summarize_battle, some)[0], len(some))
+            for name, some in found.items() if len(found) > 1]
 
 
 def _flags(parts: Iterable[_Judged]) -> list[tuple[str, str, str]]:
@@ -229,7 +218,7 @@ def plain(text: Any, limit: int = 80) -> Markup:
     return Markup(_ACTIVE.sub(lambda found: f"&#{ord(found[0])};", text))
 
 
-_FOLDER = textwrap.TextWrapper(100, expand_tabs=False, replace_whitespace=False,
+_FOLDER = textwrap.TextWrapper(60, expand_tabs=False, replace_whitespace=False,
                                drop_whitespace=False, break_on_hyphens=False)
 # All punctuation but -,%+'()/ and: a colon before a space, a full stop unless it makes an address.
 _ACTIVE = re.compile(r"[!-$&*;-@\[-`{-~]|:(?! )|(?<=www)\.")
@@ -237,15 +226,12 @@ _ACTIVE = re.compile(r"[!-$&*;-@\[-`{-~]|:(?! )|(?<=www)\.")
 
 def fenced(text: str, limit: int = 1_200) -> Markup:
     """A text in a fence longer than any in it, cut with a note where it is longer than `limit`.
-    Lines are folded at 100 columns, since GitHub does not."""
+    Lines are folded at 60 characters, Korean ones being wide, since GitHub folds none."""
     text = visible(text)
     if not text.strip():
         return Markup("(empty 빈 글)")
     more = len(text) - limit
-    # A Korean letter is two columns wide: "\0", which no visible text has, stands for the second.
-    wide = "".join(c + "\0" * (east_asian_width(c) in "WF") for c in text[:limit])
-    folded = ("\n".join(_FOLDER.wrap(line)) for line in wide.split("\n"))
-    shown = "\n".join(folded).replace("\0", "")
+    shown = "\n".join("\n".join(_FOLDER.wrap(line)) for line in text[:limit].split("\n"))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     note = f"\n\n(cut 생략: {more:,} more characters in the journal)" if more > 0 else ""
     return Markup(f"{fence}text\n{shown}\n{fence}{note}")
