@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import category
+from unicodedata import category, east_asian_width
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -218,7 +218,7 @@ def plain(text: Any, limit: int = 80) -> Markup:
     return Markup(_ACTIVE.sub(lambda found: f"&#{ord(found[0])};", text))
 
 
-_FOLDER = textwrap.TextWrapper(60, expand_tabs=False, replace_whitespace=False,
+_FOLDER = textwrap.TextWrapper(100, expand_tabs=False, replace_whitespace=False,
                                drop_whitespace=False, break_on_hyphens=False)
 # All punctuation but -,%+'()/ and: a colon before a space, a full stop unless it makes an address.
 _ACTIVE = re.compile(r"[!-$&*;-@\[-`{-~]|:(?! )|(?<=www)\.")
@@ -226,12 +226,15 @@ _ACTIVE = re.compile(r"[!-$&*;-@\[-`{-~]|:(?! )|(?<=www)\.")
 
 def fenced(text: str, limit: int = 1_200) -> Markup:
     """A text in a fence longer than any in it, cut with a note where it is longer than `limit`.
-    Lines are folded at 60 characters, Korean ones being wide, since GitHub folds none."""
+    Lines are folded at 100 columns, since GitHub does not."""
     text = visible(text)
     if not text.strip():
         return Markup("(empty 빈 글)")
     more = len(text) - limit
-    shown = "\n".join("\n".join(_FOLDER.wrap(line)) for line in text[:limit].split("\n"))
+    # A Korean letter is two columns wide: "\0", which no visible text has, stands for the second.
+    wide = "".join(c + "\0" * (east_asian_width(c) in "WF") for c in text[:limit])
+    folded = ("\n".join(_FOLDER.wrap(line)) for line in wide.split("\n"))
+    shown = "\n".join(folded).replace("\0", "")
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     note = f"\n\n(cut 생략: {more:,} more characters in the journal)" if more > 0 else ""
     return Markup(f"{fence}text\n{shown}\n{fence}{note}")
