@@ -29,7 +29,7 @@ from course_utils.judge import (
     read_reply,
     verdict_format,
 )
-from course_utils.llm import LLM, BudgetReached
+from course_utils.llm import LLM
 from course_utils.offline import world
 from course_utils.plumbing.connection import NoAnswer
 from course_utils.prompts import unquote
@@ -329,10 +329,7 @@ def test_a_judgment_can_be_audited():
     assert judgment == Judgment("q1", "ab", 0, "a", "까닭", None, "", judgment.key,
                                 "scripted-2026", 0.002)
     record = judge.llm.journal.get(judgment.key)
-    assert record["model"] == "scripted" and record["served_by"] == "scripted-2026"
-    assert record["system_fingerprint"] == "fp_1" and record["finish_reason"] == "stop"
     assert json.loads(record["text"]) == {"reason": "까닭", "verdict": "A"}
-    assert record["usage"] == {"prompt_tokens": 100, "completion_tokens": 10}
     assert record["request"]["params"]["max_tokens"] == 300
     assert PROMPT_VERSION in record["request"]["messages"][0]["content"].splitlines()[0]
 
@@ -366,23 +363,6 @@ def test_a_server_without_schemas_is_found_out_with_one_question(server, capsys,
     assert len(again.battle(more)) == 4
     assert [hasattr(asked, "response_format") for asked in again.llm.asked] == [False, False]
     assert len(judge.llm.asked) == 7 and capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(("reply", "form"), [({"verdict": "7"}, "JSON"), ("낫다.\n[[7]]", "[[")])
-def test_a_client_that_learns_to_leave_the_schema_out(reply, form, capsys):
-    """The client drops a parameter that is refused by its name; the prompt alone asks for JSON."""
-
-    class Unsupported(Exception):
-        status_code, code, param = 400, "unsupported_parameter", "response_format"
-
-    judge = judge_of(lambda p, params: Unsupported() if "response_format" in params else reply)
-    items = [Item(str(n), "q", f"답 {n}") for n in range(4)]
-    assert [grade.score for grade in judge.grade(items)] == [7] * 4
-    said = capsys.readouterr().out
-    assert 'does not accept "response_format"' in said
-    assert ("come in brackets" in said) == (form == "[[")
-    assert [form in asked.prompt for asked in judge.llm.asked[-4:]] == [True] * 4
-    assert len(judge.llm.asked) == (5 if form == "JSON" else 6)  # one reply was in the wrong form
 
 
 def test_replies_of_either_form_are_never_paid_for_twice(tmp_path):
@@ -511,25 +491,18 @@ def test_grades_keep_their_reason():
 
 def test_repeats_ask_with_other_seeds_and_keep_every_verdict():
     def answer(prompt, params):
-        return as_asked("ABC"[params.get("seed", 0) % 3], params)
+        seed = params.get("seed", 0)
+        return "흠" if seed == 2 else as_asked("AB"[seed], params)
 
     judge = judge_of(answer, repeats=3, temperature=1)
-    assert judge.battle(ITEMS[:2]) == judge_of(answer).battle(ITEMS[:2])  # the first ones count
-    seeds = [getattr(asked, "seed", 0) for asked in judge.llm.asked]
-    assert sorted(seeds) == [0] * 4 + [1] * 4 + [2] * 4
-    assert {asked.temperature for asked in judge.llm.asked} == {1}
-    assert [j.repeat for j in judge.judgments] == [0] * 4 + [1] * 4 + [2] * 4
-    assert [j.verdict for j in judge.judgments if (j.id, j.order) == ("q1", "ba")] == [
-        "b", "a", "tie"]
-    assert judge.llm.plan(judge.battle_requests(ITEMS[:2])).cached == 12
-    graded = judge_of(lambda p, params: as_asked(str(7 + params.get("seed", 0)), params), repeats=2)
-    assert [g.score for g in graded.grade([Item("1", "q", "a")])] == [7]
-    assert [j.value for j in graded.judgments] == [7, 8]
-    silent = judge_of(lambda p, params: "흠" if "seed" in params else as_asked("A", params),
-                      repeats=2)  # fmt: skip
-    silent.battle(ITEMS[:1])
-    assert list(silent.invalid) == ["q1 (ab order), repeat 2", "q1 (ba order), repeat 2"]
-    assert [j.value for j in silent.judgments] == ["a", "b", None, None]
+    assert judge.battle(ITEMS[:1]) == [Game("q1", "a", "b", 8, 2)]  # the first ones count
+    asked = {(getattr(asked, "seed", 0), asked.temperature) for asked in judge.llm.asked}
+    assert asked == {(0, 1), (1, 1), (2, 1)}
+    assert [(j.repeat, j.order, j.value) for j in judge.judgments] == [
+        (0, "ab", "a"), (0, "ba", "b"), (1, "ab", "b"), (1, "ba", "a"), (2, "ab", None),
+        (2, "ba", None)]
+    assert list(judge.invalid) == ["q1 (ab order), repeat 3", "q1 (ba order), repeat 3"]
+    assert judge.llm.plan(judge.battle_requests(ITEMS[:1])).calls == 0
 
 
 @pytest.mark.parametrize(("items", "message"), [
@@ -587,13 +560,6 @@ def test_a_quota_that_ends_half_way_keeps_what_was_paid_and_names_what_is_missin
     again = judge_of(answer, journal)
     assert again.llm.plan(again.battle_requests(items)).calls == 25
     assert {game.score for game in again.battle(items)} == {1} and left == [0]
-
-
-def test_a_budget_that_ends_half_way_says_so():
-    llm = scripted(longer_wins, price=(0, 1000), budget=0.055)  # $0.01 a judgment
-    judge = Judge(llm, progress=False, max_tokens=10)
-    with pytest.raises(BudgetReached, match="Raise the budget .* 5 of 6 judgments are made"):
-        judge.battle(ITEMS)
 
 
 # ---------------------------------------------------------------- the simulated API

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import unicodedata
+from collections import Counter
 from decimal import Decimal
 from functools import cache
 
@@ -162,28 +163,20 @@ def test_intervals_cover_the_truth_in_95_of_100_battles_in_spite_of_position_bia
     and noise would give over all questions of the world, of which a battle draws 100.
     """
     rng, shares, n = random.Random(5), WORLDS[world], 100
-    truth = shares[0] + shares[1] / 2
-    covered, missed_by_one_order = {"score": 0, "bootstrap": 0, "wilson": 0}, 0
+    truth, covered = shares[0] + shares[1] / 2, Counter()
     for _ in range(1000):
-        battle = [
-            Game("q", verdict(better, "ab", rng), verdict(better, "ba", rng), 1, 1)
-            for better in rng.choices(("a", "tie", "b"), shares, k=n)
-        ]
+        battle = [Game("q", verdict(better, "ab", rng), verdict(better, "ba", rng), 1, 1)
+                  for better in rng.choices(("a", "tie", "b"), shares, k=n)]
         scores = [game.score for game in battle]
         found = [scores.count(score) for score in (1, 0.5, 0)]
-        intervals = {
-            "score": win_rate_interval(*found),
-            "bootstrap": resample(*found),
-            "wilson": wilson_interval(sum(scores), n),
-        }
-        for name, (low, high) in intervals.items():
+        for name, (low, high) in {
+                "score": win_rate_interval(*found), "bootstrap": resample(*found),
+                "wilson": wilson_interval(sum(scores), n),
+                "one order": verdict_win_rate(game.first for game in battle).interval}.items():
             covered[name] += low <= truth <= high
-        low, high = verdict_win_rate(game.first for game in battle).interval
-        missed_by_one_order += not low <= truth <= high
     assert 930 <= covered["score"] <= 970 and 930 <= covered["bootstrap"] <= 970, covered
     if shares[1] >= 0.25:  # Wilson takes a tie for half a coin: never too narrow, but too wide
-        assert covered["wilson"] > 970
-        assert missed_by_one_order > 800
+        assert covered["wilson"] > 970 and covered["one order"] < 200
 
 
 # --- bootstrap, sign test, how many questions -------------------------------------------------
@@ -200,15 +193,6 @@ def test_bootstrap_is_deterministic_and_close_to_theory():
     assert bootstrap_interval([7, 7, 7]) == (7, 7)
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=60), st.randoms())
-def test_the_order_of_the_values_does_not_matter(values, rng):
-    shuffled = rng.sample(values, len(values))
-    assert bootstrap_interval(values) == bootstrap_interval(shuffled)
-    grades = [value + i % 4 for i, value in enumerate(values)]
-    assert bootstrap_interval(grades) == bootstrap_interval(rng.sample(grades, len(grades)))
-
-
 @pytest.mark.parametrize("half_width", [None, 0.1, 0.05])
 @pytest.mark.parametrize("rate", [0.3, 0.55, 0.6, 0.8])
 def test_questions_needed_is_enough_and_one_less_is_not(rate, half_width):
@@ -219,12 +203,6 @@ def test_questions_needed_is_enough_and_one_less_is_not(rate, half_width):
 
     n = questions_needed(rate, half_width=half_width)
     assert enough(n) and not enough(n - 1)
-
-
-def test_questions_needed_by_the_formula_of_the_score_test():
-    for rate in (0.52, 0.4, 0.9):
-        exact = 1.959964**2 / 4 / (rate - 0.5) ** 2
-        assert questions_needed(rate) == math.ceil(exact)
     assert questions_needed(0.6) == 97 and questions_needed(0.6, half_width=0.05) == 366
 
 
@@ -436,16 +414,6 @@ def test_grades_of_two_models_are_compared_question_by_question():
     assert found.mean == 2 and found.n == 3 and found.invalid == 0
     assert (found.wins, found.ties, found.losses, found.sign_test_p) == (1, 1, 1, 1.0)
     assert found.bootstrap[0] <= 2 <= found.bootstrap[1]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=5))
-def test_swapping_the_models_turns_the_difference_round(scores):
-    a, b = (graded(*column) for column in zip(*scores, strict=True))
-    one, other = paired_difference(a, b), paired_difference(b, a)
-    assert one.mean == pytest.approx(-other.mean)
-    assert (one.wins, one.losses) == (other.losses, other.wins)
-    assert one.mean == pytest.approx(summarize_grades(a).mean - summarize_grades(b).mean)
 
 
 def test_a_missing_grade_takes_its_question_out():

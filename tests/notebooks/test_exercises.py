@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -15,8 +15,7 @@ FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 CHECK = re.compile(r'check\("(\d\d\.\d)", (\w+)\)\Z')
 
 
-@dataclass
-class Exercise:
+class Exercise(NamedTuple):
     """One exercise as it stands in a source: the cells around its check."""
 
     name: str
@@ -30,19 +29,14 @@ def read_exercises() -> dict[str, Exercise]:
     found = {}
     for path in kernel.sources():
         cells = kernel.read_source(path).cells
+        texts = [cell.source for cell in cells]
         for i, cell in enumerate(cells):
             if cell.cell_type == "code" and (asked := CHECK.search(cell.source)):
                 number, name = asked.groups()
                 assert number.startswith(path.name[:2]), f"{number} stands in {path.name}"
                 assert number not in found, f"{number} is there twice"
-                around = [cells[j].source for j in (i - 3, i - 2, i + 1, i + 2)]
-                found[number] = Exercise(
-                    name,
-                    dict(zip(("ko", "en"), around[:2], strict=True)),
-                    cells[i - 1].source,
-                    cell.source,
-                    dict(zip(("ko", "en"), around[2:], strict=True)),
-                )
+                task, solution = ({"ko": texts[at], "en": texts[at + 1]} for at in (i - 3, i + 1))
+                found[number] = Exercise(name, task, texts[i - 1], cell.source, solution)
     return found
 
 
