@@ -39,13 +39,12 @@ _MEANS = {**ORDERS, "": dict(zip(GRADES, GRADES, strict=True))}  # a grade has n
 JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 """How a verdict is asked for: as JSON, in double brackets, and so once more after a failure."""
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
-_AT_THE_END = re.compile(  # more than a full stop and what closes a bold word is an afterthought
-    _VERDICT + r"점?(?:입니다|이다)?[\s.。!*_`\"'”’)]*\Z")
-# As the client takes them off; journals of before still hold them. One that does not end goes on to
-# the end of the reply; one that does not begin was opened by the prompt.
-_THOUGHT = re.compile(r"<(think(?:ing)?|thought|reasoning)>.*?(?:</\1>|\Z)"
-                      r"|\[THINK\].*?(?:\[/THINK\]|\Z)"
-                      r"|\A(?:(?!<think).)*?</think(?:ing)?>[ \t]*(?:\n|\Z)",
+_AT_THE_END = re.compile(_VERDICT + r"점?(?:입니다|이다)?[\s.。!*_`\"'”’)]*\Z")  # no afterthought
+# The client takes thoughts off, but journals of before still hold them. One without an end goes on
+# to the end of the reply; one without a beginning was opened by the prompt.
+_THOUGHT = re.compile(r"<(think(?:ing)?|thought|reasoning|reflection|analysis|scratchpad)\b[^<>]*>"
+                      r".*?(?:</\1\s*>|\Z)|\[THINK\].*?(?:\[/THINK\]|\Z)"
+                      r"|\A(?:(?!<think).)*?</think(?:ing)?\s*>[ \t]*(?:\n|\Z)",
                       re.DOTALL | re.IGNORECASE)
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not at the end")
 
@@ -142,8 +141,8 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
 def read_reply(text: str, allowed: Collection[str], form: str) -> tuple[str, str]:
     """The (verdict, reason) of a reply in the form it was asked for; raises VerdictError."""
     if form != JSON:
-        before = _THOUGHT.sub("", text).rpartition("[[")[0]
-        return parse_verdict(text, allowed), before.rstrip(" \n*_").strip()
+        reason = _THOUGHT.sub("", text).rpartition("[[")[0]
+        return parse_verdict(text, allowed), reason.rstrip(" \n*_").strip()
     # A server that keeps to the schema cannot send anything else, so nothing else is believed: no
     # code fence, no word around it, no second object, no key twice. (Within it, a tag is a word.)
     if not text.lstrip().startswith("{"):
@@ -383,10 +382,10 @@ class Judge:
         if self.llm.journal.get(reply.key).get("refusal"):
             raise VerdictError("refusal", "The judge refused to judge.")
         if not is_whole(why):  # whatever it holds: nobody knows what was to follow
-            cut = f"The judge's reply is cut (finish_reason {why})"
-            if str(why).lower() in ("content_filter", "safety"):
-                raise VerdictError("content filter", f"{cut}: a filter stopped it.")
-            raise VerdictError("truncated", f"{cut}: give the Judge a larger max_tokens.")
+            filtered = str(why).lower() in ("content_filter", "safety")
+            raise VerdictError("content filter" if filtered else "truncated",
+                               f"The judge's reply is cut (finish_reason {why}), which a larger "
+                               "max_tokens cures unless a filter did it.")
         said, reason = read_reply(reply.text, means, case.form)
         return means[said], reason
 

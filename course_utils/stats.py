@@ -3,8 +3,8 @@
 The unit is the question. A battle asks about each question twice, with the two answers in either
 order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Nothing
 becomes a number of which a judgment is invalid: StatsError, unless `allow_invalid` leaves its
-question out and counts it. What is no number (NaN, infinity, True, "7") is refused, not counted.
-(scipy takes long to import, so only functions that call it do.)
+question out and counts it; nor what is no number. (scipy takes long to import, so only functions
+that call it do.)
 """
 
 import math
@@ -56,9 +56,8 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
     from scipy.optimize import brentq
 
     counts = (wins, ties, losses)
-    if not all(_is_number(count, 0) for count in counts) or not any(counts):
+    if not all(_is_number(count, 0) for count in counts) or not (n := sum(counts)):
         raise StatsError(f"There is no interval of {wins} wins, {ties} ties, {losses} losses.")
-    n = wins + ties + losses
     found = (wins - losses) / n
 
     def surprise(lead: float) -> float:
@@ -115,8 +114,7 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
     every other time: prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
     """
     if not all(_is_number(share, 0, 1) for share in (win_rate, half_width or 0)):
-        raise StatsError("A win rate and a width are shares from 0 to 1, not "
-                         f"{win_rate!r} and {half_width!r}.")
+        raise StatsError(f"Shares are from 0 to 1, not {win_rate!r} and {half_width!r}.")
 
     def enough(n: int) -> bool:
         low, high = wilson_interval(n * win_rate, n)
@@ -366,15 +364,13 @@ def exact_match(reply: str, reference: str) -> bool:
     """Whether a reply begins with the reference, line by line and to the letter.
 
     As many of its lines count as the reference has, so of one line the first: a base model that
-    never learned to stop goes on after its answer. White space at the ends of lines, the kind of
-    line break and that of Unicode (NFC) do not matter; all else does: "1234" is not "1,234". An
-    empty reference is matched by an empty reply alone. Where only a part of a reference is the
-    answer, as in GSM8K what follows "####", compare that part. Raises StatsError for what is no
+    never learned to stop goes on after its answer. White space at the ends of lines does not count,
+    nor how line breaks and Hangul are encoded; "1,234" is not "1234". An empty reference is matched
+    by an empty reply alone. Of GSM8K compare what follows "####". Raises StatsError for what is no
     text. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
     """
     if not (isinstance(reply, str) and isinstance(reference, str)):
-        raise StatsError(f"A reply and its reference are texts, not {reply!r} and {reference!r}: "
-                         "leave out what failed.")
+        raise StatsError(f"There is no text to compare in {reply!r} and {reference!r}.")
     texts = (unicodedata.normalize("NFC", text).strip() for text in (reply, reference))
     said, wanted = ([line.rstrip() for line in text.splitlines()] for text in texts)
     return said[:len(wanted)] == wanted if wanted else not said

@@ -185,7 +185,7 @@ NO_BATTLE[NO] += [thought + end for end in ("", "\n", "\nA가 낫습니다.") fo
     "<thought>[[A]]</thought>", "<reasoning>[[A]]</reasoning>", "[THINK][[A]][/THINK]",
     "아마 [[A]]\n</think>\n", "말하자면 <think>[[A]]</think>")]
 NO_BATTLE[NO] += [f"{before}{tag}\n[[A]]" for before in ("", "음. ", "<think>음</think>")
-                  for tag in ("<think>", "<Reasoning>", "[THINK]", "<think>\n[[B]]\n아니")]
+                  for tag in ("<think>", "<Reasoning >", "[THINK]", "<think>\n[[B]]\n아니")]
 NO_GRADE = {
     NO: ["8점", "8/10"],
     OTHER: ["[[11]]", "[[0]]", "[[-1]]", "[[7.5]]", "[[05]]", "[[７]]", "[[8/10]]",

@@ -151,12 +151,9 @@ def _raised(function: Callable, error: BaseException) -> Hint:
 
 def _is_empty(function: Any) -> bool:
     """Whether nothing has been written into a function yet: no more than a docstring and `...`."""
-    if not hasattr(function, "__code__"):
-        return False
-    steps = list(dis.get_instructions(function))
-    returned = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return ({step.opname for step in steps} <= NOTHING
-            and all(value is None or value is ... for value in returned))
+    code = getattr(function, "__code__", None)
+    return (code is not None and {step.opname for step in dis.get_instructions(code)} <= NOTHING
+            and set(code.co_consts) <= {None, ..., function.__doc__})
 
 
 def _plain(value: Any) -> Any:

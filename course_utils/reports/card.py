@@ -33,7 +33,7 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(data)}, instead of generated tasks" if data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(f"{name} {version(name)}" for name in ON_CARD if version(name)),
+        "Versions": ", ".join(f"{name} {version_of(name)}" for name in ON_CARD if version_of(name)),
         "Drive": drive,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):
@@ -75,10 +75,10 @@ def _wrong_gpu(recipe: Recipe, store: CheckpointStore, device: Device) -> str | 
 
 def one_line(text: str) -> str:
     """Return a text in which no name of a file or a model can begin a line or act unseen."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
-def version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
     """Return a package's version, None where it is not installed."""
     try:
         return importlib.metadata.version(name)

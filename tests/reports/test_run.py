@@ -135,12 +135,12 @@ def test_no_name_of_a_file_a_model_or_a_family_changes_the_page(name, tmp_path):
 
 def test_the_card_says_one_thing_a_line_whatever_its_files_are_called(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    recipe = load_recipe("offline").replace("judge.model", "x\nTeacher     free\x1b[31m\u202e")
+    recipe = load_recipe("offline").replace("judge.model", "x\nTeacher   free\x1b[31m\u202e")
     said = card(recipe, CheckpointStore.open("offline", tmp_path), Device("cpu", "CPU"),
-                data=Path("a\rb\nJudge  c.json"), base="tiny", why="asked for", drive=None)
+                data=Path("a\rb\nJudge c.json"), base="tiny", why="asked for", drive=None)
     names = [line.split()[0] for line in said.split("\n")]
     assert len(names) == len(set(names)) and said.replace("\n", "").isprintable()
-    assert "\nJudge       x Teacher free [31m : SIMULATED" in said and "a b Judge c.json" in said
+    assert "\nJudge       x Teacher   free [31m : SIMULATED" in said and "a b Judge c.json" in said
 
 
 def test_the_doctor_only_looks(tmp_path):
