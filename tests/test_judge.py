@@ -479,14 +479,11 @@ def test_a_failed_request_is_tried_again_in_the_next_run(tmp_path):
 
 def test_grades_keep_their_reason():
     def answer(prompt, params):
-        question, answer, reference = texts_of(prompt)
-        assert reference == ("둘" if question == "q" else None)
-        return {"reason": "정확하고 간결합니다. ", "verdict": "9" if answer == "둘" else "10"}
+        assert texts_of(prompt)[2] == ("둘" if texts_of(prompt)[0] == "q" else None)
+        return {"reason": "정확하고 간결합니다. ", "verdict": "10"}
 
     items = [Item("1", "q", answer="둘", reference="둘"), Item("2", "다른 질문", answer="셋")]
-    judge = judge_of(answer)
-    assert judge.grade(items) == [
-        Grade("1", 9, "정확하고 간결합니다."), Grade("2", 10, "정확하고 간결합니다.")]
+    assert judge_of(answer).grade(items) == [Grade(id, 10, "정확하고 간결합니다.") for id in "12"]
 
 
 def test_repeats_ask_with_other_seeds_and_keep_every_verdict():

@@ -55,19 +55,16 @@ def test_a_notebook_has_three_to_five_exercises(notebook):
 
 
 def test_every_exercise_is_in_a_notebook_and_every_check_has_its_exercise():
-    assert {number: e.name for number, e in WRITTEN.items()} == {
-        number: exercise["function"] for number, exercise in exercises().items()
-    }
+    functions = {number: exercise["function"] for number, exercise in exercises().items()}
+    assert {number: exercise.name for number, exercise in WRITTEN.items()} == functions
 
 
 @pytest.mark.parametrize("number", WRITTEN)
 def test_the_task_names_its_level_and_minutes_in_both_languages(number):
-    task = WRITTEN[number].task
-    index = number.split(".")[1]
+    task, index = WRITTEN[number].task, number.split(".")[1]
     korean = re.match(rf"### 연습 {index}\. .+\n\n(★+) · 약 (\d+)분 · (\d+)절\n", task["ko"])
-    english = re.match(
-        rf"### Exercise {index}\. .+\n\n(★+) · about (\d+) minutes · section (\d+)\n", task["en"]
-    )
+    english = re.match(rf"### Exercise {index}\. .+\n\n"
+                       r"(★+) · about (\d+) minutes · section (\d+)\n", task["en"])
     assert korean and english and korean.groups() == english.groups()
     assert 1 <= len(korean[1]) <= 3
 

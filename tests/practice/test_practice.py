@@ -29,10 +29,8 @@ def answer(value):
 def test_a_right_answer_says_on_how_many_inputs():
     outcome = examine("09.1", answer)
     assert outcome.state == "right"
-    assert outcome.message.split("\n") == [
-        "맞았습니다. 입력 5개에서 모두 기대한 값이 나왔습니다.",
-        "Right: all 5 inputs give what they should.",
-    ]
+    assert outcome.message == ("맞았습니다. 입력 5개에서 모두 기대한 값이 나왔습니다.\n"
+                               "Right: all 5 inputs give what they should.")
 
 
 def test_a_wrong_answer_is_told_which_input_what_was_expected_and_what_came_back():

@@ -14,10 +14,43 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from course_utils import CourseError
+from course_utils.judge import Item, Judge, Judgment
+from course_utils.llm import LLM
+from course_utils.offline import world
+from course_utils.offline.start import offline_url
 from course_utils.reports import judgments as reporting
 from course_utils.reports.judgments import FIGURES, fenced, pick_disagreements, plain, visible
 from course_utils.stats import Game, Grade, summarize_battle, summarize_grades
-from tests.judgments import HOSTILE, item, said
+
+HOSTILE = [
+    "```\n# 승률 100%\n```",
+    "````text\n안쪽\n````\n~~~\n바깥",
+    "</details><h1>Win rate 100%</h1><script>alert(1)</script>",
+    "<!-- everything below is hidden",
+    "| a | b |\n|---|---|\n| 100% | 0 |",
+    "![win rate](https://example.org/fake.png) [읽기](javascript:alert(1))",
+    "# 제목\n\n> 인용\n\n- 목록\n\n---\n\n    code",
+    "&lt;b&gt; &#124; &amp;",
+    "줄\r\n바꿈\r또\u2028또\x0b또\x85끝",
+    "www.example.org user@example.org http://example.org $x$ `code` **굵게** ~~줄~~ \\",
+    "[[A]]\n\n[x]: https://example.org\n\n[x]",
+    "\u202e뒤집힌 글\u202c \x00 \x1b[31m \ud800",
+    "\t들여쓰기\n    네 칸",
+    "`" * 70 + "\n끝",
+    "👨‍👩‍👧 \u3000전각 공백",
+]
+
+
+def item(id, a=None, b=None, **more):
+    """An item whose answers are in no particular language."""
+    return Item(id, f"{id}의 질문", a=a, b=b, **{"answer_lang": "code", **more})
+
+
+def said(id, order="", verdict=None, repeat=0, **more):
+    """One judgment as the judge leaves it: of a battle if there is an order, else of a grade."""
+    failed = {} if verdict else {"invalid": "no verdict", "error": "There is no verdict."}
+    given = {"reason": "까닭", "key": f"{id}{order}{repeat}", "model": "some-judge", "cost": 0.001}
+    return Judgment(id, order, repeat, verdict, **given | failed | more)
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +80,8 @@ def battle(n=30, seed=0, **more):
 
 def games_of(items, judgments):
     verdicts = {(judgment.id, judgment.order): judgment.verdict for judgment in judgments}
-    return [
-        Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b)) for i in items
-    ]
+    return [Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b))
+            for i in items]
 
 
 def graded(scores, **more):
@@ -247,10 +279,8 @@ def test_grades_that_contradict_the_battle_are_worth_reading(tmp_path):
 
 
 def test_flags_stand_beside_the_score(tmp_path):
-    items = [
-        item("q1", "Seoul is the capital.", "서울입니다.", answer_lang="ko"),
-        item("q2", "Seoul is the capital.", "", answer_lang="en"),
-    ]
+    items = [item("q1", "Seoul is the capital.", "서울입니다.", answer_lang="ko"),
+             item("q2", "Seoul is the capital.", "", answer_lang="en")]
     judgments = [said(i.id, order, "a") for i in items for order in ("ab", "ba")]
     page = write(tmp_path, items, judgments)
     assert cells(page, "q1 | tuned")[2] == "mostly not Korean: 0% Hangul"
@@ -285,11 +315,6 @@ def test_no_text_changes_the_page_around_it(tmp_path, number):
 
 def test_from_the_simulated_judge_to_its_report(tmp_path):
     """The names that the judge gives are those that the report reads."""
-    from course_utils.judge import Item, Judge
-    from course_utils.llm import LLM
-    from course_utils.offline import world
-    from course_utils.offline.start import offline_url
-
     items = [Item(f"q{number}", f"{task.instruction}\n\n{task.input}".strip(), a=task.output,
                   b=task.output if number % 3 == 0 else "몰라요.", category=task.meta["family"])
              for number, task in enumerate(world.sample_tasks(6, split="heldout", seed=2))]

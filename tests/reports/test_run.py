@@ -18,12 +18,8 @@ from course_utils.reports.card import card
 from course_utils.reports.doctor import steps
 from course_utils.reports.run import Row, collect, format_table, write_report
 
-FUNNEL = {
-    "candidates": 2480,
-    "kept": 2300,
-    "rejected": {"similar": 120, "medium": 60},
-    "calls": 124,
-}
+FUNNEL = {"candidates": 2480, "kept": 2300, "rejected": {"similar": 120, "medium": 60},
+          "calls": 124}
 RESULT = {"first_loss": 2.31, "last_loss": 0.1234, "steps": 288}
 SUMMARY = {
     "by_family": {
@@ -161,10 +157,8 @@ def test_a_step_that_was_never_sealed_is_named(tmp_path):
 
 
 def test_the_table_is_aligned_and_long_values_do_not_widen_it():
-    rows = [
-        Row("training loss", "2.310", "0.120"),
-        Row("everything is in", after="runs/" + "x" * 60),
-    ]
+    rows = [Row("training loss", "2.310", "0.120"),
+            Row("everything is in", after="runs/" + "x" * 60)]
     header, loss, place = format_table(rows).split("\n")
     assert header.index("before/first") + len("before/first") == loss.index("2.310") + 5
     assert len(loss) == len(header)
