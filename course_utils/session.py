@@ -24,7 +24,7 @@ from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
 from course_utils.recipe import GATED, L4, T4, Recipe, load_recipe
-from course_utils.reports.card import ON_CARD, card, installed
+from course_utils.reports.card import ON_CARD, card, version_of
 from course_utils.sources.endpoints import choose, key_of, located
 from course_utils.tasks import Task, read_tasks, split_heldout
 
@@ -188,7 +188,7 @@ def doctor() -> str:
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
             "Drive": "mounted" if os.path.isdir(DRIVE) else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
-    rows |= {name: installed(name) or "not installed" for name in PACKAGES}
+    rows |= {name: version_of(name) or "not installed" for name in PACKAGES}
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
         try:
             rows[name] = "set" if has_secret(name) else "not set"
@@ -301,4 +301,4 @@ def _replaced() -> list[str]:
     """Return the packages that are loaded in another version than the one installed by now."""
     loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     return [f"{name} {version}" for name, version in loaded.items()
-            if version and version.split("+")[0] != (installed(name) or version).split("+")[0]]
+            if version and version.split("+")[0] != (version_of(name) or version).split("+")[0]]

@@ -3,14 +3,17 @@
 The unit is the question. A battle asks about each question twice, with the two answers in either
 order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Nothing
 becomes a number of which a judgment is invalid: StatsError, unless `allow_invalid` leaves its
-question out and counts it. (scipy takes long to import, so only functions that call it do.)
+question out and counts it; nor what is no number. (scipy takes long to import, so only functions
+that call it do.)
 """
 
 import math
+import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from statistics import NormalDist, fmean
 from typing import Any, Literal
 
@@ -34,7 +37,7 @@ def wilson_interval(k: float, n: float) -> Interval:
     ties it is too wide: see `win_rate_interval`. wilson_interval(11, 15) -> (0.480, 0.891).
     Wilson, JASA 22 (1927). Taught in 03, section 3.
     """
-    if n < 1 or not 0 <= k <= n:
+    if not (_is_number(n, 1) and _is_number(k, 0, n)):
         raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
     p, shrink = k / n, 1 + Z * Z / n
     center = (p + Z * Z / (2 * n)) / shrink
@@ -52,8 +55,8 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
     """
     from scipy.optimize import brentq
 
-    n = wins + ties + losses
-    if min(wins, ties, losses) < 0 or n <= 0:
+    counts = (wins, ties, losses)
+    if not all(_is_number(count, 0) for count in counts) or not (n := sum(counts)):
         raise StatsError(f"There is no interval of {wins} wins, {ties} ties, {losses} losses.")
     found = (wins - losses) / n
 
@@ -82,7 +85,10 @@ def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
     import numpy as np
     from scipy.stats import bootstrap
 
-    values = sorted(values)  # in whatever order they come
+    values = list(values)
+    if not values or not all(map(_is_number, values)):
+        raise StatsError("A bootstrap needs numbers, one at least: leave out what failed.")
+    values.sort()  # in whatever order they come
     if values[0] == values[-1]:  # all the same, or one alone, which scipy refuses
         return values[0], values[0]
     found = bootstrap((values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
@@ -95,6 +101,8 @@ def sign_test(wins: int, losses: int) -> float:
     sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11."""
     from scipy.stats import binomtest
 
+    if not (_is_number(wins, 0, kind=Integral) and _is_number(losses, 0, kind=Integral)):
+        raise StatsError(f"A sign test counts wins and losses, not {wins!r} and {losses!r}.")
     # The smaller count, so that both directions give the same number to the last digit.
     return float(binomtest(min(wins, losses), wins + losses).pvalue) if wins + losses else 1.0
 
@@ -105,6 +113,9 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
     Takes the win rate that will be found, supposing there are no ties. Chance finds a lower one
     every other time: prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
     """
+    if not all(_is_number(share, 0, 1) for share in (win_rate, half_width or 0)):
+        raise StatsError(f"Shares are from 0 to 1, not {win_rate!r} and {half_width!r}.")
+
     def enough(n: int) -> bool:
         low, high = wilson_interval(n * win_rate, n)
         return not low <= 0.5 <= high if half_width is None else high - low <= 2 * half_width
@@ -129,9 +140,11 @@ class Game:
     len_b: int
 
     def __post_init__(self):
-        if not {self.first, self.second} <= {"a", "b", "tie", None}:
+        if any(said not in ("a", "b", "tie", None) for said in (self.first, self.second)):
             raise StatsError(f"Game {self.id}: {self.first!r} or {self.second!r} is no verdict, "
                              "which is 'a', 'b', 'tie' or None.")
+        if not all(_is_number(n, 0, kind=Integral) for n in (self.len_a, self.len_b)):
+            raise StatsError(f"Game {self.id}: {self.len_a!r} or {self.len_b!r} is no length.")
 
     @property
     def score(self) -> float | None:
@@ -272,8 +285,8 @@ class Grade:
     reason: str = ""
 
     def __post_init__(self):  # -1, NaN and True are how some tools store a failure
-        if self.score is not None and (self.score is True or not 1 <= self.score <= 10):
-            raise StatsError(f"{self.score} is no grade: write a judgment that failed as None.")
+        if self.score is not None and not _is_number(self.score, 1, 10):
+            raise StatsError(f"{self.score!r} is no grade: write a judgment that failed as None.")
 
 
 @dataclass(frozen=True)
@@ -336,7 +349,7 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
     """
     if len(a) != len(b) or not len(a):
         raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
-    if None in (*a, *b):
+    if any(label is None or label != label for label in (*a, *b)):  # NaN is not even itself
         raise StatsError("Kappa needs valid labels: leave out the pairs with None and count them.")
     n, given_a, given_b = len(a), Counter(a), Counter(b)
     # In whole numbers: observed and expected agreement, both times n * n.
@@ -348,13 +361,19 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 
 def exact_match(reply: str, reference: str) -> bool:
-    """Whether the first line of a reply is the reference, white space at its ends apart.
+    """Whether a reply begins with the reference, line by line and to the letter.
 
-    The first line, because a base model that never learned to stop goes on after its answer.
-    exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
+    As many of its lines count as the reference has, so of one line the first: a base model that
+    never learned to stop goes on after its answer. White space at the ends of lines does not count,
+    nor how line breaks and Hangul are encoded; "1,234" is not "1234". An empty reference is matched
+    by an empty reply alone. Of GSM8K compare what follows "####". Raises StatsError for what is no
+    text. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
     """
-    lines = reply.strip().splitlines()
-    return bool(lines) and lines[0].strip() == reference.strip()
+    if not (isinstance(reply, str) and isinstance(reference, str)):
+        raise StatsError(f"There is no text to compare in {reply!r} and {reference!r}.")
+    texts = (unicodedata.normalize("NFC", text).strip() for text in (reply, reference))
+    said, wanted = ([line.rstrip() for line in text.splitlines()] for text in texts)
+    return said[:len(wanted)] == wanted if wanted else not said
 
 
 def repeated(ids: Iterable[str]) -> list[str]:
@@ -377,3 +396,10 @@ def _valid(found: Sequence, what: str, allow_invalid: bool) -> tuple[list, int]:
     if not valid:
         raise StatsError(f"There are no valid {what} to summarize.")
     return valid, invalid
+
+
+def _is_number(value: Any, low: float = -math.inf, high: float = math.inf, *,
+               kind: type = Real) -> bool:
+    """Whether it is a finite number in this range: NaN, True and "7" are none, numpy's 7 is."""
+    return (isinstance(value, kind) and not isinstance(value, bool)
+            and -math.inf < value < math.inf and low <= value <= high)

@@ -33,12 +33,12 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(data)}, instead of generated tasks" if data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(f"{name} {installed(name)}" for name in ON_CARD if installed(name)),
+        "Versions": ", ".join(f"{name} {version_of(name)}" for name in ON_CARD if version_of(name)),
         "Drive": drive,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):
         rows["Hub"] = f"HF_TOKEN is not set: {base} asks for it (accept its licence on the Hub)."
-    return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
+    return "\n".join(f"{name:<12}{one_line(value)}" for name, value in rows.items() if value)
 
 
 def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> str:
@@ -73,7 +73,12 @@ def _wrong_gpu(recipe: Recipe, store: CheckpointStore, device: Device) -> str | 
     return None
 
 
-def installed(name: str) -> str | None:
+def one_line(text: str) -> str:
+    """Return a text in which no name of a file or a model can begin a line or act unseen."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def version_of(name: str) -> str | None:
     """Return a package's version, None where it is not installed."""
     try:
         return importlib.metadata.version(name)
