@@ -56,7 +56,7 @@ structure: setup ## hold the package's shape: arrows, homes of names, budgets of
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
 	@FAULTS=all $(RUN) -m pytest tests/faults tests/sources/test_batch.py tests/scale/test_parallel.py --deselect tests/faults/test_readme.py
-	@$(RUN) tests/faults/readme.py
+	@$(RUN) -m tests.faults.readme
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
 	@$(RUN) -m tools.notebooks.build
@@ -65,8 +65,9 @@ base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 	@$(RUN) -m tools.base_model.pretrain
 
 bench: setup ## run the benchmarks and put their figures into the READMEs
-	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
+	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)); \
 	do echo "== $$script"; $(RUN) "$$script"; done
+	@$(RUN) -m tests.benchmarks.readme
 
 colab: ## measure 01 to 03 on a GPU of Colab; needs a Google account: make colab GPU=T4
 	@$(PYTHON) tools/colab/run.py --gpu "$(GPU)"

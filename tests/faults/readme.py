@@ -1,18 +1,14 @@
 """Fill the table of faults in both READMEs from results.json, so that no number is typed.
 
-    python tests/faults/readme.py            write
-    python tests/faults/readme.py --check    exit with 1 where a README says something else
+    python -m tests.faults.readme
 """
 
 import json
-import sys
 from pathlib import Path
 
-from course_utils import REPO
+from tests.benchmarks.readme import fill, folded, table
 
 RESULTS = Path(__file__).with_name("results.json")
-READMES = {"en": REPO / "README.md", "ko": REPO / "README.ko.md"}
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 # What each row is called in the tests, and to readers; in the order of the table.
 ROWS = {
@@ -53,12 +49,14 @@ ROWS = {
         ("API: all but the filter, while generating and judging",
          "API: 필터 말고는 모두, 생성하고 심사하는 동안"),
 }  # fmt: skip
-COUNTED = ("injected", "runs", "right", "lost", "twice", "wrong")
-COLUMNS = {
-    "en": ["Fault", "injected", "runs", "ended right", "replies lost", "replies paid twice",
-           "checkpoints believed wrongly"],
-    "ko": ["고장", "일으킨 횟수", "실행", "바르게 끝남", "잃은 응답", "두 번 산 응답",
-           "잘못 믿은 체크포인트"],
+COLUMNS = {  # of each count; one that no row has yet is not shown
+    "injected": ("injected", "일으킨 횟수"),
+    "runs": ("runs", "실행"),
+    "right": ("ended right", "바르게 끝남"),
+    "lost": ("replies lost", "잃은 응답"),
+    "twice": ("replies paid twice", "두 번 산 응답"),
+    "wrong": ("checkpoints believed wrongly", "잘못 믿은 체크포인트"),
+    "over": ("budgets exceeded", "넘은 예산"),
 }  # fmt: skip
 TOTAL = {
     "en": "**{kinds} kinds of fault, injected {injected:,} times: {right:,} of {runs:,} runs ended "
@@ -84,40 +82,22 @@ INTRO = {
 def block(language: str) -> str:
     """The section in one language."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    rows = found["rows"]
+    rows, english = found["rows"], language == "en"
     kills = sum(counts["injected"] for fault, counts in rows.items() if "SIGKILL" in fault)
     intro = INTRO[language].format(date=found["date"], minutes=found["minutes"], kills=kills)
-    total = {key: sum(counts[key] for counts in rows.values()) for key in COUNTED}
+    total = {name: sum(counts.get(name, 0) for counts in rows.values()) for name in COLUMNS}
     summed = TOTAL[language].format(kinds=len(rows), **total)
-    lines = ["| " + " | ".join(COLUMNS[language]) + " |", "|---|" + "---:|" * 6]
-    for fault, (english, korean) in ROWS.items():
-        counts = rows.pop(fault)
-        name = korean if language == "ko" else english or fault
-        cells = [name, *(f"{counts[c]:,}" for c in COUNTED)]
-        lines.append("| " + " | ".join(cells) + " |")
-    if rows:
-        raise SystemExit(f"ROWS in {Path(__file__).name} lacks {', '.join(rows)}.")
-    opened = f"<details><summary>{SUMMARY[language]}</summary>"
-    return "\n\n".join([summed, intro, opened, "\n".join(lines), "</details>"])
-
-
-def filled(path: Path, language: str) -> str:
-    """The README with its table replaced."""
-    head, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    return f"{head}{BEGIN}\n{block(language)}\n{END}{rest.split(END)[1]}"
-
-
-def main() -> int:
-    stale = [path for language, path in READMES.items()
-             if filled(path, language) != path.read_text(encoding="utf-8")]
-    if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.name} differs from tests/faults/results.json: run tests/faults/readme.py")
-        return bool(stale)
-    for language, path in READMES.items():
-        path.write_text(filled(path, language), encoding="utf-8")
-    return 0
+    columns = [name for name in COLUMNS if any(name in counts for counts in rows.values())]
+    lines = [
+        [(words[0] or fault) if english else words[1],
+         *(f"{rows[fault].get(name, 0):,}" for name in columns)]
+        for fault, words in ROWS.items() if fault in rows
+    ]  # fmt: skip
+    if unknown := rows.keys() - ROWS.keys():
+        raise SystemExit(f"ROWS in {Path(__file__).name} lacks {', '.join(sorted(unknown))}.")
+    head = ["Fault" if english else "고장", *(COLUMNS[name][not english] for name in columns)]
+    return "\n\n".join([summed, intro, folded(SUMMARY[language], table(head, lines))])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    fill("faults", block)
