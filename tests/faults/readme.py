@@ -29,6 +29,7 @@ ROWS = {
     "a broken newest part, an older one whole": ("", "가장 새 봉인이 깨지고 그 앞의 것은 온전함"),
     "two notebooks sealing the same run": ("", "두 노트북이 같은 실행을 동시에 봉인"),
     "a clock that jumps": ("a clock that jumps back and forth", "앞뒤로 튀는 시계"),
+    "a full disk under the journal": ("", "일지를 쓰는 도중에 가득 찬 디스크"),
     "the API: too many requests, with Retry-After":
         ("API: 429 with Retry-After", "API: 429, Retry-After 있음"),
     "the API: too many requests, without Retry-After":
@@ -48,6 +49,28 @@ ROWS = {
     "the API: all of these while generating and judging":
         ("API: all but the filter, while generating and judging",
          "API: 필터 말고는 모두, 생성하고 심사하는 동안"),
+    "the API: content as a list of parts":
+        ("API, 200: content as a list of parts", "API, 200: 조각들로 나뉜 content"),
+    "the API: half a character in the text":
+        ("API, 200: half a character in the text", "API, 200: 반쪽 글자가 든 응답"),
+    "the API: no content, cut off by length":
+        ("API, 200: no content, cut off by length", "API, 200: 길이에 잘려 content 없음"),
+    "the API: no usage": ("API, 200: no usage", "API, 200: usage 없음"),
+    "the API: no message": ("API, 200: no message", "API, 200: message 없음"),
+    "the API: choices that are an object":
+        ("API, 200: choices that are an object", "API, 200: 객체로 온 choices"),
+    "the API: no choices": ("API, 200: no choices", "API, 200: 빈 choices"),
+    "the API: an error with status 200":
+        ("API, 200: an error inside", "API, 200: 속에 든 오류"),
+    "the API: HTML with status 200": ("API, 200: HTML", "API, 200: HTML"),
+    "a budget, tokens counted as the plan does":
+        ("A budget; tokens counted as the plan does", "예산: 계획과 같게 세는 서버"),
+    "a budget, tokens counted three times as high":
+        ("A budget; tokens counted three times as high", "예산: 세 배로 세는 서버"),
+    "a budget, tokens counted and not reported":
+        ("A budget; tokens not reported", "예산: 토큰 수를 알리지 않는 서버"),
+    "a budget, tokens counted below nothing":
+        ("A budget; negative tokens reported", "예산: 음수를 알리는 서버"),
 }  # fmt: skip
 COLUMNS = {  # of each count; one that no row has yet is not shown
     "injected": ("injected", "일으킨 횟수"),
