@@ -86,7 +86,7 @@ release: setup ## set every badge, install line and link: make release REPO=owne
 site: .venv-site/ready ## render notebooks, README and guide, both languages, into build/site
 	@.venv-site/bin/python tools/site/render.py
 
-site-test: setup site ## look at every page of the site in a headless Chromium
+site-test: setup .venv-site/ready ## look at every page of the site in a headless Chromium
 	@SITE=all $(RUN) -m pytest tests/tools/test_site.py
 
 jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both languages (20 minutes)
