@@ -84,7 +84,7 @@ def only(spine, body):
     write(spine / "02_train.py", body)
 
 
-def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
+def test_a_failing_cell_or_kernel_is_one_sentence_and_a_file(spine, tmp_path, capsys):
     only(spine, "from course_utils import CourseError\n"
          "raise CourseError('The disk is full: make room.')")  # fmt: skip
     assert run.main([]) == 1
@@ -95,15 +95,12 @@ def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
     assert str(error.name) in said and "CourseError" in error.read_text("utf-8")
     executed = json.loads((error.parent / "ko" / "02_train.ipynb").read_text("utf-8"))
     assert executed["cells"][-1]["outputs"][-1]["output_type"] == "error"
-    # Mended and run again, the trace of the failure is gone.
-    only(spine, WHOLE)
-    assert run.main([]) == 0 and not error.exists()
-
-
-def test_a_kernel_that_dies_is_one_sentence(spine, capsys):
     only(spine, "os._exit(9)")
     assert run.main([]) == 1
     assert "02_train, 'Work': The kernel ended" in capsys.readouterr().err
+    # Mended and run again, the trace of the failure is gone.
+    only(spine, WHOLE)
+    assert run.main([]) == 0 and not error.exists()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -118,21 +115,24 @@ def test_a_runner_that_ends_leaves_no_kernel(spine, tmp_path, ending):
     )  # fmt: skip
     try:
         noted = tmp_path / "runs" / "offline" / "pid"
-        deadline = time.monotonic() + 60
-        while not (noted.is_file() and noted.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert soon(lambda: noted.is_file() and noted.read_text(), 60)
         runner.send_signal(ending)
         said = runner.communicate(timeout=30)[1]
         if ending == signal.SIGINT:
             assert runner.returncode == 130
             assert said.strip() == "Interrupted; the same command goes on from here."
-        deadline = time.monotonic() + 10
-        while psutil.pid_exists(int(noted.read_text())) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not psutil.pid_exists(int(noted.read_text()))
+        assert soon(lambda: not psutil.pid_exists(int(noted.read_text())), 10)
     finally:
         runner.kill()
         runner.communicate()
+
+
+def soon(true, seconds):
+    """Whether something becomes true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
 
 
 def refused(capsys, *arguments) -> str:
