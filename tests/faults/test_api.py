@@ -114,17 +114,17 @@ def test_a_fifth_of_the_attempts_fail_in_one_way(tmp_path, kind, record_fault):
 def test_dataset_and_verdicts_are_those_of_an_api_without_faults(tmp_path, record_fault):
     made, struck, lost, twice = [], 0, 0, 0
     items = [Item(str(n), task.instruction, a=task.output, b="잘 모르겠습니다.")
-             for n, task in enumerate(world.sample_tasks(60 if FULL else 20, seed=3))]
+             for n, task in enumerate(world.sample_tasks(60 if FULL else 10, seed=3))]
     for name, rate in (("calm", 0), ("rough", RATE)):
         folder = tmp_path / name
         with failing(folder, PASSING, rate) as api:
-            generate_tasks(api.llm(folder), SEEDS, 400 if FULL else 120, out=folder / "tasks.jsonl",
+            generate_tasks(api.llm(folder), SEEDS, 400 if FULL else 60, out=folder / "tasks.jsonl",
                            threshold=0.8, progress=False)
             games = Judge(api.llm(folder, "simulated-judge"), progress=False).battle(items)
         made.append(((folder / "tasks.jsonl").read_bytes(), games))
         struck = api.struck().total()
         lost, twice = lost + api.lost(folder), twice + api.paid_twice()
-    assert struck > 5
+    assert struck > (5 if FULL else 2)
     record_fault("the API: all of these while generating and judging", injected=struck,
                  right=int(made[0] == made[1]), lost=lost, twice=twice)
     assert made[0] == made[1] and (lost, twice) == (0, 0)
@@ -187,11 +187,12 @@ WHOLE = {
     "half a character in the text": lambda text: chat(text + "\ud83d"),
     "no content, cut off by length": lambda text: chat(None, "length"),
     "no usage": lambda text: changed(text, usage=None),
+    "choices that are an object": lambda text: changed(
+        text, choices={"message": {"content": text}, "finish_reason": "stop"}),
 }  # fmt: skip
 MEANT = {"half a character in the text": "{}?", "no content, cut off by length": ""}
 BROKEN = {  # these hold no reply; another attempt gets past them
     "no message": {"choices": [{"index": 0, "message": None}]},
-    "choices that are an object": {"choices": {"message": {}}},
     "no choices": {"choices": []},
     "an error with status 200": {"choices": None, "error": {"message": "busy", "code": 503}},
     "HTML with status 200": b"<html>Welcome</html>",
@@ -275,7 +276,7 @@ def test_a_disk_that_fills_up_under_the_journal(tmp_path, record_fault):
             room = api.journal.stat().st_size + chance.randint(0, 4000)
             resource.setrlimit(limits, (room, hard))
             try:
-                with pytest.raises(CourseError, match="make room"):
+                with pytest.raises(CourseError, match="[Mm]ake room"):
                     list(llm.complete(requests[:end]))
             finally:
                 resource.setrlimit(limits, (soft, hard))
