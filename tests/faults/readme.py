@@ -28,6 +28,7 @@ ROWS = {
         ("", "없거나 잘리거나 바뀌거나 0이 된 일지 사본"),
     "a broken newest part, an older one whole": ("", "가장 새 봉인이 깨지고 그 앞의 것은 온전함"),
     "two notebooks sealing the same run": ("", "두 노트북이 같은 실행을 동시에 봉인"),
+    "two machines": ("two machines sealing the same run", "두 컴퓨터가 같은 실행을 동시에 봉인"),
     "a clock that jumps": ("a clock that jumps back and forth", "앞뒤로 튀는 시계"),
     "a full disk under the journal": ("", "일지를 쓰는 도중에 가득 찬 디스크"),
     "the API: too many requests, with Retry-After":
