@@ -84,7 +84,7 @@ release: setup ## set every badge, install line and link: make release REPO=owne
 	@touch $@
 
 site: .venv-site/ready ## render notebooks, README and guide, both languages, into build/site
-	@.venv-site/bin/python tools/site/render.py
+	@.venv-site/bin/python -m tools.site.render
 
 site-test: setup .venv-site/ready ## look at every page of the site in a headless Chromium
 	@SITE=all $(RUN) -m pytest tests/tools/test_site.py

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from tests.benchmarks.readme import block, fill
-from tools.notebooks.kernel import REPO, sources
+from tools import REPO
+from tools.notebooks.kernel import sources
 
 NAMES = ("README.ko.md", "README.md")
 

@@ -5,6 +5,7 @@ import shutil
 import nbformat
 import pytest
 
+from tools import repository, tag
 from tools.notebooks import build, checks, kernel
 
 SOURCE = """
@@ -200,7 +201,7 @@ def test_a_widget_is_left_out_and_a_stray_one_is_named(copied, tmp_path):
 )  # fmt: skip
 def test_a_broken_link_is_named(copied, tmp_path, link, words):
     (tmp_path / "ko" / "page.md").write_text("# Here\n", encoding="utf-8")
-    link = link.replace("OURS", checks.repository()).replace("TAG", checks.tag())
+    link = link.replace("OURS", repository()).replace("TAG", tag())
     edit(copied, "# 하나를 더합니다.", f"# 하나를 더합니다. {link}")
     build.refresh_text(copied, tmp_path)
     (problem,) = build.built_problems(copied, tmp_path)
@@ -210,7 +211,7 @@ def test_a_broken_link_is_named(copied, tmp_path, link, words):
 def test_links_that_live(copied, tmp_path):
     (tmp_path / "ko" / "page.md").write_text("# `Here` we are\n## 두 번째, 절\n", encoding="utf-8")
     edit(copied, "# 하나를 더합니다.", f"""# [1](page.md#here-we-are) [2](page.md#두-번째-절)
-# [3](#결과) [4](../en/01_first.ipynb) [5](https://github.com/{checks.repository()}/blob/{checks.tag()}/README.md)
+# [3](#결과) [4](../en/01_first.ipynb) [5](https://github.com/{repository()}/blob/{tag()}/README.md)
 # `[6](code)` [7](https://ko.wikipedia.org/wiki/Fold_(x)) <img src="page.md">""")  # fmt: skip
     build.refresh_text(copied, tmp_path)
     assert build.built_problems(copied, tmp_path) == []

@@ -3,9 +3,10 @@
 import nbformat
 import pytest
 
+from tools import REPO
 from tools.notebooks import build
 from tools.notebooks.checks import link_problems, pages
-from tools.notebooks.kernel import REPO, sources
+from tools.notebooks.kernel import sources
 
 each = pytest.mark.parametrize("path", sources(), ids=lambda path: path.stem)
 

@@ -20,7 +20,8 @@ import nbformat
 import pytest
 from playwright.sync_api import TimeoutError
 
-from tools.notebooks.kernel import REPO, sources
+from tools import REPO
+from tools.notebooks.kernel import sources
 
 ALL = os.environ.get("JUPYTER") == "all"
 NOTEBOOKS = [path.stem for path in sources()] if ALL else ["05_demo"]

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from course_utils import CourseError
+from tools import REPO
 from tools.notebooks import kernel, run
 
 HEAD = """
@@ -110,8 +111,8 @@ def test_a_runner_that_ends_leaves_no_kernel(spine, tmp_path, ending):
     code += "; kernel.SOURCES = pathlib.Path(sys.argv[1]); sys.exit(run.main([]))"
     runner = subprocess.Popen(
         [sys.executable, "-c", code, str(spine)], text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=kernel.REPO,
-        env={**os.environ, "PYTHONPATH": str(kernel.REPO)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip
     try:
         noted = tmp_path / "runs" / "offline" / "pid"

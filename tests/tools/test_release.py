@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from course_utils import __version__
+from tools import REPO
 from tools.notebooks import release
-from tools.notebooks.kernel import REPO
 
 BINARY = {".png", ".safetensors", ".ico", ".woff2", ".pyc"}
 ignored = shutil.ignore_patterns(
