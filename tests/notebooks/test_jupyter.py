@@ -87,13 +87,13 @@ def code(notebook):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_restart_and_run_all(visit, lab, folder, name):
+def test_restart_and_run_all(visit, lab, name):
     root, language = lab
     # A workspace of its own: the shared one opens the notebooks of before as well.
     where = f"lab/workspaces/{name}/tree/notebooks/{language}/{name}.ipynb"
     page = visit(f"{root}{where}?token={TOKEN}", height=1000)
     restart_and_run_all(page, root)
-    notebook = finished(page, root, folder / "notebooks" / language / f"{name}.ipynb")
+    notebook = finished(page, root, f"notebooks/{language}/{name}.ipynb")
     shot = REPO / "build" / "screenshots" / f"jupyter-{name}-{language}.png"  # to be looked at
     shot.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=shot)
@@ -102,8 +102,7 @@ def test_restart_and_run_all(visit, lab, folder, name):
     committed = nbformat.read(REPO / "notebooks" / language / f"{name}.ipynb", as_version=4)
     ran, kept = code(notebook), code(committed)
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
-    problems = [error for cell in ran for error in complaints(cell)]
-    assert problems == []
+    assert [error for cell in ran for error in complaints(cell)] == []
     silent = [new.source for new, old in zip(ran, kept, strict=True)
               if old.outputs and not new.outputs]  # fmt: skip
     assert silent == [], "these cells show nothing, and do so in the committed notebook"
@@ -136,13 +135,14 @@ def finished(page, root, path, seconds=1200):
     """The notebook as it is saved once every cell has run, or one has failed."""
     ran, quiet, end = [], 0, time.monotonic() + seconds
     while time.monotonic() < end:
-        time.sleep(1)
+        time.sleep(0.5)
         idle = all(kernel["execution_state"] == "idle" for kernel in api(f"{root}api/kernels"))
         quiet = quiet + 1 if idle and not page.evaluate(WAITING) else 0
-        if quiet == 3:  # for a moment it is idle between two cells as well
+        if quiet == 4:  # for a moment it is idle between two cells as well
             page.click(SAVE)
-            time.sleep(3)  # Jupyter puts a file aside that is read while it is written
-            notebook = nbformat.read(path, as_version=4)
+            time.sleep(1)
+            # Through Jupyter, which puts a file aside that others read while it is written.
+            notebook = nbformat.from_dict(api(f"{root}api/contents/{path}")["content"])
             ran = [cell.execution_count for cell in code(notebook)]
             outputs = [output for cell in code(notebook) for output in cell.outputs]
             if all(ran) or any(output.output_type == "error" for output in outputs):
