@@ -31,6 +31,12 @@ PASSING = [kind for kind in FAULTS if kind != "filter"]  # what another attempt 
 SEEDS = read_tasks(REPO / "data" / "seed_tasks.jsonl")
 
 
+def replies(journal):
+    """The records of a journal that are replies, as its file has them."""
+    records = map(json.loads, journal.read_text(encoding="utf-8").splitlines())
+    return [record for record in records if "request" in record]
+
+
 class Api:
     """A simulated API in a process of its own, and the log of every attempt that reached it."""
 
@@ -57,8 +63,7 @@ class Api:
     def lost(self, folder):
         """How many requests were answered whole and are not in the journal."""
         whole = {line["request"] for line in self.attempts() if line["fault"] in (None, "filter")}
-        lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-        return len(whole) - len({json.loads(line)["key"] for line in lines})
+        return len(whole) - len({reply["key"] for reply in replies(folder / "journal.jsonl")})
 
 
 @contextmanager
@@ -84,9 +89,9 @@ def ask_and_compare(folder, kinds, count):
     """Ask, compare each reply, ask again; return how often each kind struck, and what was wrong."""
     requests = list(islice(generation_requests(SEEDS, batch=5), count))
     with failing(folder, kinds) as api:
-        replies = list(api.llm(folder).complete(requests))
-        filtered = [reply for reply in replies if reply.finish_reason == "content_filter"]
-        right = [reply for reply, request in zip(replies, requests, strict=True)
+        found = list(api.llm(folder).complete(requests))
+        filtered = [reply for reply in found if reply.finish_reason == "content_filter"]
+        right = [reply for reply, request in zip(found, requests, strict=True)
                  if reply.text == ("" if reply in filtered else expected(request))]  # fmt: skip
         struck, asked = api.struck(), len(api.attempts())
         assert len(filtered) == struck["filter"]
@@ -159,8 +164,7 @@ class Provider(Chat):
         return self.client
 
     def result(self):
-        lines = map(json.loads, self.journal.read_text(encoding="utf-8").splitlines())
-        kept = {line["request"]["messages"][0]["content"] for line in lines}
+        kept = {reply["request"]["messages"][0]["content"] for reply in replies(self.journal)}
         counted = Counter(self.whole)
         return {"lost": len(counted.keys() - kept), "twice": counted.total() - len(counted)}
 

@@ -150,8 +150,6 @@ GOOD = '{"instruction": "답하세요.", "input": "", "output": "네"}\n'
 BAD_DATA = {
     "empty": (b"", "mine.json"),
     "broken at line 17": ((GOOD * 16 + '{"instruction": \n').encode(), "mine.json:17"),
-    "cp949": (GOOD.encode("cp949"), "mine.json:1"),
-    "no output": (b'[{"instruction": "a", "url": "b"}]', '"output"'),
 }
 
 

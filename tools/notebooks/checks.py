@@ -1,6 +1,5 @@
 """What a page must not show: dead links, missing figures, traces of the machine that ran it."""
 
-import getpass
 import json
 import os
 import re
@@ -47,11 +46,7 @@ def pages() -> list[Path]:
 
 def machine_names() -> list[str]:
     """Return this machine's name and this user's, where they are more than a common word."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without an entry
-        user = ""
-    names = {user, socket.gethostname()}
+    names = {Path.home().name, socket.gethostname()}
     return [name for name in names if len(name) > 4 and name not in ("localhost", "runner")]
 
 
