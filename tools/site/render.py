@@ -247,8 +247,7 @@ def main() -> int:
     if problems := dead_links(SITE):
         print(*problems, sep="\n", file=sys.stderr)
         return 1
-    count = len(list(SITE.rglob("*.html")))
-    print(f"{count} pages in {time.perf_counter() - start:.0f} s: open build/site/index.html")
+    print(f"{len(list(SITE.rglob('*.html')))} pages in {time.perf_counter() - start:.0f} s: open build/site/index.html")
     return 0
 
 
