@@ -247,7 +247,8 @@ def main() -> int:
     if problems := dead_links(SITE):
         print(*problems, sep="\n", file=sys.stderr)
         return 1
-    print(f"{len(list(SITE.rglob('*.html')))} pages in {time.perf_counter() - start:.0f} s: open build/site/index.html")
+    count = len(list(SITE.rglob("*.html")))
+    print(f"{count} pages in {time.perf_counter() - start:.0f} s: open build/site/index.html")
     return 0
 
 
