@@ -90,7 +90,7 @@ site-test: setup .venv-site/ready ## look at every page of the site in a headles
 	@SITE=all $(RUN) -m pytest tests/tools/test_site.py
 
 jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both languages (20 minutes)
-	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py
+	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py -k run_all
 
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
 	rm -rf .venv .venv-colab .venv-image .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
