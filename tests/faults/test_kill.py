@@ -283,7 +283,7 @@ class Job:
 
     def kept(self) -> set[str]:
         """The digests of the replies that are in the journal."""
-        return {digest_of(record) for record in whole_lines(self.journal)}
+        return {digest_of(record) for record in whole_lines(self.journal) if "request" in record}
 
     def killed(self, kills: int, life: int, chance: random.Random) -> dict[str, int]:
         """Kill it again and again, each time after `life` requests at most, then let it end.
