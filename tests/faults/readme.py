@@ -22,6 +22,7 @@ ROWS = {
     "EIO in the middle of a copy": ("", "복사 도중의 입출력 오류(EIO)"),
     "errno 107 in the middle of a copy":
         ("Drive gone (errno 107) in the middle of a copy", "복사 도중에 끊긴 Drive(errno 107)"),
+    "Drive unmounted at any call": ("", "어느 호출에서든 마운트가 풀린 Drive"),
     "a file that reads back short or as zeros": ("", "짧게 또는 0으로 읽히는 파일"),
     "a manifest that is missing, cut or edited": ("", "없거나 잘리거나 바뀐 manifest"),
     "a journal's copy that is missing, cut, edited or zeros":
