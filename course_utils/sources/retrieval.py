@@ -53,10 +53,10 @@ def read_documents(folder) -> list[Document]:
                           "check the folder's name.")
     documents = []
     for path in paths:
-        text = unicodedata.normalize("NFC", read_text(path)).replace("\r\n", "\n")
+        name, text = korean.clean(path.name), korean.clean(read_text(path))
         if not text.strip():
-            raise CourseError(f"{path} is empty: put its text into it, or remove the file.")
-        documents.append(Document(unicodedata.normalize("NFC", path.name), text))
+            raise CourseError(f"{name} is empty: put its text into it, or remove the file.")
+        documents.append(Document(name, text))
     return documents
 
 
