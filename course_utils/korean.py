@@ -40,8 +40,8 @@ def forms(texts: Iterable[str]) -> list[list[str]]:
 def clean(text: str) -> str:
     """The one form of all texts that look alike: whatever compares texts compares these.
 
-    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), Hangul of full width, plain spaces, ends
-    of lines as on Linux, nothing that nobody sees, and "?" for half a character.
+    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), Hangul of full width, plain spaces
+    and ends of lines, nothing that nobody sees, and "?" for half a character.
     """
     if _PLAIN.fullmatch(text):
         return text

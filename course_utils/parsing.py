@@ -48,16 +48,17 @@ class Parsed:
 WHOLE = {"stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete"}
 """What servers call the end that a model gave its reply itself; whatever else ends one cuts it."""
 FIELDS = ("instruction", "input", "output")
-_NAMES = (r"(?P<instruction>지시(?:문|[ ]?사항|어)?|명령(?:어|문)?|instruction)|(?P<input>입력[값문]?|input)"
-          r"|(?P<output>출력[값문]?|output)|(?P<answer>응답|답변|정답|response)")
-_NAMES_ALONE = re.sub(r"\?P<\w+>", "?:", _NAMES)
+_NAMES = (r"(?P<instruction>지시(?:문|[ ]?사항|어)?|명령[어문]?|instruction)"
+          r"|(?P<input>입력[값문]?|input)|(?P<output>출력[값문]?|output)"
+          r"|(?P<answer>응답|답변|정답|response)")
 _EACH_LINE = re.IGNORECASE | re.MULTILINE
 _BLANK = r"[^\S\n]"
-# Signs before a label: bullets, headings, brackets, pictures, but no quotation mark, as in JSON. All
-# repetitions have an end, so that 80,000 blanks take no minutes.
+# Bullets, headings, brackets, pictures, but no quotation mark, as JSON has before a name. Whatever
+# is repeated has an end: without one 80,000 blanks would take minutes.
 _SIGNS = r"""[^\w\n"'“”{}]{0,20}"""
 _ITEM = rf"(?:과제|문제|예시|예제|task|example|item|no\b){_BLANK}{{0,3}}"
-_NUMBER = r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳]|[가-힣]{1,2}[ ]?번?째|(?:[ivx]{1,5}|[a-z]|[가나다라마바사아자차카타파하])(?=[.)])"
+_NUMBER = (r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳]|[가-힣]{1,2}[ ]?번?째"
+           r"|(?:[ivx]{1,5}|[a-z가-하])(?=[.)])")
 _LABEL = re.compile(
     # 4.  ### 과제 4:  (4)  4-1.  ④  iv)
     rf"^{_SIGNS}(?:(?:{_ITEM}{_SIGNS})?(?P<number>{_NUMBER})(?:번째?|의)?{_SIGNS})?"
@@ -65,8 +66,8 @@ _LABEL = re.compile(
     rf"(?:{_NAMES})(?:{_BLANK}?[(（](?:instruction|input|output|response|예시)[)）])?"
     rf"(?:{_BLANK}?[#(（\[_-]?(?P<after>\d{{1,6}})번?[)）\]]?)?"
     # What ends it: a colon, a dash, a bracket, a point after its number, or the line.
-    rf"(?:{_BLANK}|[*_`]){{0,6}}(?:[:：]|[-–—→](?={_BLANK})|(?<=\d)\.|[]】>〉」』)][*_]{{0,3}}[:：]?|$)"
-    rf"[*_`]{{0,3}}{_BLANK}{{0,20}}", _EACH_LINE)
+    rf"(?:{_BLANK}|[*_`]){{0,6}}(?:[:：]|[-–—→](?={_BLANK})|(?<=\d)\."
+    rf"|[]】>〉」』)][*_]{{0,3}}[:：]?|$)[*_`]{{0,3}}{_BLANK}{{0,20}}", _EACH_LINE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5.", "## 과제 5: 요약" or "### 5. 요약" above an item belongs to it.
 _HEADING = re.compile(
@@ -74,8 +75,8 @@ _HEADING = re.compile(
     rf"|#{{1,6}} [^\n]{{0,80}})\n(?:{_BLANK}*\n)*", _EACH_LINE)
 # Where no instruction has a label, the line "5. 뜻을 쓰세요." above an 입력 is one.
 _UNLABELLED = re.compile(
-    rf"^({_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[.:：)\]][*_]{{0,3}}{_BLANK}{{0,3}})(?!{_BLANK}|[*_]|{_NAMES_ALONE})"
-    rf"(?:(?:질문|요청|과제)[:：]{_BLANK}{{0,3}})?"
+    rf"^({_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[.:：)\]][*_]{{0,3}}{_BLANK}{{0,3}})"
+    rf"(?!{_BLANK}|[*_]|입력|출력|응답|답변)(?:(?:질문|요청|과제)[:：]{_BLANK}{{0,3}})?"
     rf"(?=[^\n]+\n{{1,2}}{_SIGNS}(?:\d{{1,6}}{_SIGNS})?(?:입력|input)[*_]{{0,3}}[:：])", _EACH_LINE)
 _IS_NO_INPUT = re.compile("[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
 _CLOSING = re.compile(r"\s*</(?:지시문|입력|출력|instruction|input|output)>\s*\Z", re.IGNORECASE)
@@ -93,8 +94,8 @@ _END_OF_THOUGHT = re.compile(  # of one that had begun before the reply
 def without_thoughts(text: str) -> str:
     """Return a reply without what its model thought aloud: a draft is no answer.
 
-    "<think>\n초안</think>\n4. 지시문: ..." -> "4. 지시문: ..."; also where the tag was opened by the
-    prompt, or is never closed. A tag within a line is something that the reply speaks of.
+    "<think>초안</think>\n4. 지시문: ..." -> "4. 지시문: ..."; also where the prompt opened the tag,
+    or nothing closes it. A tag within a line is something that the reply speaks of.
     """
     return _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
 
@@ -249,13 +250,15 @@ def _split_json(text: str) -> list[str]:
 
 def _json_fields(candidate: str) -> dict[str, str]:
     try:
-        record = json.loads(candidate, strict=False)
+        # A decimal as it was written; NaN and the like are no value.
+        record = json.loads(candidate, strict=False, parse_float=str,
+                            parse_constant=lambda name: None)
     except (ValueError, RecursionError):
         return {}
     fields = {}
     for key, value in record.items():
         name = _KEY.fullmatch(key.strip())
-        if name and (value is None or type(value) in (str, int, float)):
+        if name and (value is None or type(value) in (str, int)):
             field = "output" if name["answer"] else name.lastgroup
             text = "" if value is None else str(value)
             fields.setdefault(field, _value(field, korean.clean(text)))
@@ -319,15 +322,16 @@ def _repeats_instruction(task: Task) -> bool:
 _NOTHING = [
     (r"<?no[_-]?(in|out)put.*|no(answer|response)|todo.*|tbd|fixme|placeholder|빈(출력|응답|답변?)"
      r"|(입력|출력|응답|답변?|내용)(값|사항)?(이|은)?없(음|습니다)"
-     r"|(여기|이곳|아래)에.{0,9}(답|글|내용|결과|입력|출력).{0,3}(쓰|써|적|넣|입력|작성).*(세요|시오)", "$^"),
+     r"|(여기|이곳|아래)에.{0,9}(답|글|내용|결과|출력).{0,3}(쓰|써|적|넣|입력|작성).*(세요|시오)",
+     "(?!)"),
     (r"(해당(사항)?|결과)?없음|필요없음|생략|미정|공란|빈칸|공백",
      r"없|있(나|니|는지|는가|습니까|을까|으면|다면)|찾|남[은는]"),
     (r"none|null|nil|nan|undefined|n[/.]a|empty|빈(문자열|값)|\[\]|\{\}|\(\)|\"\"|''",
      r"코드|함수|프로그램|파이썬|변수|반환|자료형|목록|집합|원소|print|return|select|json"),
-    (r"[(<\[]*[-–—_.…·~*]+[)>\]]*|[\"'`]+", r"부호|기호|문자|줄표|밑줄|가운뎃점|마침표"),
+    (r"[(<\[]*[-–—_.…·~*]+[)>\]]*|[\"'`]+", r"부호|기호|문자|줄표|밑줄|점"),
 ]
-_IN_BRACKETS = ("입력 입력값 내용 텍스트 문장 본문 글 기사 질문 생략 출력 출력값 응답 답 답변 정답 결과 "
-                "input text output response answer result here").split()
+_IN_BRACKETS = """입력 입력값 내용 텍스트 문장 본문 글 기사 질문 생략 출력 출력값 응답 답 답변 정답
+결과 input text output response answer result here""".split()
 _PLEASE_FILL = re.compile("(작성|입력|삽입|넣|적|써|쓰)(하|으|어)?( ?주)?(세요|십시오)$")
 
 
@@ -338,10 +342,10 @@ def _inside(text: str) -> str:
 
 
 def _only_stands_for_one(text: str, question: str = "") -> bool:
-    """Whether a text is none: "<No Output>", "(답변 내용)", "...", but not 없음 where one may ask.
+    """Whether a text is none: "<No Output>", "(답변 내용)", "...", "없음".
 
-    "없음" is an answer to "틀린 곳이 있나요?", "None" to a question about code that returns nothing,
-    "-" to one about a sign, and each to a question that names it.
+    But "없음" answers "틀린 곳이 있나요?", "None" a question about code, "-" one about a sign, and
+    each a question that names it.
     """
     inside = _inside(text)
     if inside and (inside.split()[-1].casefold() in _IN_BRACKETS or _PLEASE_FILL.search(inside)):

@@ -125,10 +125,9 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        alike = _namesake(path)
-        cure = f'rename "{alike}", which only looks the same,' if alike else "check its name"
+        cure = "rename the one there that only looks like it" if _twin(path) else "check its name"
         raise TaskFileError(f"{name} cannot be read ({getattr(error, 'strerror', error)}): {cure} "
-                            "and folder.") from None
+                            "and its folder.") from None
     begins = data[:99].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for what, signs in _KINDS.items():
         if begins.startswith(signs):
@@ -152,7 +151,7 @@ _KINDS = {  # what other files are, and what to do: how they begin, in small let
     f"a parquet file: convert it with {_TABLE.format('parquet')}": (b"par1",),
     "packed, as .gz, .zip, .xlsx, .docx and .hwpx are: unpack it, or save it as text; a sheet is "
     f"converted with {_TABLE.format('excel')}":
-        (b"pk\3\4", b"pk\5\6", b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf"),
+        (b"pk\3\4", b"pk\5\6", b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"(\xb5/\xfd", b"7z\xbc\xaf"),
     "a PDF, or of an old Office or Hangul (.xls, .doc, .hwp): save its text as a .txt file, UTF-8":
         (b"%pdf-", b"\xd0\xcf\x11\xe0"),
     "a page of the web, not the file that it shows: download that file itself, on GitHub by Raw":
@@ -162,22 +161,21 @@ _KINDS = {  # what other files are, and what to do: how they begin, in small let
 }
 
 
-def _namesake(path: Path) -> str | None:
-    """Another file there whose name differs only in how its letters are put together."""
+def _twin(path: Path) -> bool:
+    """Whether a file there has the same name but for the form of its letters, as from a Mac."""
     with suppress(OSError, ValueError):
-        own = korean.clean(path.name)
-        return next((p.name for p in path.parent.iterdir() if korean.clean(p.name) == own), None)
+        return any(p.name != path.name and korean.clean(p.name) == korean.clean(path.name)
+                   for p in path.parent.iterdir())
+    return False
 
 
 def _encoding(data: bytes, line: int) -> str | None:
-    """What a file that is not UTF-8 is written in, as far as a line of it or its zeros show."""
-    zeros = [data[start::2].count(0) for start in (0, 1)]
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or max(zeros) > len(data) // 5:
-        return "utf-16" if data[:1] > b"\xf0" else "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    """What a file that is not UTF-8 is written in, as its zeros or the Hangul of a line show it."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1::2].count(0) > len(data) // 10:
+        return "utf-16"
     with suppress(UnicodeDecodeError):
-        text = data.split(b"\n")[line - 1].decode("cp949")
+        text = data.split(b"\n")[line - 1].decode("cp949")  # Korean Windows
         return "cp949" if korean.hangul_share(text) else None
-    return None
 
 
 def _refuse(constant: str):

@@ -31,7 +31,7 @@ from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
 from course_utils.sources import retrieval
 from course_utils.sources.retrieval import Document, Passage, PassageIndex
-from course_utils.tasks import Task, write_jsonl, write_tasks
+from course_utils.tasks import Task, write_jsonl
 
 REASONS = (*generate.REASONS, "refused", "not in the documents", "bad citation", "not grounded")
 """Every reason a question can be rejected for, in the order in which reports list them."""
@@ -48,8 +48,8 @@ _QUESTIONS = """\
 4. 한 줄에 질문 하나씩 "1. "부터 번호를 붙여 쓰고, 다른 말은 덧붙이지 마세요.
 
 낱말: {word}"""
-_NUMBERED = re.compile(r"^[ \t>*_#(-]*(?:질문|Q)?[ \t]*(?:\d{1,3}[ \t]*[.．):：）]|[①-⑳])[ \t*_]*(.*)$",
-                       re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t>*_#(-]*(?:(?:질문|Q)[ \t]*)?(?:\d{1,3}[ \t]*[.．):：）]|[①-⑳])"
+                       r"[ \t*_]*(.*)$", re.MULTILINE)
 
 
 def question_prompt(word: str, n: int = 5) -> str:
@@ -229,15 +229,11 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     note = f" ({refused} of {len(used)} calls were refused)" if refused else ""
     note = "" if len(kept) == n else (f"Stopped at {len(kept)} of {n} tasks: the last {patience} "
                                       f"requests for questions brought nothing new{note}.")
-    write_tasks(out, kept)
     write_jsonl(Path(out).with_suffix(".rejected.jsonl"), (
         {"reason": c.reason, "word": c.word, "question": c.question, "reply": c.reply,
          "passages": _places(c.passages)} for c in rejected))
     counts = Counter(candidate.reason for candidate in rejected)
-    return GenerationReport(
-        len(kept) + len(rejected), len(kept), {r: counts[r] for r in REASONS if counts[r]},
-        len(used), sum(sum(reply.usage.values()) for reply in used),
-        sum(reply.cost for reply in used), Path(out), note)
+    return GenerationReport.of(kept, counts, used, out, note, REASONS)
 
 
 def _arrived(llm: LLM, requests: Iterable[Request]) -> Iterator[Reply]:

@@ -51,6 +51,11 @@ def test_a_question_prompt_can_be_read_back(word, n):
     "１．전세란 무엇인가요?\r\n２． 왜 하나요?\r\n",
     "- 1. \"전세란 무엇인가요?\"\n- 2: “왜 하나요?”",
     "전세란 무엇인가요?\n\n왜 하나요?\n",
+    "- 전세란 무엇인가요?\n• 왜 하나요?\n",
+    "① 전세란 무엇인가요?\n② 왜 하나요?\n",
+    "질문 1: 전세란 무엇인가요?\nQ2. 왜 하나요?\n",
+    "<think>\n1. 초안인가요?\n</think>\n1. 전세란 무엇인가요?\n2. 왜 하나요?",
+    "1. 초안인가요?\n</think>\n1. 전세란 무엇인가요?\n2. 왜 하나요?",
 ])
 def test_the_questions_of_a_reply(text):
     assert parse_questions(text) == ["전세란 무엇인가요?", "왜 하나요?"]
@@ -99,6 +104,8 @@ def test_a_document_cannot_give_orders_or_pose_as_another():
     ("맡기는 돈입니다.\n**[[자료 2]]**", (2,)),
     ("맡기는 돈입니다.\n[[２번]].", (2,)),
     ("맡기는 돈입니다.\n[[1]] [[1]]", (1,)),
+    ("<think>\n빌리는 돈? [[1]]\n</think>\n\n맡기는 돈입니다.\n[[2]]", (2,)),
+    ("빌리는 돈? [[1]]\n</think>\n\n맡기는 돈입니다.\n[[2]]", (2,)),
 ])
 def test_the_citation_is_taken_off(text, cited):
     assert parse_answer(text, 3) == Answer("맡기는 돈입니다.", cited)
