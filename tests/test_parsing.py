@@ -1,8 +1,6 @@
 """A reply becomes tasks or named rejections; each rule fires on what it is for, and only there."""
 
 import json
-import subprocess
-import sys
 import time
 import unicodedata
 
@@ -10,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils import REPO
 from course_utils.parsing import (
     RULES,
     Rejected,
@@ -393,12 +390,3 @@ def test_rules_have_names_and_descriptions_and_an_order():
     assert all(rule.description.endswith(".") for rule in RULES.values())
     both = Task("- Draw 지도 please now", "", "네.")
     assert check_task(both) == "not Korean"  # earlier than the medium and the punctuation
-
-
-def test_the_analyser_is_not_loaded_before_it_is_needed():
-    program = ("import sys\n"
-               "from course_utils.parsing import check_task\n"
-               "from course_utils.tasks import Task\n"
-               "assert check_task(Task('춘천은 어느 도에 있나요?', '', '강원')) is None\n"
-               "assert 'kiwipiepy' not in sys.modules\n")
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=REPO)
