@@ -284,7 +284,7 @@ _GUIDANCE = ("하", "되", "받", "교수", "교사")  # 지도하다, 지도받
 
 
 def _needs_medium(task: Task) -> bool:
-    text = korean.clean(task.instruction)
+    text = task.instruction
     if not _HINT.search(text):
         return False
     pieces = [(form, tag[:2]) for form, tag in korean.tokens(text)]
@@ -312,23 +312,22 @@ def _repeats_instruction(task: Task) -> bool:
     instruction, output = task.instruction.strip(), task.output.strip()
     if instruction[-1] in ".?!:" and output.startswith(instruction):
         return True  # only a whole sentence: "한국의 수도" may begin "한국의 수도는 서울입니다."
-    asked, said = ("".join(filter(str.isalnum, unicodedata.normalize("NFC", text))).casefold()
-                   for text in (instruction, output))
+    asked, said = ("".join(filter(str.isalnum, text)).casefold() for text in (instruction, output))
     return asked == said != ""
 
 
-# What is written in place of a text, and what a question speaks of to which it is an answer. The
-# first line that fits decides; the words have no blanks and no capitals here.
+# What is written in place of a text, and what an instruction speaks of to which it is an answer.
+# The first line that fits decides; the words have no blanks and no capitals here.
 _NOTHING = [
-    (r"<?no[_-]?(in|out)put.*|no(answer|response)|todo.*|tbd|fixme|placeholder|빈(출력|응답|답변?)"
-     r"|(입력|출력|응답|답변?|내용)(값|사항)?(이|은)?없(음|습니다)"
+    (r"<?no[_-]?(in|out)put.{0,12}|no(answer|response)|todo([:：].*)?|tbd|fixme|placeholder"
+     r"|(입력|출력|응답|답변?|내용)(값|사항)?(이|은)?없(음|습니다)|빈(출력|응답|답변?)"
      r"|(여기|이곳|아래)에.{0,9}(답|글|내용|결과|출력).{0,3}(쓰|써|적|넣|입력|작성).*(세요|시오)",
      "(?!)"),
     (r"(해당(사항)?|결과)?없음|필요없음|생략|미정|공란|빈칸|공백",
      r"없|있(나|니|는지|는가|습니까|을까|으면|다면)|찾|남[은는]"),
     (r"none|null|nil|nan|undefined|n[/.]a|empty|빈(문자열|값)|\[\]|\{\}|\(\)|\"\"|''",
-     r"코드|함수|프로그램|파이썬|변수|반환|자료형|목록|집합|원소|print|return|select|json"),
-    (r"[(<\[]*[-–—_.…·~*]+[)>\]]*|[\"'`]+", r"부호|기호|문자|줄표|밑줄|점"),
+     r"코드|함수|프로그램|파이썬|변수|반환|출력|자료형|print|return|select|json"),
+    (r"[(<\[]*[-–—_.…·~*]+[)>\]]*|[\"'`]+", r"부호|기호|줄표|밑줄|마침표|줄임표"),
 ]
 _IN_BRACKETS = """입력 입력값 내용 텍스트 문장 본문 글 기사 질문 생략 출력 출력값 응답 답 답변 정답
 결과 input text output response answer result here""".split()
@@ -341,19 +340,25 @@ def _inside(text: str) -> str:
     return found[1].strip(" .…") if found else ""
 
 
-def _only_stands_for_one(text: str, question: str = "") -> bool:
+def _only_stands_for_one(text: str, instruction: str = "", given: str = "") -> bool:
     """Whether a text is none: "<No Output>", "(답변 내용)", "...", "없음".
 
-    But "없음" answers "틀린 곳이 있나요?", "None" a question about code, "-" one about a sign, and
-    each a question that names it.
+    But "없음" answers "틀린 곳이 있나요?", "None" a question about code, "<input>" one about a tag,
+    and each a question that names it.
     """
     inside = _inside(text)
-    if inside and (inside.split()[-1].casefold() in _IN_BRACKETS or _PLEASE_FILL.search(inside)):
-        return True
-    bare, asked = re.sub(r"\s", "", inside or text).casefold(), question.casefold()
-    word = bare.strip("`\"'“”*.!") or bare
+    word = re.sub(r"\s", "", inside or text).casefold()
+    word = word.strip("`\"'“”*.!") or word
     asks = next((asks for nothing, asks in _NOTHING if re.fullmatch(nothing, word)), None)
-    return asks is not None and word not in asked and not re.search(asks, asked)
+    if inside and (inside.split()[-1].casefold() in _IN_BRACKETS or _PLEASE_FILL.search(inside)):
+        asks, word = "태그|html|xml", text.strip().casefold()
+    return asks is not None and word not in f"{instruction}\n{given}".casefold() and not re.search(
+        asks, instruction.casefold())
+
+
+def _missing(task: Task) -> bool:
+    return (not (task.instruction.strip() and task.output.strip())
+            or _only_stands_for_one(task.output, task.instruction, task.input))
 
 
 def _placeholder(task: Task) -> bool:
@@ -365,15 +370,8 @@ def _placeholder(task: Task) -> bool:
             and korean.hangul_share(words) > 0.5)
 
 
-def _missing(task: Task) -> bool:
-    question = f"{task.instruction}\n{task.input}"
-    return (not (task.instruction.strip() and task.output.strip())
-            or _only_stands_for_one(task.output, question))
-
-
 RULES: dict[str, Rule] = {
-    "missing field": Rule("The instruction or the output is missing or empty.",
-                          _missing),
+    "missing field": Rule("The instruction or the output is missing or empty.", _missing),
     "too short": Rule(f"The instruction has fewer than {MIN_WORDS} 어절.",
                       lambda task: len(task.instruction.split()) < MIN_WORDS),
     "too long": Rule(f"The instruction has more than {MAX_WORDS} 어절.",

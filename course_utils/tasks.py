@@ -124,26 +124,22 @@ def read_text(path: Path) -> str:
     name = korean.clean(str(path))
     try:
         data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        cure = "rename the one there that only looks like it" if _twin(path) else "check its name"
-        raise TaskFileError(f"{name} cannot be read ({getattr(error, 'strerror', error)}): {cure} "
-                            "and its folder.") from None
-    begins = data[:99].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for what, signs in _KINDS.items():
-        if begins.startswith(signs):
-            raise TaskFileError(f"{name} is {what}.")
-    line = 1
-    try:
-        if b"\0" not in data:
+        begins, line = data[:99].lstrip(b"\xef\xbb\xbf \t\r\n").lower(), 1
+        problem = next((f"{name} is {what}." for what, signs in _KINDS.items()
+                        if begins.startswith(signs)), None)
+        if not problem and b"\0" not in data:
             return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line += data.count(b"\n", 0, error.start)
-    guess = _encoding(data, line)
-    if guess is None:
-        raise TaskFileError(f"{name}:{line} is not UTF-8, nor any Korean text: the file is damaged "
-                            "or of another kind. Fetch it again, or save it as UTF-8 text.")
-    raise TaskFileError(f"{name}:{line} is not UTF-8 but perhaps {guess}: convert the file first, "
-                        f"for example with `iconv -f {guess} -t utf-8 OLD > NEW`.")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        cure = "rename the one there that only looks like it" if _twin(path) else "check its name"
+        problem = (f"{name} cannot be read ({getattr(error, 'strerror', error)}): {cure} and its "
+                   "folder.")
+    if not problem and (guess := _encoding(data, line)):
+        problem = (f"{name}:{line} is not UTF-8 but perhaps {guess}: convert the file first, for "
+                   f"example with `iconv -f {guess} -t utf-8 OLD > NEW`.")
+    raise TaskFileError(problem or f"{name}:{line} is not UTF-8, nor any Korean text: the file is "
+                        "damaged or of another kind. Fetch it again, or save it as UTF-8 text.")
 
 
 _TABLE = "pandas, read_{} and to_json(NAME, orient='records', lines=True, force_ascii=False)"

@@ -332,6 +332,9 @@ LONG = "다음 문장을 " * 51
         "출력 없음", "-", "...", "[생략]", "TODO: 나중에", "<output>", "{output}", "(답변 내용)",
         "[Your answer here]", "여기에 답을 쓰세요.", "null", "NaN", "None", "```\n```", '""',
         "**해당 없음**", "응답이 없습니다.")],
+    ("이 기사의 장점을 쓰세요.", "흠이 없다.", "없음", "missing field"),
+    ("문자 메시지를 쓰세요.", "(지각)", "...", "missing field"),
+    ("다음 output을 설명하세요.", "3", "<output>", "missing field"),
     *[(medium, "", "답", "needs another medium") for medium in (
         "서울 지도를 보여 주세요.", unicodedata.normalize("NFD", "서울 지도를 보여 주세요."),
         "이 그림의 분위기를 설명하세요.", "아래 사진을 묘사해 주세요.", "동영상을 보고 요약하세요.",
@@ -377,8 +380,10 @@ def test_a_bad_task_is_rejected_under_its_reason(instruction, input, output, rea
     ("이 함수의 반환값은 무엇인가요?", "def f(): pass", "None"),
     ("다음 값을 그대로 쓰세요.", '{"a": null}', "null"),
     ("빈 목록을 파이썬으로 쓰세요.", "", "[]"),
+    ("할 일 앱의 이름을 쓰세요.", "", "TODO 앱"),
     ("뺄셈을 나타내는 기호를 쓰세요.", "", "-"),
     ("이 소설의 제목은 무엇인가요?", "허균이 썼다.", "<홍길동전>"),
+    ("글을 쓰는 칸을 만드는 HTML 태그는 무엇인가요?", "", "<input>"),
     ("소금을 이루는 금속은 무엇인가요?", "", "Na"),
 ])
 def test_a_good_task_passes(instruction, input, output):
