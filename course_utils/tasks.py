@@ -44,7 +44,8 @@ class Task:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise CourseError(f'"{name}" is {value!r:.40}, but it must be text')
-            object.__setattr__(self, name, korean.clean(value))
+            if (text := korean.clean(value)) != value:
+                object.__setattr__(self, name, text)
 
     def to_dict(self) -> dict:
         """The task as a JSON object; `meta` appears only if there is any."""
@@ -223,11 +224,10 @@ def _record(record) -> dict:
 
 
 def _task(record) -> Task:
-    extra = dict(_record(record))
-    for name in ("instruction", "output"):
-        if name not in extra:
-            raise ValueError(f'there is no "{name}" field, which a task needs (there are: '
-                             f"{', '.join(extra)!r:.100})")
+    if missing := {"instruction", "output"}.difference(_record(record)):
+        raise ValueError(f'there is no "{min(missing)}" field, which a task needs (there are: '
+                         f"{', '.join(record)!r:.100})")
+    extra = dict(record)
     texts = [_text(extra.pop(name, None), name) for name in ("instruction", "input", "output")]
     meta = extra.pop("meta", None) or {}
     if not isinstance(meta, dict):
@@ -240,11 +240,11 @@ def _task(record) -> Task:
 
 def _text(value, name: str):
     """A field as text, where it is None or a number: 12 for "12" is an honest mistake."""
-    if value is None:
-        return ""
-    if type(value) in (int, float):
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'"{name}" holds half of a character: write it again') from None
+    elif type(value) in (int, float):
         return json.dumps(value, allow_nan=False)
-    try:
-        return value.encode().decode() if isinstance(value, str) else value
-    except UnicodeEncodeError:
-        raise ValueError(f'"{name}" holds half of a character: write it again') from None
+    return "" if value is None else value
