@@ -294,14 +294,14 @@ def test_the_same_journal_makes_no_request_and_the_same_first_tasks(run, teacher
 
 
 def test_words_that_have_run_dry_are_said_in_the_report(run, tmp_path):
-    report = run(n=500, words=["전세", "은하수", "초신성"], patience=4, workers=1)
+    report = run(n=500, words=["전세", "은하수", "초신성"], patience=3, workers=1)
     assert 0 < report.kept < 100
-    assert report.note == (f"Stopped at {report.kept} of 500 tasks: the last 4 requests for "
+    assert report.note == (f"Stopped at {report.kept} of 500 tasks: the last 3 requests for "
                            "questions brought nothing new.")
     last = read_tasks(report.path)[-1].meta["requests"][0]
     keys = [row["key"] for row in read_jsonl(tmp_path / "a.journal.jsonl")
             if read_question_prompt(row["request"]["messages"][0]["content"])]
-    assert len(keys) - 1 - keys.index(last) == 4  # requests, and not rounds of them
+    assert len(keys) - 1 - keys.index(last) == 3  # requests, and not rounds of them
     assert len(read_tasks(report.path)) == report.kept
 
 
