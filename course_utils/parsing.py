@@ -57,7 +57,7 @@ _BLANK = r"[^\S\n]"
 # is repeated has an end: without one 80,000 blanks would take minutes.
 _SIGNS = r"""[^\w\n"'“”{}]{0,20}"""
 _ITEM = rf"(?:과제|문제|예시|예제|task|example|item|no\b){_BLANK}{{0,3}}"
-_NUMBER = (r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳]|[가-힣]{1,2}[ ]?번?째"
+_NUMBER = (r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳Ⅰ-ⅻ]|[가-힣]{1,2}[ ]?번?째"
            r"|(?:[ivx]{1,5}|[a-z가-하])(?=[.)])")
 _LABEL = re.compile(
     # 4.  ### 과제 4:  (4)  4-1.  ④  iv)
@@ -71,15 +71,15 @@ _LABEL = re.compile(
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5.", "## 과제 5: 요약" or "### 5. 요약" above an item belongs to it.
 _HEADING = re.compile(
-    rf"^(?:{_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[^\w\n]{{0,20}}|{_SIGNS}{_ITEM}\d[^\n]{{0,80}}"
+    rf"^(?:{_SIGNS}(?:{_ITEM})?\d{{1,6}}번?{_SIGNS}(?:{_ITEM})?|{_SIGNS}{_ITEM}\d[^\n]{{0,80}}"
     rf"|#{{1,6}} [^\n]{{0,80}})\n(?:{_BLANK}*\n)*", _EACH_LINE)
 # Where no instruction has a label, the line "5. 뜻을 쓰세요." above an 입력 is one.
 _UNLABELLED = re.compile(
     rf"^({_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[.:：)\]][*_]{{0,3}}{_BLANK}{{0,3}})"
     rf"(?!{_BLANK}|[*_]|입력|출력|응답|답변)(?:(?:질문|요청|과제)[:：]{_BLANK}{{0,3}})?"
     rf"(?=[^\n]+\n{{1,2}}{_SIGNS}(?:\d{{1,6}}{_SIGNS})?(?:입력|input)[*_]{{0,3}}[:：])", _EACH_LINE)
-_IS_NO_INPUT = re.compile("[`\"']?<?[ ]?no[ _-]?input[ ]?>?[`\"']?", re.IGNORECASE)
-_CLOSING = re.compile(r"\s*</(?:지시문|입력|출력|instruction|input|output)>\s*\Z", re.IGNORECASE)
+_IS_NO_INPUT = re.compile("[`\"']?(<?[ ]?no[ _-]?input[ ]?>?)?[`\"']?", re.IGNORECASE)
+_CLOSING = re.compile(r"\s*</(지시문|입력|출력|instruction|input|output)>\Z", re.IGNORECASE)
 _KEY = re.compile(_NAMES, re.IGNORECASE)
 # An object with a field of a task; an id or the like may stand before it.
 _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
@@ -103,9 +103,9 @@ def without_thoughts(text: str) -> str:
 def parse_generation(text: str, *, first_number: int, finish_reason: str | None = "stop") -> Parsed:
     """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
 
-    Copes with JSON, whole or cut, fenced or not, and with numbering that goes on, starts anew or is
-    missing, bold labels, full-width digits, 명령어 or Instruction for 지시문. `<noinput>` means no
-    input. Of a reply that was cut (see `is_whole`) the last candidate is "truncated". Never raises.
+    Copes with JSON, whole or cut, fenced or not, and with numbers that go on, start anew, drift or
+    are missing, with labels in bold, in brackets or above their text, with 명령어 or Instruction for
+    지시문, and with thoughts before it all. `<noinput>` means no input. Of a reply that was cut (see `is_whole`) the last candidate is "truncated". Never raises.
     Taught in 01, section 2.
     """
     tasks, rejected = [], []
@@ -226,7 +226,8 @@ def _value(name: str, text: str) -> str:
     while len(lines) > 1 and re.fullmatch(r"[ \t]*[-=*#_]{3,}[ \t]*", lines[-1]):
         lines.pop()  # a line such as "---" that parts this item from the next
     value = "\n".join(lines).strip()
-    value = _CLOSING.sub("", value)
+    if (closing := _CLOSING.search(value)) and f"<{closing[1]}" not in value:
+        value = value[:closing.start()]
     for mark in ("```", "**"):  # opened before the label, closed after the value
         if value.endswith(mark) and value.count(mark) % 2:
             value = value[:-len(mark)].rstrip()

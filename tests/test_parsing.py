@@ -69,6 +69,7 @@ def parse(text, **settings):
     PLAIN.replace("###\n5. ", "\n### 5. "),
     PLAIN.replace("<noinput>", "`<NoInput>`"),
     PLAIN.replace("<noinput>", ""),
+    PLAIN.replace("<noinput>", '""'),
     PLAIN.replace("4. 입력", "입력").replace("4. 출력", "- 출력"),
     PLAIN + "###",
     PLAIN.replace("4. ", "4) ").replace("5. ", "5) "),
@@ -79,7 +80,7 @@ def parse(text, **settings):
     .replace("5. ", ""),
     PLAIN.replace("출력", "답변"),
     PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
-], ids=range(29))
+], ids=range(30))
 def test_what_models_really_send(text):
     parsed = parse(text)
     assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
@@ -107,11 +108,11 @@ def write(style, tasks, numbers=lambda i: (i + 4,) * 3, heading=""):
     "과제 {n}: {name}: ", "({n}) {name}: ", "{n}번. {name}: ", "{n}.\u00a0{name}: ", "{name}: ",
     "{n}.\u3000{name}: ", "**과제 {n}. {name}: ", "**{name} {n}:** ", "{name}({n}): ",
     "{name} {n}. ", "{n}) {name} - ", "{n}-{k}. {name}: ", "{n}.{k} {name}: ", "{circle} {name}: ",
-    "iv. {name}: ", "넷째 {name}: ", "- **{name}**: ", "[{name}] ", "【{name} {n}】 ",
-    "### {name}\n", "📝 {name}: ", "{n}. {name}\n", "{n}. {name}:\n", "과제 {n} - {name}: ",
+    "iv. {name}: ", "Ⅳ. {name}: ", "넷째 {name}: ", "- **{name}**: ", "[{name}] ",
+    "【{name} {n}】 ", "### {name}\n", "📝 {name}: ", "{n}. {name}\n", "{n}. {name}:\n", "과제 {n} - {name}: ",
     "{name}(Input) {n}: ", "#{n} {name}: ", "<{name}> "])
 def test_other_ways_to_write_a_label(style, tasks):
-    for heading in ("", "## 과제 {n}\n\n", "**과제 {n}: 요약**\n", "### {n}. 요약\n"):
+    for heading in "", "## 과제 {n}\n\n", "**과제 {n}: 요약**\n", "### {n}. 요약\n", "{n}. 과제\n":
         parsed = parse("네, 만들겠습니다.\n\n" + write(style, tasks, heading=heading))
         assert (parsed.tasks, parsed.rejected) == (list(tasks), [])
 
@@ -134,6 +135,7 @@ def test_a_model_that_has_lost_count_is_read_by_the_order_of_its_labels(numbers,
 @pytest.mark.parametrize(("text", "number"), [
     ("과제 4: {}\n입력: {}\n출력: {}\n\n과제 5: {}\n입력: {}\n출력: {}", 2),
     ("**4.** {}\n**입력:** {}\n**출력:** {}\n\n**5.** {}\n**입력:** {}\n**출력:** {}", 2),
+    ("<지시문>{}</지시문>\n<입력>{}</입력>\n<출력>{}</출력>\n" * 2, 2),
     ("4. 질문: {}\n4. 입력: {}\n4. 답변: {}\n5. 질문: {}\n5. 입력: {}\n5. 답변: {}", 2),
     ("■ {}\n입력: {}\n출력: {}\n\n■ {}\n입력: {}\n출력: {}", 0),  # where one ends is not known
     (" {}\n4. 입력: {}\n4. 출력: {}\n\n{}\n5. 입력: {}\n5. 출력: {}", 0),
