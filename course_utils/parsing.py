@@ -103,10 +103,10 @@ def without_thoughts(text: str) -> str:
 def parse_generation(text: str, *, first_number: int, finish_reason: str | None = "stop") -> Parsed:
     """Turn a teacher's reply into tasks, and say what was wrong with every candidate that is none.
 
-    Copes with JSON, whole or cut, fenced or not, and with numbers that go on, start anew, drift or
-    are missing, with labels in bold, in brackets or above their text, with 명령어 or Instruction for
-    지시문, and with thoughts before it all. `<noinput>` means no input. Of a reply that was cut (see `is_whole`) the last candidate is "truncated". Never raises.
-    Taught in 01, section 2.
+    Copes with JSON, whole or cut, fenced or not; with numbers that go on, start anew, drift or are
+    missing; with labels in bold, in brackets or above their text; with 명령어 or Instruction for
+    지시문; with thoughts before it all. `<noinput>` means no input. Of a reply that was cut (see
+    `is_whole`) the last candidate is "truncated". Never raises. Taught in 01, section 2.
     """
     tasks, rejected = [], []
     candidates = split_candidates(text, first_number=first_number)
