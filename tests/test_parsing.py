@@ -108,9 +108,9 @@ def write(style, tasks, numbers=lambda i: (i + 4,) * 3, heading=""):
     "과제 {n}: {name}: ", "({n}) {name}: ", "{n}번. {name}: ", "{n}.\u00a0{name}: ", "{name}: ",
     "{n}.\u3000{name}: ", "**과제 {n}. {name}: ", "**{name} {n}:** ", "{name}({n}): ",
     "{name} {n}. ", "{n}) {name} - ", "{n}-{k}. {name}: ", "{n}.{k} {name}: ", "{circle} {name}: ",
-    "iv. {name}: ", "Ⅳ. {name}: ", "넷째 {name}: ", "- **{name}**: ", "[{name}] ", "【{name} {n}】 ",
-    "### {name}\n", "📝 {name}: ", "{n}. {name}\n", "{n}. {name}:\n", "과제 {n} - {name}: ",
-    "{name}(Input) {n}: ", "#{n} {name}: ", "<{name}> "])
+    "iv. {name}: ", "Ⅳ. {name}: ", "넷째 {name}: ", "- **{name}**: ", "[{name}] ",
+    "【{name} {n}】 ", "### {name}\n", "📝 {name}: ", "{n}. {name}\n", "{n}. {name}:\n",
+    "과제 {n} - {name}: ", "{name}(Input) {n}: ", "#{n} {name}: ", "<{name}> "])
 def test_other_ways_to_write_a_label(style, tasks):
     for heading in "", "## 과제 {n}\n\n", "**과제 {n}: 요약**\n", "### {n}. 요약\n", "{n}. 과제\n":
         parsed = parse("네, 만들겠습니다.\n\n" + write(style, tasks, heading=heading))
