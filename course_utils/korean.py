@@ -14,7 +14,15 @@ import unicodedata
 from collections.abc import Iterable
 
 _HANGUL = re.compile("[가-힣ㄱ-ㆎᄀ-ᇿ]")
-_IN_PARTS = re.compile("[가-힣]?[ᄀ-ᇿ]+")
+# What most texts are made of and nothing needs to be done about.
+_PLAIN = re.compile(r"[\t\n -~가-힣ㄱ-ㅎㅏ-ㅣ一-鿿·‘’“”…]*")
+# What nobody sees: controls, soft hyphens, fillers, blanks without width, directions, byte order.
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f\xad\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e"
+                     "\u2060-\u2069\u3164\ufeff\uffa0]")
+# A joiner is of use between two letters or emoji that can be joined, which these cannot.
+_IDLE = re.compile(r"(?<![^\s -~가-힣ᄀ-ᇿ])[\u200c\u200d]+|[\u200c\u200d]+(?![^\s -~가-힣ᄀ-ᇿ])")
+_BLANK = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")  # a space of another width
+_HALF_WIDTH = re.compile("[\uffa1-\uffdc]")
 _lock = threading.Lock()
 _kiwi = None
 
@@ -30,12 +38,17 @@ def forms(texts: Iterable[str]) -> list[list[str]]:
 
 
 def clean(text: str) -> str:
-    """The text with Hangul in syllables, and "?" for half a character (a lone surrogate).
+    """The one form of all texts that look alike: whatever compares texts compares these.
 
-    A Mac writes 한 as ㅎ, ㅏ and ㄴ, which look the same and are other characters.
+    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), Hangul of full width, plain spaces
+    and ends of lines, nothing that nobody sees, and "?" for half a character.
     """
-    whole = text.encode("utf-8", "replace").decode()
-    return _IN_PARTS.sub(lambda match: unicodedata.normalize("NFC", match[0]), whole)
+    if _PLAIN.fullmatch(text):
+        return text
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+    text = _HALF_WIDTH.sub(lambda half: chr(int(unicodedata.decomposition(half[0])[-4:], 16)), text)
+    text = _BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return unicodedata.normalize("NFC", _IDLE.sub("", _UNSEEN.sub("", text)))
 
 
 def _tokenize(texts: list[str]) -> list[list]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course_utils import CourseError
+from course_utils import CourseError, korean
 
 
 class TaskFileError(CourseError):
@@ -30,12 +30,22 @@ class Task:
     """One example of instruction data, as in Stanford Alpaca; `input` is "" where none is needed.
 
     `meta` holds what else is known (an id, a source): kept in files, never shown to a model.
+    The texts are kept in the one form that korean.clean gives them, whoever made the task. Raises
+    CourseError for what is no text, such as the NaN that pandas has for an empty cell.
     """
 
     instruction: str
     input: str = ""
     output: str = ""
     meta: dict = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        for name in ("instruction", "input", "output"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise CourseError(f'"{name}" is {value!r:.40}, but it must be text')
+            if (text := korean.clean(value)) != value:
+                object.__setattr__(self, name, text)
 
     def to_dict(self) -> dict:
         """The task as a JSON object; `meta` appears only if there is any."""
@@ -62,8 +72,14 @@ def read_jsonl(path) -> list[dict]:
 
 
 def write_jsonl(path, rows: Iterable[dict]) -> None:
-    """Write plain objects as JSONL, UTF-8 as is, atomically."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write plain objects as JSONL, UTF-8 as is, atomically; NaN, which is no JSON, is an error."""
+    try:
+        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+                       for row in rows).encode()
+    except ValueError as error:
+        raise CourseError(f"{path} was not written, for a row holds what no JSON file can: {error}."
+                          ) from None
+    write_atomic(path, data)
 
 
 def write_atomic(path, data: bytes | str) -> None:
@@ -90,7 +106,7 @@ def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[lis
     """
     tasks = list(tasks)
     key = key or (lambda task: f"{task.instruction}\n{task.input}")
-    hashes = [hashlib.sha256(key(task).encode()).hexdigest() for task in tasks]
+    hashes = [hashlib.sha256(korean.clean(key(task)).encode()).hexdigest() for task in tasks]
     ranked = sorted(set(hashes))
     if len(ranked) < 2:
         raise CourseError("Bring at least two different questions: one cannot be divided into "
@@ -102,27 +118,74 @@ def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[lis
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file whole; raises TaskFileError, which says what to do about another one."""
+    """Read a UTF-8 file whole; raises TaskFileError, which says what another one is and its cure.
+
+    A folder, a parquet file, a PDF, a page of the web, another encoding: each has its sentence.
+    """
+    name = korean.clean(str(path))
     try:
         data = path.read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        problem = f"{path} cannot be read ({error.strerror}): check its name and folder."
+        begins, line = data[:99].lstrip(b"\xef\xbb\xbf \t\r\n").lower(), 1
+        problem = next((f"{name} is {what}." for what, signs in _KINDS.items()
+                        if begins.startswith(signs)), None)
+        if not problem and b"\0" not in data:
+            return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        guess = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp949"  # Korean Windows
-        problem = (f"{path}:{line} is not UTF-8 but perhaps {guess}: convert the file first, for "
-                   f"example with `iconv -f {guess} -t utf-8 {path.name} > utf8{path.suffix}`.")
-    raise TaskFileError(problem)
+        line += data.count(b"\n", 0, error.start)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        cure = "rename the one there that only looks like it" if _twin(path) else "check its name"
+        problem = (f"{name} cannot be read ({getattr(error, 'strerror', error)}): {cure} and its "
+                   "folder.")
+    if not problem and (guess := _encoding(data, line)):
+        problem = (f"{name}:{line} is not UTF-8 but perhaps {guess}: convert the file first, for "
+                   f"example with `iconv -f {guess} -t utf-8 OLD > NEW`.")
+    raise TaskFileError(problem or f"{name}:{line} is not UTF-8, nor any Korean text: the file is "
+                        "damaged or of another kind. Fetch it again, or save it as UTF-8 text.")
 
 
-_DECODER = json.JSONDecoder()
+_TABLE = "pandas, read_{} and to_json(NAME, orient='records', lines=True, force_ascii=False)"
+_KINDS = {  # what other files are, and what to do: how they begin, in small letters
+    f"a parquet file: convert it with {_TABLE.format('parquet')}": (b"par1",),
+    "packed, as .gz, .zip, .xlsx, .docx and .hwpx are: unpack it, or save it as text; a sheet is "
+    f"converted with {_TABLE.format('excel')}":
+        (b"pk\3\4", b"pk\5\6", b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"(\xb5/\xfd", b"7z\xbc\xaf"),
+    "a PDF, or of an old Office or Hangul (.xls, .doc, .hwp): save its text as a .txt file, UTF-8":
+        (b"%pdf-", b"\xd0\xcf\x11\xe0"),
+    "a page of the web, not the file that it shows: download that file itself, on GitHub by Raw":
+        (b"<!doctype", b"<html", b"<?xml"),
+    "only a pointer of Git LFS: run `git lfs pull`, or download the file itself":
+        (b"version https://git-lfs",),
+}
+
+
+def _twin(path: Path) -> bool:
+    """Whether a file there has the same name but for the form of its letters, as from a Mac."""
+    with suppress(OSError, ValueError):
+        return any(p.name != path.name and korean.clean(p.name) == korean.clean(path.name)
+                   for p in path.parent.iterdir())
+    return False
+
+
+def _encoding(data: bytes, line: int) -> str | None:
+    """What a file that is not UTF-8 is written in, as its zeros or the Hangul of a line show it."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1::2].count(0) > len(data) // 10:
+        return "utf-16"
+    with suppress(UnicodeDecodeError):
+        text = data.split(b"\n")[line - 1].decode("cp949")  # Korean Windows
+        return "cp949" if korean.hangul_share(text) else None
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no JSON: pandas writes it for an empty cell, fillna('') helps")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 _GAP = re.compile(r"\s*[\[,]?\s*")  # what stands between two records, or before the first
 
 
 def _read(path: Path, make: Callable) -> list:
     """What `make`, which raises ValueError for a bad one, makes of every record of the file."""
-    text, made, records = read_text(path), [], None
+    text, made, records, name = read_text(path), [], None, korean.clean(str(path))
     is_list = text.lstrip().startswith("[")
     try:
         if is_list:
@@ -133,13 +196,15 @@ def _read(path: Path, make: Callable) -> list:
             made.append(make(record))
     except json.JSONDecodeError as error:
         line = error.lineno if is_list else _line_of(text, len(made))
-        raise TaskFileError(f"{path}:{line} is not JSON (column {error.colno}: {error.msg}): a "
-                            "file is one JSON list, or one JSON object a line.") from None
-    except (ValueError, RecursionError) as error:
+        table = "" if text.lstrip()[:1] in "[{" else f" A table is converted with {_TABLE}."
+        raise TaskFileError(f"{name}:{line} is not JSON (column {error.colno}: {error.msg}): a "
+                            "file is one JSON list, or one JSON object a line."
+                            f"{table.format('csv')}") from None
+    except (ValueError, RecursionError, CourseError) as error:
         line = _line_of(text, len(text) if records is None else len(made))
-        raise TaskFileError(f"{path}:{line}: {error}.") from None
+        raise TaskFileError(f"{name}:{line}: {error}. Mend this record, or take it out.") from None
     if not made:
-        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, or a list.")
+        raise TaskFileError(f"{name} is empty: it should hold one JSON object a line, or a list.")
     return made
 
 
@@ -159,29 +224,27 @@ def _record(record) -> dict:
 
 
 def _task(record) -> Task:
-    extra = dict(_record(record))
-    for name in ("instruction", "output"):
-        if name not in extra:
-            raise ValueError(f'there is no "{name}" field, which a task needs (there are: '
-                             f"{', '.join(extra)})")
+    if missing := {"instruction", "output"}.difference(_record(record)):
+        raise ValueError(f'there is no "{min(missing)}" field, which a task needs (there are: '
+                         f"{', '.join(record)!r:.100})")
+    extra = dict(record)
     texts = [_text(extra.pop(name, None), name) for name in ("instruction", "input", "output")]
     meta = extra.pop("meta", None) or {}
     if not isinstance(meta, dict):
         raise ValueError(f'"meta" is {meta!r:.40}, but it must be a JSON object')
-    meta = {**extra, **meta}
-    _text(json.dumps(meta, ensure_ascii=False), "meta")
+    if meta := {**extra, **meta}:
+        text = _text(json.dumps(meta, ensure_ascii=False, allow_nan=False), "meta")
+        meta = json.loads(korean.clean(text))
     return Task(*texts, meta)
 
 
-def _text(value, name: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return json.dumps(value, allow_nan=False)  # 12 for "12" is an honest mistake, NaN is none
-    if not isinstance(value, str):
-        raise ValueError(f'"{name}" is {value!r:.40}, but it must be text')
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f'"{name}" holds half of a character: write it again') from None
-    return value
+def _text(value, name: str):
+    """A field as text, where it is None or a number: 12 for "12" is an honest mistake."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'"{name}" holds half of a character: write it again') from None
+    elif type(value) in (int, float):
+        return json.dumps(value, allow_nan=False)
+    return "" if value is None else value

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_parsing import WITH, WITHOUT
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
@@ -28,8 +29,6 @@ from course_utils.prompts import (
 )
 from course_utils.tasks import Task
 
-WITH = Task("존댓말로 바꾸어 주세요.", "밥 먹었어?", "식사하셨어요?")
-WITHOUT = Task("춘천은 어느 도에 있나요?", "", "춘천은 강원특별자치도에 있습니다.")
 SEEDS = [WITH, WITHOUT, Task("두 수를 더하세요.", "3, 4", "7")]
 
 # ---------------------------------------------------------------- templates

@@ -69,7 +69,6 @@ def test_the_answers_that_can_be_computed_are_right():
     assert 200 / 80 == 2.5 and "2시간 30분" in outputs["bus_travel_time"]
     assert 91 % 7 == 0 and outputs["is_it_prime"] == "합성수"
     assert all(f"{n * 5 // 2:,}" in outputs["recipe_for_five"] for n in (200, 100, 80, 2, 500))
-    assert 5 + 10 + 35 + 8 == 58 and 12 + 4 + 27 + 6 == 49
     assert "8시 54분" in outputs["choose_route"] and "9시 3분" in outputs["choose_route"]
     assert all(f"{won:,}원" in outputs["price_per_hundred_grams"]
                for won in (6300 * 100 // 450, 6500 * 100 // 500))
@@ -88,7 +87,6 @@ def test_the_answers_that_can_be_computed_are_right():
     assert f"{round(1e6 * 1.03 ** 2):,}원" in outputs["simple_or_compound_interest"]
     assert 16 + 25 > 36 and outputs["triangle_kind"] == "예각삼각형"
     assert "토끼는 16 ÷ 2 = 8마리, 닭은 20 - 8 = 12마리" in outputs["chickens_and_rabbits"]
-    assert 2 * 12 + 4 * 8 == 56
 
 
 def test_the_code_does_what_its_text_says():
