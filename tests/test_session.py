@@ -13,9 +13,10 @@ from course_utils import REPO, CourseError, session, shown
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
 from course_utils.plumbing import colab
+from course_utils.plumbing.files import TaskFileError
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.session import RestartNeeded, doctor, setup
-from course_utils.tasks import Task, TaskFileError, read_tasks, write_tasks
+from course_utils.tasks import Task, read_tasks, write_tasks
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from course_utils import CourseError
 from course_utils.korean import clean
+from course_utils.plumbing.files import TaskFileError
 from course_utils.tasks import (
     Task,
-    TaskFileError,
     read_jsonl,
     read_tasks,
     split_heldout,

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from course_utils import CourseError, korean
-from course_utils.tasks import read_text
+from course_utils.plumbing.files import read_text
 
 
 @dataclass(frozen=True)
