@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.inference import Generated, load_model, stop_ids
+from course_utils.plumbing.colab import on_colab
 from course_utils.plumbing.scrub import scrub
 from course_utils.prompts import Template, get_template
 from course_utils.session import BASE_MODEL, Course, setup
@@ -209,16 +211,46 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     return page.queue(max_size=16)
 
 
+class OwnNames:
+    """Answers nobody but who comes by one of the page's own names, from a page of its own.
+
+    Another site, open in the same browser, may have its name point here (DNS rebinding), or post to
+    this address: then Host or Origin is that site's.
+    """
+
+    def __init__(self, app: Any, page: "gr.Blocks"):
+        self.app, self.page = app, page
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        named = [value.decode("latin-1").lower() for name, value in scope.get("headers", ())
+                 if name in (b"host", b"origin")]
+        if scope["type"] != "http" or all(map(self._is_own, named or [""])):
+            return await self.app(scope, receive, send)
+        from starlette.responses import PlainTextResponse
+
+        refused = PlainTextResponse("This page answers under its own address only.", 403)
+        await refused(scope, receive, send)
+
+    def _is_own(self, address: str) -> bool:
+        found = re.fullmatch(r"(?:https?://)?([\w.-]+|\[::1\])(?::\d+)?", address)
+        name = found[1] if found else ""
+        # Colab's proxy: no browser runs on that machine, and these names are Google's.
+        return (name in ("localhost", "127.0.0.1", "[::1]", self.page.server_name)
+                or name == urlsplit(self.page.share_url or "").hostname
+                or on_colab() and name.endswith((".googleusercontent.com", ".colab.dev")))
+
+
 def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
     """Put the page on an address and return it; `options` go to gradio's `launch`."""
     import gradio as gr
+    from starlette.middleware import Middleware
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
     look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
             "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
-                **look, **options)
+                app_kwargs={"middleware": [Middleware(OwnNames, page)]}, **look, **options)
     return page.share_url or page.local_url
 
 

@@ -109,13 +109,20 @@ def _pip(*arguments: str) -> None:
                       "in a while; if it fails again, show this to the course.")
 
 
+def drive_mounted() -> bool:
+    """Return whether Google Drive is there, and not a folder of this machine in its place."""
+    return os.path.ismount(DRIVE.parent) and os.path.isdir(DRIVE)
+
+
 def mount_drive() -> str | None:
     """Mount Google Drive; return what went wrong and what to do in one sentence, or None."""
+    broken = False
     try:
         os.stat(DRIVE)
-        return None
     except OSError as error:
         broken = error.errno in (errno.ENOTCONN, errno.EIO)  # then it is mounted anew
+    if drive_mounted():
+        return None
     try:
         from google.colab import drive
 
@@ -126,7 +133,10 @@ def mount_drive() -> str | None:
     except Exception as error:  # ValueError, OSError, MessageError and others of Colab's own
         said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     cure = "run this cell again before you spend anything, and allow all that it asks for"
-    if "Mountpoint" in said or "not connected" in said:
+    if "Mountpoint" in said and os.path.isdir(DRIVE.parent):
+        cure = (f"a folder of this machine stands in Drive's place, move it away with `!mv "
+                f"{DRIVE.parent} {DRIVE.parent}-before` in a cell, then run this one again")
+    elif "Mountpoint" in said or "not connected" in said:
         cure = "restart the session (Runtime > Restart session) and run this cell first of all"
     elif "policy" in said:
         cure = "open Colab with another account"

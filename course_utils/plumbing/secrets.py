@@ -63,8 +63,8 @@ def checked(value: str, name: str) -> str:
 
     A key goes into a header, where a line break or a Hangul letter would fail far from its cause.
     """
-    if odd := re.search(r"[^!-~]", value):
-        plain = {"\n": "line break", "\r": "line break", " ": "space"}
+    if odd := re.search(r"[^!-~]|^[\"'`]|[\"'`]$", value):
+        plain = {"\n": "line break", "\r": "line break", "\t": "tab", " ": "space"}
         called = plain.get(odd[0]) or unicodedata.name(odd[0], f"U+{ord(odd[0]):04X}").lower()
         raise BadSecret(f"{name} has a character that no key has ({called}, number "
                         f"{odd.start() + 1}): copy the key once more, without anything around it, "
