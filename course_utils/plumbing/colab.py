@@ -109,25 +109,32 @@ def _pip(*arguments: str) -> None:
                       "in a while; if it fails again, show this to the course.")
 
 
+_believed: tuple[Path, int] | None = None  # what Colab's library called mounted, and its inode
+
+
 def drive_mounted() -> bool:
     """Return whether Google Drive is there, and not a folder of this machine in its place."""
-    return os.path.ismount(DRIVE.parent) and os.path.isdir(DRIVE)
+    if not os.path.isdir(DRIVE):  # False where a mount broke
+        return False
+    return os.path.ismount(DRIVE.parent) or _believed == (DRIVE, os.stat(DRIVE).st_ino)
 
 
 def mount_drive() -> str | None:
     """Mount Google Drive; return what went wrong and what to do in one sentence, or None."""
+    global _believed
+    if drive_mounted():
+        return None
     broken = False
     try:
         os.stat(DRIVE)
     except OSError as error:
         broken = error.errno in (errno.ENOTCONN, errno.EIO)  # then it is mounted anew
-    if drive_mounted():
-        return None
     try:
         from google.colab import drive
 
         drive.mount(str(DRIVE.parent), force_remount=broken)
         if DRIVE.is_dir():
+            _believed = DRIVE, os.stat(DRIVE).st_ino
             return None
         said = f"it is mounted, but {DRIVE} is not there"
     except Exception as error:  # ValueError, OSError, MessageError and others of Colab's own
