@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -159,7 +160,7 @@ def respond(duo: Duo, instruction: str, input: str, temperature: float,
 
 
 def example_tasks(course: Course, n: int = 6) -> list[Task]:
-    """Return tasks to click on, of kinds as different as can be: no task of them was trained on."""
+    """Return tasks to click on, of kinds as different as can be; none of them was trained on."""
     own_world = course.recipe.base_model == BASE_MODEL and course.data is None
     tasks = course.heldout() if own_world else read_tasks(REPO / "data" / "eval_tasks.jsonl")
     kinds = {task.meta.get("family") or task.meta.get("category"): task for task in tasks[::-1]}
@@ -175,9 +176,6 @@ def label(task: Task) -> str:
 def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     """Return the page for models that are loaded; `launch` puts it on an address."""
     import gradio as gr
-
-    def answer(instruction, input, temperature, length):
-        yield from respond(duo, instruction, input, temperature, length)
 
     examples, longest = example_tasks(course), duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
@@ -204,40 +202,39 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
             base = gr.Textbox(label="베이스 Base", elem_id="base", **shape)
             tuned = gr.Textbox(label="미세조정 Tuned", elem_id="tuned", **shape)
         # A second click while a reply grows is ignored; other visitors wait for their turn.
-        asked = ask.click(answer, [instruction, material, temperature, length],
+        asked = ask.click(partial(respond, duo), [instruction, material, temperature, length],
                           [base, tuned, notice], show_progress="hidden", api_name="ask")
         stop.click(lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
                    api_visibility="private")
     return page.queue(max_size=16)
 
 
-class OwnNames:
-    """Answers nobody but who comes by one of the page's own names, from a page of its own.
+def only_own_names(app: Any, page: "gr.Blocks") -> Any:
+    """Return an ASGI app that answers only who comes by one of the page's own names.
 
-    Another site, open in the same browser, may have its name point here (DNS rebinding), or post to
-    this address: then Host or Origin is that site's.
+    Another site in the same browser may have its name point here (DNS rebinding), or post to this
+    address: then Host or Origin is that site's.
     """
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: Any, page: "gr.Blocks"):
-        self.app, self.page = app, page
+    refused = PlainTextResponse("This page answers under its own address only.", 403)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        named = [value.decode("latin-1").lower() for name, value in scope.get("headers", ())
+    def own(address: str) -> bool:
+        found = re.fullmatch(r"(?:https?://)?([\w.-]+|\[::1\])(?::\d+)?", address.lower())
+        name = found and found[1]
+        return bool(name) and (
+            name in ("localhost", "127.0.0.1", "[::1]", page.server_name)
+            or name == urlsplit(page.share_url or "").hostname
+            # Colab's proxy: no browser runs on that machine, and these names are Google's.
+            or on_colab() and name.endswith((".googleusercontent.com", ".colab.dev")))
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        named = [value.decode("latin-1") for name, value in scope.get("headers", ())
                  if name in (b"host", b"origin")]
-        if scope["type"] != "http" or all(map(self._is_own, named or [""])):
-            return await self.app(scope, receive, send)
-        from starlette.responses import PlainTextResponse
+        admitted = scope["type"] != "http" or named and all(map(own, named))
+        await (app if admitted else refused)(scope, receive, send)
 
-        refused = PlainTextResponse("This page answers under its own address only.", 403)
-        await refused(scope, receive, send)
-
-    def _is_own(self, address: str) -> bool:
-        found = re.fullmatch(r"(?:https?://)?([\w.-]+|\[::1\])(?::\d+)?", address)
-        name = found[1] if found else ""
-        # Colab's proxy: no browser runs on that machine, and these names are Google's.
-        return (name in ("localhost", "127.0.0.1", "[::1]", self.page.server_name)
-                or name == urlsplit(self.page.share_url or "").hostname
-                or on_colab() and name.endswith((".googleusercontent.com", ".colab.dev")))
+    return answer
 
 
 def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
@@ -250,7 +247,7 @@ def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
     look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
             "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
-                app_kwargs={"middleware": [Middleware(OwnNames, page)]}, **look, **options)
+                app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **look, **options)
     return page.share_url or page.local_url
 
 
