@@ -18,15 +18,8 @@ from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
 from course_utils.inference import Device, find_base, find_device
 from course_utils.offline.start import offline_url
-from course_utils.plumbing import hub
-from course_utils.plumbing.colab import (
-    CONTENT,
-    DRIVE,
-    drive_mounted,
-    installed,
-    mount_drive,
-    on_colab,
-)
+from course_utils.plumbing import colab, hub
+from course_utils.plumbing.colab import DRIVE, installed, mount_drive, on_colab
 from course_utils.plumbing.entries import entries
 from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
@@ -173,7 +166,7 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     drive_problem = mount_drive() if on_colab() else None
     # A folder of this machine where Drive belongs would be taken for it: no run goes there.
     blocked = drive_problem and os.path.isdir(DRIVE)
-    _export("RUNS", str(CONTENT / "runs") if blocked else None)
+    _export("RUNS", str(colab.CONTENT / "runs") if blocked else None)
     course, why = _find_course(recipe, root)
     _set_environment(course)
     try:
@@ -197,7 +190,7 @@ def doctor() -> str:
     from course_utils.reports.doctor import steps
 
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
-            "Drive": "mounted" if drive_mounted() else "not mounted",
+            "Drive": "mounted" if colab.drive_mounted() else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
     here = installed()
     rows |= {name: here.get(name, "not installed") for name in PACKAGES}

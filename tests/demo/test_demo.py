@@ -7,6 +7,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from course_utils import REPO, CourseError
@@ -45,6 +46,10 @@ def task(course):
     return example_tasks(course)[0]
 
 
+class Address(str):
+    """The address of a page, and the page."""
+
+
 @pytest.fixture(scope="module")
 def address(duo, course):
     """The page on this machine, where every connection to anywhere else is refused and noted."""
@@ -60,7 +65,9 @@ def address(duo, course):
     patch = pytest.MonkeyPatch()
     patch.setattr(socket.socket, "connect", only_here)
     page = build_page(duo, course)
-    yield launch(page)
+    found = Address(launch(page))
+    found.page = page
+    yield found
     page.close(verbose=False)
     patch.undo()
     assert outside == []
@@ -94,6 +101,9 @@ def test_both_grow_a_token_at_a_time_and_stop_by_themselves(duo, task):
 
 
 def test_a_letter_is_shown_when_it_is_whole(duo, course):
+    import torch
+
+    torch.manual_seed(0)
     for task in example_tasks(course, 3):
         prompt = duo.template.render(task)
         for pair in stream_both(duo, prompt, max_new_tokens=24, temperature=1.5):
@@ -194,6 +204,27 @@ def test_the_server_streams_both_and_answers_one_after_the_other(address, duo, t
     assert client.view_api(return_format="dict", print_info=False)["named_endpoints"].keys() == {
         "/ask"
     }
+
+
+@pytest.mark.parametrize(("host", "origin", "status"), [
+    ("127.0.0.1:7860", None, 200), ("LOCALHOST", "http://localhost:1", 200), ("[::1]:1", None, 200),
+    ("abc.gradio.live", "https://abc.gradio.live", 200), ("other.gradio.live", None, 403),
+    ("evil.example", None, 403), ("localhost.evil.example:7860", None, 403), ("", None, 403),
+    ("evil.example@localhost", None, 403), ("localhost:1@evil.example", None, 403),
+    ("localhost", "https://evil.example", 403), ("localhost", "null", 403), ("-", None, 403),
+    ("7860-abc-colab.googleusercontent.com", None, 403),
+])
+def test_only_its_own_names_are_answered(address, duo, monkeypatch, host, origin, status):
+    """Else any site open in the same browser could use the model: by its DNS, or by a form."""
+    page = address.page
+    monkeypatch.setattr(page, "share_url", "https://abc.gradio.live")
+    headers = {"Host": host} | ({"Origin": origin} if origin else {})
+    nothing = {"data": ["", "", 0, 8]}
+    asked = httpx.post(f"{address}gradio_api/call/ask", json=nothing, headers=headers)
+    assert asked.status_code == httpx.get(address, headers=headers).status_code == status
+    if host.endswith("googleusercontent.com"):
+        monkeypatch.setenv("COLAB_RELEASE_TAG", "release")  # where it is Colab's own proxy
+        assert httpx.get(address, headers=headers).status_code == 200
 
 
 def ask(page, until):

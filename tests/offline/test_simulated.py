@@ -1,6 +1,7 @@
 """The simulated teacher on a field of your own, and the simulated judge: known errors of both."""
 
 import dataclasses
+import functools
 import json
 import random
 import re
@@ -66,7 +67,7 @@ def test_an_answer_is_a_sentence_of_the_passages_with_its_number():
 
 
 def test_what_the_passages_do_not_hold_is_not_answered():
-    for question in ("계약금의 역사는요?", "다른 나라에도 계약금이 있나요?", "은하수란 무엇인가요?"):
+    for question in ("계약금의 역사는요?", "다른 나라에도 계약금이 있나요?", "은하수란 뭔가요?"):
         assert ask(question) == f"{domain.NO_ANSWER}."
     assert ask(shown=["계약금", "- 계약금: 10%"]) == ask(shown=[]) == f"{domain.NO_ANSWER}."
 
@@ -85,12 +86,12 @@ def test_questions_and_answers_have_no_json_form():
 
 def test_errors_come_at_their_rates_and_only_then():
     rates = dataclasses.replace(PERFECT, ungrounded=0.3, uncited=0.2)
-    seen = Counter()
+    seen, grounded = Counter(), functools.cache(lambda text: domain.groundedness(text, SHOWN))
     for seed in range(400):
         answer = domain.parse_answer(ask(rates=rates, seed=seed), len(SHOWN))
         text = answer.text.split("\n")[0]
         seen["bad citation"] += answer.reason == "bad citation"
-        seen["number"] += "계약금" in text and domain.groundedness(text, SHOWN) == 0
+        seen["number"] += "계약금" in text and grounded(text) == 0
         seen["right"] += answer == ("계약금은 먼저 내는 돈으로, 보증금의 10%쯤입니다.", (2,), None)
     assert 55 < seen["bad citation"] < 105
     assert 90 < seen["number"] < 150  # it has a number, so that is what gets changed
