@@ -1,7 +1,6 @@
 """Where am I: Colab or not, which recipe this GPU gets, whose keys, where the run's files lie.
 
-`setup()` is the first cell of every notebook; it prints the card and returns the `Course`, which
-knows the run's data, its base model and whom to ask. Taught at the beginning of 01.
+`setup()` is the first cell of every notebook. Taught at the beginning of 01.
 """
 
 import hashlib
@@ -9,6 +8,7 @@ import os
 import re
 import sys
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -116,10 +116,8 @@ class Course:
 
     def truth(self, task: Task) -> str | None:
         """Return the one right answer, or None where nobody knows it: outside the small world."""
-        try:
+        with suppress(CourseError):
             return _world().solve(task.instruction, task.input) if self._in_world else None
-        except CourseError:
-            return None
 
     @property
     def _in_world(self) -> bool:
@@ -183,10 +181,7 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
 
 
 def doctor() -> str:
-    """Return a page about this machine and each step of this run: what a rerun would do and cost.
-
-    It holds no secret and changes nothing.
-    """
+    """Return a page on this machine and this run: what a rerun would do and cost; no secret."""
     from course_utils.reports.doctor import steps
 
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
@@ -236,16 +231,15 @@ def _find_course(recipe: str | Path, root: str | Path | None = None) -> tuple[Co
     found = replace(found, teacher=teacher, judge=judge)
     if said and teacher.endpoint != "auto":
         why += f"; {said}"
-    preset = os.environ.get("PRESET") or "full"
-    found = found.preset(preset)
+    found = found.preset(preset := os.environ.get("PRESET") or "full")
     if preset != "full":
         why += (f"; PRESET={preset}: {found.data.n:,} tasks, epochs {found.train.epochs:g}, "
                 f"{found.evaluate.questions} questions")
     data = Path(os.path.expanduser(os.environ["DATA"])) if os.environ.get("DATA") else None
-    about: dict[str, Any] = {"recipe": digest(found.to_dict()), "data": None}
     if data:
         read_tasks(data)  # a broken file is refused here
-        about["data"] = hashlib.sha256(data.read_bytes()).hexdigest()
+    about = {"recipe": digest(found.to_dict()),
+             "data": hashlib.sha256(data.read_bytes()).hexdigest() if data else None}
     mirror = os.environ.get("HUB_MIRROR")
     store = CheckpointStore.open(run_name(found, data), root, about=about,
                                  mirror=partial(hub.upload, mirror) if mirror else None)
@@ -305,7 +299,7 @@ def _set_environment(course: Course) -> None:
 
 def _replaced() -> list[str]:
     """Return the packages that are loaded in another version than the one installed by now."""
-    loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     here = installed()
+    loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     return [f"{name} {version}" for name, version in loaded.items()
             if version and version.split("+")[0] != here.get(name, version).split("+")[0]]

@@ -26,6 +26,7 @@ ORDERS = {
     "base first 원본 모델 먼저": verdict_win_rate(game.second for game in GAMES),
 }
 CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추론", "$글$"])}
+TIES = summarize_battle([Game("q", "tie", "tie", 1, 1)])
 GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
 BEFORE = {"counting": 0.1, "province": 0.0, "sentiment": 0.5}
@@ -42,30 +43,23 @@ MEASURED = {"per_family": 60, "before": dict.fromkeys("ab", 0.0), "runs": [  # m
     {"variant": variant, "seed": seed, "mean": mean + seed / 50}
     for variant, mean in [("응답", 0.8), ("전체", 0.5)] for seed in range(3)
 ]}  # fmt: skip
+FUNNEL = SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88})
 
 FIGURES = {
-    "funnel": lambda: plots.funnel(
-        SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88}), title="깔때기"
-    ),
+    "funnel": lambda: plots.funnel(FUNNEL, title="깔때기"),
     "funnel: of nothing": lambda: plots.funnel(SimpleNamespace(kept=0, rejected={})),
-    "loss_curve": lambda: plots.loss_curve(
-        [*LOG, {"step": 295, "train_runtime": 9.0}], title="손실"
-    ),
+    "loss_curve": lambda: plots.loss_curve([*LOG, {"step": 295, "train_runtime": 9.0}], title="손실"),
     "loss_curve: of one step": lambda: plots.loss_curve(LOG[:1]),
     "before_after": lambda: plots.before_after(BEFORE, AFTER, TITLES, title="튜닝 전과 후"),
     "before_after: unnamed": lambda: plots.before_after(BEFORE, AFTER),
     "variants": lambda: plots.variants(MEASURED, title="마스크"),
-    "variants: of one run": lambda: plots.variants(
-        {**MEASURED, "runs": [{"variant": "a", "mean": 1.0}]}
-    ),
+    "variants: of one run": lambda: plots.variants(MEASURED | {"runs": MEASURED["runs"][:1]}),
     "win_rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
     "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
     "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="유형별 승률"),
     "category_win_rates: of nothing": lambda: plots.category_win_rates({}),
     "judge_bias": lambda: plots.judge_bias(summarize_battle(GAMES), title="자리와 길이"),
-    "judge_bias: of ties": lambda: plots.judge_bias(
-        summarize_battle([Game("q", "tie", "tie", 1, 1)])
-    ),
+    "judge_bias: of ties": lambda: plots.judge_bias(TIES),
     "grade_histogram": lambda: plots.grade_histogram(GRADES, title="점수"),
     "grade_histogram: of nothing": lambda: plots.grade_histogram({"tuned": []}),
     "similarity_histogram": lambda: plots.similarity_histogram(
@@ -91,11 +85,9 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_without_a_warning(name, caplog):
     with caplog.at_level(logging.WARNING):
-        figure = FIGURES[name]()
-        assert isinstance(figure, Figure)
-        png = io.BytesIO()
+        figure, png = FIGURES[name](), io.BytesIO()
         figure.savefig(png)
-    assert len(png.getvalue()) > 5000
+    assert len(png.getvalue()) > 5000 and isinstance(figure, Figure)
     assert not caplog.records, caplog.text  # matplotlib reports fonts it cannot find in its log
     assert 7 <= figure.get_size_inches()[0] <= 8
 

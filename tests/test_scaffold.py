@@ -40,16 +40,6 @@ def test_the_map_names_modules_that_are_there():
     assert {path.stem for path in (REPO / "course_utils").glob("*.py")} >= set(named)
 
 
-def test_similarity_imports_hardly_anything():
-    """A moment, that is; by what is imported, not by the clock of a machine that has other work."""
-    others = python(
-        "import sys; before = set(sys.modules); import course_utils.similarity;"
-        "print(*{m.split('.')[0] for m in set(sys.modules) - before} - sys.stdlib_module_names)"
-    )
-    public = {name for name in others.split() if "cython" not in name}
-    assert public == {"course_utils", "rapidfuzz"}
-
-
 def test_what_is_light_imports_nothing_heavy():
     found = python(
         f"import importlib, sys\nfor name in {LIGHT}:\n"
@@ -59,10 +49,13 @@ def test_what_is_light_imports_nothing_heavy():
     assert found.splitlines() == [*LIGHT]
 
 
-def test_session_imports_what_the_card_needs():
-    found = python("import sys, course_utils.session; print(*sys.modules)").split()
-    later = {"llm", "generate", "judge", "train", "reports.judgments", "plots", "offline.world"}
-    assert not {f"course_utils.{name}" for name in later} & set(found)
+@pytest.mark.parametrize(("module", "later"), [
+    ("session", "llm generate judge train reports.judgments plots offline.world"),
+    ("similarity", "tasks prompts llm session"),
+])
+def test_a_module_imports_what_it_needs_at_once(module, later):
+    found = python(f"import sys, course_utils.{module}; print(*sys.modules)").split()
+    assert not {f"course_utils.{name}" for name in later.split()} & set(found)
 
 
 def project() -> dict:
@@ -112,9 +105,7 @@ def test_the_package_carries_its_data_files():
 
 def test_the_repository_stays_small():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    files = [REPO / name for name in listed.stdout.split("\0") if name]
+    files = [REPO / name for name in listed.stdout.split("\0") if name]  # none outside of git
     assert sum(path.stat().st_size for path in files if path.is_file()) < 20_000_000
 
 

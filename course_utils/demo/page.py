@@ -71,8 +71,7 @@ class Duo:
 def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
     """Load the course's base model with an adapter on it: a given one or the one of this run.
 
-    The window is the recipe's `max_length`: neither model was shown anything longer. Raises what
-    `load_model` does, and CourseError for a recipe that trains every weight.
+    The window is the recipe's `max_length`: neither model was shown anything longer.
     """
     spec = course.recipe.train
     if adapter is None and spec.full:

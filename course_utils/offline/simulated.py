@@ -1,10 +1,10 @@
 """The two simulated models: what the teacher writes and what the judge decides, as pure functions.
 
 The teacher writes tasks of the micro-world, questions from fixed sentences, and answers copied out
-of the passages it is shown, all of them imperfect at known rates. The judge knows the truth
-through `world.solve`, leans on position when it cannot decide, and errs now and then. All chance
-comes from the `rng` that is passed in. No language model is involved, so nothing here says how good
-a real teacher or judge is; it says what the course's code does with one that behaves like this.
+of the passages it is shown, imperfect at known rates. The judge knows the truth, leans on position
+when it cannot decide, and errs now and then. All chance comes from the `rng` that is passed in.
+Nothing here says how good a real teacher or judge is, only what the course's code does with such a
+one.
 """
 
 import json
@@ -225,7 +225,7 @@ def truth(question: str, reference: str | None = None) -> str | None:
     try:
         return world.solve(instruction, text)
     except world.Unsolvable:
-        return _first_line(reference) if reference and reference.strip() else None
+        return _first_line(reference or "") or None
 
 
 def _first_line(text: str) -> str:

@@ -189,14 +189,6 @@ def draw_list(rng: random.Random, low: int, high: int) -> list[str]:
     return rng.sample(facts()["items"], rng.randint(low, high))
 
 
-def _count(text: str) -> str | None:
-    return f"모두 {text.count(', ') + 1}개입니다." if ", " in text else None
-
-
-def _reverse(text: str) -> str | None:
-    return ", ".join(reversed(text.split(", "))) if ", " in text else None
-
-
 AD_FIELDS = {
     "보증금": re.compile(r"보증금:? (\d+만 원)"),
     "월세": re.compile(r"월세:? (\d+만 원)"),
@@ -265,15 +257,12 @@ class Draft(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of task: how a question is drawn, and how any is answered: `answer(text, **slots)`.
-
-    The answer to what is no question of this world is None.
-    """
+    """A kind of task: how a question is drawn, and answered: `answer(text, **slots)` or None."""
 
     title_ko: str
     title_en: str
     draw: Callable[[random.Random], Draft]
-    answer: Callable[..., str | None]
+    answer: Callable
 
 
 def _told(draw: Callable, tell: Callable[[Event, random.Random], str]) -> Callable:
@@ -321,7 +310,8 @@ FAMILIES = {
     "sentiment": Family("후기의 감정", "Sentiment of a review",
                         lambda rng: Draft(review(rng, rng.random() < 0.5)), _sentiment),
     "counting": Family("목록 세기", "Counting a list",
-                       lambda rng: Draft(", ".join(draw_list(rng, 3, 8))), _count),
+                       lambda rng: Draft(", ".join(draw_list(rng, 3, 8))),
+                       lambda text: ", " in text and f"모두 {text.count(', ') + 1}개입니다."),
     "province": _looked_up("고장이 속한 도", "Province of a town", "towns", "town", 0),
     "speciality": _looked_up("고장의 특산물", "Speciality of a town", "towns", "town", 1),
     "definition": _looked_up("부동산 용어 뜻", "Definition of a term", "terms", "term", None),
@@ -329,7 +319,8 @@ FAMILIES = {
     "arithmetic": Family("문장제 계산", "Word problems", _draw_problem, _work_out),
     "comparison": Family("보증금 비교", "Comparing deposits", _draw_comparison, _lower_deposit),
     "reversal": Family("목록 뒤집기", "Reversing a list",
-                       lambda rng: Draft(", ".join(draw_list(rng, 3, 5))), _reverse),
+                       lambda rng: Draft(", ".join(draw_list(rng, 3, 5))),
+                       lambda text: ", " in text and ", ".join(reversed(text.split(", ")))),
 }
 
 

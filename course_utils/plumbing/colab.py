@@ -82,16 +82,14 @@ def _asked() -> set[str]:
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> str:
     """Return "datasets 4.0.0 -> 5.2.0; new: trl 1.16.0; removed: torchao 0.10.0 (...)", or ""."""
-    replaced, new, removed = [], [], []
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before:
-            new.append(f"{name} {after[name]}")
-        elif name not in after:
-            why = f" ({REFUSED[name][1]} refuses it)" if name in REFUSED else ""
-            removed.append(f"{name} {before[name]}{why}")
-        elif before[name] != after[name]:
-            replaced.append(f"{name} {before[name]} -> {after[name]}")
-    said = {"": replaced, "new: ": new, "removed: ": removed}
+    said = {
+        "": [f"{name} {before[name]} -> {after[name]}" for name in sorted(before.keys() & after)
+             if before[name] != after[name]],
+        "new: ": [f"{name} {after[name]}" for name in sorted(after.keys() - before)],
+        "removed: ": [f"{name} {before[name]}" + (f" ({REFUSED[name][1]} refuses it)"
+                                                  if name in REFUSED else "")
+                      for name in sorted(before.keys() - after)],
+    }  # fmt: skip
     return "; ".join(what + ", ".join(names) for what, names in said.items() if names)
 
 
