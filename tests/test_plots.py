@@ -26,7 +26,6 @@ ORDERS = {
     "base first 원본 모델 먼저": verdict_win_rate(game.second for game in GAMES),
 }
 CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추론", "$글$"])}
-TIES = summarize_battle([Game("q", "tie", "tie", 1, 1)])
 GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
 BEFORE = {"counting": 0.1, "province": 0.0, "sentiment": 0.5}
@@ -45,47 +44,53 @@ MEASURED = {"per_family": 60, "before": dict.fromkeys("ab", 0.0), "runs": [  # m
 ]}  # fmt: skip
 FUNNEL = SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88})
 
+def given(*arguments, **options):
+    return arguments, options
+
+
 FIGURES = {
-    "funnel": lambda: plots.funnel(FUNNEL, title="깔때기"),
-    "funnel: of nothing": lambda: plots.funnel(SimpleNamespace(kept=0, rejected={})),
-    "loss_curve": lambda: plots.loss_curve([*LOG, {"step": 295, "train_runtime": 9.0}], title="손실"),
-    "loss_curve: of one step": lambda: plots.loss_curve(LOG[:1]),
-    "before_after": lambda: plots.before_after(BEFORE, AFTER, TITLES, title="튜닝 전과 후"),
-    "before_after: unnamed": lambda: plots.before_after(BEFORE, AFTER),
-    "variants": lambda: plots.variants(MEASURED, title="마스크"),
-    "variants: of one run": lambda: plots.variants(MEASURED | {"runs": MEASURED["runs"][:1]}),
-    "win_rate": lambda: plots.win_rate(summarize_battle(GAMES), ORDERS, truth=0.8, title="승률"),
-    "win_rate: alone": lambda: plots.win_rate(summarize_battle(GAMES)),
-    "category_win_rates": lambda: plots.category_win_rates(CATEGORIES, title="유형별 승률"),
-    "category_win_rates: of nothing": lambda: plots.category_win_rates({}),
-    "judge_bias": lambda: plots.judge_bias(summarize_battle(GAMES), title="자리와 길이"),
-    "judge_bias: of ties": lambda: plots.judge_bias(TIES),
-    "grade_histogram": lambda: plots.grade_histogram(GRADES, title="점수"),
-    "grade_histogram: of nothing": lambda: plots.grade_histogram({"tuned": []}),
-    "similarity_histogram": lambda: plots.similarity_histogram(
-        SCORES, [s for s in SCORES if s < 0.7], title="필터 전과 후"
-    ),
-    "similarity_histogram: of nothing": lambda: plots.similarity_histogram([], []),
-    "threshold_choice": lambda: plots.threshold_choice(
-        KEPT, AGREED, chosen=("형태소", 0.7), title="무엇으로 어디까지"
-    ),
-    "threshold_choice: unasked": lambda: plots.threshold_choice(KEPT, {}, chosen=("어절", 0.5)),
-    "lengths": lambda: plots.lengths(SEEDS, title="길이"),
-    "lengths: of the sample": lambda: plots.lengths(SAMPLE),
-    "lengths: of one task": lambda: plots.lengths([Task("한 낱말", "", "답")]),
-    "lengths: of nothing": lambda: plots.lengths([]),
-    "verb_objects": lambda: plots.verb_objects(SEEDS, title="시키는 일"),
-    "verb_objects: of the sample": lambda: plots.verb_objects(SAMPLE),
-    "verb_objects: of one task": lambda: plots.verb_objects(SEEDS[:1]),
-    "verb_objects: of nothing": lambda: plots.verb_objects([]),
+    "funnel": given(FUNNEL),
+    "funnel: of nothing": given(SimpleNamespace(kept=0, rejected={})),
+    "loss_curve": given([*LOG, {"step": 295, "train_runtime": 9.0}]),
+    "loss_curve: of one step": given(LOG[:1]),
+    "before_after": given(BEFORE, AFTER, TITLES),
+    "before_after: unnamed": given(BEFORE, AFTER),
+    "variants": given(MEASURED),
+    "variants: of one run": given(MEASURED | {"runs": MEASURED["runs"][:1]}),
+    "win_rate": given(summarize_battle(GAMES), ORDERS, truth=0.8),
+    "win_rate: alone": given(summarize_battle(GAMES)),
+    "category_win_rates": given(CATEGORIES),
+    "category_win_rates: of nothing": given({}),
+    "judge_bias": given(summarize_battle(GAMES)),
+    "judge_bias: of ties": given(summarize_battle([Game("q", "tie", "tie", 1, 1)])),
+    "grade_histogram": given(GRADES),
+    "grade_histogram: of nothing": given({"tuned": []}),
+    "similarity_histogram": given(SCORES, [s for s in SCORES if s < 0.7]),
+    "similarity_histogram: of nothing": given([], []),
+    "threshold_choice": given(KEPT, AGREED, chosen=("형태소", 0.7)),
+    "threshold_choice: unasked": given(KEPT, {}, chosen=("어절", 0.5)),
+    "lengths": given(SEEDS),
+    "lengths: of the sample": given(SAMPLE),
+    "lengths: of one task": given([Task("한 낱말", "", "답")]),
+    "lengths: of nothing": given([]),
+    "verb_objects": given(SEEDS),
+    "verb_objects: of the sample": given(SAMPLE),
+    "verb_objects: of one task": given(SEEDS[:1]),
+    "verb_objects: of nothing": given([]),
 }
+
+
+def draw(name):
+    function, _, special = name.partition(":")
+    arguments, options = FIGURES[name]
+    return getattr(plots, function)(*arguments, **options, title="" if special else "제목 title")
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_without_a_warning(name, caplog):
     with caplog.at_level(logging.WARNING):
-        figure, png = FIGURES[name](), io.BytesIO()
+        figure, png = draw(name), io.BytesIO()
         figure.savefig(png)
     assert len(png.getvalue()) > 5000 and isinstance(figure, Figure)
     assert not caplog.records, caplog.text  # matplotlib reports fonts it cannot find in its log
@@ -167,15 +172,15 @@ def test_the_figures_say_the_numbers():
     said = words(plots.win_rate(summary, ORDERS, truth=0.8))
     assert f"{summary.win_rate:.1%}  [{low:.1%}, {high:.1%}]" in said
     assert "truth 참값 80.0%" in said and "tuned first 튜닝 모델 먼저" in said
-    assert "2,300  (82.1%)" in words(FIGURES["funnel"]())
-    said = words(FIGURES["category_win_rates"]())
+    assert "2,300  (82.1%)" in words(draw("funnel"))
+    said = words(draw("category_win_rates"))
     assert {"추론 (30)", r"\$글\$ (29)"} <= set(said)
     rate = summarize_battle(GAMES).first_position
     low, high = rate.interval
-    said = words(FIGURES["judge_bias"]())
+    said = words(draw("judge_bias"))
     assert f"{rate.value:.1%}  [{low:.1%}, {high:.1%}]" in said
     assert "first position 앞자리\n(60 verdicts 판정)" in said
-    assert "tuned 튜닝: mean 평균 8.00 (25)" in words(FIGURES["grade_histogram"]())
+    assert "tuned 튜닝: mean 평균 8.00 (25)" in words(draw("grade_histogram"))
     said = words(plots.before_after(BEFORE, AFTER, TITLES))
     assert {"목록 세기", "100%", "93%", "40%"} <= set(said)
 

@@ -107,9 +107,8 @@ def draw_event(rng: random.Random, future: bool | None = None) -> Event:
 
 def draw_visit(rng: random.Random) -> Event:
     """A past event at a place one can go to."""
-    event = draw_event(rng, future=False)
-    while event.place in ("", "집", "부엌"):
-        event = draw_event(rng, future=False)
+    while (event := draw_event(rng, future=False)).place in ("", "집", "부엌"):
+        pass
     return event
 
 
@@ -393,7 +392,7 @@ def _patterns() -> list[tuple[re.Pattern, str]]:
 def solve(instruction: str, input: str = "") -> str:
     """The one right answer to a task of this world; raises Unsolvable for any other text."""
     for pattern, family in _patterns():
-        if found := pattern.fullmatch(instruction):
-            if answer := FAMILIES[family].answer(input, **found.groupdict()):
-                return answer
+        found = pattern.fullmatch(instruction)
+        if found and (answer := FAMILIES[family].answer(input, **found.groupdict())):
+            return answer
     raise Unsolvable(f"No task of this world asks {instruction!r} of {input!r}.")
