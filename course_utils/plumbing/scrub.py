@@ -76,4 +76,5 @@ def _written(key: str) -> re.Pattern:
             return sign
         return rf"(?:\\*{re.escape(sign)}|(?i:\\+u00{ord(sign):02x}|%{ord(sign):02x}))"
 
-    return re.compile(r"(?:\s|\\+[nr])*".join(map(one, key)))
+    line_break = r"(?:[ \t\r]*(?:\\+r)?(?:\n|\\+n)[ \t]*)?"
+    return re.compile(line_break.join(map(one, key)))
