@@ -34,9 +34,8 @@ class CourseError(Exception):
 
     def __init__(self, *args):
         # A file's name may hold bytes that are no UTF-8: they would be the next error.
-        said = (scrub(arg).encode(errors="backslashreplace").decode() if isinstance(arg, str)
-                else arg for arg in args)
-        super().__init__(*said)
+        super().__init__(*(scrub(arg).encode(errors="backslashreplace").decode()
+                           if isinstance(arg, str) else arg for arg in args))
 
 
 def shown(path: str | Path) -> str:
@@ -45,9 +44,7 @@ def shown(path: str | Path) -> str:
     Signs that are not seen, or do more than be seen, are written out: a line break as \\n.
     """
     path = Path(os.path.abspath(path))  # without its ".."
-    for base in (REPO, Path.cwd()):
-        if path.is_relative_to(base):
-            path = path.relative_to(base)
-            break
+    base = next(filter(path.is_relative_to, (REPO, Path.cwd())), "")
+    path = path.relative_to(base) if base else path
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode()
                    for sign in path.as_posix())

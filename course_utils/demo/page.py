@@ -2,10 +2,9 @@
 
     python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
-The base model is in memory once and answers as a batch of two rows: PEFT gives the first row no
-adapter and the second one its own, so both replies grow at the same time. The page asks nothing of
-the network: no analytics, no fonts from elsewhere, no public link unless it is asked for.
-Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
+The base model is in memory once and answers as a batch of two rows, of which PEFT gives the first
+no adapter. The page asks nothing of the network: no analytics, no fonts from elsewhere, no public
+link unless it is asked for. Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 """
 
 import argparse
@@ -243,10 +242,10 @@ def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
-    look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
-            "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
+    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace")
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
-                app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **look, **options)
+                theme=theme, css=CSS, head="<script>document.documentElement.lang = 'ko'</script>",
+                app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **options)
     return page.share_url or page.local_url
 
 

@@ -285,10 +285,6 @@ def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int 
     return Family(title_ko, title_en, draw, answer)
 
 
-def _draw_field(rng: random.Random) -> Draft:
-    return Draft(advertisement(draw_ad(rng), rng), slots={"field": rng.choice(FIELDS)})
-
-
 def _draw_problem(rng: random.Random) -> Draft:
     a, b, sign = draw_sum(rng)
     text = rng.choice(facts()["problems"]["plus" if sign > 0 else "minus"])
@@ -314,7 +310,9 @@ FAMILIES = {
     "province": _looked_up("고장이 속한 도", "Province of a town", "towns", "town", 0),
     "speciality": _looked_up("고장의 특산물", "Speciality of a town", "towns", "town", 1),
     "definition": _looked_up("부동산 용어 뜻", "Definition of a term", "terms", "term", None),
-    "extraction": Family("광고에서 찾기", "Field of an advertisement", _draw_field, _find_field),
+    "extraction": Family("광고에서 찾기", "Field of an advertisement",
+                         lambda rng: Draft(advertisement(draw_ad(rng), rng),
+                                           slots={"field": rng.choice(FIELDS)}), _find_field),
     "arithmetic": Family("문장제 계산", "Word problems", _draw_problem, _work_out),
     "comparison": Family("보증금 비교", "Comparing deposits", _draw_comparison, _lower_deposit),
     "reversal": Family("목록 뒤집기", "Reversing a list",

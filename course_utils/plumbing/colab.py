@@ -82,14 +82,12 @@ def _asked() -> set[str]:
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> str:
     """Return "datasets 4.0.0 -> 5.2.0; new: trl 1.16.0; removed: torchao 0.10.0 (...)", or ""."""
-    said = {
-        "": [f"{name} {before[name]} -> {after[name]}" for name in sorted(before.keys() & after)
-             if before[name] != after[name]],
-        "new: ": [f"{name} {after[name]}" for name in sorted(after.keys() - before)],
-        "removed: ": [f"{name} {before[name]}" + (f" ({REFUSED[name][1]} refuses it)"
-                                                  if name in REFUSED else "")
-                      for name in sorted(before.keys() - after)],
-    }  # fmt: skip
+    why = {name: f" ({who} refuses it)" for name, (_, who) in REFUSED.items()}
+    said = {"": [f"{name} {before[name]} -> {after[name]}" for name in sorted(before.keys() & after)
+                 if before[name] != after[name]],
+            "new: ": [f"{name} {after[name]}" for name in sorted(after.keys() - before)],
+            "removed: ": [f"{name} {before[name]}{why.get(name, '')}"
+                          for name in sorted(before.keys() - after)]}
     return "; ".join(what + ", ".join(names) for what, names in said.items() if names)
 
 
@@ -98,9 +96,9 @@ def _pip(*arguments: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in f"nothing\n{done.stderr}".splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    said = (errors or lines or ["nothing"])[-1].removeprefix("ERROR: ").rstrip(".")
+    said = (errors or lines)[-1].removeprefix("ERROR: ").rstrip(".")
     network = NO_NETWORK.search(done.stderr)  # its last words are then of something else
     reason = "the package index cannot be reached" if network else "pip failed"
     raise CourseError(f"The course is not installed: {reason} (pip: {said}); run this cell again "
@@ -139,8 +137,8 @@ def mount_drive() -> str | None:
         said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     cure = "run this cell again before you spend anything, and allow all that it asks for"
     if "Mountpoint" in said and os.path.isdir(DRIVE.parent):
-        cure = (f"a folder of this machine stands in Drive's place, move it away with `!mv "
-                f"{DRIVE.parent} {DRIVE.parent}-before` in a cell, then run this one again")
+        cure = (f"a folder of this machine is in its place, run `!mv {DRIVE.parent} "
+                f"{DRIVE.parent}-before` in a cell, then this one again")
     elif "Mountpoint" in said or "not connected" in said:
         cure = "restart the session (Runtime > Restart session) and run this cell first of all"
     elif "policy" in said:
