@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import random
-import re
 from collections import Counter
 
 import pytest
@@ -70,12 +69,6 @@ def test_what_the_passages_do_not_hold_is_not_answered():
     for question in ("계약금의 역사는요?", "다른 나라에도 계약금이 있나요?", "은하수란 뭔가요?"):
         assert ask(question) == f"{domain.NO_ANSWER}."
     assert ask(shown=["계약금", "- 계약금: 10%"]) == ask(shown=[]) == f"{domain.NO_ANSWER}."
-
-
-def test_the_same_request_gets_the_same_answer_and_another_another():
-    asked = [body(domain.question_prompt("전세"), seed=seed) for seed in (1, 1, 2)]
-    texts = [complete(each, Settings())["choices"][0]["message"]["content"] for each in asked]
-    assert texts[0] == texts[1] != texts[2]
 
 
 def test_questions_and_answers_have_no_json_form():
@@ -156,18 +149,9 @@ def test_imperfections_come_at_their_rates():
     assert reworded == pytest.approx(rates.near_duplicate * n, rel=0.25)
 
 
-def test_near_duplicates_reword_and_wrong_answers_stay_in_their_family():
+def test_a_near_duplicate_is_reworded():
     for task in world.sample_tasks(200, seed=8):
         assert reword(task.instruction, random.Random(0)) != task.instruction
-    tasks, _ = written(dataclasses.replace(PERFECT, wrong_answer=0.9), replies=10)
-    checked = 0
-    for task in tasks:
-        right = world.solve(task.instruction, task.input)
-        for form in (r"모두 \d개입니다\.", r"[긍부]정적인 후기입니다\.", r"[A-Z].+\."):
-            if re.fullmatch(form, right):
-                checked += 1
-                assert re.fullmatch(form, task.output)
-    assert checked > 20
 
 
 def test_json_schema_holds_the_same_kind_of_tasks():
