@@ -81,11 +81,10 @@ def threshold_choice(kept: Mapping[str, Mapping[float, float]],
     for k, (name, color) in enumerate(zip(kept, COLORS, strict=False)):
         left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
         apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
-        rates = {threshold + apart: row for threshold, row in agreement.get(name, {}).items()}
-        places = sorted(rates)
-        right.plot(places, [rates[place][0] for place in places], "o-", color=color)
-        for place in places:
-            right.plot([place, place], rates[place][1:], color=color, linewidth=3, alpha=0.35)
+        rates = sorted((place + apart, *row) for place, row in agreement.get(name, {}).items())
+        right.plot([row[0] for row in rates], [row[1] for row in rates], "o-", color=color)
+        for place, _, *interval in rates:
+            right.plot([place, place], interval, color=color, linewidth=3, alpha=0.35)
     for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
         ax.set_title(name, loc="left", fontsize=9, color=INK)
         ax.yaxis.set_major_formatter(PERCENT)
@@ -107,8 +106,8 @@ def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
     ax.hist(after, edges, color=BLUE, linewidth=1.8, histtype="step",
             label=f"after 후 ({len(after):,})")
     ax.axvline(threshold, color=ORANGE, linewidth=1.3, linestyle="--")
-    _label(ax, (threshold, ax.get_ylim()[1] * 0.97), f"threshold 기준 {threshold:g}", dx=5,
-           color=ORANGE)
+    top = ax.get_ylim()[1] * 0.97
+    _label(ax, (threshold, top), f"threshold 기준 {threshold:g}", dx=5, color=ORANGE)
     ax.set(xlim=(0, 1), ylabel="tasks 과제",
            xlabel="ROUGE-L to the nearest task 가장 비슷한 과제와의 ROUGE-L")
     ax.legend(loc="upper left", frameon=False)
@@ -207,7 +206,6 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
     prompts; how far the dots lie apart shows what the seed alone can do.
     """
     found: dict[str, list[float]] = {}
-    prompts = measured["per_family"] * len(measured["before"])
     for run in measured["runs"]:
         found.setdefault(run["variant"], []).append(run["mean"])
     fig, ax = _rows(found, "exact match on held-out prompts 떼어 둔 문제의 정답률", title=title,
@@ -215,7 +213,7 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
     worst = min(next(iter(found.values())))  # of the first way
     for place, means in enumerate(found.values()):
         color = ORANGE if max(means) < worst else BLUE
-        total = prompts * len(means)
+        total = measured["per_family"] * len(measured["before"]) * len(means)
         low, high = wilson_interval(fmean(means) * total, total)
         ax.plot([low, high], [place, place], color=color, linewidth=9, alpha=0.3)
         ax.plot(means, [place] * len(means), "o", color=color, markersize=6)
@@ -227,15 +225,15 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
 def before_after(before: Mapping[str, float], after: Mapping[str, float],
                  titles: Mapping[str, str] | None = None, *, title: str = "") -> Figure:
     """Share of right answers by family, untuned and tuned: {family: 0..1}, the best at the top."""
-    names = sorted(after, key=lambda name: (after[name], before[name], name), reverse=True)
-    fig, ax = _rows([(titles or {}).get(name, name) for name in names], "exact match 정답률",
+    rows = sorted(((after[name], before[name], name) for name in after), reverse=True)
+    fig, ax = _rows([(titles or {}).get(name, name) for *_, name in rows], "exact match 정답률",
                     title=title, percent=True)
-    olds, news = ([shares[name] for name in names] for shares in (before, after))
-    for place, (old, new) in enumerate(zip(olds, news, strict=True)):
+    for place, (new, old, _) in enumerate(rows):
         ax.plot([old, new], [place, place], color=GREY, linewidth=2, alpha=0.6, zorder=1)
         _label(ax, (new, place), f"{new:.0%}", dx=8 if new >= old else -8, color=BLUE)
-    ax.plot(olds, range(len(names)), "o", color=ORANGE, markersize=7, label="before 전")
-    ax.plot(news, range(len(names)), "o", color=BLUE, markersize=7, label="after 후")
+    olds, news = [old for _, old, _ in rows], [new for new, *_ in rows]
+    ax.plot(olds, range(len(rows)), "o", color=ORANGE, markersize=7, label="before 전")
+    ax.plot(news, range(len(rows)), "o", color=BLUE, markersize=7, label="after 후")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0,
               handletextpad=0, labelcolor="linecolor", fontsize=9)
     ax.set_xlim(-0.03, 1.1)
@@ -256,8 +254,7 @@ def win_rate(summary: BattleSummary, one_order: Mapping[str, VerdictSummary] | N
 
 def category_win_rates(summaries: Mapping[str, BattleSummary], *, title: str = "") -> Figure:
     """Win rates by category with 95% intervals and the number of questions, as in LogicKor."""
-    rows = [(f"{name} ({summary.n})", summary.win_rate, summary.interval, BLUE)
-            for name, summary in summaries.items()]
+    rows = [(f"{name} ({s.n})", s.win_rate, s.interval, BLUE) for name, s in summaries.items()]
     return _intervals(rows, "win rate 승률 (questions 문항)", "even 대등", title=title)[0]
 
 

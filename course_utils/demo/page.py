@@ -2,10 +2,9 @@
 
     python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
-The base model is in memory once and answers as a batch of two rows: PEFT gives the first row no
-adapter and the second one its own, so both replies grow at the same time. The page asks nothing of
-the network: no analytics, no fonts from elsewhere, no public link unless it is asked for.
-Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
+The base model is in memory once and answers as a batch of two rows, of which PEFT gives the first
+no adapter. The page asks nothing of the network: no analytics, no fonts from elsewhere, no public
+link unless it is asked for. Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 """
 
 import argparse
@@ -17,12 +16,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.inference import Generated, load_model, stop_ids
+from course_utils.plumbing.colab import on_colab
 from course_utils.plumbing.scrub import scrub
 from course_utils.prompts import Template, get_template
 from course_utils.session import BASE_MODEL, Course, setup
@@ -68,8 +70,7 @@ class Duo:
 def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
     """Load the course's base model with an adapter on it: a given one or the one of this run.
 
-    The window is the recipe's `max_length`: neither model was shown anything longer. Raises what
-    `load_model` does, and CourseError for a recipe that trains every weight.
+    The window is the recipe's `max_length`: neither model was shown anything longer.
     """
     spec = course.recipe.train
     if adapter is None and spec.full:
@@ -157,7 +158,7 @@ def respond(duo: Duo, instruction: str, input: str, temperature: float,
 
 
 def example_tasks(course: Course, n: int = 6) -> list[Task]:
-    """Return tasks to click on, of kinds as different as can be: no task of them was trained on."""
+    """Return tasks to click on, of kinds as different as can be; none of them was trained on."""
     own_world = course.recipe.base_model == BASE_MODEL and course.data is None
     tasks = course.heldout() if own_world else read_tasks(REPO / "data" / "eval_tasks.jsonl")
     kinds = {task.meta.get("family") or task.meta.get("category"): task for task in tasks[::-1]}
@@ -173,9 +174,6 @@ def label(task: Task) -> str:
 def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     """Return the page for models that are loaded; `launch` puts it on an address."""
     import gradio as gr
-
-    def answer(instruction, input, temperature, length):
-        yield from respond(duo, instruction, input, temperature, length)
 
     examples, longest = example_tasks(course), duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
@@ -202,23 +200,52 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
             base = gr.Textbox(label="베이스 Base", elem_id="base", **shape)
             tuned = gr.Textbox(label="미세조정 Tuned", elem_id="tuned", **shape)
         # A second click while a reply grows is ignored; other visitors wait for their turn.
-        asked = ask.click(answer, [instruction, material, temperature, length],
+        asked = ask.click(partial(respond, duo), [instruction, material, temperature, length],
                           [base, tuned, notice], show_progress="hidden", api_name="ask")
         stop.click(lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
                    api_visibility="private")
     return page.queue(max_size=16)
 
 
+def only_own_names(app: Any, page: "gr.Blocks") -> Any:
+    """Return an ASGI app that answers only who comes by one of the page's own names.
+
+    Another site in the same browser may have its name point here (DNS rebinding), or post to this
+    address: then Host or Origin is that site's.
+    """
+    from starlette.responses import PlainTextResponse
+
+    refused = PlainTextResponse("This page answers under its own address only.", 403)
+
+    def own(address: str) -> bool:
+        found = re.fullmatch(r"(?:https?://)?([\w.-]+|\[::1\])(?::\d+)?", address.lower())
+        name = found and found[1]
+        return bool(name) and (
+            name in ("localhost", "127.0.0.1", "[::1]", page.server_name)
+            or name == urlsplit(page.share_url or "").hostname
+            # Colab's proxy: no browser runs on that machine, and these names are Google's.
+            or on_colab() and name.endswith((".googleusercontent.com", ".colab.dev")))
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        named = [value.decode("latin-1") for name, value in scope.get("headers", ())
+                 if name in (b"host", b"origin")]
+        admitted = scope["type"] != "http" or named and all(map(own, named))
+        await (app if admitted else refused)(scope, receive, send)
+
+    return answer
+
+
 def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
     """Put the page on an address and return it; `options` go to gradio's `launch`."""
     import gradio as gr
+    from starlette.middleware import Middleware
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
-    look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
-            "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
+    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace")
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
-                **look, **options)
+                theme=theme, css=CSS, head="<script>document.documentElement.lang = 'ko'</script>",
+                app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **options)
     return page.share_url or page.local_url
 
 
