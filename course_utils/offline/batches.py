@@ -90,8 +90,9 @@ class Batches:
             status, body = self.answer(row["body"])
             (replies if status == 200 else mistakes).append(
                 {"custom_id": asked[0], "response": {"status_code": status, "body": body}})
-        batch.update(self._results(replies, mistakes), status="completed", request_counts={
-            "total": len(lines), "completed": len(replies), "failed": len(mistakes)})
+        counts = {"total": len(lines), "completed": len(replies), "failed": len(mistakes)}
+        batch.update({"status": "completed", "request_counts": counts}
+                     | self._results(replies, mistakes))
 
     def _results(self, replies: list[Any], mistakes: list[Any]) -> dict[str, str | None]:
         """The files of replies and of errors, where there are any."""

@@ -204,7 +204,8 @@ class Connection:
         """Say in a sentence why a server answers 404: its model, its address, or its own words."""
         try:
             offered = within(self.timeout, lambda: [
-                model.id for model in self.client().models.list() if model.id])
+                model.id for model in self.client().models.list()
+                if isinstance(model.id, str) and model.id.isprintable()])
         except Exception:
             return f"{self.base_url} answers 404 ({said}): check it; most addresses end in /v1."
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
@@ -293,7 +294,8 @@ def _said(error: Exception) -> str:
     said = scrub(_message(body) or body or (f"{status}, without a word" if status else str(error)))
     if "<html" in said.lower():  # a page for people, from a server on the way
         said = re.sub(r"<[^>]*>", " ", said)
-    return " ".join(said.split())[:300].rstrip(".") or type(error).__name__
+    said = "".join(filter(str.isprintable, " ".join(said.split())))
+    return said[:300].rstrip(".") or type(error).__name__
 
 
 def _message(body: Any) -> str:

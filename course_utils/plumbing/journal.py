@@ -99,7 +99,7 @@ class Journal:
 
     def get(self, key: str) -> dict | None:
         """The record with this key, or None."""
-        return json.loads(self._line(key)) if key in self._lines else None
+        return self._parsed(key) if key in self._lines else None
 
     def records(self) -> list[dict]:
         """All records, in the order in which they arrived."""
@@ -107,12 +107,7 @@ class Journal:
 
     def heads(self) -> Iterator[dict]:
         """All records without their requests, which are most of a line and take time to read."""
-        for line in map(self._line, list(self._lines)):
-            head, request, rest = line.partition(b', "request": {')
-            try:  # a batch's price stands behind the request
-                yield json.loads(head + b"}" if request and b'"price_factor"' not in rest else line)
-            except ValueError:
-                yield json.loads(line)
+        return (self._parsed(key, b', "request": {') for key in list(self._lines))
 
     def waiting(self, model: str, base_url: str) -> list[dict]:
         """The batches of a model at an address whose replies are not here yet."""
@@ -153,16 +148,21 @@ class Journal:
         self.catch_up()
         self.file.close()
 
-    def _line(self, key: str) -> bytes:
-        place = self._lines[key]
-        if isinstance(place, bytes):
-            return place
-        with self._reading:
-            self._reader.seek(place[0])
-            line = self._reader.read(place[1])
-        if not line.startswith(b"{") or len(line) < place[1]:
-            raise CourseError(f"{self.path} was changed by another program: restart this kernel.")
-        return line
+    def _parsed(self, key: str, until: bytes | None = None) -> dict:
+        """The record of a key, or what stands before `until`, if that is all of its beginning."""
+        line = self._lines[key]
+        if not isinstance(line, bytes):
+            with self._reading:
+                self._reader.seek(line[0])
+                line = self._reader.read(line[1])
+        try:
+            if until and b'"price_factor"' not in line:  # it stands behind a request in a batch
+                head, found, _ = line.partition(until)
+                return json.loads(head + b"}" if found else line)
+            return json.loads(line)
+        except (ValueError, RecursionError):
+            raise CourseError(f'{self.path}: the line of the key "{key}" is broken: delete it, and '
+                              "restart this kernel.") from None
 
     def _write(self) -> None:
         try:
@@ -204,7 +204,8 @@ class Journal:
             last = line
         # A foreign file is left alone, and so is one that is broken in its middle.
         torn = tail.rstrip(b"\0\n") if b"\0" in tail else tail
-        if b"\n" in torn or not (torn[:1] == b"\0" or b'{"key": '.startswith(torn[:8])):
+        if b"\n" in torn or not (
+                end and torn[:1] == b"\0" or b'{"key": '.startswith(torn[:8])):
             raise CourseError(f"{self.path}:{broken} is not a journal line: delete that line, or "
                               "name another file as the journal.")
         if tail:
