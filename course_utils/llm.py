@@ -350,8 +350,9 @@ class LLM:
                 if end.finish_reason == "refused":
                     self._refused.append(str(end))
                 return end
-            if lost:
-                record["lost"], lost = dict(lost), Counter()
+            if lost:  # before the request, where `Journal.heads` finds it
+                record |= {"lost": dict(lost), "request": record.pop("request")}
+                lost = Counter()
             self.keep(record)
             self._check_silence(record)
         except CourseError as error:

@@ -1,7 +1,10 @@
 """The client against a server on loopback: order, retries, the journal, money, plain errors."""
 
+import errno
 import itertools
 import json
+import math
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -151,6 +154,43 @@ def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
     assert len(api.asked) == 20
 
 
+def test_a_second_interrupt_leaves_nothing_set_aside(api, client, monkeypatch):
+    def interrupted(pool, wait, cancel_futures):
+        shutdown(pool, wait=False, cancel_futures=True)
+        raise KeyboardInterrupt
+
+    shutdown = llm.ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(llm.ThreadPoolExecutor, "shutdown", interrupted)
+    may = threading.Event()
+    api.answer = lambda body, n: chat("ok", tokens=(5, 5)) if n == 0 or may.wait(20) else None
+    asker = client(workers=1, price=(1, 1), budget=1)
+    replies = asker.complete(asks())
+    next(replies)
+    with pytest.raises(KeyboardInterrupt):
+        replies.close()
+    may.set()
+    deadline = time.monotonic() + 20
+    while asker._reserved and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asker._reserved == {}
+
+
+def test_replies_that_find_no_room_on_the_disk_are_kept_and_counted(api, client, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("course_utils.plumbing.journal.os.fsync", full)
+        with pytest.raises(CourseError, match="No space left.* wait in memory"):
+            list(client(workers=4, price=(1, 1)).complete(asks()))
+        paid = len(api.asked)
+        with pytest.raises(CourseError, match="No space left"):
+            list(client(price=(1, 1)).complete(asks()))  # nothing more is paid for meanwhile
+        assert len(api.asked) == paid <= 4 and client(price=(1, 1)).spent > 0
+    assert texts(client().complete(asks())) == [f"to {n}" for n in range(20)]
+    assert len(api.asked) == 20 == len(lines(client()))
+
+
 # ---------------------------------------------------------------- paid once
 
 
@@ -246,6 +286,27 @@ def test_a_slow_server_is_a_passing_failure(api, client):
     assert reply.text == "ok"
 
 
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\n",
+                                   b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n"])
+def test_a_server_that_drips_does_not_hold_a_request(client, first):
+    """Each read is answered in time, and none is the last one."""
+    def drip(connection):
+        connection.recv(9999)
+        connection.sendall(first)
+        while time.sleep(0.05) is None:
+            connection.sendall(b"x")
+
+    def serve():
+        while True:
+            threading.Thread(target=drip, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        (reply,) = client(base_url=url, timeout=0.3, max_retries=1).complete([ask("a")])
+    assert "no whole answer within 0.3 s" in reply.error
+
+
 def test_spent_retries_give_a_reply_with_an_error_and_no_record(api, client):
     api.answer = lambda body, n: refusal(500, "out of order") if said(body) == "b" else chat("ok")
     llm = client(max_retries=2)
@@ -276,6 +337,7 @@ def test_a_refused_request_does_not_stop_the_others(api, client, status, words):
     (refusal(400, "Billing hard limit has been reached"), "does not let this account ask"),
     (refusal(403, "Country not supported"), "does not let this account ask .403: Country"),
     (refusal(429, "quota", code="insufficient_quota"), "no credit left"),
+    ((429, [{"error": {"code": "insufficient_quota"}}]), "no credit left"),
     (refusal(402, "pay"), "no credit left"),
     (refusal(404, code="model_not_found"), 'model "echo-smal": .* offers is "echo-small"'),
     (refusal(429, "Rate limit reached on tokens per day (TPD): Limit 100000."), "Today's quota"),
@@ -429,6 +491,12 @@ def test_refusals_and_nothing_else_stop_once_none_is_on_its_way(api, client):
     with pytest.raises(CourseError, match=r"refused the first \d requests, .* is too small"):
         list(client(workers=1).complete(asks()))
     assert 3 <= len(api.asked) <= 5
+    llm = client(workers=1)
+    for _ in range(2):  # the check at the end of a list begins anew, too, when the cell is rerun
+        api.asked.clear()
+        with pytest.raises(CourseError, match="refused the first 3 requests"):
+            list(llm.complete(asks(3)))
+        assert len(api.asked) == 3
     late = threading.Event()
 
     def answer(body, n):
@@ -461,22 +529,30 @@ def test_a_parameter_is_left_out_only_where_it_is_meant(api, client, body, name)
     assert (reply.text, reply.finish_reason) == (("ok", "stop") if name else (None, "refused"))
 
 
-@pytest.mark.parametrize("odd", ["20", -20, 1e400, None, True])
-def test_usage_that_is_no_count_is_estimated(api, client, odd):
+@pytest.mark.parametrize(("odd", "told"), [
+    ("20", 20), (20.0, 20), *((odd, None) for odd in (-20, 1e400, 1e300, None, True, [1], "many"))])
+def test_usage_that_is_no_count_is_the_most_that_it_may_be(api, client, odd, told):
     whole = chat("네")
     whole[1]["usage"] = {"prompt_tokens": odd, "completion_tokens": odd}
     api.answer = lambda body, n: whole
     llm = client(price=(1, 1))
-    (reply,) = llm.complete([ask("a")])
-    assert all(type(n) is int and n > 0 for n in reply.usage.values()) and llm.spent > 0
-    assert client(price=(1, 1)).spent == llm.spent
+    (reply,) = llm.complete([ask("a", max_tokens=70)])
+    assert reply.usage == {"prompt_tokens": told or 5, "completion_tokens": told or 70}
+    assert client(price=(1, 1)).spent == llm.spent > 0
+
+
+def test_thoughts_that_stand_in_the_total_alone_are_paid_as_well(api, client):
+    whole = chat("네")
+    whole[1]["usage"]["total_tokens"] = 500
+    api.answer = lambda *_: whole
+    assert next(client().complete([ask("a")])).usage["completion_tokens"] == 490
 
 
 def test_no_minute_has_more_requests_than_it_may(api, client, clock):
     times = []
     api.answer = lambda body, n: times.append(clock.now) or chat("ok")
-    for model in ("echo-small", "echo-large"):  # one after the other, at one address
-        list(client(model=model, workers=1, rpm=30).complete(asks(3)))
+    for model, end in (("echo-small", ""), ("echo-large", "/")):  # the address is the same
+        list(client(model=model, base_url=api.url + end, workers=1, rpm=30).complete(asks(3)))
     assert times == [0, 2, 4, 6, 8, 10]
 
 
@@ -487,10 +563,18 @@ def test_no_minute_has_more_requests_than_it_may(api, client, clock):
           {"type": "text", "text": "네"}], "네"),
         (["네", "요"], "네요"), ([], ""), ([{"type": "text", "text": None}], ""),
         ([{"type": "text", "text": "음", "thought": True}, {"type": "text", "text": "네"}], "네"),
+        ({"type": "text", "text": {"value": "네"}}, "네"), ([[{"text": "네"}, None]], "네"),
         ("<think>\n음\n</think>\n\n네", "네"), ("음\n</think>\n\n네", "네"), ("<think>음", ""),
         ("<thinking>a</thinking><think>b</think>네", "네"), ("[THINK]음[/THINK]네", "네"),
-        ("태그는 <think>와 </think>입니다.", "태그는 <think>와 </think>입니다."), (None, ""),
-        ("`</think>`는 생각의 끝입니다.", "`</think>`는 생각의 끝입니다."),
+        ("<THINK></THINK>\n네", "네"), ("</think>\n\n네", "네"), ("음</Thinking>네", "네"),
+        ("<reasoning>음", ""), ("음\n</thought>네", "네"), ("◁think▷음◁/think▷네", "네"),
+        ("<think/>네", "네"), ("<think>a <think> b</think>\n네", "네"), ("음</think>", ""),
+        (None, ""),
+        *((whole, whole) for whole in (
+            "태그는 <think>와 </think>입니다.", "`</think>`는 생각의 끝입니다.",
+            "<think>와 </think>는 태그입니다.", "<think>는 생각을 엽니다.", "</think>는 닫습니다.",
+            "<think>…</think>는 태그입니다.", "예:\n```\n</think>\n```\n끝",
+            "Use <think> and </think>.", "<think> tags open a thought.")),
     ],
 )  # fmt: skip
 def test_what_a_model_thought_is_not_its_answer(api, client, content, text):
@@ -499,16 +583,62 @@ def test_what_a_model_thought_is_not_its_answer(api, client, content, text):
     assert reply.text == text
 
 
-@pytest.mark.parametrize("broken", [{"message": None}, {}, {"message": {"content": 3}},
-                                    {"message": {"content": "x"}, "finish_reason": "error"}])
-def test_a_reply_without_a_message_is_a_passing_failure(api, client, broken):
-    whole = chat("at last")
-    spoilt = {**whole[1], "choices": [{"index": 0, "finish_reason": "stop"} | broken]}
-    api.answer = lambda body, n: (200, spoilt) if n == 0 else whole
-    assert [reply.text for reply in client().complete([ask("a")])] == ["at last"]
-    api.answer = lambda body, n: (200, {**whole[1], "choices": {"message": 1}})
-    (reply,) = client(max_retries=1).complete([ask("b")])
-    assert "holds no message" in reply.error
+USAGE = {"prompt_tokens": 10, "completion_tokens": 20}
+SAID = {"message": {"content": "네"}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("body", [
+    {"choices": SAID}, {"choices": {"0": SAID}}, {"choices": [{"message": "네"}]},
+    {"choices": [{"delta": SAID["message"]}]}, {"choices": [{"message": None, "text": "네"}]},
+    {"choices": [{"message": {"content": None, "refusal": "네"}}]}, [{"choices": [SAID]}],
+    {"choices": [SAID | {"finish_reason": {"type": "stop"}}], "model": ["x"], "id": 3},
+    {"choices": [SAID], "system_fingerprint": {"a": 1}},
+])
+def test_a_reply_of_any_shape_is_read(api, client, body):
+    api.answer = lambda *_: (200, body)
+    assert texts(client().complete([ask("a")])) == ["네"]
+    assert client().journal.records()[0]["text"] == "네"
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    *(({"choices": choices}, "holds no message") for choices in (
+        None, [], {}, "네", ["네"], [None], [[1]], 3, {"message": 1}, [{}], [{"message": None}],
+        [{"message": {"content": 3}}], [{"message": {"content": [True]}}])),
+    ({"choices": [SAID | {"finish_reason": "error"}]}, "broke its reply off"),
+    ({"choices": [{"error": {"code": 502, "message": "overloaded"}}]}, "overloaded"),
+    ({"error": {"message": "overloaded", "code": "503"}}, "overloaded"),
+])
+def test_a_reply_that_cannot_be_read_is_named_and_its_tokens_count(api, client, body, said):
+    """It passes, or it does not; what was billed for it counts, in the next run too."""
+    whole = chat("at last", tokens=(1, 2))
+    api.answer = lambda _, n: whole if n == 1 else (200, body | {"usage": USAGE})
+    llm = client(price=(1, 1), max_retries=1)
+    (reply,) = llm.complete([ask("a")])
+    assert (reply.text, reply.cost, llm.spent) == ("at last", 33e-6, 33e-6)
+    (reply,) = llm.complete([ask("b")])
+    assert reply.text is None and said in reply.error
+    assert llm.spent == client(price=(1, 1)).spent == pytest.approx(93e-6)
+    dear = client(price=(1, 1), max_retries=9, budget=200e-6)
+    with pytest.raises(BudgetReached):  # however often it is asked again
+        list(dear.complete([ask("c", max_tokens=20)]))
+    assert 93e-6 < dear.spent <= 200e-6
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ([], "holds no message"), (None, "holds no message"), (3, "holds no message"),
+    ("네", "holds no message"), (HTML, "is no JSON"), (b"", "is no JSON"), (b"\xff", "is no JSON"),
+    (b"[" * 10**5, "is no JSON"), ([{"error": {"code": 429, "message": "busy"}}], "busy")])
+def test_what_is_no_reply_at_all_is_named(api, client, body, said):
+    api.answer = lambda *_: (200, body)
+    llm = client(max_retries=0, price=(1, 1))
+    assert said in next(llm.complete([ask("a")])).error and llm.spent == 0
+
+
+def test_ten_replies_that_say_nothing_are_enough_as_well(api, client):
+    api.answer = lambda *_: chat(" \n", "stop", (10, 1))
+    with pytest.raises(CourseError, match="last 10 replies .* empty: finish_reason stop"):
+        list(client(workers=1).complete(asks()))
+    assert len(api.asked) == 10
 
 
 def test_three_empty_replies_in_a_row_are_enough(api, client):
@@ -531,6 +661,9 @@ def test_a_404_that_is_not_the_models_quotes_the_server(api, client):
     api.answer = lambda body, n: refusal(404, words)
     with pytest.raises(CourseError, match=f'offers "echo-small" and yet answers 404: {words}'):
         list(client().complete([ask("a")]))
+    api.answer = lambda *_: (200, chat("ok")[1] | {"model": "evil\x1b[31m\n-1"})
+    assert [reply.model for reply in client().complete([ask("b")])] == ["evil[31m-1"]
+    api.answer = lambda body, n: refusal(404, words)
     with pytest.raises(CourseError, match='"gpt-4o-mini": gpt-4o-mini ends on .* gpt-6-luna'):
         list(client(model="gpt-4o-mini").complete([ask("a")]))
 
@@ -667,6 +800,31 @@ def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
     more = client(**settings, budget=7)
     assert sum(1 for _ in more.complete(ask(n, max_tokens=100) for n in range(7))) == 7
     assert len(api.asked) == 7
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens": 90}, {}])
+@pytest.mark.parametrize("counting", ["exactly", "threefold", "silently", "backwards"])
+def test_no_way_of_counting_exceeds_the_budget(api, client, counting, limit):
+    lock, paid = threading.Lock(), []
+    asker = client(price=(10_000, 10_000), budget=20)  # a cent a token
+
+    def answer(body, n):
+        guess = 4 + math.ceil(len(said(body)) / 1.5)
+        usage = {"prompt_tokens": guess, "completion_tokens": 20 + n % 5}
+        if counting == "threefold":
+            usage = {name: 3 * count for name, count in usage.items()}
+        with lock:
+            paid.append(sum(usage.values()) / 100)
+        reply = chat("가" * 30)
+        told = {"silently": None, "backwards": {name: -count for name, count in usage.items()}}
+        reply[1]["usage"] = told.get(counting, usage)
+        return reply
+
+    api.answer = answer
+    with pytest.raises(BudgetReached):
+        list(asker.complete(ask("가" * (50 + n), **limit) for n in range(100)))
+    assert len(api.asked) >= 2 and sum(paid) <= 20 and asker.spent <= 20
+    assert asker._reserved == {}
 
 
 def test_a_reply_that_is_kept_twice_counts_once(api, client):
