@@ -111,10 +111,10 @@ class LLM:
         self._silent = 0  # how many of the latest replies in a row said nothing
         others = set()
         for record in self.journal.heads():
-            if record.get("model") == model:
-                self._count(record)
-            else:
+            if record.get("model") != model:
                 others.add(record.get("model", ""))
+            elif "usage" in record:
+                self._count(record)
         for ended in filter(None, map(retirement, sorted(others))):
             print(f"This journal has replies of another model. {ended}")
 
@@ -184,7 +184,7 @@ class LLM:
                         future = pool.submit(self._ask, held, key, halt)
                         # One that is cancelled before it began will not give it back itself.
                         future.add_done_callback(
-                            lambda end, key=key: end.cancelled() and self._reserved.pop(key, None))
+                            lambda end, key=key: end.cancelled() and self._release(key))
                         running[key] = future
                     queue.append((held, key, future))
                     held = next(requests, None)
@@ -360,10 +360,15 @@ class LLM:
             halt.set()
             raise
         finally:
-            if lost:
-                self.lose(key, dict(lost), time.time_ns())
-            with self._lock:
-                self._reserved.pop(key, None)
+            try:
+                if lost:
+                    self.lose(key, dict(lost), time.time_ns())
+            finally:
+                self._release(key)
+
+    def _release(self, key: str) -> None:
+        with self._lock:
+            self._reserved.pop(key, None)
 
     def record(self, request: Request, key: str, response) -> dict:
         """The journal's record of a response. Raises ValueError if it holds no reply."""

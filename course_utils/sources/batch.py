@@ -22,6 +22,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -82,14 +83,15 @@ def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) 
         return plan
     print(f"Batch: {plan} at {price_factor:g} of the price.")
     kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
-    _check_budget(llm, todo, price_factor, sum(_worst(llm, kind) for kind in kinds.values()))
+    what, direct = f"this batch of {len(todo):,} requests", _worst(llm, kinds)
+    llm.check_budget(direct + price_factor * _worst(llm, todo), what)
     # Does this server know batches at all? Better asked before anything is paid for.
     _call(llm, lambda client: client.batches.list(limit=1),
           f"{llm.base_url} has no Batch API: use complete(), which asks for the same one by one.")
     list(llm.complete(kinds.values()))
     todo = {key: request for key, request in todo.items() if key not in llm.journal}
     if todo:
-        _check_budget(llm, todo, price_factor)  # by now it is known how the server counts
+        llm.check_budget(price_factor * _worst(llm, todo), what)  # now it told how it counts
         _send(llm, todo, price_factor)
     return plan
 
@@ -129,13 +131,8 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
     return report
 
 
-def _worst(llm: LLM, request: Request) -> float:
-    return llm.cost(llm.estimate(request, worst=True))
-
-
-def _check_budget(llm: LLM, todo: dict[str, Request], factor: float, more: float = 0.0) -> None:
-    worst = more + factor * sum(_worst(llm, request) for request in todo.values())
-    llm.check_budget(worst, f"this batch of {len(todo):,} requests")
+def _worst(llm: LLM, asked: dict[object, Request]) -> float:
+    return sum(llm.cost(llm.estimate(request, worst=True)) for request in asked.values())
 
 
 def _call(llm: LLM, ask, missing: str):
@@ -243,12 +240,9 @@ def _rows(llm: LLM, found) -> Iterator[dict]:
             f"The replies of batch {found.id} are gone from {llm.base_url} ({file_id}; OpenAI keeps"
             " them for 30 days): submit these requests again.")
         for line in content.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # its request stays without an answer, and is counted as such
-            if isinstance(row, dict):
-                yield row
+            with suppress(ValueError):  # its request stays without an answer, and counts as such
+                if isinstance(row := json.loads(line), dict):
+                    yield row
 
 
 def _body(row: dict) -> dict:
