@@ -85,11 +85,9 @@ class Journal:
             pass  # Windows has no fcntl, and some network file systems know no locks
         try:
             self._load()
-        except BaseException as error:
+        except (CourseError, OSError) as error:
             self.file.close()  # or its lock would outlive the error
-            if isinstance(error, OSError):
-                raise self._refused(error) from None
-            raise
+            raise self._refused(error) if isinstance(error, OSError) else error from None
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -138,6 +138,7 @@ def test_a_batch_is_found_again_when_the_journal_is_lost(start, client, tmp_path
     batch.submit(client(server), ASKED)
     (tmp_path / "journal.jsonl").unlink()
     batch.submit(client(server), ASKED)
+    server.url += "/"  # the same address
     assert batch.collect(client(server), **COLLECT).answered == 11
     assert len(server.batches()) == 1
 
@@ -246,20 +247,14 @@ def late_creation(monkeypatch):
     monkeypatch.setattr(batch, "SETTLE", 2)
 
 
-def test_a_creation_that_breaks_off_is_looked_for_before_it_is_repeated(start, client,
-                                                                       late_creation):
-    server = start()
-    batch.submit(client(server), ASKED)
-    assert len(server.batches()) == 1
-
-
-def test_who_resumes_waits_for_what_a_dead_process_asked_for(start, client, late_creation):
+def test_a_creation_that_breaks_off_is_looked_for_by_whoever_goes_on(start, client,
+                                                                     late_creation):
     server = start()
     process = threading.Thread(target=batch.submit, args=(client(server), ASKED))
     process.start()
     while "POST /v1/batches" not in server.requests():
         time.sleep(0.01)
-    assert batch.collect(client(server), **COLLECT).answered == 11
+    assert batch.collect(client(server), **COLLECT).answered == 11  # as after a kill
     process.join()
     assert len(server.batches()) == 1
 
@@ -282,21 +277,16 @@ def test_lines_that_failed_are_named_counted_and_left_to_complete(start, client,
     assert all(reply.text for reply in llm.complete(ASKED))
 
 
-def test_a_parameter_is_learned_before_the_batch_is_sent(start, client, capsys):
-    server = start(refuse_max_tokens=True)
-    llm = client(server)
-    batch.submit(llm, ASKED)
-    assert 'does not accept "max_tokens": "max_completion_tokens"' in capsys.readouterr().out
-    assert batch.collect(llm, **COLLECT).answered == 11
-
-
-def test_a_parameter_refused_line_by_line_is_learned_for_the_next_batch(start, client, capsys):
-    server = start(batch_seconds=0.8)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_parameter_is_learned_before_a_batch_is_sent_or_line_by_line(start, client, capsys,
+                                                                      at_once):
+    server = start(batch_seconds=0.8, refuse_max_tokens=at_once)
     llm = client(server)
     batch.submit(llm, ASKED)
     object.__setattr__(server.settings, "refuse_max_tokens", True)  # the provider changed its mind
     report = batch.collect(llm, **COLLECT)
-    assert len(report.unanswered) >= 5 and "Unsupported parameter" in str(report)
+    assert len(report.unanswered) == (0 if at_once else 11)
+    assert ("Unsupported parameter" in str(report)) != at_once
     batch.submit(llm, ASKED)
     assert not batch.collect(llm, **COLLECT).unanswered
     assert capsys.readouterr().out.count("does not accept") == 1
@@ -431,11 +421,8 @@ def test_a_refused_key_and_an_unknown_model_are_said_at_once(start, client):
     assert server.batches() == []
 
 
-def test_a_server_without_batches_says_what_to_do_instead(client):
-    with Loopback() as server, pytest.raises(CourseError, match=r"no Batch API: use complete\(\)"):
-        batch.submit(client(server), ASKED)
-
-
-def test_a_batch_needs_a_journal_that_is_a_file(start, client):
-    with pytest.raises(CourseError, match="needs a journal that is a file"):
-        batch.submit(client(start(), journal=None), ASKED)
+@pytest.mark.parametrize(("journal", "said"), [
+    ({}, r"no Batch API: use complete\(\)"), ({"journal": None}, "needs a journal that is a file")])
+def test_what_cannot_take_batches_says_what_to_do_instead(client, journal, said):
+    with Loopback() as server, pytest.raises(CourseError, match=said):
+        batch.submit(client(server, **journal), ASKED)
