@@ -45,7 +45,7 @@ class Batches:
             if part.get_param("name", header="content-disposition") == "file":
                 content, name = part.get_payload(decode=True), part.get_filename()
                 return JSONResponse({
-                    "id": self._keep(content), "object": "file", "bytes": len(content),
+                    "id": self._keep(content, name), "object": "file", "bytes": len(content),
                     "filename": name, "created_at": int(time.time()), "purpose": "batch"})
         raise HTTPException(400, "An upload has a 'file' and a 'purpose'.")
 
@@ -55,7 +55,8 @@ class Batches:
     async def create(self, request: Request) -> Response:
         asked = await request.json()
         content = _find(self.files, asked.get("input_file_id"), "File")
-        batch = {"id": f"batch_{len(self.batches)}_{asked['input_file_id']}", "object": "batch",
+        digest = hashlib.sha256(asked["input_file_id"].encode()).hexdigest()[:16]
+        batch = {"id": f"batch_{digest}_{len(self.batches)}", "object": "batch",
                  "endpoint": ENDPOINT, "completion_window": "24h", "status": "in_progress",
                  "input_file_id": asked["input_file_id"], "metadata": asked.get("metadata"),
                  "created_at": int(time.time()), "errors": None, "request_counts": None,
@@ -102,8 +103,8 @@ class Batches:
 
         return {"output_file_id": written(replies), "error_file_id": written(mistakes)}
 
-    def _keep(self, content: bytes) -> str:
-        digest = hashlib.sha256(f"{len(self.files)}/".encode() + content).hexdigest()[:24]
+    def _keep(self, content: bytes, name: str = "") -> str:
+        digest = hashlib.sha256(f"{len(self.files)}/{name}".encode() + content).hexdigest()[:24]
         self.files[f"file-{digest}"] = content
         return f"file-{digest}"
 

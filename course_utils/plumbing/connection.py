@@ -32,6 +32,7 @@ _DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400}
 _DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|per(?:day|week|month)per|daily|weekly|"
                     r"monthly|\b[RT]PD\b|24 ?h", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://(\[[\da-f:]+\]|[^\s:/?\[\]]+)(:\d+)?(/[!-~]*)?", re.IGNORECASE)
 _WRONG_KEY = re.compile("API_KEY_INVALID|API key (?:not valid|expired)", re.IGNORECASE)
 _NOT_ALLOWED = re.compile("location is not supported|billing", re.IGNORECASE)
 _NOT_TAKEN = re.compile("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
@@ -75,9 +76,12 @@ class Connection:
         # Without its last slash: the same address has the same turns, and the same batches.
         self.model, self.base_url = model, (base_url or default).strip().rstrip("/")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
-        if (address := urlsplit(self.base_url)).username or address.password:
-            raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
-                              "which would be shown and stored: put it into LLM_API_KEY instead.")
+        if "@" in self.base_url.rpartition("://")[2].partition("/")[0]:
+            raise CourseError("The address of the server holds a user name or a password, which "
+                              "would be shown and stored: put it into LLM_API_KEY instead.")
+        if not _ADDRESS.fullmatch(self.base_url):
+            raise CourseError(f"{self.base_url!r} is no address of a server, such as "
+                              "http://127.0.0.1:8000/v1.")
         remember(api_key)
         self._api_key, self._client = api_key, None
         self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
