@@ -173,7 +173,9 @@ class LLM:
                     if future is None and key not in self.journal:
                         self.connection.client()
                         try:
-                            if queue and self._must_wait():
+                            # Until one is answered nobody knows how a budget's tokens are counted.
+                            unknown = self.budget is not None and not self._seen["guess"]
+                            if queue and (unknown or self._only_refused()):
                                 break
                             self._check_refusals()
                             self._reserve(held, key)
@@ -206,11 +208,6 @@ class LLM:
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-    def _must_wait(self) -> bool:
-        """Whether a request waits for those on their way: as long as there were refusals alone, and
-        as long as nobody knows how the tokens are counted that a budget is for."""
-        return self._only_refused() or (self.budget is not None and not self._seen["guess"])
 
     def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
         record = self.journal.get(key)

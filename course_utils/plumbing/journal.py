@@ -17,6 +17,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from course_utils import CourseError
@@ -49,6 +50,8 @@ class Journal:
         old = _open.get(name)
         try:
             if os.path.samestat(os.stat(name), os.fstat(old.file.fileno())):
+                with suppress(CourseError):  # it says so again when it is asked for more
+                    old.catch_up()
                 return old
         except (AttributeError, OSError, ValueError):
             pass  # none is open, or its file is gone

@@ -220,14 +220,13 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
             report.cost += llm.paid(record)
     except Missing as error:
         failure = [str(error)]
-    share = (f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered "
-             "and are kept")
+    share = f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered"
     if found.status == "failed":
         causes = [str(error.message) for error in (found.errors and found.errors.data) or []]
         failure = [f"The batch {found.id} failed as a whole ({'; '.join(causes[:3])}): {share}. "
                    "Mend the cause (fewer at a time, if it is a limit) and submit again."]
     elif found.status != "completed":
-        report.notes.append(f"The batch {found.id} is {found.status}: {share}.")
+        report.notes.append(f"The batch {found.id} is {found.status}: {share} and are kept.")
     report.unanswered |= unanswered
     llm.journal.add({"key": f"{sent['key']}/end", "status": found.status})
     return failure
