@@ -59,7 +59,8 @@ class Journal:
         if old in _owing:
             _owing.remove(old)
             for key in old._unwritten:
-                journal.add(old.get(key))
+                with suppress(CourseError):
+                    journal.add(old.get(key))
         return journal
 
     def __init__(self, path: Path | None):
@@ -195,12 +196,13 @@ class Journal:
             key = _key(line)
             if key is None or broken:
                 tail, broken = tail + line, broken or number
-                if key is not None:
+                if b"\n" in tail.rstrip(b"\0\n"):
                     break
                 continue
-            self._lines.setdefault(key, (end, len(line)))
-            if b'"batch_of": [' in line[:200]:
-                self._batches.append(key)
+            if key not in self:
+                self._lines[key] = (end, len(line))
+                if b'"batch_of": [' in line[:200]:
+                    self._batches.append(key)
             end += len(line)
             last = line
         # A foreign file is left alone, and so is one that is broken in its middle.
