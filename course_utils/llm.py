@@ -218,8 +218,12 @@ class LLM:
         """The usage that a request may have, or at worst will have, as `plan` counts it."""
         guess, seen, most = self._guess(request), self._seen, self._most
         limit = guess["completion_tokens"]
-        if worst:  # without a limit it may become longer than any before
-            times, completion = most["prompt"], limit * most["limit"] or 2 * most["longest"]
+        if worst:
+            # Who counts otherwise than we do may do so by more the next time; and without a limit
+            # a reply may become longer than any before.
+            times, over = (1.25 * most[name] if most[name] > 1 else 1 for name in (
+                "prompt", "limit"))
+            completion = limit * over or 2 * most["longest"]
         else:
             times = max(1, seen["prompt"] / max(1, seen["guess"]))
             completion = seen["completion"] / seen["replies"] if seen["replies"] else limit

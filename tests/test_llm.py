@@ -151,10 +151,12 @@ def test_a_second_interrupt_leaves_nothing_set_aside(api, client, monkeypatch):
     shutdown = llm.ThreadPoolExecutor.shutdown
     monkeypatch.setattr(llm.ThreadPoolExecutor, "shutdown", interrupted)
     may = threading.Event()
-    api.answer = lambda body, n: chat("ok", tokens=(5, 5)) if n == 0 or may.wait(20) else None
-    asker = client(workers=1, price=(1, 1), budget=1)
+    api.answer = lambda body, n: chat("ok") if said(body) in "01" or may.wait(20) else None
+    asker = client(workers=2, price=(1, 1), budget=1)
     replies = asker.complete(asks())
     next(replies)
+    next(replies)
+    assert len(asker._reserved) == 3  # two on their way, and one that has not begun
     with pytest.raises(KeyboardInterrupt):
         replies.close()
     may.set()
@@ -777,16 +779,17 @@ def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
 @pytest.mark.parametrize("counting", ["exactly", "threefold", "silently", "backwards"])
 def test_no_way_of_counting_exceeds_the_budget(api, client, counting, limit):
     lock, paid = threading.Lock(), []
-    asker = client(price=(10_000, 10_000), budget=20)  # a cent a token
+    asker = client(price=(10_000, 10_000), budget=12)  # a cent a token
 
     def answer(body, n):
         guess = 4 + math.ceil(len(said(body)) / 1.5)
-        usage = {"prompt_tokens": guess, "completion_tokens": 20 + n % 5}
+        usage = {"prompt_tokens": guess, "completion_tokens": 60 + n % 5}
         if counting == "threefold":
             usage = {name: 3 * count for name, count in usage.items()}
         with lock:
             paid.append(sum(usage.values()) / 100)
-        reply = chat("가" * 30)
+        time.sleep(0.02)  # the others are sent meanwhile
+        reply = chat("가" * 100)
         told = {"silently": None, "backwards": {name: -count for name, count in usage.items()}}
         reply[1]["usage"] = told.get(counting, usage)
         return reply
@@ -794,7 +797,7 @@ def test_no_way_of_counting_exceeds_the_budget(api, client, counting, limit):
     api.answer = answer
     with pytest.raises(BudgetReached):
         list(asker.complete(ask("가" * (50 + n), **limit) for n in range(100)))
-    assert len(api.asked) >= 2 and sum(paid) <= 20 and asker.spent <= 20
+    assert len(api.asked) >= 2 and sum(paid) <= 12 and asker.spent <= 12
     assert asker._reserved == {}
 
 
