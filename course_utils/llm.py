@@ -15,21 +15,20 @@ Threads, not asyncio: a notebook already runs an event loop. Taught in 01, secti
 import hashlib
 import json
 import math
-import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from course_utils import CourseError
-from course_utils.plumbing.connection import Connection, ErrorInReply, NoAnswer
+from course_utils.plumbing.connection import Connection, NoAnswer
 from course_utils.plumbing.entries import retirement
 from course_utils.plumbing.journal import Journal
+from course_utils.plumbing.reply import read, reported
 
-_THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
-                      r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>[ \t]*(?:\n\s*|\Z)", re.IGNORECASE)
+LOST = "lost"  # how a reply ends that was billed and holds no message
 
 
 class BudgetReached(CourseError):
@@ -102,20 +101,22 @@ class LLM:
         self.model, self.base_url = model, self.connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
         self.workers, self.price, self.budget = workers, price, budget
+        self.spent = 0.0
         self._lock = threading.Lock()
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
         self._waiting: dict[str, float] = {}  # the same for those in a batch
-        records = self.journal.records()
-        for other in dict.fromkeys(record.get("model", "") for record in records):
-            if other != model and (ended := retirement(other)):
-                print(f"This journal has replies of another model. {ended}")
-        self.spent = 0.0
-        self._completions = Counter()  # how many, their tokens together, and those of the longest
+        self._seen = Counter()  # how many replies, their tokens, those of their prompts, our guess
+        self._most = {"longest": 0, "prompt": 1.0, "limit": 1.0}  # in tokens, guesses and limits
         self._refused: list[str] = []  # what was said of each that was refused
-        self._silent = 0  # how many of the latest replies in a row thought and said nothing
-        for record in records:
-            if record.get("model") == model:
+        self._silent = 0  # how many of the latest replies in a row said nothing
+        others = set()
+        for record in self.journal.heads():
+            if record.get("model") != model:
+                others.add(record.get("model", ""))
+            elif "usage" in record:
                 self._count(record)
+        for ended in filter(None, map(retirement, sorted(others))):
+            print(f"This journal has replies of another model. {ended}")
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
@@ -132,12 +133,13 @@ class LLM:
         """Estimate what these requests would take; asks nobody and spends nothing.
 
         A prompt is counted as a token for every 4 ASCII characters, every 1.5 others, and 4 a
-        message. A completion as the mean of those in the journal; before there are any, as
-        `max_tokens` (so the first plan is the worst case), or 512.
+        message, or as many times that as the server reported of earlier ones. A completion as the
+        mean of those in the journal; before there are any, as `max_tokens` (so the first plan is
+        the worst case), or 512.
         """
         requests = [(self.key(request), request) for request in requests]
         calls = {key: self.estimate(request) for key, request in requests
-                 if self.journal.get(key) is None}
+                 if key not in self.journal}
         return Plan(len(calls), len(requests) - len(calls),
                     sum(sum(usage.values()) for usage in calls.values()),
                     sum(map(self.cost, calls.values())))
@@ -153,6 +155,7 @@ class LLM:
         waits in a batch raise CourseError.
         """
         requests = iter(requests)
+        self.journal.catch_up()  # what found no room on the disk before
         self.waiting()
         queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
@@ -167,16 +170,23 @@ class LLM:
                                 and any(future for _, _, future in queue)):
                     key = self.key(held)
                     future = running.get(key)
-                    if future is None and self.journal.get(key) is None:
+                    if future is None and key not in self.journal:
                         self.connection.client()
                         try:
+                            # Until one is answered nobody knows how a budget's tokens are counted.
+                            unknown = self.budget is not None and not self._seen["guess"]
+                            if queue and (unknown or self._only_refused()):
+                                break
+                            self._check_refusals()
                             self._reserve(held, key)
                         except CourseError:
                             if queue:
                                 break  # those on their way come first: then it may be sent
-                            self._refused = []  # whoever runs the cell again begins anew
                             raise
                         future = pool.submit(self._ask, held, key, halt)
+                        # One that is cancelled before it began will not give it back itself.
+                        future.add_done_callback(
+                            lambda end, key=key: end.cancelled() and self._release(key))
                         running[key] = future
                     queue.append((held, key, future))
                     held = next(requests, None)
@@ -198,8 +208,6 @@ class LLM:
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
-            for key in running:  # those that were cancelled before they began
-                self._reserved.pop(key, None)
 
     def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
         record = self.journal.get(key)
@@ -208,6 +216,22 @@ class LLM:
 
     def estimate(self, request: Request, worst: bool = False) -> dict:
         """The usage that a request may have, or at worst will have, as `plan` counts it."""
+        guess, seen, most = self._guess(request), self._seen, self._most
+        limit = guess["completion_tokens"]
+        if worst:
+            # Who counts otherwise than we do may do so by more the next time; and without a limit
+            # a reply may become longer than any before.
+            times, over = (1.25 * most[name] if most[name] > 1 else 1 for name in (
+                "prompt", "limit"))
+            completion = limit * over or 2 * most["longest"]
+        else:
+            times = max(1, seen["prompt"] / max(1, seen["guess"]))
+            completion = seen["completion"] / seen["replies"] if seen["replies"] else limit
+        return {"prompt_tokens": math.ceil(guess["prompt_tokens"] * times),
+                "completion_tokens": math.ceil(completion) or 512}
+
+    def _guess(self, request: Request) -> dict:
+        """The tokens of a prompt by its characters, and the limit of its completion, 0 for none."""
         prompt = 0
         for message in request.messages:
             text = str(message.get("content", ""))
@@ -215,21 +239,18 @@ class LLM:
             prompt += 4 + math.ceil(plain / 4 + (len(text) - plain) / 1.5)
         params = self.params_of(request)
         limit = params.get("max_completion_tokens") or params.get("max_tokens")
-        seen = self._completions
-        if seen["number"] and not (worst and limit):
-            completion = seen["longest"] if worst else math.ceil(seen["tokens"] / seen["number"])
-        else:
-            completion = limit or 512
-        return {"prompt_tokens": prompt, "completion_tokens": completion}
+        return {"prompt_tokens": prompt, "completion_tokens": limit if type(limit) is int else 0}
 
     def cost(self, usage: dict) -> float:
-        """Dollars for a usage, by the price; 0 without one."""
+        """Dollars for a usage, by the price; 0 without one, and never less."""
         prompt, completion = self.price or (0, 0)
-        return (usage["prompt_tokens"] * prompt + usage["completion_tokens"] * completion) / 1e6
+        return max(0.0, usage["prompt_tokens"] * prompt
+                   + usage["completion_tokens"] * completion) / 1e6
 
     def paid(self, record: dict) -> float:
         """Dollars that a record of the journal has cost; in a batch it was cheaper."""
-        return self.cost(record["usage"]) * record.get("price_factor", 1)
+        lost = self.cost(record["lost"]) if "lost" in record else 0.0
+        return lost + self.cost(record["usage"]) * record.get("price_factor", 1)
 
     def waiting(self) -> dict[str, float]:
         """Of each key that waits in a batch, the most that it may yet cost in dollars."""
@@ -248,54 +269,80 @@ class LLM:
                                 f"could cost ${worst:.4f}. Raise the budget and run again.")
 
     def _count(self, record: dict) -> None:
-        tokens = record["usage"]["completion_tokens"]
         self.spent += self.paid(record)
-        self._completions.update(number=1, tokens=tokens)
-        end = record.get("finish_reason")
-        silent = not record.get("text") and (end == "length" or (end == "stop" and tokens >= 50))
-        self._silent = self._silent + 1 if silent else 0
-        self._completions["longest"] = max(self._completions["longest"], tokens)
+        if record.get("finish_reason") == LOST:
+            return
+        prompt, completion = map(record["usage"].get, ("prompt_tokens", "completion_tokens"))
+        self._seen.update(replies=1, completion=completion)
+        most = {"longest": completion}
+        if guess := record.get("guessed"):
+            self._seen.update(prompt=prompt, guess=guess["prompt_tokens"])
+            most["prompt"] = prompt / max(1, guess["prompt_tokens"])
+            most["limit"] = completion / (guess["completion_tokens"] or math.inf)
+        self._most |= {name: max(self._most[name], most[name]) for name in most}
+        self._silent = 0 if (record.get("text") or "").strip() else self._silent + 1
 
     def keep(self, record: dict) -> None:
         """Put a reply into the journal, once, and count what it cost."""
-        new = self.journal.get(record["key"]) is None
-        self.journal.add(record)
-        if not new:
-            return
         with self._lock:
-            self._count(record)
-            silent = self._silent
-        if silent >= 3 and not record["text"]:
-            raise CourseError(
-                f"The last {silent} replies of {self.model} are empty: all their tokens went into "
-                "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or as its "
-                "provider calls it, or raise max_tokens.")
+            if record["key"] not in self.journal:
+                self._count(record)  # first: one that finds no room on the disk is paid for as well
+        self.journal.add(record)
+
+    def lose(self, key: str, usage: dict, when: object, price_factor: float = 1) -> None:
+        """Count, in the journal too, what was billed for a request without an answer."""
+        self.keep({"key": f"{key}/{LOST}/{when}", "model": self.model, "text": "",
+                   "finish_reason": LOST, "usage": usage, "price_factor": price_factor})
+
+    def _check_silence(self, record: dict) -> None:
+        """Raise CourseError where one reply after the other is empty: the next would be, too."""
+        end, told = record["finish_reason"], record["usage"]["completion_tokens"]
+        thought = end == "length" or (end == "stop" and told >= 50)
+        if record["text"].strip() or self._silent < (3 if thought else 10):
+            return
+        why = ("all their tokens went into reasoning. Switch it off with params="
+               "{'reasoning_effort': 'none'}, or as its provider calls it, or raise max_tokens"
+               if thought else f"finish_reason {end}. Ask for something else, or another model")
+        raise CourseError(f"The last {self._silent} replies of {self.model} are empty: {why}.")
+
+    def _only_refused(self) -> bool:
+        return len(self._refused) >= 3 and not self._seen["replies"]
 
     def _check_refusals(self) -> None:
         """Raise CourseError where nothing but refusals came: it is not this one request."""
-        if len(self._refused) >= 3 and not self._completions["number"]:
-            raise CourseError(f"{self.base_url} refused the first {len(self._refused)} requests, "
-                              f"and answered none: {self._refused[-1]}.")
+        if self._only_refused():
+            refused, self._refused = self._refused, []  # whoever runs the cell again begins anew
+            raise CourseError(f"{self.base_url} refused the first {len(refused)} requests, "
+                              f"and answered none: {refused[-1]}.")
 
-    def _reserve(self, request: Request, key: str) -> None:
-        """Set the worst case of a request aside, or raise CourseError if it cannot be sent now."""
+    def _reserve(self, request: Request, key: str, lost: float = 0.0) -> None:
+        """Set the worst case of a request aside, besides the dollars that it has lost already, or
+        raise CourseError if it cannot be sent now."""
         if key in self._waiting:
             raise CourseError("The next request is on its way in a batch and would be paid for "
                               "twice: collect it first, with course_utils.sources.batch.collect.")
-        self._check_refusals()
-        worst = self.cost(self.estimate(request, worst=True))
+        worst = lost + self.cost(self.estimate(request, worst=True))
         with self._lock:
+            self._reserved.pop(key, None)
             self.check_budget(worst)
             self._reserved[key] = worst
 
     def _ask(self, request: Request, key: str, halt: "_Halt") -> NoAnswer | None:
         """Put the reply into the journal, or return why there is none."""
+        lost: Counter[str] = Counter()  # the tokens of replies that were billed and hold no message
+
         def send(client, params):
             halt.pause(0)
+            if lost:
+                self._reserve(request, key, self.cost(lost))
             # extra_body rather than keywords: servers know parameters that openai does not
             response = client.chat.completions.create(
                 model=self.model, messages=request.messages, extra_body=params)
-            return self.record(request, key, response)
+            try:
+                return self.record(request, key, response)
+            except ValueError:
+                lost.update(self.billed(request, response))
+                raise
 
         try:
             try:
@@ -304,57 +351,44 @@ class LLM:
                 if end.finish_reason == "refused":
                     self._refused.append(str(end))
                 return end
+            if lost:  # before the request, where `Journal.heads` finds it
+                record |= {"lost": dict(lost), "request": record.pop("request")}
+                lost = Counter()
             self.keep(record)
+            self._check_silence(record)
         except CourseError as error:
             halt.reason = halt.reason or error
             halt.set()
             raise
         finally:
-            with self._lock:
-                self._reserved.pop(key, None)
+            try:
+                if lost:
+                    self.lose(key, dict(lost), time.time_ns())
+            finally:
+                self._release(key)
+
+    def _release(self, key: str) -> None:
+        with self._lock:
+            self._reserved.pop(key, None)
 
     def record(self, request: Request, key: str, response) -> dict:
         """The journal's record of a response. Raises ValueError if it holds no reply."""
-        if error := getattr(response, "error", None):
-            raise ErrorInReply(error)
-        try:
-            choice = response.choices[0]
-            message = choice.message
-            refusal = getattr(message, "refusal", None) or ""
-            text = _answer(message.content) or _answer(refusal)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("the server's reply holds no message") from None
-        if choice.finish_reason == "error":
-            raise ValueError("the server broke its reply off (finish_reason error)")
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
-        usage = self.estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
-        for name in usage:
-            reported = getattr(getattr(response, "usage", None), name, None)
-            if type(reported) is int and reported >= 0:
-                usage[name] = reported
-        return {"key": key, "model": self.model, "text": text,
-                "finish_reason": choice.finish_reason, "usage": usage,
-                "served_by": getattr(response, "model", None),
-                "system_fingerprint": getattr(response, "system_fingerprint", None),
-                "refusal": getattr(message, "refusal", None),
+        said = read(response)
+        return {"key": key, "model": self.model, **said,
+                "usage": self.billed(request, response, said["text"]),
+                "guessed": self._guess(request),
                 "request": {"messages": request.messages, "params": self.params_of(request),
                             "sample": request.sample}}
 
-
-def _answer(content) -> str:
-    """The text of a reply without what the model thought aloud: parts of a list, or what stands
-    before the answer, between <think> and </think>, of which the first may be missing. A tag that
-    the answer speaks of stays."""
-    if isinstance(content, list):
-        parts = [{"text": part} if isinstance(part, str) else part for part in content]
-        content = "".join(part.get("text") or "" for part in parts if not part.get("thought")
-                          and part.get("type") not in ("thinking", "thought", "reasoning"))
-    text = content or ""
-    while thought := _THOUGHT.match(text):
-        text = text[thought.end():]
-    if (end := _END_OF_THOUGHT.search(text)) and not _THOUGHT.search(text[:end.start()]):
-        return text[end.end():]
-    return text
+    def billed(self, request: Request, response, text: str = "") -> dict:
+        """The usage of a response; {} for a page or an error, which nobody bills. What is not
+        reported counts as the most that it may be, so that no budget is exceeded."""
+        if (told := reported(response)) is None:
+            return {}
+        usage = self._guess(request)
+        usage["completion_tokens"] = usage["completion_tokens"] or max(512, len(text))
+        return usage | {name: count for name, count in zip(usage, told, strict=True)
+                        if count is not None}
 
 
 class _Halted(Exception):
