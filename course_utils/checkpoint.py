@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import threading
 import time
@@ -32,7 +33,8 @@ from course_utils.plumbing.scrub import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""
-_RESTORING = ".restoring"  # in a working folder that is being filled
+# Where files arrive in a working folder: while the first is there, it is not filled yet.
+_RESTORING, _MERGING = ".restoring", ".merging"
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class CheckpointStore:
         """
         with self._on_root("sealed"):
             work = self.local(step)
-            if (work / _RESTORING).is_file():  # a kill came between: half is never sealed
+            if (work / _RESTORING).is_dir():  # a kill came between: half is never sealed
                 self.restore(step)
             sources = dict(sorted(_files(work).items()))
             if not sources:
@@ -175,15 +177,13 @@ class CheckpointStore:
         """
         with self._on_root("brought back"):
             work = self.restore_journals(step)
-            marker = work / _RESTORING
-            if not marker.is_file() and not all(map(is_journal, _files(work))):
+            filling = (work / _RESTORING).is_dir()
+            if not filling and not all(map(is_journal, _files(work))):
                 return work  # what is there is newer
-            if part := self.latest(step):
-                parts.copy_durably({_RESTORING: b""}, work)
-                files = (name for name in parts.read_manifest(part)["files"])
-                parts.copy_durably({name: parts.find(part, name) for name in files
-                                    if not is_journal(name)}, work)
-            marker.unlink(missing_ok=True)
+            part = self.latest(step)
+            names = parts.read_manifest(part)["files"] if part else ()
+            _bring_back({name: parts.find(part, name) for name in names if not is_journal(name)},
+                        work, _RESTORING)
         return work
 
     def restore_journals(self, step: str) -> Path:
@@ -194,12 +194,9 @@ class CheckpointStore:
         with self._on_root("brought back"):
             work = self.local(step)
             here = _journals(work)
-            for name, text in parts.gather(self._home(step), here, self._skip).items():
-                if text != here.get(name):  # it gets its name when all of it has arrived
-                    path = parts.find(work, name)
-                    arrived = path.with_name(".restoring.tmp").relative_to(work).as_posix()
-                    parts.copy_durably({arrived: text}, work)
-                    os.replace(work / arrived, path)
+            found = parts.gather(self._home(step), here, self._skip)
+            _bring_back({name: text for name, text in found.items() if text != here.get(name)},
+                        work, _MERGING)
         return work
 
     def check(self, limit: int = 256 << 20) -> list[str]:
@@ -349,11 +346,24 @@ def _check_name(kind: str, name: str) -> str:
 def _files(work: Path) -> dict[str, Path]:
     """The files of a working folder that are its work: no links, half-written files or keys."""
     # A part that was copied back to go on from brings its old manifest; a new one replaces it.
-    return {name: path for name, path in parts.files_in(work).items() if name != parts.MANIFEST
-            and path.name not in (_RESTORING, ".env") and not re.fullmatch(r"\..*\.tmp", path.name)}
+    others = (parts.MANIFEST, _RESTORING, _MERGING)
+    return {name: path for name, path in parts.files_in(work).items()
+            if name.split("/")[0] not in others and path.name != ".env"
+            and not re.fullmatch(r"\..*\.tmp", path.name)}
 
 
 def _journals(work: Path) -> dict[str, bytes]:
     """The whole lines of the journals in a working folder, by name."""
     return {name: parts.whole_lines(path.read_bytes())
             for name, path in _files(work).items() if is_journal(name)}
+
+
+def _bring_back(sources: Mapping[str, Path | bytes], work: Path, arriving: str) -> None:
+    """Copy files into a working folder; they get their names when all of them have arrived."""
+    (work / arriving).mkdir(exist_ok=True)
+    parts.copy_durably(sources, work / arriving)
+    for name in sources:
+        path = parts.find(work, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(work / arriving / name, path)
+    shutil.rmtree(work / arriving)

@@ -70,7 +70,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-_where = [platform.node(), os.path.realpath("/proc/self/ns/pid")]
+_where = [platform.node(), os.path.basename(os.path.realpath("/proc/self/ns/pid"))]
 with contextlib.suppress(OSError):  # it is there on Linux
     _where += Path("/proc/sys/kernel/random/boot_id").read_text().split()
 _MACHINE = digest(_where)[:12]
