@@ -132,7 +132,7 @@ class CheckpointStore:
             manifest = self._manifest(step, note)
             part, files, new = parts.seal_part(self._home(step), manifest, sources)
         if new:
-            self._send_to_mirror(step, {name: parts.find(part, name) for name in files})
+            self._send_to_mirror(step, {name: part / name for name in files})
         return Sealed(part, len(files), sum(file["bytes"] for file in files.values()))
 
     def seal_journals(self, step: str) -> None:
@@ -182,8 +182,8 @@ class CheckpointStore:
                 return work  # what is there is newer
             part = self.latest(step)
             names = parts.read_manifest(part)["files"] if part else ()
-            _bring_back({name: parts.find(part, name) for name in names if not is_journal(name)},
-                        work, _RESTORING)
+            _bring_back({name: path for name, path in parts.files_in(part or work).items()
+                         if name in names and not is_journal(name)}, work, _RESTORING)
         return work
 
     def restore_journals(self, step: str) -> Path:
@@ -199,27 +199,24 @@ class CheckpointStore:
                         work, _MERGING)
         return work
 
-    def check(self, limit: int = 256 << 20) -> list[str]:
+    def check(self, limit: int = 16 << 20) -> list[str]:
         """Return a line for every part of the run that is not whole, by its manifest and sizes.
 
-        Contents are read up to `limit` bytes in all, the newest parts first: seconds, even through
-        Drive's mount. `latest` reads every byte before anything is used.
+        Parts of up to `limit` bytes are read: seconds, even through Drive's mount. `latest` reads
+        every byte before anything is used.
         """
         found, homes, top = [], [], self.root / self.run
         with self._on_root("checked"):
             with contextlib.suppress(FileNotFoundError):  # nothing yet
-                homes = [Path(entry.path) for entry in os.scandir(top) if entry.is_dir()]
-                homes += [home / JOURNALS for home in homes]
-            newest_first = sorted((age, part.relative_to(top).as_posix(), part) for home in homes
-                                  for age, part in enumerate(reversed(parts.parts(home))))
-            for _, name, part in newest_first:
+                homes = sorted(Path(step.path) for step in os.scandir(top) if step.is_dir())
+            for part in (part for home in homes for inner in (home, home / JOURNALS)
+                         for part in reversed(parts.parts(inner))):
                 try:
                     manifest = parts.read_manifest(part)
                     size = sum(file["bytes"] for file in manifest["files"].values())
-                    parts.verify(part, manifest, contents=size <= limit)
-                    limit -= size if size <= limit else 0
-                except BrokenPart as broken:
-                    found.append(f"{name} is broken: {broken}.")
+                    parts.verify(part, manifest, parts.contents if size <= limit else None)
+                except (BrokenPart, OSError) as broken:
+                    found.append(f"{part.relative_to(top).as_posix()} is broken: {broken}.")
         return found
 
     def clear(self, step: str) -> None:
@@ -229,12 +226,7 @@ class CheckpointStore:
             parts.discard(parts.find(self.local_root / self.run, step))
 
     def _skip(self, path: Path, broken: BrokenPart) -> None:
-        """Say what is left out; an error where a disk refused to read it, for it may be all."""
-        where = path.relative_to(self.root)
-        if isinstance(broken, parts.UnreadablePart):
-            raise CheckpointError(f"{where}: {broken}. Mount Drive again (the first cell) and run "
-                                  f"this again; if it stays so, remove it from {self.root}.")
-        print(f"Skipping {where}: {broken}.")
+        print(f"Skipping {path.relative_to(self.root)}: {broken}.")
 
     def _home(self, step: str) -> Path:
         return parts.find(self.root / self.run, _check_name("step", step))
@@ -250,12 +242,8 @@ class CheckpointStore:
         if self.root.is_relative_to(DRIVE.parent) and not os.path.isdir(DRIVE):
             raise FileNotFoundError(errno.ENOENT, "Google Drive is not mounted: run the first cell")
         for folder in (self.root, self.root / self.run):
-            try:
+            if folder in self._disks or os.path.lexists(folder):
                 disk = os.stat(folder).st_dev
-            except FileNotFoundError:
-                if folder in self._disks:
-                    raise
-            else:
                 if self._disks.setdefault(folder, disk) != disk:
                     raise FileNotFoundError(errno.ENOENT, f"{folder} was unmounted")
 
@@ -362,8 +350,9 @@ def _bring_back(sources: Mapping[str, Path | bytes], work: Path, arriving: str) 
     """Copy files into a working folder; they get their names when all of them have arrived."""
     (work / arriving).mkdir(exist_ok=True)
     parts.copy_durably(sources, work / arriving)
+    there = parts.files_in(work)
     for name in sources:
-        path = parts.find(work, name)
+        path = there.get(name, work / name)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work / arriving / name, path)
     shutil.rmtree(work / arriving)

@@ -7,8 +7,6 @@ Taught in 02, section 7.
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
 import io
 import json
@@ -38,11 +36,7 @@ class CheckpointError(CourseError):
 
 
 class BrokenPart(Exception):
-    """Why a part is not believed."""
-
-
-class UnreadablePart(BrokenPart):
-    """A part that a disk refused to read: it may be whole, and read well in a minute."""
+    """Why a part is not believed; what a disk refuses to read may be whole, and is an OSError."""
 
 
 def is_safe(name: str) -> bool:
@@ -84,15 +78,11 @@ def composed(name: str) -> str:
 
 def find(folder: Path, name: str) -> Path:
     """Return where a name is in a folder, or would be: the disk may have its Hangul in pieces."""
-    for piece in PurePosixPath(composed(name)).parts:
-        if not piece.isascii():
-            try:
-                os.lstat(folder / piece)
-            except FileNotFoundError:
-                with contextlib.suppress(FileNotFoundError):
-                    piece = next((n for n in os.listdir(folder) if composed(n) == piece), piece)
-        folder /= piece
-    return folder
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if composed(path.name) == name:
+                return path
+    return folder / name
 
 
 def files_in(folder: Path) -> dict[str, Path]:
@@ -165,37 +155,34 @@ def read_manifest(part: Path) -> dict[str, Any]:
         manifest["files"] = {composed(name): file for name, file in manifest["files"].items()}
     except FileNotFoundError:
         raise BrokenPart(f"{MANIFEST} is missing") from None
-    except OSError as error:
-        raise UnreadablePart(f"{MANIFEST} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenPart(f"{MANIFEST} is damaged") from None
     return manifest
 
 
-def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> None:
-    """Raise BrokenPart unless every file is there with its size and, if asked, its checksum."""
+def contents(name: str, path: Path) -> dict[str, Any]:
+    """How `verify` reads a file, if nothing else is made of it."""
+    return describe(path)
+
+
+def verify(part: Path, manifest: dict[str, Any],
+           read: Callable[[str, Path], dict[str, Any]] | None = contents) -> None:
+    """Raise BrokenPart unless every file is there, no link, of its size and, if `read`, as sealed.
+
+    It may be read into another file: what a mount serves short is not believed there either.
+    """
+    there = files_in(part)
     for name, expected in manifest["files"].items():
-        _verify_file(part, name, expected, describe if contents else None)
-
-
-def _verify_file(part: Path, name: str, expected: dict[str, Any],
-                 read: Callable[[Path], dict[str, Any]] | None) -> None:
-    """Look at one file and `read` it, into another perhaps: a mount may serve it short."""
-    try:
-        path = find(part, name)
-        inside = path.relative_to(part)
-        if any((part / above).is_symlink() for above in (inside, *inside.parents[:-1])):
-            raise BrokenPart(f"{name} is a link")
-        if (size := path.stat().st_size) != expected["bytes"]:
-            raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-        if read and read(path) != expected:
-            raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
-    except FileNotFoundError:
-        raise BrokenPart(f"{name} is missing") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the other
-            raise
-        raise UnreadablePart(f"{name} cannot be read ({error.strerror})") from None
+        if not (path := there.get(name)):
+            kind = "a link" if os.path.lexists(part / name) else "missing"
+            raise BrokenPart(f"{name} is {kind}")
+        try:
+            if (size := path.stat().st_size) != expected["bytes"]:
+                raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
+            if read and read(name, path) != expected:
+                raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
+        except FileNotFoundError:  # just now
+            raise BrokenPart(f"{name} is missing") from None
 
 
 def parts(home: Path) -> list[Path]:
@@ -221,7 +208,7 @@ def seal_part(home: Path, manifest: dict[str, Any],
     home.mkdir(exist_ok=True, mode=0o700)  # what lies above it must be there
     part = None
     for newest in parts(home)[-1:]:
-        with contextlib.suppress(BrokenPart):
+        with contextlib.suppress(BrokenPart, OSError):
             there = read_manifest(newest)
             alike = all(there.get(key) == manifest[key] for key in ("about", "note"))
             if alike and there["files"] == {n: describe(source) for n, source in sources.items()}:
@@ -233,7 +220,7 @@ def seal_part(home: Path, manifest: dict[str, Any],
             write_manifest(folder, {**manifest, "files": files})
             part = _publish(folder, home)
         try:
-            verify(part, there := read_manifest(part), contents=False)
+            verify(part, there := read_manifest(part), None)
             if there["files"] != files:
                 raise BrokenPart("another one has its name")
         except BrokenPart as broken:
@@ -247,7 +234,7 @@ def seal_part(home: Path, manifest: dict[str, Any],
             elif whole >= KEEP:
                 discard(old)
             else:
-                verify(old, read_manifest(old), contents=False)
+                verify(old, read_manifest(old), None)
                 whole += 1
         except (BrokenPart, OSError):
             pass  # broken ones in between are kept: they may be looked at
@@ -278,8 +265,7 @@ def bring(part: Path, home: Path) -> Path:
         if target == part:
             raise
     with _temporary(home) as new:
-        for name, expected in manifest["files"].items():
-            _verify_file(part, name, expected, functools.partial(copy, folder=new, name=name))
+        verify(part, manifest, lambda name, path: copy(path, new, name))
         write_manifest(new, manifest)
         for old in parts(home):
             discard(old)
@@ -341,7 +327,8 @@ def gather(home: Path, here: Mapping[str, bytes],
             if describe(data[: files[name]["bytes"]]) == files[name]:
                 continue
             try:
-                _verify_file(part, name, files[name], functools.partial(describe, into=file))
+                verify(part, {"files": {name: files[name]}},
+                       lambda name, path, file=file: describe(path, file))
                 found[name] = _joined(whole_lines(file.getvalue()), data)
             except BrokenPart as broken:
                 skipping(part / name, broken)

@@ -43,7 +43,7 @@ def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
             verify(part, manifest := read_manifest(part))  # every byte
             said.append(f"{name} whole ({len(manifest['files'])} files)")
             places.append(part)
-        except BrokenPart as broken:
+        except (BrokenPart, OSError) as broken:
             said.append(f"{name} BROKEN ({broken})")
     work = store.local_root / store.run / step / "work"  # `store.local` would make it
     if files := [path for path in work.rglob("*") if path.is_file()]:
