@@ -225,7 +225,9 @@ class CheckpointStore:
             parts.discard(self._home(step))
             parts.discard(parts.find(self.local_root / self.run, step))
 
-    def _skip(self, path: Path, broken: BrokenPart) -> None:
+    def _skip(self, path: Path, broken: BrokenPart | OSError) -> None:
+        if isinstance(broken, OSError):  # it may be whole
+            raise broken
         print(f"Skipping {path.relative_to(self.root)}: {broken}.")
 
     def _home(self, step: str) -> Path:

@@ -312,13 +312,13 @@ def gather(home: Path, here: Mapping[str, bytes],
            skipping: Callable[..., object] = lambda path, broken: None) -> dict[str, bytes]:
     """Return a step's journals by name: lines of whole copies, then those that are only `here`.
 
-    Copies lie in the step's parts and beside them. `skipping` is told what is not whole.
+    Copies lie in the step's parts and beside them. `skipping` is told what is not whole, and why.
     """
     found = dict(here)
     for part in [*reversed(parts(home / JOURNALS)), *reversed(parts(home))]:
         try:
             files = read_manifest(part)["files"]
-        except BrokenPart as broken:
+        except (BrokenPart, OSError) as broken:
             skipping(part, broken)
             continue
         for name in filter(is_journal, files):
@@ -330,7 +330,7 @@ def gather(home: Path, here: Mapping[str, bytes],
                 verify(part, {"files": {name: files[name]}},
                        lambda name, path, file=file: describe(path, file))
                 found[name] = _joined(whole_lines(file.getvalue()), data)
-            except BrokenPart as broken:
+            except (BrokenPart, OSError) as broken:
                 skipping(part / name, broken)
     return found
 
