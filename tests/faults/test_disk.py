@@ -265,8 +265,7 @@ def test_a_fault_at_any_call(tmp_path, fault, doing, record_fault):
     """At one call after another: an error or what is right, never "nothing is sealed"."""
     store, away = a_store(tmp_path), tmp_path / "unmounted"
     injected = right = wrong = lost = before = 0
-    each = "unmounted" in fault and doing == "seal"
-    for at in itertools.count(1, 1 if FULL and each else 11 if FULL else 17):
+    for at in itertools.count(1, 1 if FULL else 11):
         if "seal" not in doing or at == 1:
             work_at(store, before := at)
             store.seal("train")
@@ -288,6 +287,8 @@ def test_a_fault_at_any_call(tmp_path, fault, doing, record_fault):
             if store.root.exists():
                 store.root.rmdir()  # nothing was made in it
             os.rename(away, store.root)
+        for half in store.root.rglob(".making-*"):  # its process lives, so nobody sweeps it
+            shutil.rmtree(half)
         if isinstance(found, Path):
             wrong += (found / "journal.jsonl").read_bytes() != journal(at)
         wrong += believed(store.latest("train")) not in (before, at)
