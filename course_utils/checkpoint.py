@@ -84,10 +84,10 @@ class CheckpointStore:
 
     def __post_init__(self) -> None:
         name, above = _check_name("run", self.run), self.root
-        while not os.path.lexists(above):
-            above = above.parent
         try:
             self._look()
+            while not os.path.lexists(above):
+                above = above.parent
             if not os.path.isdir(above) or above != self.root and not os.access(above, os.W_OK):
                 raise PermissionError(errno.EACCES, f"no folder can be made in {above}")
             object.__setattr__(self, "run", parts.find(self.root, name).name)
@@ -214,7 +214,7 @@ class CheckpointStore:
                 try:
                     manifest = parts.read_manifest(part)
                     size = sum(file["bytes"] for file in manifest["files"].values())
-                    parts.verify(part, manifest, parts.contents if size <= limit else None)
+                    parts.verify(part, manifest, contents=size <= limit)
                 except (BrokenPart, OSError) as broken:
                     found.append(f"{part.relative_to(top).as_posix()} is broken: {broken}.")
         return found

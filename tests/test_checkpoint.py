@@ -616,18 +616,6 @@ def test_a_copy_that_is_here_already_is_not_read_again(drive, monkeypatch):
     assert read == [sealed / "part-0004/journal.jsonl"]
 
 
-def test_two_machines_on_one_drive_keep_each_others_replies(tmp_path):
-    one, two = (CheckpointStore("run", tmp_path / "drive", tmp_path / name) for name in "ab")
-    for number in range(6):
-        for store, start in ((one, 0), (two, 100)):
-            with open(store.local("evaluate") / "journal.jsonl", "ab") as file:
-                file.write(lines(start + number))
-            store.seal("evaluate")
-    new = CheckpointStore("run", tmp_path / "drive", tmp_path / "c")
-    restored = (new.restore("evaluate") / "journal.jsonl").read_bytes().splitlines()
-    assert {*restored} == {*lines(*range(6), *range(100, 106)).splitlines()}
-
-
 @pytest.mark.parametrize("tail", [b'{"key": "9", "text": "x"}', b'{"key": "9", "te', b"\0\0\0"])
 def test_a_last_line_without_its_end_is_sealed_if_it_is_whole(drive, tail):
     work = fill(drive, "train", a="0")

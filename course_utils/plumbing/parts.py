@@ -160,14 +160,9 @@ def read_manifest(part: Path) -> dict[str, Any]:
     return manifest
 
 
-def contents(name: str, path: Path) -> dict[str, Any]:
-    """How `verify` reads a file, if nothing else is made of it."""
-    return describe(path)
-
-
-def verify(part: Path, manifest: dict[str, Any],
-           read: Callable[[str, Path], dict[str, Any]] | None = contents) -> None:
-    """Raise BrokenPart unless every file is there, no link, of its size and, if `read`, as sealed.
+def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True,
+           read: Callable[[str, Path], dict[str, Any]] = lambda name, path: describe(path)) -> None:
+    """Raise BrokenPart unless every file is there, no link, of its size and, if asked, as sealed.
 
     It may be read into another file: what a mount serves short is not believed there either.
     """
@@ -179,7 +174,7 @@ def verify(part: Path, manifest: dict[str, Any],
         try:
             if (size := path.stat().st_size) != expected["bytes"]:
                 raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-            if read and read(name, path) != expected:
+            if contents and read(name, path) != expected:
                 raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
         except FileNotFoundError:  # just now
             raise BrokenPart(f"{name} is missing") from None
@@ -220,7 +215,7 @@ def seal_part(home: Path, manifest: dict[str, Any],
             write_manifest(folder, {**manifest, "files": files})
             part = _publish(folder, home)
         try:
-            verify(part, there := read_manifest(part), None)
+            verify(part, there := read_manifest(part), contents=False)
             if there["files"] != files:
                 raise BrokenPart("another one has its name")
         except BrokenPart as broken:
@@ -234,7 +229,7 @@ def seal_part(home: Path, manifest: dict[str, Any],
             elif whole >= KEEP:
                 discard(old)
             else:
-                verify(old, read_manifest(old), None)
+                verify(old, read_manifest(old), contents=False)
                 whole += 1
         except (BrokenPart, OSError):
             pass  # broken ones in between are kept: they may be looked at
@@ -265,7 +260,7 @@ def bring(part: Path, home: Path) -> Path:
         if target == part:
             raise
     with _temporary(home) as new:
-        verify(part, manifest, lambda name, path: copy(path, new, name))
+        verify(part, manifest, read=lambda name, path: copy(path, new, name))
         write_manifest(new, manifest)
         for old in parts(home):
             discard(old)
@@ -328,7 +323,7 @@ def gather(home: Path, here: Mapping[str, bytes],
                 continue
             try:
                 verify(part, {"files": {name: files[name]}},
-                       lambda name, path, file=file: describe(path, file))
+                       read=lambda name, path, file=file: describe(path, file))
                 found[name] = _joined(whole_lines(file.getvalue()), data)
             except (BrokenPart, OSError) as broken:
                 skipping(part / name, broken)
