@@ -36,7 +36,7 @@ def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
             parts.verify(part, manifest := parts.read_manifest(part))  # every byte
             said.append(f"{name} whole ({len(manifest['files'])} files)")
             places.append(part)
-        except parts.BrokenPart as broken:
+        except (parts.BrokenPart, OSError) as broken:
             said.append(f"{name} BROKEN ({broken})")
     work = store.local_root / store.run / step / "work"  # `store.local` would make it
     if files := [path for path in work.rglob("*") if path.is_file()]:

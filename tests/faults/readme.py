@@ -19,9 +19,12 @@ ROWS = {
     "SIGKILL somewhere in the course": ("", "강의 전체를 돌리다 SIGKILL"),
     "a full disk": ("", "가득 찬 디스크"),
     "a read-only Drive": ("", "쓸 수 없게 된 Drive"),
-    "EIO in the middle of a copy": ("", "복사 도중의 입출력 오류(EIO)"),
-    "errno 107 in the middle of a copy":
-        ("Drive gone (errno 107) in the middle of a copy", "복사 도중에 끊긴 Drive(errno 107)"),
+    "a stop at any call":
+        ("a stop at any call of sealing or restoring", "봉인하거나 되살릴 때 어느 호출에서든 멈춤"),
+    "EIO at any call": ("an input/output error (EIO) at any call, listings among them",
+                        "어느 호출에서든 입출력 오류(EIO), 목록 읽기도"),
+    "errno 107 at any call": ("Drive gone (errno 107) at any call, listings among them",
+                              "어느 호출에서든 끊긴 Drive(errno 107), 목록 읽기도"),
     "Drive unmounted at any call": ("", "어느 호출에서든 마운트가 풀린 Drive"),
     "a file that reads back short or as zeros": ("", "짧게 또는 0으로 읽히는 파일"),
     "a manifest that is missing, cut or edited": ("", "없거나 잘리거나 바뀐 manifest"),

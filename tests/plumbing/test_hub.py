@@ -9,10 +9,11 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
-from course_utils.plumbing.hub import HUB, answers, brief, facts_table, upload
+from course_utils.plumbing.hub import answers, brief, code, facts_table, model_card, plain, upload
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -195,7 +196,7 @@ def test_without_a_token_it_says_which_one_to_make_and_no_token_gets_out(hub, mo
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     errors = [RuntimeError("Bad hf_abcdefghijklmnopqrstu"), LocalTokenNotFoundError("Token\nlong")]
     said = refusal_of(lambda: upload("me/x", {"README.md": b"x"}))
-    assert re.search(f"me/x was not uploaded .*set HF_TOKEN.*{HUB}/settings/tokens", said)
+    assert re.search("me/x was not uploaded .*set HF_TOKEN.*huggingface.co/settings/tokens", said)
     with pytest.raises(CourseError) as caught:
         upload("me/x", {"README.md": b"x"})
     assert "hf_abc" not in str(caught.value) and caught.value.__cause__ is None
@@ -208,5 +209,23 @@ def test_what_an_error_says_in_brief():
 
 
 def test_no_fact_breaks_out_of_its_cell():
-    table = facts_table({"model": "a|b\n\n# c", "n": 2})
-    assert table == "| | |\n|---|---|\n| model | a\\|b # c |\n| n | 2 |\n"
+    table = facts_table({"model": "a|b\n\n# c", "first_loss": 2, "<b>": code("x`|")})
+    assert table == ("| | |\n|---|---|\n| model | a\\|b # c |\n| first_loss | 2 |\n"
+                     "| &lt;b&gt; | `` x`\\| `` |\n")
+
+
+def test_a_name_is_shown_as_it_is_whatever_it_holds(tmp_path):
+    assert plain("my_data-1.0 (ko)") == "my_data-1.0 (ko)"
+    assert plain("_a_ *b* [x](y) <i>\udcff") == r"\_a\_ \*b\* \[x\](y) &lt;i&gt;?"
+    assert plain(code("a``")) == code("a``") == "``` a`` ```"
+    folder = tmp_path / "<script>_x"
+    folder.mkdir()
+    recipe = {"name": "a\n\n# b <img>", "base_model": "x: |\n---"}
+    record = {"recipe": recipe, "identity": {"data": "`<b>"}, "versions": {"a|b": "<c>"}}
+    (folder / "result.json").write_text(json.dumps(record))
+    _, head, body = model_card(folder).split("---\n", 2)
+    assert yaml.safe_load(head)["base_model"] == recipe["base_model"]
+    assert body.startswith("\n# a # b &lt;img&gt;\n")
+    assert "| data (sha256) | `` `<b> `` |\n| a\\|b | &lt;c&gt; |" in body
+    (folder / "result.json").write_text(json.dumps(record | {"recipe": "a"}))
+    assert "# &lt;script&gt;\\_x\n" in model_card(folder)  # what is no record is not read
