@@ -2,10 +2,10 @@
 
 import json
 import runpy
-from collections import Counter, defaultdict
+from collections import Counter
+from itertools import product
 from statistics import median
 
-import numpy as np
 import pytest
 
 from course_utils import REPO
@@ -61,31 +61,15 @@ def test_scores_lie_near_the_threshold(scores):
         assert 0.65 < median(values) < 0.85, tokens
 
 
-def half_width(right: np.ndarray, *strata: list[list[int]]) -> float:
-    """Half the 95% interval of the accuracy, from a bootstrap that draws groups of pairs whole."""
-    rng, hits, sizes = np.random.default_rng(0), 0, 0
-    for groups in strata:
-        drawn = rng.integers(0, len(groups), (10_000, len(groups)))
-        hits += np.array([right[group].sum() for group in groups])[drawn].sum(1)
-        sizes += np.array([len(group) for group in groups])[drawn].sum(1)
-    return float(np.diff(np.percentile(hits / sizes, [2.5, 97.5])) / 2)
-
-
 def test_the_intervals_are_those_of_the_data_card(scores):
-    holders, kinds = {}, defaultdict(list)
-    group = list(range(len(PAIRS)))  # of each pair: the same where they share an input text
-    for index, pair in enumerate(PAIRS):
-        kinds[pair["why"]].append(index)
-        for text in {pair[side].partition("\n")[2] for side in "ab"} - {""}:
-            old = group[holders.setdefault(text, index)]
-            group = [group[index] if one == old else one for one in group]
-    groups = [np.flatnonzero(np.array(group) == name) for name in set(group)]
-    assert len(groups) == 102 and sum(len(one) for one in groups if len(one) > 1) == 31
-    right = {(tokens, threshold): (np.array(values) > threshold) == LABELS
-             for tokens, values in scores.items() for threshold in BENCHMARK["THRESHOLDS"]}
-    assert all(0.08 < half_width(one, groups) < 0.095 for one in right.values())
-    by_label = [[one for one in kinds.values() if LABELS[one[0]] is same] for same in (True, False)]
-    assert round(half_width(right[tuple(BENCHMARK["DEFAULT"].values())], *by_label), 2) == 0.15
+    groups, kinds = BENCHMARK["by_input"](PAIRS), BENCHMARK["by_kind"](PAIRS)
+    assert len(groups) == 102 and sum(len(group) for group in groups if len(group) > 1) == 31
+    for tokens, threshold in product(scores, BENCHMARK["THRESHOLDS"]):
+        right = [(score > threshold) == label
+                 for score, label in zip(scores[tokens], LABELS, strict=True)]
+        assert 0.08 < BENCHMARK["half_width"](right, groups) < 0.095
+        if {"tokens": tokens, "threshold": threshold} == BENCHMARK["DEFAULT"]:
+            assert round(BENCHMARK["half_width"](right, *kinds), 2) == 0.15
 
 
 def test_the_saved_agreement_is_that_of_the_pairs(scores):
