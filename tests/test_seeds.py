@@ -91,11 +91,7 @@ def test_the_answers_that_can_be_computed_are_right():
     assert outputs["three_coin_tosses"].startswith("3/8")
     assert f"{round(1e6 * 1.03 ** 2):,}원" in outputs["simple_or_compound_interest"]
     assert 16 + 25 > 36 and outputs["triangle_kind"] == "예각삼각형"
-<<<<<<< HEAD
-    assert "토끼는 16 ÷ 2 = 8마리, 닭은 20 - 8 = 12마리" in outputs["chickens_and_rabbits"]
-=======
     assert 5 * 1 + 2 * 3 == 11 and 4 * 11 == 44 and "모두 44시간" in outputs["toeic_in_four_weeks"]
->>>>>>> tasks15
 
 
 def test_the_code_does_what_its_text_says():
