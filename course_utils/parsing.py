@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from course_utils import korean
+from course_utils.plumbing.reply import without_thoughts
 from course_utils.tasks import Task
 
 MIN_WORDS, MAX_WORDS = 2, 100  # 어절 of an instruction; Alpaca: 4 to 150 English words
@@ -51,53 +52,29 @@ FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시(?:문|[ ]?사항|어)?|명령[어문]?|instruction)"
           r"|(?P<input>입력[값문]?|input)|(?P<output>출력[값문]?|output)"
           r"|(?P<answer>응답|답변|정답|response)")
-_EACH_LINE = re.IGNORECASE | re.MULTILINE
-_BLANK = r"[^\S\n]"
-# Bullets, headings, brackets, pictures, but no quotation mark, as JSON has before a name. Whatever
-# is repeated has an end: without one 80,000 blanks would take minutes.
+# Bullets, headings, brackets, bold, pictures, but no quotation mark, as JSON has before a name.
+# Whatever is repeated has an end: without one 80,000 blanks would take minutes.
 _SIGNS = r"""[^\w\n"'“”{}]{0,20}"""
-_ITEM = rf"(?:과제|문제|예시|예제|task|example|item|no\b){_BLANK}{{0,3}}"
-_NUMBER = (r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳Ⅰ-ⅻ]|[가-힣]{1,2}[ ]?번?째"
-           r"|(?:[ivx]{1,5}|[a-z가-하])(?=[.)])")
-_LABEL = re.compile(
-    # 4.  ### 과제 4:  (4)  4-1.  ④  iv)
-    rf"^{_SIGNS}(?:(?:{_ITEM}{_SIGNS})?(?P<number>{_NUMBER})(?:번째?|의)?{_SIGNS})?"
-    # 지시문  지시문(Instruction)  지시문 4  지시문(4)
-    rf"(?:{_NAMES})(?:{_BLANK}?[(（](?:instruction|input|output|response|예시)[)）])?"
-    rf"(?:{_BLANK}?[#(（\[_-]?(?P<after>\d{{1,6}})번?[)）\]]?)?"
-    # What ends it: a colon, a dash, a bracket, a point after its number, or the line.
-    rf"(?:{_BLANK}|[*_`]){{0,6}}(?:[:：]|[-–—→](?={_BLANK})|(?<=\d)\."
-    rf"|[]】>〉」』)][*_]{{0,3}}[:：]?|$)[*_`]{{0,3}}{_BLANK}{{0,20}}", _EACH_LINE)
+_ITEM = r"(?:과제|문제|예시|예제|task|example|item)"
+_EACH_LINE = re.IGNORECASE | re.MULTILINE
+_LABEL = re.compile(rf"""
+    ^{_SIGNS} (?:{_ITEM}{_SIGNS})?                                  # "- "  "### 과제 "
+    (?:(?P<number>\d{{1,6}}|[①-⑳])(?:[-.]\d{{1,3}})?번?{_SIGNS})?    # "4. "  "(4) "  "4-1. "  "④ "
+    (?:{_NAMES}) (?:[ ]?[(](?:instruction|input|output|response)[)])?  # "지시문"  "지시문(Input)"
+    (?:[ ]?[(]?(?P<after>\d{{1,6}})[)]?)?                            # "지시문 4"  "지시문(4)"
+    [ \t*_`]{{0,6}} (?:[:：] | (?<=\d)[.] | []】][:：]? | $)           # a colon, or the line ends
+    [*_`]{{0,3}}                                                     # "**지시문:**"
+    """, _EACH_LINE | re.VERBOSE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5.", "## 과제 5: 요약" or "### 5. 요약" above an item belongs to it.
 _HEADING = re.compile(
-    rf"^(?:{_SIGNS}(?:{_ITEM})?\d{{1,6}}번?{_SIGNS}(?:{_ITEM})?|{_SIGNS}{_ITEM}\d[^\n]{{0,80}}"
-    rf"|#{{1,6}} [^\n]{{0,80}})\n(?:{_BLANK}*\n)*", _EACH_LINE)
-# Where no instruction has a label, the line "5. 뜻을 쓰세요." above an 입력 is one.
-_UNLABELLED = re.compile(
-    rf"^({_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[.:：)\]][*_]{{0,3}}{_BLANK}{{0,3}})"
-    rf"(?!{_BLANK}|[*_]|입력|출력|응답|답변)(?:(?:질문|요청|과제)[:：]{_BLANK}{{0,3}})?"
-    rf"(?=[^\n]+\n{{1,2}}{_SIGNS}(?:\d{{1,6}}{_SIGNS})?(?:입력|input)[*_]{{0,3}}[:：])", _EACH_LINE)
+    rf"^(?:{_SIGNS}\d{{1,6}}번?{_SIGNS}|(?:{_SIGNS}{_ITEM}[ ]?\d|[#]{{1,6}}[ ])[^\n]{{0,80}})\n+",
+    _EACH_LINE)
 _IS_NO_INPUT = re.compile("[`\"']?(<?[ ]?no[ _-]?input[ ]?>?)?[`\"']?", re.IGNORECASE)
-_CLOSING = re.compile(r"\s*</(지시문|입력|출력|instruction|input|output)>\Z", re.IGNORECASE)
 _KEY = re.compile(_NAMES, re.IGNORECASE)
 # An object with a field of a task; an id or the like may stand before it.
 _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
                      rf""""(?:{_NAMES})"\s*:""", re.IGNORECASE)
-_THOUGHT = re.compile(r"^[ \t]*(?:<(think(?:ing)?|thoughts?|reasoning)>.*?(?:</\1>|\Z)"
-                      r"|\[think\].*?(?:\[/think\]|\Z))\s*", re.DOTALL | _EACH_LINE)
-_END_OF_THOUGHT = re.compile(  # of one that had begun before the reply
-    r"\A.*(?:^[ \t]*</(?:think(?:ing)?|thoughts?|reasoning)>|</think(?:ing)?>[ \t]*$)\s*",
-    re.DOTALL | _EACH_LINE)
-
-
-def without_thoughts(text: str) -> str:
-    """Return a reply without what its model thought aloud: a draft is no answer.
-
-    "<think>초안</think>\n4. 지시문: ..." -> "4. 지시문: ..."; also where the prompt opened the tag,
-    or nothing closes it. A tag within a line is something that the reply speaks of.
-    """
-    return _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
 
 
 def parse_generation(text: str, *, first_number: int, finish_reason: str | None = "stop") -> Parsed:
@@ -143,8 +120,6 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     first_object = _OBJECT.search(text)
     if first_object and not _LABEL.search(text[:first_object.start()]):
         return _split_json(text)
-    if not any(label["instruction"] for label in _LABEL.finditer(text)):
-        text = _UNLABELLED.sub(r"\g<1>지시문: ", text)
     # Cut the text at every line of ### and at every label that opens an item.
     starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)} | _item_starts(text)
     edges = [*sorted(starts), len(text)]
@@ -226,8 +201,6 @@ def _value(name: str, text: str) -> str:
     while len(lines) > 1 and re.fullmatch(r"[ \t]*[-=*#_]{3,}[ \t]*", lines[-1]):
         lines.pop()  # a line such as "---" that parts this item from the next
     value = "\n".join(lines).strip()
-    if (closing := _CLOSING.search(value)) and f"<{closing[1]}" not in value:
-        value = value[:closing.start()]
     for mark in ("```", "**"):  # opened before the label, closed after the value
         if value.endswith(mark) and value.count(mark) % 2:
             value = value[:-len(mark)].rstrip()
