@@ -136,7 +136,7 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
         # Another input would be that of another item: where one ends is not to be known.
         numbers = (_number(labels[first]), str(first_number + 1))
         inputs = [label for label in _LABEL.finditer(chunks[first]) if label["input"]
-                  and _number(label) in numbers and _look(label) == _look(labels[first])]
+                  and _number(label) in numbers]
         return [("" if inputs[1:] else opening) + chunks[first], *chunks[first + 1:]]
     if first and _number(labels[first]) == str(first_number + 1):
         return [opening + "\n".join(chunks[:first]), *chunks[first:]]
@@ -169,11 +169,9 @@ def _in_order(labels: list[re.Match], whole: bool = False) -> list[re.Match]:
     if not labels or not labels[0]["input"]:
         return [] if whole else labels[:1]
     own, *later = labels
-    # 답변 stands for 출력 where there is none. Labels of one item look alike.
     outputs = ([label for label in later if label["output"]]
-               or [label for label in later if label["answer"]])
-    alike = [label for label in outputs if _look(label) == _look(own)]
-    return [own, *(alike or outputs)[:1]] if outputs or not whole else []
+               or [label for label in later if label["answer"]])  # 답변, where no 출력 is
+    return [own, *outputs[:1]] if outputs or not whole else []
 
 
 def _number(label: re.Match) -> str | None:
@@ -182,15 +180,11 @@ def _number(label: re.Match) -> str | None:
     return number and unicodedata.normalize("NFKC", re.split("[-.]", number)[0]).lstrip("0")
 
 
-def _look(label: re.Match) -> str:
-    return re.sub(r"\w+", "x", label[0]).strip()
-
-
 def _item_starts(text: str) -> set[int]:
     """Where labels begin an item: those of 지시문 with a number, else with a sign, else all."""
     labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
     sure = ([label for label in labels if _number(label)]
-            or [label for label in labels if not label[0].strip()[-1].isalpha()] or labels)
+            or labels)
     above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)
              if not _LABEL.match(heading[0])}
     return {above.get(label.start(), label.start()) for label in sure}

@@ -542,11 +542,13 @@ def test_no_minute_has_more_requests_than_it_may(api, client, clock):
         ("<THINK></THINK>\n네", "네"), ("</think>\n\n네", "네"), ("음</Thinking>네", "네"),
         ("<reasoning>음", ""), ("음\n</thought>네", "네"),
         ("<think>a <think> b</think>\n네", "네"), ("음</think>", ""),
+        ("네,\n<think>음</think>\n그럼요", "네,\n그럼요"), ("네\n<think>\n음", "네\n"),
         (None, ""),
         *((whole, whole) for whole in (
             "태그는 <think>와 </think>입니다.", "`</think>`는 생각의 끝입니다.",
             "<think>와 </think>는 태그입니다.", "<think>는 생각을 엽니다.", "</think>는 닫습니다.",
-            "<think>…</think>는 태그입니다.", "예:\n```\n</think>\n```\n끝",
+            "<think>…</think>는 태그입니다.", "예:\n```\n<think>\n음\n</think>\n```\n끝",
+            "예:\n```\n</think>\n```\n끝",
             "Use <think> and </think>.", "<think> tags open a thought.")),
     ],
 )  # fmt: skip
