@@ -131,16 +131,30 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
         return ["\n".join(chunks)] if chunks else []
     # The prompt ended with "4. 지시문:", so the reply may go on from there: its first label is
     # then 입력, or the next item's 지시문. We put the opening back in front of such a reply.
-    opening = f"{first_number}. 지시문: "
-    if not labels[first]["instruction"]:  # "... 고쳐 쓰세요.\n4. 입력: ..."
-        # Another input would be that of another item: where one ends is not to be known.
-        numbers = (_number(labels[first]), str(first_number + 1))
-        inputs = [label for label in _LABEL.finditer(chunks[first]) if label["input"]
-                  and _number(label) in numbers]
-        return [("" if inputs[1:] else opening) + chunks[first], *chunks[first + 1:]]
-    if first and _number(labels[first]) == str(first_number + 1):
-        return [opening + "\n".join(chunks[:first]), *chunks[first:]]
-    return [chunks[first][labels[first].start():], *chunks[first + 1:]]
+    opening, chunk, number = f"{first_number}. 지시문: ", chunks[first], _number(labels[first])
+    if labels[first]["instruction"]:
+        if first and number == first_number + 1:
+            return [opening + "\n".join(chunks[:first]), *chunks[first:]]
+        return [chunk[labels[first].start():], *chunks[first + 1:]]  # before it was a greeting
+    # "... 고쳐 쓰세요.\n4. 입력: ..."; two inputs are two items, and where one ends nobody knows.
+    inputs = [label for label in _LABEL.finditer(chunk)
+              if label["input"] and _number(label) in (number, first_number + 1)]
+    return [("" if len(inputs) > 1 else opening) + chunk, *chunks[first + 1:]]
+
+
+def _item_starts(text: str) -> set[int]:
+    """Where items begin: at the 지시문 labels with a number, or at all if none has one."""
+    labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
+    labels = [label for label in labels if _number(label)] or labels
+    above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)
+             if not _LABEL.match(heading[0])}
+    return {above.get(label.start(), label.start()) for label in labels}
+
+
+def _number(label: re.Match) -> int | None:
+    """The number of a label, None if it has none: 4 for "4-1.", "４." and "④"."""
+    number = label["number"] or label["after"]
+    return int(unicodedata.normalize("NFKC", number)) if number else None
 
 
 def read_fields(candidate: str) -> dict[str, str]:
@@ -152,42 +166,31 @@ def read_fields(candidate: str) -> dict[str, str]:
     if candidate.startswith("{"):
         return _json_fields(candidate)
     labels = list(_LABEL.finditer(candidate))
-    start = next((i for i, label in enumerate(labels) if label["instruction"]), len(labels))
-    first, later = labels[start:start + 1], labels[start + 1:]
-    numbered = [label for label in later if _number(label) == _number(first[0])]
-    found = [*first, *(_in_order(numbered, whole=True) or _in_order(later))]
+    while labels and not labels[0]["instruction"]:
+        labels.pop(0)
+    numbered = [label for label in labels if _number(label) == _number(labels[0])]
+    found = _in_order(numbered)
+    if len(found) < len(FIELDS):
+        found = _in_order(labels)
     fields = {}
     for label, after in pairwise([*found, None]):
-        name = next(name for name in (*FIELDS, "answer") if label[name])
-        name = "output" if name == "answer" else name
+        name = _field(label)
         fields[name] = _value(name, candidate[label.end():after and after.start()])
     return fields
 
 
-def _in_order(labels: list[re.Match], whole: bool = False) -> list[re.Match]:
-    """The label of the input and, after it, that of the output; what is missing is left out."""
-    if not labels or not labels[0]["input"]:
-        return [] if whole else labels[:1]
-    own, *later = labels
-    outputs = ([label for label in later if label["output"]]
-               or [label for label in later if label["answer"]])  # 답변, where no 출력 is
-    return [own, *outputs[:1]] if outputs or not whole else []
+def _in_order(labels: list[re.Match]) -> list[re.Match]:
+    """Of labels that begin with an item's 지시문 its own: with an input, then an output, if any."""
+    if len(labels) < 3 or not labels[1]["input"]:
+        return labels[:2]  # what follows an output is part of it
+    outputs = ([label for label in labels[2:] if label["output"]]
+               or [label for label in labels[2:] if label["answer"]])  # 답변, where no 출력 is
+    return labels[:2] + outputs[:1]
 
 
-def _number(label: re.Match) -> str | None:
-    """The number of a label, None if it has none: "4" of "4-1.", "4." of full width and "④"."""
-    number = label["number"] or label["after"]
-    return number and unicodedata.normalize("NFKC", re.split("[-.]", number)[0]).lstrip("0")
-
-
-def _item_starts(text: str) -> set[int]:
-    """Where labels begin an item: those of 지시문 with a number, else with a sign, else all."""
-    labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
-    sure = ([label for label in labels if _number(label)]
-            or labels)
-    above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)
-             if not _LABEL.match(heading[0])}
-    return {above.get(label.start(), label.start()) for label in sure}
+def _field(label: re.Match) -> str:
+    """The field that a label names: 답변 is an output as well."""
+    return next((name for name in FIELDS if label[name]), "output")
 
 
 def _value(name: str, text: str) -> str:
@@ -227,9 +230,8 @@ def _json_fields(candidate: str) -> dict[str, str]:
     for key, value in record.items():
         name = _KEY.fullmatch(key.strip())
         if name and (value is None or type(value) in (str, int)):
-            field = "output" if name["answer"] else name.lastgroup
             text = "" if value is None else str(value)
-            fields.setdefault(field, _value(field, korean.clean(text)))
+            fields.setdefault(_field(name), _value(_field(name), korean.clean(text)))
     return fields
 
 
