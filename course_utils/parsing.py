@@ -52,18 +52,19 @@ FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시(?:문|[ ]?사항|어)?|명령[어문]?|instruction)"
           r"|(?P<input>입력[값문]?|input)|(?P<output>출력[값문]?|output)"
           r"|(?P<answer>응답|답변|정답|response)")
-# Bullets, headings, brackets, bold, pictures, but no quotation mark, as JSON has before a name.
-# Whatever is repeated has an end: without one 80,000 blanks would take minutes.
+# Signs before a name or a number, but no quotation mark, which JSON has there. Whatever is repeated
+# has an end: without one 80,000 blanks would take minutes.
 _SIGNS = r"""[^\w\n"'“”{}]{0,20}"""
 _ITEM = r"(?:과제|문제|예시|예제|task|example|item)"
 _EACH_LINE = re.IGNORECASE | re.MULTILINE
 _LABEL = re.compile(rf"""
-    ^{_SIGNS} (?:{_ITEM}{_SIGNS})?                                  # "- "  "### 과제 "
-    (?:(?P<number>\d{{1,6}}|[①-⑳])(?:[-.]\d{{1,3}})?번?{_SIGNS})?    # "4. "  "(4) "  "4-1. "  "④ "
-    (?:{_NAMES}) (?:[ ]?[(](?:instruction|input|output|response)[)])?  # "지시문"  "지시문(Input)"
-    (?:[ ]?[(]?(?P<after>\d{{1,6}})[)]?)?                            # "지시문 4"  "지시문(4)"
-    [ \t*_`]{{0,6}} (?:[:：] | (?<=\d)[.] | []】][:：]? | $)           # a colon, or the line ends
-    [*_`]{{0,3}}                                                     # "**지시문:**"
+    ^{_SIGNS} (?:{_ITEM}{_SIGNS})?                               # - **   ### 과제
+    (?:(?P<number>\d{{1,6}}|[①-⑳])(?:[-.]\d{{1,3}})?번?{_SIGNS})?  # 4.   ４．   (4)   4-1.   ④
+    (?:{_NAMES})                                                 # 지시문   Instruction
+    (?:[ ]?[(](?:instruction|input|output|response)[)])?         # 지시문(Instruction)
+    (?:[ ]?[(]?(?P<after>\d{{1,6}})[)]?)?                         # 지시문 4   지시문(4)
+    [ \t*_`]{{0,6}} (?:[:：] | (?<=\d)[.] | []】][:：]? | $)        # :   ：   ]   or the line ends
+    [*_`]{{0,3}}                                                  # **지시문:**
     """, _EACH_LINE | re.VERBOSE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5.", "## 과제 5: 요약" or "### 5. 요약" above an item belongs to it.
@@ -332,12 +333,10 @@ def _missing(task: Task) -> bool:
 
 
 def _placeholder(task: Task) -> bool:
-    if not task.input.strip() or _only_stands_for_one(task.input):
-        return bool(task.input.strip())
     # "<기사 본문>" stands for something; "<html>" and "[1, 2, 3]" are something.
-    words = _inside(task.input)
-    return (task.input.strip()[0] in "<〈" and len(words.split()) <= 5
-            and korean.hangul_share(words) > 0.5)
+    words = _inside(task.input) if task.input.strip().startswith(("<", "〈")) else ""
+    described = len(words.split()) <= 5 and korean.hangul_share(words) > 0.5
+    return described or _only_stands_for_one(task.input)
 
 
 RULES: dict[str, Rule] = {
