@@ -184,8 +184,11 @@ def _in_order(labels: list[re.Match]) -> list[re.Match]:
     """Of labels that begin with an item's 지시문 its own: with an input, then an output, if any."""
     if len(labels) < 3 or not labels[1]["input"]:
         return labels[:2]  # what follows an output is part of it
-    outputs = ([label for label in labels[2:] if label["output"]]
-               or [label for label in labels[2:] if label["answer"]])  # 답변, where no 출력 is
+    # Labels of one item look alike, and 답변 is one only where there is no 출력.
+    looks = [re.sub(r"\w+", "x", label[0]).strip() for label in labels]
+    alike = [label for label, look in zip(labels, looks, strict=True) if look == looks[1]]
+    outputs = [label for some in (alike, labels) for name in ("output", "answer")
+               for label in some if label[name]]
     return labels[:2] + outputs[:1]
 
 

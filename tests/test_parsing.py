@@ -125,7 +125,8 @@ def test_other_ways_to_write_a_label(style, tasks):
 ], ids=range(5))
 @pytest.mark.parametrize("style", ["### {n}. {name}: ", "**{name} {n}**: "])
 def test_a_model_that_has_lost_count_is_read_by_the_order_of_its_labels(numbers, style):
-    tasks = [WITH, RECIPE, WITHOUT, *[
+    pair = Task("이 보기를 설명하세요.", "입력: 3\n출력: 9", "제곱입니다.")
+    tasks = [WITH, RECIPE, pair, WITHOUT, *[
         Task(f"{n}에 {n}을 더하면 얼마인지 쓰세요.", f"{n}", f"{n + n}입니다.") for n in range(8)]]
     parsed = parse(write(style, tasks, numbers))
     assert parsed.tasks == tasks and not parsed.rejected

@@ -17,8 +17,8 @@ _SPOKEN = r" ?(?:[은는을를란와과] |라는|태그|토큰|(?:tag|token)s?\b
 _THOUGHTS = re.compile(
     rf"(?P<code>```.*?```)|^[ \t]*(?!{_OPEN}(?:[^\n]*{_CLOSE})?{_SPOKEN})"
     rf"(?:{_OPEN}.*?(?:{_CLOSE}|\Z)\s*)+", re.DOTALL | re.MULTILINE | re.IGNORECASE)
-# The end of one that the prompt had opened: it ends a line, or what follows speaks of no tag.
-_END = re.compile(rf"{_CLOSE}[ \t]*$\s*|(?:^[ \t]*|(?<=[^\s`'\"(])){_CLOSE}(?!{_SPOKEN})\s*",
+# The end of one that the prompt had opened.
+_END = re.compile(rf"(?:^[ \t]*{_CLOSE}(?!{_SPOKEN})|{_CLOSE}[ \t]*$)\s*",
                   re.MULTILINE | re.IGNORECASE)
 
 
