@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from course_utils import CourseError
 from course_utils.llm import LLM, Reply, Request
 from course_utils.parsing import is_whole
+from course_utils.plumbing.reply import ends_in_thought, without_thoughts
 from course_utils.prompts import quote
 from course_utils.stats import Game, Grade, repeated, some_of
 
@@ -40,12 +41,6 @@ JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 """How a verdict is asked for: as JSON, in double brackets, and so once more after a failure."""
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
 _AT_THE_END = re.compile(_VERDICT + r"점?(?:입니다|이다)?[\s.。!*_`\"'”’)]*\Z")  # no afterthought
-# The client takes thoughts off, but journals of before still hold them. One without an end goes on
-# to the end of the reply; one without a beginning was opened by the prompt.
-_THOUGHT = re.compile(r"<(think(?:ing)?|thought|reasoning|reflection|analysis|scratchpad)\b[^<>]*>"
-                      r".*?(?:</\1\s*>|\Z)|\[THINK\].*?(?:\[/THINK\]|\Z)"
-                      r"|\A(?:(?!<think).)*?</think(?:ing)?\s*>[ \t]*(?:\n|\Z)",
-                      re.DOTALL | re.IGNORECASE)
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not at the end")
 
 _HOW = """\
@@ -123,7 +118,8 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
     All [[...]] of the reply must say the same, it must be one of `allowed`, and the last line that
     is not empty must end with it: "A는 틀렸습니다.\\n[[B]]" -> "B". What is in a thought is none.
     """
-    text = _THOUGHT.sub("", text)
+    # The client takes thoughts off, but journals of before still hold them.
+    text = "" if ends_in_thought(text) else without_thoughts(text)
     found = set(re.findall(_VERDICT, text))
     offered = ", ".join(f"[[{verdict}]]" for verdict in allowed)
     if not found:
@@ -141,12 +137,12 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
 def read_reply(text: str, allowed: Collection[str], form: str) -> tuple[str, str]:
     """The (verdict, reason) of a reply in the form it was asked for; raises VerdictError."""
     if form != JSON:
-        reason = _THOUGHT.sub("", text).rpartition("[[")[0]
+        reason = without_thoughts(text).rpartition("[[")[0]
         return parse_verdict(text, allowed), reason.rstrip(" \n*_").strip()
     # A server that keeps to the schema cannot send anything else, so nothing else is believed: no
     # code fence, no word around it, no second object, no key twice. (Within it, a tag is a word.)
     if not text.lstrip().startswith("{"):
-        text = _THOUGHT.sub("", text)
+        text = without_thoughts(text)
     try:
         fields = json.loads(text, object_pairs_hook=tuple)  # an object's pairs; a list is a list
     except (ValueError, RecursionError):

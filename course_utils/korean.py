@@ -22,7 +22,6 @@ _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f\xad\u115f\u1160\u180e\u200b\u200e\
 # A joiner is of use between two letters or emoji that can be joined, which these cannot.
 _IDLE = re.compile(r"(?<![^\s -~가-힣ᄀ-ᇿ])[\u200c\u200d]+|[\u200c\u200d]+(?![^\s -~가-힣ᄀ-ᇿ])")
 _BLANK = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")  # a space of another width
-_HALF_WIDTH = re.compile("[\uffa1-\uffdc]")
 _lock = threading.Lock()
 _kiwi = None
 
@@ -40,13 +39,12 @@ def forms(texts: Iterable[str]) -> list[list[str]]:
 def clean(text: str) -> str:
     """The one form of all texts that look alike: whatever compares texts compares these.
 
-    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), Hangul of full width, plain spaces
-    and ends of lines, nothing that nobody sees, and "?" for half a character.
+    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), plain spaces and ends of lines,
+    nothing that nobody sees, and "?" for half a character.
     """
     if _PLAIN.fullmatch(text):
         return text
     text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    text = _HALF_WIDTH.sub(lambda half: chr(int(unicodedata.decomposition(half[0])[-4:], 16)), text)
     text = _BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     return unicodedata.normalize("NFC", _IDLE.sub("", _UNSEEN.sub("", text)))
 
@@ -92,10 +90,7 @@ def language_flag(text: str, answer_lang: str = "ko") -> str | None:
     return f"mostly not {language}: {share:.0%} {name}"
 
 
-_NO_PROSE = re.compile(
-    r"^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)[`~]*\s*$|\Z)|`[^`\n]+`|(?:https?://|www\.)\S+",
-    re.DOTALL | re.MULTILINE,
-)
+_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+", re.DOTALL)  # code, addresses
 _LETTERS = {  # language, what its letters are called, how their names in Unicode begin
     "ko": ("Korean", "Hangul", ("HANGUL",)),
     "en": ("English", "Latin letters", ("LATIN",)),

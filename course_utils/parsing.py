@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from course_utils import korean
+from course_utils.plumbing.reply import without_thoughts
 from course_utils.tasks import Task
 
 MIN_WORDS, MAX_WORDS = 2, 100  # 어절 of an instruction; Alpaca: 4 to 150 English words
@@ -51,53 +52,30 @@ FIELDS = ("instruction", "input", "output")
 _NAMES = (r"(?P<instruction>지시(?:문|[ ]?사항|어)?|명령[어문]?|instruction)"
           r"|(?P<input>입력[값문]?|input)|(?P<output>출력[값문]?|output)"
           r"|(?P<answer>응답|답변|정답|response)")
-_EACH_LINE = re.IGNORECASE | re.MULTILINE
-_BLANK = r"[^\S\n]"
-# Bullets, headings, brackets, pictures, but no quotation mark, as JSON has before a name. Whatever
-# is repeated has an end: without one 80,000 blanks would take minutes.
+# Signs before a name or a number, but no quotation mark, which JSON has there. Whatever is repeated
+# has an end: without one 80,000 blanks would take minutes.
 _SIGNS = r"""[^\w\n"'“”{}]{0,20}"""
-_ITEM = rf"(?:과제|문제|예시|예제|task|example|item|no\b){_BLANK}{{0,3}}"
-_NUMBER = (r"\d{1,6}(?:[-.]\d{1,3})?|[①-⑳Ⅰ-ⅻ]|[가-힣]{1,2}[ ]?번?째"
-           r"|(?:[ivx]{1,5}|[a-z가-하])(?=[.)])")
-_LABEL = re.compile(
-    # 4.  ### 과제 4:  (4)  4-1.  ④  iv)
-    rf"^{_SIGNS}(?:(?:{_ITEM}{_SIGNS})?(?P<number>{_NUMBER})(?:번째?|의)?{_SIGNS})?"
-    # 지시문  지시문(Instruction)  지시문 4  지시문(4)
-    rf"(?:{_NAMES})(?:{_BLANK}?[(（](?:instruction|input|output|response|예시)[)）])?"
-    rf"(?:{_BLANK}?[#(（\[_-]?(?P<after>\d{{1,6}})번?[)）\]]?)?"
-    # What ends it: a colon, a dash, a bracket, a point after its number, or the line.
-    rf"(?:{_BLANK}|[*_`]){{0,6}}(?:[:：]|[-–—→](?={_BLANK})|(?<=\d)\."
-    rf"|[]】>〉」』)][*_]{{0,3}}[:：]?|$)[*_`]{{0,3}}{_BLANK}{{0,20}}", _EACH_LINE)
+_ITEM = r"(?:과제|문제|예시|예제|task|example|item)"
+_EACH_LINE = re.IGNORECASE | re.MULTILINE
+_LABEL = re.compile(rf"""
+    ^{_SIGNS} (?:{_ITEM}{_SIGNS})?                               # - **   ### 과제
+    (?:(?P<number>\d{{1,6}}|[①-⑳])(?:[-.]\d{{1,3}})?번?{_SIGNS})?  # 4.   ４．   (4)   4-1.   ④
+    (?:{_NAMES})                                                 # 지시문   Instruction
+    (?:[ ]?[(](?:instruction|input|output|response)[)])?         # 지시문(Instruction)
+    (?:[ ]?[(]?(?P<after>\d{{1,6}})[)]?)?                         # 지시문 4   지시문(4)
+    [ \t*_`]{{0,6}} (?:[:：] | (?<=\d)[.] | []】][:：]? | $)        # :   ：   ]   or the line ends
+    [*_`]{{0,3}}                                                  # **지시문:**
+    """, _EACH_LINE | re.VERBOSE)
 _SEPARATOR = re.compile(r"^[ \t]*#{3,}[ \t]*$", re.MULTILINE)
 # A line such as "5.", "## 과제 5: 요약" or "### 5. 요약" above an item belongs to it.
 _HEADING = re.compile(
-    rf"^(?:{_SIGNS}(?:{_ITEM})?\d{{1,6}}번?{_SIGNS}(?:{_ITEM})?|{_SIGNS}{_ITEM}\d[^\n]{{0,80}}"
-    rf"|#{{1,6}} [^\n]{{0,80}})\n(?:{_BLANK}*\n)*", _EACH_LINE)
-# Where no instruction has a label, the line "5. 뜻을 쓰세요." above an 입력 is one.
-_UNLABELLED = re.compile(
-    rf"^({_SIGNS}(?:{_ITEM})?\d{{1,6}}번?[.:：)\]][*_]{{0,3}}{_BLANK}{{0,3}})"
-    rf"(?!{_BLANK}|[*_]|입력|출력|응답|답변)(?:(?:질문|요청|과제)[:：]{_BLANK}{{0,3}})?"
-    rf"(?=[^\n]+\n{{1,2}}{_SIGNS}(?:\d{{1,6}}{_SIGNS})?(?:입력|input)[*_]{{0,3}}[:：])", _EACH_LINE)
+    rf"^(?:{_SIGNS}\d{{1,6}}번?{_SIGNS}|(?:{_SIGNS}{_ITEM}[ ]?\d|[#]{{1,6}}[ ])[^\n]{{0,80}})\n+",
+    _EACH_LINE)
 _IS_NO_INPUT = re.compile("[`\"']?(<?[ ]?no[ _-]?input[ ]?>?)?[`\"']?", re.IGNORECASE)
-_CLOSING = re.compile(r"\s*</(지시문|입력|출력|instruction|input|output)>\Z", re.IGNORECASE)
 _KEY = re.compile(_NAMES, re.IGNORECASE)
 # An object with a field of a task; an id or the like may stand before it.
 _OBJECT = re.compile(rf"""\{{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[{{}},]+)\s*,\s*){{0,4}}?"""
                      rf""""(?:{_NAMES})"\s*:""", re.IGNORECASE)
-_THOUGHT = re.compile(r"^[ \t]*(?:<(think(?:ing)?|thoughts?|reasoning)>.*?(?:</\1>|\Z)"
-                      r"|\[think\].*?(?:\[/think\]|\Z))\s*", re.DOTALL | _EACH_LINE)
-_END_OF_THOUGHT = re.compile(  # of one that had begun before the reply
-    r"\A.*(?:^[ \t]*</(?:think(?:ing)?|thoughts?|reasoning)>|</think(?:ing)?>[ \t]*$)\s*",
-    re.DOTALL | _EACH_LINE)
-
-
-def without_thoughts(text: str) -> str:
-    """Return a reply without what its model thought aloud: a draft is no answer.
-
-    "<think>초안</think>\n4. 지시문: ..." -> "4. 지시문: ..."; also where the prompt opened the tag,
-    or nothing closes it. A tag within a line is something that the reply speaks of.
-    """
-    return _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
 
 
 def parse_generation(text: str, *, first_number: int, finish_reason: str | None = "stop") -> Parsed:
@@ -143,8 +121,6 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
     first_object = _OBJECT.search(text)
     if first_object and not _LABEL.search(text[:first_object.start()]):
         return _split_json(text)
-    if not any(label["instruction"] for label in _LABEL.finditer(text)):
-        text = _UNLABELLED.sub(r"\g<1>지시문: ", text)
     # Cut the text at every line of ### and at every label that opens an item.
     starts = {0} | {match.end() for match in _SEPARATOR.finditer(text)} | _item_starts(text)
     edges = [*sorted(starts), len(text)]
@@ -156,16 +132,30 @@ def split_candidates(text: str, *, first_number: int) -> list[str]:
         return ["\n".join(chunks)] if chunks else []
     # The prompt ended with "4. 지시문:", so the reply may go on from there: its first label is
     # then 입력, or the next item's 지시문. We put the opening back in front of such a reply.
-    opening = f"{first_number}. 지시문: "
-    if not labels[first]["instruction"]:  # "... 고쳐 쓰세요.\n4. 입력: ..."
-        # Another input would be that of another item: where one ends is not to be known.
-        numbers = (_number(labels[first]), str(first_number + 1))
-        inputs = [label for label in _LABEL.finditer(chunks[first]) if label["input"]
-                  and _number(label) in numbers and _look(label) == _look(labels[first])]
-        return [("" if inputs[1:] else opening) + chunks[first], *chunks[first + 1:]]
-    if first and _number(labels[first]) == str(first_number + 1):
-        return [opening + "\n".join(chunks[:first]), *chunks[first:]]
-    return [chunks[first][labels[first].start():], *chunks[first + 1:]]
+    opening, chunk, number = f"{first_number}. 지시문: ", chunks[first], _number(labels[first])
+    if labels[first]["instruction"]:
+        if first and number == first_number + 1:
+            return [opening + "\n".join(chunks[:first]), *chunks[first:]]
+        return [chunk[labels[first].start():], *chunks[first + 1:]]  # before it was a greeting
+    # "... 고쳐 쓰세요.\n4. 입력: ..."; two inputs are two items, and where one ends nobody knows.
+    inputs = [label for label in _LABEL.finditer(chunk)
+              if label["input"] and _number(label) in (number, first_number + 1)]
+    return [("" if len(inputs) > 1 else opening) + chunk, *chunks[first + 1:]]
+
+
+def _item_starts(text: str) -> set[int]:
+    """Where items begin: at the 지시문 labels with a number, or at all if none has one."""
+    labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
+    labels = [label for label in labels if _number(label)] or labels
+    above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)
+             if not _LABEL.match(heading[0])}
+    return {above.get(label.start(), label.start()) for label in labels}
+
+
+def _number(label: re.Match) -> int | None:
+    """The number of a label, None if it has none: 4 for "4-1.", "４." and "④"."""
+    number = label["number"] or label["after"]
+    return int(unicodedata.normalize("NFKC", number)) if number else None
 
 
 def read_fields(candidate: str) -> dict[str, str]:
@@ -177,48 +167,34 @@ def read_fields(candidate: str) -> dict[str, str]:
     if candidate.startswith("{"):
         return _json_fields(candidate)
     labels = list(_LABEL.finditer(candidate))
-    start = next((i for i, label in enumerate(labels) if label["instruction"]), len(labels))
-    first, later = labels[start:start + 1], labels[start + 1:]
-    numbered = [label for label in later if _number(label) == _number(first[0])]
-    found = [*first, *(_in_order(numbered, whole=True) or _in_order(later))]
+    while labels and not labels[0]["instruction"]:
+        labels.pop(0)
+    numbered = [label for label in labels if _number(label) == _number(labels[0])]
+    found = _in_order(numbered)
+    if len(found) < len(FIELDS):
+        found = _in_order(labels)
     fields = {}
     for label, after in pairwise([*found, None]):
-        name = next(name for name in (*FIELDS, "answer") if label[name])
-        name = "output" if name == "answer" else name
+        name = _field(label)
         fields[name] = _value(name, candidate[label.end():after and after.start()])
     return fields
 
 
-def _in_order(labels: list[re.Match], whole: bool = False) -> list[re.Match]:
-    """The label of the input and, after it, that of the output; what is missing is left out."""
-    if not labels or not labels[0]["input"]:
-        return [] if whole else labels[:1]
-    own, *later = labels
-    # 답변 stands for 출력 where there is none. Labels of one item look alike.
-    outputs = ([label for label in later if label["output"]]
-               or [label for label in later if label["answer"]])
-    alike = [label for label in outputs if _look(label) == _look(own)]
-    return [own, *(alike or outputs)[:1]] if outputs or not whole else []
+def _in_order(labels: list[re.Match]) -> list[re.Match]:
+    """Of labels that begin with an item's 지시문 its own: with an input, then an output, if any."""
+    if len(labels) < 3 or not labels[1]["input"]:
+        return labels[:2]  # what follows an output is part of it
+    # Labels of one item look alike, and 답변 is one only where there is no 출력.
+    looks = [re.sub(r"\w+", "x", label[0]).strip() for label in labels]
+    alike = [label for label, look in zip(labels, looks, strict=True) if look == looks[1]]
+    outputs = [label for some in (alike, labels) for name in ("output", "answer")
+               for label in some if label[name]]
+    return labels[:2] + outputs[:1]
 
 
-def _number(label: re.Match) -> str | None:
-    """The number of a label, None if it has none: "4" of "4-1.", "4." of full width and "④"."""
-    number = label["number"] or label["after"]
-    return number and unicodedata.normalize("NFKC", re.split("[-.]", number)[0]).lstrip("0")
-
-
-def _look(label: re.Match) -> str:
-    return re.sub(r"\w+", "x", label[0]).strip()
-
-
-def _item_starts(text: str) -> set[int]:
-    """Where labels begin an item: those of 지시문 with a number, else with a sign, else all."""
-    labels = [label for label in _LABEL.finditer(text) if label["instruction"]]
-    sure = ([label for label in labels if _number(label)]
-            or [label for label in labels if not label[0].strip()[-1].isalpha()] or labels)
-    above = {heading.end(): heading.start() for heading in _HEADING.finditer(text)
-             if not _LABEL.match(heading[0])}
-    return {above.get(label.start(), label.start()) for label in sure}
+def _field(label: re.Match) -> str:
+    """The field that a label names: 답변 is an output as well."""
+    return next((name for name in FIELDS if label[name]), "output")
 
 
 def _value(name: str, text: str) -> str:
@@ -226,8 +202,6 @@ def _value(name: str, text: str) -> str:
     while len(lines) > 1 and re.fullmatch(r"[ \t]*[-=*#_]{3,}[ \t]*", lines[-1]):
         lines.pop()  # a line such as "---" that parts this item from the next
     value = "\n".join(lines).strip()
-    if (closing := _CLOSING.search(value)) and f"<{closing[1]}" not in value:
-        value = value[:closing.start()]
     for mark in ("```", "**"):  # opened before the label, closed after the value
         if value.endswith(mark) and value.count(mark) % 2:
             value = value[:-len(mark)].rstrip()
@@ -260,9 +234,8 @@ def _json_fields(candidate: str) -> dict[str, str]:
     for key, value in record.items():
         name = _KEY.fullmatch(key.strip())
         if name and (value is None or type(value) in (str, int)):
-            field = "output" if name["answer"] else name.lastgroup
             text = "" if value is None else str(value)
-            fields.setdefault(field, _value(field, korean.clean(text)))
+            fields.setdefault(_field(name), _value(_field(name), korean.clean(text)))
     return fields
 
 
@@ -363,12 +336,10 @@ def _missing(task: Task) -> bool:
 
 
 def _placeholder(task: Task) -> bool:
-    if not task.input.strip() or _only_stands_for_one(task.input):
-        return bool(task.input.strip())
     # "<기사 본문>" stands for something; "<html>" and "[1, 2, 3]" are something.
-    words = _inside(task.input)
-    return (task.input.strip()[0] in "<〈" and len(words.split()) <= 5
-            and korean.hangul_share(words) > 0.5)
+    words = _inside(task.input) if task.input.strip().startswith(("<", "〈")) else ""
+    described = len(words.split()) <= 5 and korean.hangul_share(words) > 0.5
+    return described or _only_stands_for_one(task.input)
 
 
 RULES: dict[str, Rule] = {

@@ -177,13 +177,13 @@ NO_BATTLE = {
     EARLIER: ["[[A]]\n다시 생각하니 판정할 수 없습니다.", "[[A]]\n\u200b", "[[A]]\u2028끝",
               "```\n[[A]]\n```", "[[A]]라고 하기는 어렵습니다.", "[[A]] is wrong", "[[A]]?",
               "[[A]]입니다만 틀렸습니다.", "[[A]] ❌", "~~[[A]]~~", "[[A]]점입니다 B", "[[[A]]]",
-              "[[A]] ［［B］］", "[[A]]\u200b"],
+              "[[A]] ［［B］］", "[[A]]\u200b", "말하자면 <think>[[A]]</think>"],
 }
 # A verdict in a thought is none, also one that no end, no beginning or another tag shows.
 NO_BATTLE[NO] += [thought + end for end in ("", "\n", "\nA가 낫습니다.") for thought in (
     "<think>[[A]]</think>", "<think>\n[[A]]\n</think>", "<THINKING>[[A]]</THINKING>",
     "<thought>[[A]]</thought>", "<reasoning>[[A]]</reasoning>", "[THINK][[A]][/THINK]",
-    "아마 [[A]]\n</think>\n", "말하자면 <think>[[A]]</think>")]
+    "아마 [[A]]\n</think>\n", "[[A]]\n<think>\n아니", "[[A]] <think> 아니")]
 NO_BATTLE[NO] += [f"{before}{tag}\n[[A]]" for before in ("", "음. ", "<think>음</think>")
                   for tag in ("<think>", "<Reasoning >", "[THINK]", "<think>\n[[B]]\n아니")]
 NO_GRADE = {

@@ -539,15 +539,17 @@ def test_no_minute_has_more_requests_than_it_may(api, client, clock):
         ({"type": "text", "text": {"value": "네"}}, "네"), ([[{"text": "네"}, None]], "네"),
         ("<think>\n음\n</think>\n\n네", "네"), ("음\n</think>\n\n네", "네"), ("<think>음", ""),
         ("<thinking>a</thinking><think>b</think>네", "네"), ("[THINK]음[/THINK]네", "네"),
-        ("<THINK></THINK>\n네", "네"), ("</think>\n\n네", "네"), ("음</Thinking>네", "네"),
-        ("<reasoning>음", ""), ("음\n</thought>네", "네"), ("◁think▷음◁/think▷네", "네"),
-        ("<think/>네", "네"), ("<think>a <think> b</think>\n네", "네"), ("음</think>", ""),
+        ("<THINK></THINK>\n네", "네"), ("</think>\n\n네", "네"), ("음\n</Thinking>네", "네"),
+        ("<reasoning>음", ""), ("음</thought>\n네", "네"),
+        ("<think>a <think> b</think>\n네", "네"), ("음</think>", ""),
+        ("네,\n<think>음</think>\n그럼요", "네,\n그럼요"), ("네\n<think>\n음", "네\n"),
         (None, ""),
         *((whole, whole) for whole in (
             "태그는 <think>와 </think>입니다.", "`</think>`는 생각의 끝입니다.",
             "<think>와 </think>는 태그입니다.", "<think>는 생각을 엽니다.", "</think>는 닫습니다.",
-            "<think>…</think>는 태그입니다.", "예:\n```\n</think>\n```\n끝",
-            "Use <think> and </think>.", "<think> tags open a thought.")),
+            "<think>…</think>는 태그입니다.", "예:\n```\n<think>\n음\n</think>\n```\n끝",
+            "예:\n```\n</think>\n```\n끝", '{"끝": "음</think>"}', "Use <think> and </think>.",
+            "<think> tags open a thought.")),
     ],
 )  # fmt: skip
 def test_what_a_model_thought_is_not_its_answer(api, client, content, text):

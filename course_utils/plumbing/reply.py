@@ -9,19 +9,36 @@ import re
 
 from course_utils.plumbing.connection import ErrorInReply
 
-_TAG = r"(?:\w+:|\|)?(?:think(?:ing)?|thoughts?|reasoning)"
-_OPEN = rf"(?:[<◁]{_TAG}(?:\||\s[^<>\n/]*)?[>▷]|\[THINK\])"
-_CLOSE = rf"(?:[<◁]/{_TAG}\|?\s*[>▷]|\[/THINK\])"
-# An answer may begin with the tag that it speaks of: "<think>와 </think>는 태그입니다."
-_SPOKEN = r"\s?(?:[는란를]|라는|태그|토큰|(?:tag|token)s?\b|(?:와|과|및|and|,|/)\s*[<\[]/)"
-_PARTICLES = {"는 ", "란 ", "를 ", "라는"}  # no answer begins so, unless it speaks of the tag
-_THOUGHT = re.compile(rf"\s*(?:<{_TAG}\s*/>|{_OPEN}(?!{_SPOKEN})(?:.*?{_CLOSE}|.*\Z))\s*",
-                      re.DOTALL | re.IGNORECASE)
-# The end of thoughts that a template began: at a line's end, or where no particle follows.
-_END_OF_THOUGHT = re.compile(
-    rf"{_CLOSE}[ \t]*(?:\n\s*|\Z)|(?:^[ \t]*|(?<=[^\s`'\"(])){_CLOSE}"
-    r"(?![ \t]?[`'\").,은는란를라로가와과이을의에까태토]|[ \t](?:is|tag|and)\b)[ \t]*",
-    re.MULTILINE | re.IGNORECASE)
+_TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
+_OPEN, _CLOSE = rf"(?:<{_TAG}\s*>|\[THINK\])", rf"(?:</{_TAG}\s*>|\[/THINK\])"
+# What follows a tag that the answer speaks of: "<think>와 </think>는 태그입니다."
+_SPOKEN = r" ?(?:[은는을를란와과] |라는|태그|토큰|(?:tag|token)s?\b)"
+# Thoughts begin a line, and one that nothing closes goes on to the end. Code stays as it is.
+_THOUGHTS = re.compile(
+    rf"(?P<code>```.*?```)|^[ \t]*(?!{_OPEN}(?:[^\n]*{_CLOSE})?{_SPOKEN})"
+    rf"(?:{_OPEN}.*?(?:{_CLOSE}|\Z)\s*)+", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+# The end of one that the prompt had opened.
+_END = re.compile(rf"(?:^[ \t]*{_CLOSE}(?!{_SPOKEN})|{_CLOSE}[ \t]*$)\s*",
+                  re.MULTILINE | re.IGNORECASE)
+
+
+def without_thoughts(text: str) -> str:
+    """Return a reply without what its model thought aloud: a draft is no answer.
+
+    "<think>초안</think> 네." -> "네."; also where the prompt opened the tag, or nothing closes it.
+    A tag within a line, or with a particle, is one that the answer speaks of, and stays.
+    """
+    text = _THOUGHTS.sub(lambda found: found["code"] or "", text)
+    end = _END.search(text)
+    before = text[:end.start()] if end else ""
+    spoken = re.search(_OPEN, before, re.IGNORECASE) or before.count("```") % 2
+    return text[end.end():] if end and not spoken else text
+
+
+def ends_in_thought(text: str) -> bool:
+    """Return whether the last tag of a reply opens a thought, wherever in a line it stands."""
+    tags = re.findall(f"{_OPEN}|{_CLOSE}", text, re.IGNORECASE)
+    return bool(tags) and "/" not in tags[-1]
 
 
 def read(response) -> dict:
@@ -41,7 +58,7 @@ def read(response) -> dict:
             said = _at(said, "content")
         elif not isinstance(said, str | list):
             raise TypeError
-        text = answer(said) or answer(refusal)
+        text = without_thoughts(_text(said)) or without_thoughts(_text(refusal))
     except (TypeError, RecursionError):
         raise ValueError("the server's reply holds no message") from None
     if str(end).lower() == "error":
@@ -66,21 +83,8 @@ def reported(response) -> tuple[int | None, int | None] | None:
     return asked, told
 
 
-def answer(content) -> str:
-    """The text of a reply without what the model thought aloud: parts of a list, or what stands
-    before the answer, between <think> and </think>, of which the first may be missing. A tag that
-    the answer speaks of stays. Raises TypeError for what holds no text."""
-    text = _text(content)
-    while (thought := _THOUGHT.match(text)) and text[thought.end():][:2] not in _PARTICLES:
-        text = text[thought.end():]
-    end = _END_OF_THOUGHT.search(text)
-    before = text[:end.start()] if end else ""
-    if end and not re.search(_OPEN, before, re.IGNORECASE) and before.count("```") % 2 == 0:
-        return text[end.end():]
-    return text
-
-
 def _text(content) -> str:
+    """The text of a reply or of its parts, but for thoughts; TypeError for what holds none."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list):

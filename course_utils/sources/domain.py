@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 from course_utils import CourseError, generate, korean
 from course_utils.generate import GenerationReport
 from course_utils.llm import LLM, Reply, Request
-from course_utils.parsing import check_task, is_whole, without_thoughts
+from course_utils.parsing import check_task, is_whole
+from course_utils.plumbing.reply import without_thoughts
 from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
 from course_utils.sources import retrieval
