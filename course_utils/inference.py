@@ -159,14 +159,10 @@ def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
     tokenizer = _from_pretrained(AutoTokenizer, base)
     # One day for ever: a model tuned on rows encoded yesterday would not know today's.
     if isinstance(named := tokenizer.chat_template, dict):
-        tokenizer.chat_template = {name: _dated(template) for name, template in named.items()}
+        tokenizer.chat_template = {name: with_fixed_date(text) for name, text in named.items()}
     elif named:
-        tokenizer.chat_template = _dated(named)
+        tokenizer.chat_template = with_fixed_date(named)
     return tokenizer
-
-
-def _dated(template: str) -> str:
-    return with_fixed_date(template) if "strftime_now" in template else template
 
 
 def load_config(base: str | Path) -> "PreTrainedConfig":
