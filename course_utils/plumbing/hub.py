@@ -1,5 +1,6 @@
 """The Hugging Face Hub: a model's card, one commit that uploads, what to do where it says no."""
 
+import contextlib
 import json
 import re
 import socket
@@ -116,7 +117,7 @@ def model_card(folder: str | Path) -> str:
     if recipe.get("teacher", {}).get("base_url") == "offline":
         card += SIMULATED
     if found:
-        facts = {"data (sha256)": f"`{found['identity']['data']}`"}
+        facts = {"data (sha256)": f"`{found['identity'].get('data')}`"}
         names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
         facts |= {name: found[name] for name in names if found.get(name) is not None}
         settings = json.dumps(recipe, indent=1, ensure_ascii=False)
@@ -127,12 +128,14 @@ def model_card(folder: str | Path) -> str:
 def record_of(folder: Path) -> dict[str, Any]:
     """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
     for path in (folder / "result.json", folder.parent / "result.json"):
-        try:
+        # Whatever else is there, and however deep, is no record.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError,
+                                 RecursionError):
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
-            return found
+            recipe, *others = (found[name] for name in ("recipe", "identity", "versions"))
+            parts = [recipe, *others, recipe.get("train", {}), recipe.get("teacher", {})]
+            if all(isinstance(part, dict) for part in parts):
+                return found
     return {}
 
 
