@@ -214,7 +214,7 @@ def only_own_names(app: Any, page: "gr.Blocks") -> Any:
     bare = partial(re.sub, r"^https?://|:\d+$", "")
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
-        own = ("localhost", "127.0.0.1", "[::1]", page.server_name, bare(page.share_url or "localhost"))
+        own = ("localhost", "127.0.0.1", "[::1]", page.server_name, bare(page.share_url or "[::1]"))
         named = [bare(value.decode("latin-1").lower())
                  for name, value in scope.get("headers", ()) if name in (b"host", b"origin")]
         admitted = scope["type"] != "http" or named and all(
