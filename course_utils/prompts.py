@@ -1,12 +1,9 @@
 """Templates (Alpaca, KoAlpaca, chat) that lay out a task, and the prompt that asks for new ones.
 
-1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
-2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
-   or as JSON (parsing.py reads the reply);
-3. `quote`: how somebody else's text stands in a prompt without posing as a part of it.
-
-Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023). Taught in 01,
-sections 2 and 3; 02, section 2.
+`Template` serves training and inference; `generation_prompt` asks a teacher for new tasks, as text
+or as JSON (parsing.py reads the reply); `quote` lets somebody else's text stand in a prompt without
+posing as a part of it. Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al.,
+2023). Taught in 01, sections 2 and 3; 02, section 2.
 """
 
 import datetime
@@ -100,19 +97,16 @@ def get_template(name: str, tokenizer=None) -> Template:
 def chat_template(tokenizer) -> Template:
     """A Template that renders exactly what `tokenizer.apply_chat_template` would.
 
-    The user's turn is the instruction, or instruction, blank line, input. The response marker and
-    the end are found by rendering, never typed in. What is written before an answer, an empty
-    thought too, belongs to the prompt. Raises CourseError for a template that cannot be used.
+    The user's turn is the instruction, or instruction, blank line, input. What is written before an
+    answer, an empty thought too, belongs to the prompt. Raises CourseError for an unusable one.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise CourseError('This tokenizer has no chat template: use the template "alpaca-ko", '
-                          "or the tokenizer of a chat model.")
-
     def refused(reason: str) -> CourseError:
         return CourseError(f"This tokenizer's chat template {reason}, so it cannot be used: take "
                            'the template "alpaca-ko".')
 
-    if drawn := re.search(_DRAWN, str(tokenizer.chat_template)):
+    if not (found := getattr(tokenizer, "chat_template", None)):
+        raise refused("is missing")
+    if drawn := re.search(_DRAWN, str(found)):
         raise refused(f"uses '{drawn[1] or drawn[2]}', so no two prompts need be the same")
 
     def render(turns: list[dict[str, str]], *, prompt: bool = False) -> str:

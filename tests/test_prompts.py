@@ -91,7 +91,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(("template", "reason"), [
-    (None, "no chat template"),
+    (None, "is missing, so"),
     (lambda texts, prompt: "".join(texts * 2), "does not write the text of a turn exactly once"),
     (lambda texts, prompt: "images", "does not write the text of a turn exactly once"),
     (lambda texts, prompt: ">".join(texts) + "A:" * prompt, "opens a response with 'A:', which is"),
