@@ -3,8 +3,8 @@
     python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
 The base model is in memory once and answers as a batch of two rows, of which PEFT gives the first
-no adapter. The page asks nothing of the network: no analytics, no fonts from elsewhere, no public
-link unless it is asked for. Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
+no adapter. The page asks nothing of the network, and makes no public link unless it is asked for.
+Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 """
 
 import argparse
@@ -120,9 +120,7 @@ def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64,
 def respond(duo: Duo, instruction: str, input: str, temperature: float,
             length: int) -> Iterator[tuple[str, str, str]]:
     """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
-
-    Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
-    """
+    Nothing is raised: whatever goes wrong becomes a Korean sentence in the notice."""
     if not (instruction or "").strip():
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
@@ -201,11 +199,9 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
 
 
 def only_own_names(app: Any, page: "gr.Blocks") -> Any:
-    """Return an ASGI app that answers only who comes by one of the page's own names.
-
-    Another site in the same browser may have its name point here (DNS rebinding), or post to this
-    address: then Host or Origin is that site's.
-    """
+    """Return an ASGI app that answers only who comes by one of the page's own names: a site in the
+    same browser may have its name point here (DNS rebinding) or post to this address, and then Host
+    or Origin is that site's."""
     from starlette.responses import PlainTextResponse
 
     refused = PlainTextResponse("This page answers under its own address only.", 403)
