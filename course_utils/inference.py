@@ -69,8 +69,7 @@ def find_device() -> Device:
 def pick_attention() -> str:
     """Return the fastest attention that is already here, FlashAttention 2 or "sdpa", with the same
     results; nothing is installed or compiled. Taught in 02, section 2."""
-    device = find_device()
-    if device.kind != "cuda" or device.capability < (8, 0):
+    if find_device().capability < (8, 0):  # a CPU's is (0, 0)
         return "sdpa"
     if importlib.util.find_spec("flash_attn"):
         return "flash_attention_2"
@@ -290,7 +289,8 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
         _need(folder, "adapter_config.json", "adapter_model.safetensors")
     # A README.md in the folder is a library's template, full of "more information needed".
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return upload(repo_id, files | {"README.md": model_card(folder).encode()}, private=private)
+    card = model_card(folder).encode(errors="backslashreplace")  # a record may hold any text
+    return upload(repo_id, files | {"README.md": card}, private=private)
 
 
 @contextlib.contextmanager

@@ -185,10 +185,8 @@ class Recipe:
             raise ValueError(f"'{info.field_name}': {error}") from None
 
     def replace(self, key: str, value: Any) -> Self:
-        """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`.
-
-        Raises RecipeError for an unknown key or a value of the wrong kind.
-        """
+        """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`. Raises
+        RecipeError for an unknown key or a value of the wrong kind."""
         settings = place = self.to_dict()
         *parts, last = key.split(".")
         for part in parts:
@@ -201,10 +199,8 @@ class Recipe:
         return _checked(settings, self.name)
 
     def preset(self, name: str) -> Self:
-        """Return the recipe at the size of a preset: "quick" for a lesson, "full" as it is.
-
-        A smaller one has its own name, "offline-quick", and run folder. Raises RecipeError.
-        """
+        """Return the recipe at the size of a preset: "quick" for a lesson, under a name and a run
+        folder of its own, "offline-quick"; "full" as it is. Raises RecipeError."""
         if name not in PRESETS:
             raise RecipeError(entries.no_such("preset", name, PRESETS))
         recipe = self.replace("name", f"{self.name}-{name}") if PRESETS[name] else self

@@ -20,6 +20,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,11 +151,7 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     every process calls this; the main one alone touches the store. Raises TrainError.
     """
     progress = progress and parallel.is_main()
-
-    def say(text: Any) -> None:
-        if progress:
-            print(text, flush=True)
-
+    say = partial(print, flush=True) if progress else lambda text: None
     tokenizer = load_tokenizer(recipe.base_model)
     plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
