@@ -67,12 +67,9 @@ def find_device() -> Device:
 
 
 def pick_attention() -> str:
-    """Return the fastest attention that is already here: FlashAttention 2, else "sdpa".
-
-    It never installs or compiles anything, and the results are the same. Taught in 02, section 2.
-    """
-    device = find_device()
-    if device.kind != "cuda" or device.capability < (8, 0):
+    """Return the fastest attention that is already here, FlashAttention 2 or "sdpa", with the same
+    results; nothing is installed or compiled. Taught in 02, section 2."""
+    if find_device().capability < (8, 0):  # a CPU's is (0, 0)
         return "sdpa"
     if importlib.util.find_spec("flash_attn"):
         return "flash_attention_2"
@@ -84,8 +81,7 @@ def find_base(base: str | Path) -> str:
     """Return the absolute path of a model's folder, or a Hub id as it is.
 
     A relative folder is looked up in the checkout, then in the current folder; one that begins with
-    a dot only there. What looks like a folder and is not there raises ModelFolderError; it is never
-    looked up on the Hub.
+    a dot only there. What looks like a folder and is none raises ModelFolderError.
     """
     name, path = str(base), Path(os.path.expanduser(base))
     places = [Path.cwd() / path] if name.startswith(".") else [REPO / path, Path.cwd() / path]
@@ -118,22 +114,21 @@ def load_base(base: str | Path, *, dtype: str | None = None, attention: str = "s
     """Load a base model and its tokenizer from a folder or the Hub, on the CPU.
 
     `dtype` None is float32 without a GPU, the GPU's half precision with one. `quantize` "4bit"
-    holds the layers' matrices in NF4 with doubly quantized scales, computes in `dtype`, and loads
-    onto the GPU if there is one. Raises ModelFolderError for a missing file, a model that the Hub
-    refuses, and 4 bits without bitsandbytes.
+    holds the layers' matrices in NF4, computes in `dtype`, and loads onto the GPU if there is one.
+    Raises ModelFolderError for a missing file, a model that the Hub refuses, no bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if quantize == "4bit" and not importlib.util.find_spec("bitsandbytes"):
-        raise ModelFolderError(f"'{base}' cannot be loaded in 4 bits without bitsandbytes: run "
-                               "`pip install bitsandbytes`, or set train.quantize to none.")
     if dtype is None and torch.cuda.is_available():
         # is_bf16_supported() also counts slow emulation, so ask for the hardware.
         dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
     dtype = dtype or "float32"
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     if quantize == "4bit":
+        if not importlib.util.find_spec("bitsandbytes"):
+            raise ModelFolderError(f"'{base}' cannot be loaded in 4 bits without bitsandbytes: run "
+                                   "`pip install bitsandbytes`, or set train.quantize to none.")
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype)
@@ -159,14 +154,10 @@ def load_tokenizer(base: str | Path) -> "PreTrainedTokenizerBase":
     tokenizer = _from_pretrained(AutoTokenizer, base)
     # One day for ever: a model tuned on rows encoded yesterday would not know today's.
     if isinstance(named := tokenizer.chat_template, dict):
-        tokenizer.chat_template = {name: _dated(template) for name, template in named.items()}
+        tokenizer.chat_template = {name: with_fixed_date(text) for name, text in named.items()}
     elif named:
-        tokenizer.chat_template = _dated(named)
+        tokenizer.chat_template = with_fixed_date(named)
     return tokenizer
-
-
-def _dated(template: str) -> str:
-    return with_fixed_date(template) if "strftime_now" in template else template
 
 
 def load_config(base: str | Path) -> "PreTrainedConfig":
@@ -202,9 +193,8 @@ def load_model(base: str | Path, adapter: str | Path | None = None, *, dtype: st
                quantize: str | None = None) -> Loaded:
     """Load a model ready to reply, with a LoRA adapter on it if one is given.
 
-    `quantize` None loads the base as the adapter was trained on it. "none" puts an adapter that was
-    trained on 4 bits onto the whole weights: it fits them too, and its replies may differ. Raises
-    ModelFolderError as `load_base` does, and for an adapter of another base model.
+    `quantize` None loads the base as the adapter was trained on it; "none" whole, where replies may
+    differ. Raises ModelFolderError as `load_base` does, and for an adapter of another base model.
     """
     import torch
 
@@ -277,10 +267,8 @@ def stop_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 
 def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Path:
-    """Write base and adapter as one ordinary model folder, what `train` recorded beside it too.
-
-    Weights are merged whole and kept in float32: rounding them again would change replies.
-    """
+    """Write base and adapter as one ordinary model folder, and what `train` recorded; in float32,
+    for rounding the merged weights would change replies."""
     model, tokenizer = load_model(base, adapter, dtype="float32", device="cpu", quantize="none")
     with quiet():
         model.merge_and_unload().save_pretrained(out)
@@ -292,10 +280,8 @@ def merge_adapter(base: str | Path, adapter: str | Path, out: str | Path) -> Pat
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
-    """Upload an adapter or a model to the Hub with a model card, all its files or none.
-
-    Returns the address; raises ModelFolderError for a missing file, and what `upload` raises.
-    """
+    """Upload an adapter or a model to the Hub with a model card, all its files or none; return its
+    address. Raises ModelFolderError for a missing file, and what `upload` raises."""
     folder = Path(folder)
     if (folder / "config.json").is_file():
         _check_folder(folder)
@@ -303,7 +289,8 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
         _need(folder, "adapter_config.json", "adapter_model.safetensors")
     # A README.md in the folder is a library's template, full of "more information needed".
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return upload(repo_id, files | {"README.md": model_card(folder).encode()}, private=private)
+    card = model_card(folder).encode(errors="backslashreplace")  # a record may hold any text
+    return upload(repo_id, files | {"README.md": card}, private=private)
 
 
 @contextlib.contextmanager
@@ -324,11 +311,8 @@ def quiet() -> Iterator[None]:
 
 
 def own_head_dim() -> None:
-    """Let a Llama's heads have a width of their own, as Kanana's do.
-
-    transformers 5 refuses a width that is no multiple of the heads, also where `head_dim` says how
-    wide they are (huggingface/transformers, pull request 46211).
-    """
+    """Let a Llama's heads have a width of their own, as Kanana's do: transformers 5 refuses it also
+    where `head_dim` says how wide they are (huggingface/transformers, pull request 46211)."""
     from transformers import LlamaConfig
 
     checks = getattr(LlamaConfig, "__class_validators__", [])
@@ -350,10 +334,10 @@ def _check_adapter(adapter: Path, base: str | Path) -> dict[str, Any]:
     if (kind := _read(config, "peft_type", str)) != "LORA":
         raise ModelFolderError(f"The adapter {adapter} is of the kind '{kind}', and this course "
                                "loads LoRA alone: take a LoRA adapter, or train one.")
-    trained_on, wanted = _read(config, "base_model_name_or_path", str), find_base(base)
+    trained_on = _read(config, "base_model_name_or_path", str)
     with contextlib.suppress(ModelFolderError):  # it may be a folder of another machine
         found = find_base(trained_on)
-    if found != wanted:
+    if found != find_base(base):
         raise ModelFolderError(f"The adapter {adapter} was trained on '{trained_on}', not on "
                                f"'{base}'; load it with its own base model or train one for this.")
     record = record_of(adapter)

@@ -41,8 +41,7 @@ def use_korean_font() -> str:
     for path in (font_file(), font_file(bold=True)):
         if str(path) not in known:
             font_manager.fontManager.addfont(path)
-    mpl.rcParams["font.family"] = ["NanumGothic", "DejaVu Sans"]
-    mpl.rcParams["axes.unicode_minus"] = False
+    mpl.rcParams |= {"font.family": ["NanumGothic", "DejaVu Sans"], "axes.unicode_minus": False}
     return "NanumGothic"
 
 
@@ -119,11 +118,11 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
 
     A panel's number is how many tasks have that part; its last bar holds the longest 1%.
     """
-    parts = {"instruction": "instruction 지시문", "input": "input 입력", "output": "output 출력"}
+    parts = {"instruction": "지시문", "input": "입력", "output": "출력"}
     fig, panels = _panels(2.7, 3, title=title)
     for ax, (part, name), color in zip(panels, parts.items(), COLORS, strict=False):
         words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))
-        ax.set_title(f"{name} ({len(words):,})", loc="left", fontsize=9, color=INK)
+        ax.set_title(f"{part} {name} ({len(words):,})", loc="left", fontsize=9, color=INK)
         if not words:
             continue
         end = words[(len(words) - 1) * 99 // 100]
@@ -147,7 +146,7 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
     return fig
 
 
-def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> Figure:
+def verb_objects(tasks: Sequence[Task], *, title: str = "") -> Figure:
     """What the instructions ask for: the most frequent verbs, each divided into its objects.
 
     The grey end of a bar holds instructions without an object and objects too rare for their name
@@ -155,7 +154,7 @@ def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> 
     """
     found = [pair for task in tasks if (pair := verb_object(task.instruction))]
     counts = Counter(verb for verb, _ in found)
-    top = counts.most_common(verbs)
+    top = counts.most_common(15)
     share = sum(count for _, count in top) / (len(tasks) or 1)
     name = (f"{len(top)} of {len(counts)} verbs 동사, {share:.0%} of {len(tasks):,} tasks 과제"
             " (grey 회색: other or no object 그 밖)")
@@ -260,10 +259,10 @@ def category_win_rates(summaries: Mapping[str, BattleSummary], *, title: str = "
 
 def judge_bias(summary: BattleSummary, *, title: str = "") -> Figure:
     """How often the judge names the answer shown first and the longer one, with 95% intervals."""
-    found = [("first position 앞자리", summary.first_position, "verdicts 판정"),
-             ("longer answer 긴 답변", summary.longer_answer, "questions 문항")]
-    rows = [(f"{name}\n({rate.n} {unit})", rate.value, rate.interval, ORANGE)
-            for name, rate, unit in found if rate]
+    found = {"first position 앞자리\n({} verdicts 판정)": summary.first_position,
+             "longer answer 긴 답변\n({} questions 문항)": summary.longer_answer}
+    rows = [(name.format(rate.n), rate.value, rate.interval, ORANGE)
+            for name, rate in found.items() if rate]
     return _intervals(rows, "named by the judge 심사자가 고른 비율", "no lean 치우침 없음",
                       title=title, row=0.7)[0]
 
@@ -337,7 +336,7 @@ def _intervals(rows: Sequence[tuple[str, float, tuple[float, float], str]], xlab
 
 
 def _literal(text: str) -> str:
-    """A name as it is: between two dollar signs matplotlib would see a formula."""
+    # Between two dollar signs matplotlib would see a formula.
     return text.replace("$", r"\$")
 
 

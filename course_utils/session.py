@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
 from course_utils.inference import Device, find_base, find_device
+from course_utils.offline import world
 from course_utils.offline.start import offline_url
 from course_utils.plumbing import colab, hub
 from course_utils.plumbing.colab import DRIVE, installed, mount_drive, on_colab
@@ -73,10 +74,10 @@ class Course:
         from course_utils.llm import LLM
 
         endpoint = located(getattr(self.recipe, role), role)
-        simulated = endpoint.simulated
-        usual = {"base_url": offline_url() if simulated else endpoint.base_url,
-                 "api_key": "offline" if simulated else key_of(endpoint), "price": endpoint.price,
-                 "rpm": endpoint.rpm, "workers": endpoint.workers, "params": endpoint.params}
+        address, key = ((offline_url(), "offline") if endpoint.simulated
+                        else (endpoint.base_url, key_of(endpoint)))
+        usual = {"base_url": address, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
+                 "workers": endpoint.workers, "params": endpoint.params}
         path = Path(journal or "").resolve()
         run = (self.store.local_root / self.store.run).resolve()
         inside = path.relative_to(run).parts if path.is_relative_to(run) else ()
@@ -97,11 +98,10 @@ class Course:
         """Return tasks to evaluate on, never trained on; meta["family"] groups them.
 
         Offline they come from the small world's held-out side; of your own data they are a tenth,
-        chosen by hash, one family named "data"; else they are the course's evaluation tasks, by
-        category, with meta["answer_lang"] where it is not Korean.
+        chosen by hash, one family named "data"; else the course's evaluation tasks, by category.
         """
         if self._in_world:
-            return _world().heldout_tasks(self.recipe.data.heldout)
+            return world.heldout_tasks(self.recipe.data.heldout)
         if self.data:
             _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
             return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
@@ -112,12 +112,12 @@ class Course:
         """Return held-out tasks in wordings that no training task uses; none outside the world."""
         if not self._in_world:
             return []
-        return _world().heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
+        return world.heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
 
     def truth(self, task: Task) -> str | None:
         """Return the one right answer, or None where nobody knows it: outside the small world."""
         with suppress(CourseError):
-            return _world().solve(task.instruction, task.input) if self._in_world else None
+            return world.solve(task.instruction, task.input) if self._in_world else None
 
     @property
     def _in_world(self) -> bool:
@@ -142,12 +142,6 @@ class Course:
         return folder
 
 
-def _world():
-    from course_utils.offline import world  # a tenth of a second
-
-    return world
-
-
 def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Course:
     """Find out where this runs, choose the recipe, open the run's store and print the card.
 
@@ -155,8 +149,7 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     GPU where there is somebody to ask, else the offline one. TEACHER and JUDGE name other
     endpoints; PRESET=quick makes it small enough for a lesson; DATA names a file of your own tasks;
     RUNS another folder for the runs; HUB_MIRROR a repository on the Hub for copies of adapters.
-    What is sealed is checked, and on Colab whether what is installed can train. Raises
-    RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
+    Raises RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
     if replaced := _replaced():
@@ -224,13 +217,13 @@ def _find_course(recipe: str | Path, root: str | Path | None = None) -> tuple[Co
     found = load_recipe(chosen)
     teacher, judge, said = choose(found.teacher, found.judge)
     if why.startswith("auto") and teacher.endpoint == "auto":  # nobody to ask
-        found, why, said = load_recipe("offline"), f"auto: {said}", ""
+        found, why = load_recipe("offline"), f"auto: {said}"
         teacher, judge = found.teacher, found.judge
+    elif said and teacher.endpoint != "auto":
+        why += f"; {said}"
     if found.teacher.simulated and not teacher.simulated:  # its data is of another world
         found = found.replace("name", f"{found.name}-{teacher.endpoint}")
     found = replace(found, teacher=teacher, judge=judge)
-    if said and teacher.endpoint != "auto":
-        why += f"; {said}"
     found = found.preset(preset := os.environ.get("PRESET") or "full")
     if preset != "full":
         why += (f"; PRESET={preset}: {found.data.n:,} tasks, epochs {found.train.epochs:g}, "

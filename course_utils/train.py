@@ -20,6 +20,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,8 @@ def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Seq
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training: the adapter's folder, the log, and what it took.
+    """A finished training: the folder of the adapter or of the whole model, the log, what it took.
 
-    After full fine-tuning `adapter` is the folder of the whole model: `load_model(result.adapter)`.
     `log` holds the Trainer's entries: step and seconds with loss, learning_rate and grad_norm, or
     with eval_loss, the mean over the labels of held-out rows. The losses are those of the first and
     the last entry, None without held-out rows. `tokens` counts every token read, all epochs.
@@ -151,11 +151,7 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     every process calls this; the main one alone touches the store. Raises TrainError.
     """
     progress = progress and parallel.is_main()
-
-    def say(text: Any) -> None:
-        if progress:
-            print(text, flush=True)
-
+    say = partial(print, flush=True) if progress else lambda text: None
     tokenizer = load_tokenizer(recipe.base_model)
     plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
@@ -269,7 +265,7 @@ def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path 
         shutil.rmtree(target, ignore_errors=True)
         return Path(shutil.copytree(checkpoint, target))
     count, now = begun["processes"], training["processes"]
-    if begun | {"processes": now} == training:
+    if begun == {**training, "processes": count}:
         raise TrainError(f"This training was begun by {count} processes and {now} cannot go on: "
                          f"start {count} again, or remove {store.root / store.run / step}.")
     store.clear(step)
@@ -293,8 +289,8 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
         inside = base.is_relative_to(REPO)  # as every machine finds it
         mend_adapter(folder, str(base.relative_to(REPO) if inside else base))
     log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    eval_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry] or [None]
+    losses, eval_losses = ([entry[name] for entry in log if name in entry] or [None]
+                           for name in ("loss", "eval_loss"))
     packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
     identity = {name: value for name, value in plan.training.items() if name != "processes"}
     result = {
@@ -329,15 +325,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = load_recipe(options.recipe)
         store = CheckpointStore.open(options.run or recipe.name, options.root)
         tasks = read_tasks(options.tasks) if options.tasks else None
-        step = "train"
-        if options.tiny:  # a step of its own, so that no real result is replaced
-            step, base = "tiny", store.local(f"{recipe.name}-tiny-base")
+        if options.tiny:
+            base = store.local(f"{recipe.name}-tiny-base")
             recipe = parallel.from_main(lambda: tiny_recipe(recipe, base))
             tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:48]
         if options.dry_run:
             parallel.from_main(lambda: print(_dry_run(recipe, store, tasks)))
-        else:
-            result = train(recipe, store, tasks, step=step)
+        else:  # a stand-in has a step of its own, so that no real result is replaced
+            result = train(recipe, store, tasks, step="tiny" if options.tiny else "train")
             if parallel.is_main():
                 print(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} "
                       f"steps, {result.seconds:.0f} s; {result.adapter.name}: {result.adapter}")

@@ -230,7 +230,7 @@ def test_a_llama_whose_heads_have_a_width_of_their_own(tmp_path, tokenizer, monk
 RESULT = {
     "recipe": {"name": "offline", "base_model": "google/gemma-2b-it"},
     "identity": {"data": "0123abcd"},
-    "versions": {"torch": "2.13.0"},
+    "versions": {"torch": "2.13.0", "odd": "\ud800"},
     "rows": 10,
     "steps": 20,
     "first_loss": 2.5,
@@ -274,7 +274,7 @@ def test_push_uploads_the_adapter_with_a_card(adapter, tmp_path, hub):
     assert (repo, options) == ("me/tuned", {"private": True})
     assert files["adapter_model.safetensors"] == folder / "adapter_model.safetensors"
     card = files["README.md"].decode()
-    assert card == model_card(folder)
+    assert card == model_card(folder).replace("\ud800", r"\ud800")
     for fact in ("base_model: google/gemma-2b-it", "`0123abcd`", "| torch | 2.13.0 |", "| 0.5 |"):
         assert fact in card
     assert "library_name: peft" in card

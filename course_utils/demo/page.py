@@ -3,8 +3,8 @@
     python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
 The base model is in memory once and answers as a batch of two rows, of which PEFT gives the first
-no adapter. The page asks nothing of the network: no analytics, no fonts from elsewhere, no public
-link unless it is asked for. Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
+no adapter. The page asks nothing of the network, and makes no public link unless it is asked for.
+Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 """
 
 import argparse
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
@@ -54,7 +53,6 @@ CSS = """
 .gradio-container {max-width: 1080px !important; margin: 0 auto !important; word-break: keep-all}
 .block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
 """
-FONTS = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched from nowhere
 
 
 @dataclass(frozen=True)
@@ -64,23 +62,18 @@ class Duo:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     template: Template
-    window: int  # in tokens
+    window: int  # in tokens; neither was trained on anything longer
 
 
 def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
-    """Load the course's base model with an adapter on it: a given one or the one of this run.
-
-    The window is the recipe's `max_length`: neither model was shown anything longer.
-    """
+    """Load the course's base model with an adapter on it: a given one or the one of this run."""
     spec = course.recipe.train
     if adapter is None and spec.full:
         raise CourseError(f"The recipe '{course.recipe.name}' trains every weight and leaves no "
                           "adapter: choose one with lora_r above 0, or give --adapter.")
     adapter = adapter or course.artefact("train") / "adapter"
     model, tokenizer = load_model(course.base_model, adapter)
-    longest = getattr(model.config, "max_position_embeddings", spec.max_length)
-    return Duo(model, tokenizer, get_template(spec.template, tokenizer),
-               min(longest, spec.max_length))
+    return Duo(model, tokenizer, get_template(spec.template, tokenizer), spec.max_length)
 
 
 def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
@@ -127,9 +120,7 @@ def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64,
 def respond(duo: Duo, instruction: str, input: str, temperature: float,
             length: int) -> Iterator[tuple[str, str, str]]:
     """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
-
-    Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
-    """
+    Nothing is raised: whatever goes wrong becomes a Korean sentence in the notice."""
     if not (instruction or "").strip():
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
@@ -167,7 +158,7 @@ def example_tasks(course: Course, n: int = 6) -> list[Task]:
 
 
 def label(task: Task) -> str:
-    """What the button of an example says: the last sentence of its instruction, shortened."""
+    """The last sentence of an instruction, shortened: what the button of an example says."""
     return textwrap.shorten(re.split(r"(?<=[.?]) ", task.instruction)[-1], 34, placeholder=" …")
 
 
@@ -208,28 +199,22 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
 
 
 def only_own_names(app: Any, page: "gr.Blocks") -> Any:
-    """Return an ASGI app that answers only who comes by one of the page's own names.
-
-    Another site in the same browser may have its name point here (DNS rebinding), or post to this
-    address: then Host or Origin is that site's.
-    """
+    """Return an ASGI app that answers only who comes by one of the page's own names: a site in the
+    same browser may have its name point here (DNS rebinding) or post to this address, and then Host
+    or Origin is that site's."""
     from starlette.responses import PlainTextResponse
 
     refused = PlainTextResponse("This page answers under its own address only.", 403)
-
-    def own(address: str) -> bool:
-        found = re.fullmatch(r"(?:https?://)?([\w.-]+|\[::1\])(?::\d+)?", address.lower())
-        name = found and found[1]
-        return bool(name) and (
-            name in ("localhost", "127.0.0.1", "[::1]", page.server_name)
-            or name == urlsplit(page.share_url or "").hostname
-            # Colab's proxy: no browser runs on that machine, and these names are Google's.
-            or on_colab() and name.endswith((".googleusercontent.com", ".colab.dev")))
+    # Colab's proxy: no browser runs on that machine, and these names are Google's.
+    proxy = (".googleusercontent.com", ".colab.dev")
+    bare = partial(re.sub, r"^https?://|:\d+$", "")
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
-        named = [value.decode("latin-1") for name, value in scope.get("headers", ())
-                 if name in (b"host", b"origin")]
-        admitted = scope["type"] != "http" or named and all(map(own, named))
+        own = ("localhost", "127.0.0.1", "[::1]", page.server_name, bare(page.share_url or "[::1]"))
+        named = [bare(value.decode("latin-1").lower())
+                 for name, value in scope.get("headers", ()) if name in (b"host", b"origin")]
+        admitted = scope["type"] != "http" or named and all(
+            name in own or on_colab() and name.endswith(proxy) for name in named)
         await (app if admitted else refused)(scope, receive, send)
 
     return answer
@@ -242,7 +227,8 @@ def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
-    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace")
+    fonts = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched from nowhere
+    theme = gr.themes.Default(primary_hue="blue", font=fonts, font_mono="monospace")
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
                 theme=theme, css=CSS, head="<script>document.documentElement.lang = 'ko'</script>",
                 app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **options)
@@ -250,8 +236,7 @@ def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course_utils.demo.page",
-                                     description="Base and tuned model side by side.")
+    parser = argparse.ArgumentParser(prog="python -m course_utils.demo.page")
     parser.add_argument("--recipe", default="auto", help="a recipe's name or file")
     parser.add_argument("--adapter", help="an adapter's folder; default: the one of this run")
     parser.add_argument("--share", action="store_true", help="also make a public link")

@@ -1,5 +1,6 @@
 """The Hugging Face Hub: a model's card, one commit that uploads, what to do where it says no."""
 
+import contextlib
 import html
 import json
 import re
@@ -129,13 +130,14 @@ def model_card(folder: str | Path) -> str:
 def record_of(folder: Path) -> dict[str, Any]:
     """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
     for path in (folder / "result.json", folder.parent / "result.json"):
-        try:
+        # Whatever else is there, and however deep, is no record.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError,
+                                 RecursionError):
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        keys = ("recipe", "identity", "versions")
-        if isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in keys):
-            return found
+            recipe, *others = (found[name] for name in ("recipe", "identity", "versions"))
+            parts = [recipe, *others, recipe.get("train", {}), recipe.get("teacher", {})]
+            if all(isinstance(part, dict) for part in parts):
+                return found
     return {}
 
 

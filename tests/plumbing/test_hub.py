@@ -13,9 +13,20 @@ import yaml
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
-from course_utils.plumbing.hub import answers, brief, code, facts_table, model_card, plain, upload
+from course_utils.plumbing.hub import (
+    answers,
+    brief,
+    code,
+    facts_table,
+    model_card,
+    plain,
+    record_of,
+    upload,
+)
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+
+RECORD = {"recipe": {"name": "mine"}, "identity": {}, "versions": {"torch": "2"}}
 
 
 class Hub(ThreadingHTTPServer):
@@ -206,6 +217,20 @@ def test_what_an_error_says_in_brief():
     assert brief(ValueError("one\n  two.")) == "one two"
     assert brief(KeyError()) == "KeyError"
     assert len(brief(ValueError("long " * 100))) <= 200
+
+
+@pytest.mark.parametrize("content", [
+    "[" * 100_000, '{"a":' * 100_000, "null", "[]", '"recipe identity versions"', "{", "{}",
+    *(json.dumps(RECORD | {name: other}) for name in RECORD for other in (None, 3, "x", [[]])),
+    json.dumps(RECORD | {"recipe": {"train": "4bit"}}),
+    json.dumps(RECORD | {"recipe": {"teacher": "offline"}})])
+def test_what_is_no_record_of_a_training_is_none(tmp_path, content):
+    (tmp_path / "result.json").write_text(json.dumps(RECORD))
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    assert record_of(folder) == RECORD and "| torch | 2 |" in model_card(folder)
+    (tmp_path / "result.json").write_text(content)
+    assert record_of(folder) == {} and "# adapter" in model_card(folder)
 
 
 def test_no_fact_breaks_out_of_its_cell():
