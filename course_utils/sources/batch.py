@@ -211,13 +211,12 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
             except ValueError as error:
                 unanswered[key] = scrub(str(error))
                 llm.connection.learn(error, request.params | llm.connection.adapted(request.params))
-                if lost := llm.billed(request, body):
-                    llm.lose(key, lost, found.id, factor)
-                continue
-            llm.keep(record | {"batch": found.id})
-            del unanswered[key]
-            report.answered += 1
-            report.cost += llm.paid(record)
+                llm.lose(request, key, body, found.id, factor)
+            else:
+                llm.keep(record | {"batch": found.id})
+                del unanswered[key]
+                report.answered += 1
+                report.cost += llm.paid(record)
     except Missing as error:
         failure = [str(error)]
     share = f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered"
