@@ -50,7 +50,8 @@ class Reply:
     """What came back. `text` is None if nothing did; then `error` says why, and `finish_reason` is
     "refused" for a request that the server would always refuse, None where retries were spent.
 
-    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars.
+    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars. What broken replies
+    before it were billed for stands in `LLM.spent` alone.
     """
 
     request: Request
@@ -203,8 +204,8 @@ class LLM:
         if worst:
             # Who counts otherwise than we do may do so by more the next time; and without a limit
             # a reply may become longer than any before.
-            times, over = (1.25 * most[name] if most[name] > 1 else 1 for name in (
-                "prompt", "limit"))
+            times = 1.25 * most["prompt"] if most["prompt"] > 1 else 1
+            over = 1.25 * most["limit"] if most["limit"] > 1 else 1
             completion = limit * over or 2 * most["longest"]
         else:
             times = max(1, seen["prompt"] / max(1, seen["guess"]))
@@ -280,12 +281,11 @@ class LLM:
         """Raise CourseError where one reply after the other is empty: the next would be, too."""
         end, told = record["finish_reason"], record["usage"]["completion_tokens"]
         thought = end == "length" or (end == "stop" and told >= 50)
-        if record["text"].strip() or self._silent < (3 if thought else 10):
-            return
-        why = ("all their tokens went into reasoning. Switch it off with params="
-               "{'reasoning_effort': 'none'}, or as its provider calls it, or raise max_tokens"
-               if thought else f"finish_reason {end}. Ask for something else, or another model")
-        raise CourseError(f"The last {self._silent} replies of {self.model} are empty: {why}.")
+        if not record["text"].strip() and self._silent >= (3 if thought else 10):
+            raise CourseError(
+                f"The last {self._silent} replies of {self.model} are empty: finish_reason {end}. "
+                "If they went into reasoning, switch it off with params={'reasoning_effort': "
+                "'none'}, or as its provider calls it, or raise max_tokens.")
 
     def _check_refusals(self, last: bool = True) -> None:
         """Raise CourseError where nothing but refusals came: it is not this one request."""
@@ -296,8 +296,8 @@ class LLM:
                               f"and answered none: {refused[-1]}.")
 
     def _may_send(self, request: Request, key: str, alone: bool) -> bool:
-        """Set aside what a request may cost, or tell that it has to wait for those on their way.
-        Where there are none (it is alone), raises CourseError instead."""
+        """Set aside what a request may cost, or return False where it has to wait for those on
+        their way. Raises CourseError where it is alone and cannot be sent."""
         if not alone and self.budget is not None and not self._seen["guess"]:
             return False  # until one is answered nobody knows how its tokens are counted
         try:

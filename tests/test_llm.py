@@ -257,7 +257,8 @@ def test_passing_failures_are_tried_again(api, client):
     assert "502" in reply.error and "<html>" not in reply.error
 
 
-@pytest.mark.parametrize("headers", [{"retry-after": "30"}, {"retry-after-ms": "30000"}])
+@pytest.mark.parametrize("headers", [{"retry-after": "30"}, {"retry-after-ms": "30000"},
+                                     {"retry-after": "Thu, 01 Jan 1970 00:00:30 GMT"}])
 def test_retry_after_is_honoured_up_to_two_minutes(api, client, clock, headers):
     api.answer = lambda body, n: chat("ok") if n else refusal(503, headers=headers)
     assert texts(client().complete([ask("a")])) == ["ok"] and clock.now == 30

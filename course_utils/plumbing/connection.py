@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -324,8 +325,10 @@ def retry_after(error: Exception) -> float | None:
     """Seconds that a server asks to wait, in a header or in its body's words: Gemini says
     "retryDelay": "37s", Groq "try again in 7m12.5s"."""
     headers = getattr(getattr(error, "response", None), "headers", {})
-    asked = f"retry after {headers.get('retry-after-ms', '')} ms; "
-    asked += f"retry after {headers.get('retry-after', '')} s; "
+    header = headers.get("retry-after", "")
+    if date := parsedate_tz(header):
+        return mktime_tz(date) - time.time()
+    asked = f"retry after {headers.get('retry-after-ms', '')} ms; retry after {header} s; "
     if not (found := _DELAY.search(asked + _body(error))):
         return None
     seconds = 0.0
