@@ -20,6 +20,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 
 from course_utils import CourseError
@@ -49,7 +50,8 @@ class Reply:
     """What came back. `text` is None if nothing did; then `error` says why, and `finish_reason` is
     "refused" for a request that the server would always refuse, None where retries were spent.
 
-    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars.
+    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars. What broken replies
+    before it were billed for stands in `LLM.spent` alone.
     """
 
     request: Request
@@ -110,7 +112,7 @@ class LLM:
         self._refused: list[str] = []  # what was said of each that was refused
         self._silent = 0  # how many of the latest replies in a row said nothing
         others = set()
-        for record in self.journal.heads():
+        for record in self.journal.records(requests=False):
             if record.get("model") != model:
                 others.add(record.get("model", ""))
             elif "usage" in record:
@@ -171,48 +173,29 @@ class LLM:
                     key = self.key(held)
                     future = running.get(key)
                     if future is None and key not in self.journal:
-                        self.connection.client()
-                        try:
-                            # Until one is answered nobody knows how a budget's tokens are counted.
-                            unknown = self.budget is not None and not self._seen["guess"]
-                            if queue and (unknown or self._only_refused()):
-                                break
-                            self._check_refusals()
-                            self._reserve(held, key)
-                        except CourseError:
-                            if queue:
-                                break  # those on their way come first: then it may be sent
-                            raise
-                        future = pool.submit(self._ask, held, key, halt)
+                        if not self._may_send(held, key, alone=not queue):
+                            break
+                        future = running[key] = pool.submit(self._ask, held, key, halt)
                         # One that is cancelled before it began will not give it back itself.
                         future.add_done_callback(
                             lambda end, key=key: end.cancelled() and self._release(key))
-                        running[key] = future
                     queue.append((held, key, future))
                     held = next(requests, None)
                 request, key, future = queue.popleft()
-                if future is None:
-                    yield self._from_journal(request, key)
-                    continue
-                try:
-                    failure = future.result()
-                except _Halted:
-                    raise halt.reason from None  # another request met what no retry can cure
-                again = running.pop(key, None) is not future  # asked for twice, and paid for once
-                if failure is None:
-                    yield self._from_journal(request, key, cached=again)
-                else:
+                failure = future and future.result()
+                cached = running.pop(key, None) is None  # asked for twice, it is paid for once
+                if failure:
                     yield Reply(request, key, None, failure.finish_reason, {}, False, str(failure),
                                 self.model)
+                else:
+                    record = self.journal.get(key)
+                    yield Reply(request, key, record["text"], record["finish_reason"],
+                                record["usage"], cached, None,
+                                record.get("served_by") or record["model"], self.paid(record))
             self._check_refusals()
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-    def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
-        record = self.journal.get(key)
-        return Reply(request, key, record["text"], record["finish_reason"], record["usage"], cached,
-                     None, record.get("served_by") or record["model"], self.paid(record))
 
     def estimate(self, request: Request, worst: bool = False) -> dict:
         """The usage that a request may have, or at worst will have, as `plan` counts it."""
@@ -221,8 +204,8 @@ class LLM:
         if worst:
             # Who counts otherwise than we do may do so by more the next time; and without a limit
             # a reply may become longer than any before.
-            times, over = (1.25 * most[name] if most[name] > 1 else 1 for name in (
-                "prompt", "limit"))
+            times = 1.25 * most["prompt"] if most["prompt"] > 1 else 1
+            over = 1.25 * most["limit"] if most["limit"] > 1 else 1
             completion = limit * over or 2 * most["longest"]
         else:
             times = max(1, seen["prompt"] / max(1, seen["guess"]))
@@ -249,8 +232,7 @@ class LLM:
 
     def paid(self, record: dict) -> float:
         """Dollars that a record of the journal has cost; in a batch it was cheaper."""
-        lost = self.cost(record["lost"]) if "lost" in record else 0.0
-        return lost + self.cost(record["usage"]) * record.get("price_factor", 1)
+        return self.cost(record["usage"]) * record.get("price_factor", 1)
 
     def waiting(self) -> dict[str, float]:
         """Of each key that waits in a batch, the most that it may yet cost in dollars."""
@@ -289,39 +271,51 @@ class LLM:
                 self._count(record)  # first: one that finds no room on the disk is paid for as well
         self.journal.add(record)
 
-    def lose(self, key: str, usage: dict, when: object, price_factor: float = 1) -> None:
-        """Count, in the journal too, what was billed for a request without an answer."""
-        self.keep({"key": f"{key}/{LOST}/{when}", "model": self.model, "text": "",
-                   "finish_reason": LOST, "usage": usage, "price_factor": price_factor})
+    def lose(self, request: Request, key: str, response, when: object, factor: float = 1) -> None:
+        """Count, in the journal too, what was billed for a response without an answer."""
+        if usage := self.billed(request, response):
+            self.keep({"key": f"{key}/{LOST}/{when}", "model": self.model, "text": "",
+                       "finish_reason": LOST, "usage": usage, "price_factor": factor})
 
     def _check_silence(self, record: dict) -> None:
         """Raise CourseError where one reply after the other is empty: the next would be, too."""
         end, told = record["finish_reason"], record["usage"]["completion_tokens"]
         thought = end == "length" or (end == "stop" and told >= 50)
-        if record["text"].strip() or self._silent < (3 if thought else 10):
-            return
-        why = ("all their tokens went into reasoning. Switch it off with params="
-               "{'reasoning_effort': 'none'}, or as its provider calls it, or raise max_tokens"
-               if thought else f"finish_reason {end}. Ask for something else, or another model")
-        raise CourseError(f"The last {self._silent} replies of {self.model} are empty: {why}.")
+        if not record["text"].strip() and self._silent >= (3 if thought else 10):
+            raise CourseError(
+                f"The last {self._silent} replies of {self.model} are empty: finish_reason {end}. "
+                "If they went into reasoning, switch it off with params={'reasoning_effort': "
+                "'none'}, or as its provider calls it, or raise max_tokens.")
 
-    def _only_refused(self) -> bool:
-        return len(self._refused) >= 3 and not self._seen["replies"]
-
-    def _check_refusals(self) -> None:
+    def _check_refusals(self, last: bool = True) -> None:
         """Raise CourseError where nothing but refusals came: it is not this one request."""
-        if self._only_refused():
-            refused, self._refused = self._refused, []  # whoever runs the cell again begins anew
+        if len(refused := self._refused) >= 3 and not self._seen["replies"]:
+            if last:
+                self._refused = []  # whoever runs the cell again begins anew
             raise CourseError(f"{self.base_url} refused the first {len(refused)} requests, "
                               f"and answered none: {refused[-1]}.")
 
-    def _reserve(self, request: Request, key: str, lost: float = 0.0) -> None:
-        """Set the worst case of a request aside, besides the dollars that it has lost already, or
-        raise CourseError if it cannot be sent now."""
+    def _may_send(self, request: Request, key: str, alone: bool) -> bool:
+        """Set aside what a request may cost, or return False where it has to wait for those on
+        their way. Raises CourseError where it is alone and cannot be sent."""
+        if not alone and self.budget is not None and not self._seen["guess"]:
+            return False  # until one is answered nobody knows how its tokens are counted
+        try:
+            self._check_refusals(last=alone)
+            self.connection.client()
+            self._reserve(request, key)
+        except CourseError:
+            if alone:
+                raise
+            return False
+        return True
+
+    def _reserve(self, request: Request, key: str) -> None:
+        """Set the worst case of a request aside. Raises CourseError if it cannot be sent now."""
         if key in self._waiting:
             raise CourseError("The next request is on its way in a batch and would be paid for "
                               "twice: collect it first, with course_utils.sources.batch.collect.")
-        worst = lost + self.cost(self.estimate(request, worst=True))
+        worst = self.cost(self.estimate(request, worst=True))
         with self._lock:
             self._reserved.pop(key, None)
             self.check_budget(worst)
@@ -329,43 +323,37 @@ class LLM:
 
     def _ask(self, request: Request, key: str, halt: "_Halt") -> NoAnswer | None:
         """Put the reply into the journal, or return why there is none."""
-        lost: Counter[str] = Counter()  # the tokens of replies that were billed and hold no message
+        broken = []  # replies without a message; what was billed for them is spent
 
         def send(client, params):
             halt.pause(0)
-            if lost:
-                self._reserve(request, key, self.cost(lost))
+            if broken:
+                self._reserve(request, key)
             # extra_body rather than keywords: servers know parameters that openai does not
             response = client.chat.completions.create(
                 model=self.model, messages=request.messages, extra_body=params)
             try:
                 return self.record(request, key, response)
             except ValueError:
-                lost.update(self.billed(request, response))
+                broken.append(response)
+                self.lose(request, key, response, time.time_ns())
                 raise
 
         try:
-            try:
-                record = self.connection.call(send, self.params_of(request), wait=halt.pause)
-            except NoAnswer as end:
-                if end.finish_reason == "refused":
-                    self._refused.append(str(end))
-                return end
-            if lost:  # before the request, where `Journal.heads` finds it
-                record |= {"lost": dict(lost), "request": record.pop("request")}
-                lost = Counter()
+            record = self.connection.call(send, self.params_of(request), wait=halt.pause)
             self.keep(record)
             self._check_silence(record)
+        except NoAnswer as end:
+            if end.finish_reason == "refused":
+                self._refused.append(str(end))
+            return end
         except CourseError as error:
-            halt.reason = halt.reason or error
+            if not halt.is_set():
+                halt.reason = error
             halt.set()
             raise
         finally:
-            try:
-                if lost:
-                    self.lose(key, dict(lost), time.time_ns())
-            finally:
-                self._release(key)
+            self._release(key)
 
     def _release(self, key: str) -> None:
         with self._lock:
@@ -391,15 +379,11 @@ class LLM:
                         if count is not None}
 
 
-class _Halted(Exception):
-    """Raised in a worker that must not send another request."""
-
-
 class _Halt(threading.Event):
     """Tells the workers of one `complete` to send nothing more, and why."""
 
-    reason: CourseError | None = None
+    reason = CourseError("Nobody asks for more.")
 
     def pause(self, seconds: float) -> None:
         if self.wait(seconds):
-            raise _Halted
+            raise copy(self.reason)  # each thread adds its own lines to what it raises

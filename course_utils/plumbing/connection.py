@@ -328,9 +328,7 @@ def retry_after(error: Exception) -> float | None:
     header = headers.get("retry-after", "")
     if date := parsedate_tz(header):
         return mktime_tz(date) - time.time()
-    asked = f"retry after {header} s; "
-    if "retry-after-ms" in headers:
-        asked = f"retry after {headers['retry-after-ms']} ms; "
+    asked = f"retry after {headers.get('retry-after-ms', '')} ms; retry after {header} s; "
     if not (found := _DELAY.search(asked + _body(error))):
         return None
     seconds = 0.0

@@ -35,7 +35,7 @@ _owing: "set[Journal]" = set()  # those with lines that found no room: they may 
 
 class Journal:
     """Replies by key; made by `Journal.open(path)`, or `Journal.open(None)` for one in memory.
-    `watch` is called after each new line, by whichever thread wrote it: a store seals it then."""
+    `watch` is called after new lines, by whichever thread wrote them: a store seals them then."""
 
     watch: Callable[[], object] | None = None
 
@@ -50,13 +50,11 @@ class Journal:
         old = _open.get(name)
         try:
             if os.path.samestat(os.stat(name), os.fstat(old.file.fileno())):
-                with suppress(CourseError):  # it says so again when it is asked for more
-                    old.catch_up()
                 return old
         except (AttributeError, OSError, ValueError):
             pass  # none is open, or its file is gone
         journal = _open[name] = Journal(Path(path))
-        if old in _owing:
+        if old in _owing:  # another disk is there now
             _owing.remove(old)
             for key in old._unwritten:
                 with suppress(CourseError):
@@ -64,11 +62,10 @@ class Journal:
         return journal
 
     def __init__(self, path: Path | None):
-        self.path, self.file = path, None
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self.path, self.file, self._lock = path, None, threading.Lock()
         self._lines: dict[str, bytes | tuple[int, int]] = {}  # where it lies, how long it is
         self._batches: list[str] = []  # the keys of what was sent as a batch
-        self._unwritten: list[str] = []  # those that found no room on the disk
+        self._unwritten: list[str] = []  # those that are not on the disk yet
         self._torn_at: int | None = None  # where an attempt to write them may have left half a line
         if path is None:
             return
@@ -78,20 +75,20 @@ class Journal:
             self.file = open(path, "a+b", buffering=0,
                              opener=lambda name, flags: os.open(name, flags, 0o600))
             self._reader = open(path, "rb")
-        except OSError as error:
-            raise CourseError(f"The journal {path} cannot be opened: {error.strerror}.") from None
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CourseError(f"The journal {path} is in use by another process, perhaps another "
-                              "notebook's kernel: stop that, or use another journal.") from None
-        except (AttributeError, OSError):
-            pass  # Windows has no fcntl, and some network file systems know no locks
-        try:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CourseError(f"The journal {path} is in use by another process, perhaps "
+                                  "another notebook's kernel: stop that, or use another journal."
+                                  ) from None
+            except (AttributeError, OSError):
+                pass  # Windows has no fcntl, and some network file systems know no locks
             self._load()
         except (CourseError, OSError) as error:
-            self.file.close()  # or its lock would outlive the error
-            raise self._refused(error) if isinstance(error, OSError) else error from None
+            if self.file:
+                self.file.close()  # or its lock would outlive the error
+            raise error if isinstance(error, CourseError) else CourseError(
+                f"The journal {path} cannot be opened: {error.strerror}.") from None
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -99,17 +96,28 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._lines
 
-    def get(self, key: str) -> dict | None:
-        """The record with this key, or None."""
-        return self._parsed(key) if key in self._lines else None
+    def get(self, key: str, request: bool = True) -> dict | None:
+        """The record with this key, or None. Without its request, which is most of a line, it is
+        read in a fraction of the time."""
+        with self._lock:
+            line = self._lines.get(key)
+            if isinstance(line, tuple):
+                self._reader.seek(line[0])
+                line = self._reader.read(line[1])
+        if line is None:
+            return None
+        if not request and b'"price_factor"' not in line:  # in a batch it stands behind the request
+            head, found, _ = line.partition(b', "request": {')
+            line = head + b"}" if found else line
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError):
+            raise CourseError(f'{self.path}: the line of the key "{key}" is broken: delete it, and '
+                              "restart this kernel.") from None
 
-    def records(self) -> list[dict]:
+    def records(self, requests: bool = True) -> Iterator[dict]:
         """All records, in the order in which they arrived."""
-        return [self.get(key) for key in list(self._lines)]
-
-    def heads(self) -> Iterator[dict]:
-        """All records without their requests, which are most of a line and take time to read."""
-        return (self._parsed(key, b', "request": {') for key in list(self._lines))
+        return (self.get(key, requests) for key in list(self._lines))
 
     def waiting(self, model: str, base_url: str) -> list[dict]:
         """The batches of a model at an address whose replies are not here yet."""
@@ -132,17 +140,34 @@ class Journal:
                 self._batches.append(key)
             if self.file is not None:
                 self._unwritten.append(key)
-                self._write()
-        if self.watch is not None:
-            self.watch()
+        self.catch_up()
 
     def catch_up(self) -> None:
-        """Write what found no room when it came; raises CourseError while there is none."""
-        if self._unwritten:
-            with self._lock:
-                self._write()
-            if self.watch is not None:
-                self.watch()
+        """Write what is not on the disk yet; raises CourseError while there is no room for it."""
+        with self._lock:
+            if not self._unwritten:
+                return
+            data = b"".join(self._lines[key] for key in self._unwritten)
+            try:
+                if self._torn_at is not None:
+                    self.file.truncate(self._torn_at)
+                self._torn_at = end = os.fstat(self.file.fileno()).st_size
+                while data:
+                    data = data[self.file.write(data):]
+                os.fsync(self.file.fileno())
+            except (OSError, ValueError) as error:
+                _owing.add(self)
+                raise CourseError(
+                    f"The journal {self.path} cannot be written ({error}). {len(self._unwritten):,}"
+                    " replies wait in memory until it can. Make room or remount its disk, then run "
+                    "again, without restarting.") from None
+            for key in self._unwritten:
+                place = self._lines[key] = (end, len(self._lines[key]))
+                end += place[1]
+            self._unwritten, self._torn_at = [], None
+            _owing.discard(self)
+        if self.watch is not None:
+            self.watch()
 
     def close(self) -> None:
         """Give the file up, so that another process may open it. Raises CourseError, and keeps it,
@@ -150,70 +175,26 @@ class Journal:
         self.catch_up()
         self.file.close()
 
-    def _parsed(self, key: str, until: bytes | None = None) -> dict:
-        """The record of a key, or what stands before `until`, if that is all of its beginning."""
-        line = self._lines[key]
-        if not isinstance(line, bytes):
-            with self._reading:
-                self._reader.seek(line[0])
-                line = self._reader.read(line[1])
-        try:
-            if until and b'"price_factor"' not in line:  # it stands behind a request in a batch
-                head, found, _ = line.partition(until)
-                return json.loads(head + b"}" if found else line)
-            return json.loads(line)
-        except (ValueError, RecursionError):
-            raise CourseError(f'{self.path}: the line of the key "{key}" is broken: delete it, and '
-                              "restart this kernel.") from None
-
-    def _write(self) -> None:
-        try:
-            if self._torn_at is not None:
-                self.file.truncate(self._torn_at)
-            self._torn_at = end = os.fstat(self.file.fileno()).st_size
-            data = b"".join(self._lines[key] for key in self._unwritten)
-            while data:
-                data = data[self.file.write(data):]
-            os.fsync(self.file.fileno())
-        except (OSError, ValueError) as error:
-            _owing.add(self)
-            raise self._refused(error) from None
-        for key in self._unwritten:
-            place = self._lines[key] = (end, len(self._lines[key]))
-            end += place[1]
-        self._unwritten, self._torn_at = [], None
-        _owing.discard(self)
-
-    def _refused(self, error: Exception) -> CourseError:
-        many = len(self._unwritten)
-        kept = f" {many:,} replies wait in memory until it can." if many else ""
-        return CourseError(f"The journal {self.path} cannot be written ({error}).{kept} Make room "
-                           "or remount its disk, then run again, without restarting.")
-
     def _load(self) -> None:
-        end, broken, tail = 0, 0, b""
+        end = 0
         for number, line in enumerate(self._reader, 1):
-            key = _key(line)
-            if key is None or broken:
-                tail, broken = tail + line, broken or number
-                if b"\n" in tail.rstrip(b"\0\n"):
-                    break
-                continue
+            if (key := _key(line)) is None:
+                torn = tail = line + self._reader.read()
+                if b"\0" in tail:
+                    torn = tail.rstrip(b"\0\n")
+                # A foreign file is left alone, and so is one that is broken in its middle.
+                if b"\n" in torn or not (
+                        end and torn[:1] == b"\0" or b'{"key": '.startswith(torn[:8])):
+                    raise CourseError(f"{self.path}:{number} is not a journal line: delete that "
+                                      "line, or name another file as the journal.")
+                self.file.truncate(end)
+                return
             if key not in self:
                 self._lines[key] = (end, len(line))
                 if b'"batch_of": [' in line[:200]:
                     self._batches.append(key)
             end += len(line)
-            last = line
-        # A foreign file is left alone, and so is one that is broken in its middle.
-        torn = tail.rstrip(b"\0\n") if b"\0" in tail else tail
-        if b"\n" in torn or not (
-                end and torn[:1] == b"\0" or b'{"key": '.startswith(torn[:8])):
-            raise CourseError(f"{self.path}:{broken} is not a journal line: delete that line, or "
-                              "name another file as the journal.")
-        if tail:
-            self.file.truncate(end)
-        if end and not last.endswith(b"\n"):
+        if end and not line.endswith(b"\n"):
             self.file.write(b"\n")
 
 

@@ -33,6 +33,7 @@ from course_utils.plumbing.scrub import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"
+PRICE_FACTOR = 0.5
 SETTLE = 10.0  # seconds until a batch that a killed process asked for is on the server's list
 LONGEST_PAUSE = 120
 TIMEOUT = 600  # seconds: files are large
@@ -57,13 +58,13 @@ class BatchReport:
         return "\n".join([said, *(f"  {n:,} x {reason}" for reason, n in often), *self.notes])
 
 
-def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) -> Plan:
+def submit(llm: LLM, requests: Iterable[Request]) -> Plan:
     """Send what is neither in the journal nor on its way as a batch, and return its plan.
 
-    A second call finds it and sends nothing. It is answered within a day, for `price_factor` of the
-    price: half of it is OpenAI's rule, as 50,000 requests or 200 MB are the most, so check your
-    provider's. One request of each kind (by the names of its parameters) is asked directly first:
-    a refused key, an unknown model or a parameter it wants otherwise shows now and not tomorrow.
+    A second call finds it and sends nothing. It is answered within a day, for half of the price; at
+    OpenAI 50,000 requests or 200 MB are the most. One request of each kind (by the names of its
+    parameters) is asked directly first: a refused key, an unknown model or a parameter it wants
+    otherwise shows now and not tomorrow.
 
     Raises BudgetReached, before anything is sent, if the worst case exceeds the budget; CourseError
     if the server knows no batches or the journal is not a file.
@@ -77,22 +78,22 @@ def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) 
     if coming:
         print(f"{len(coming):,} of {len(wanted):,} requests are on their way in a batch already.")
     plan = llm.plan(request for key, request in wanted.items() if key not in coming)
-    plan = replace(plan, cost=plan.cost * price_factor)
+    plan = replace(plan, cost=PRICE_FACTOR * plan.cost)
     todo = {key: wanted[key] for key in wanted if key not in coming and key not in llm.journal}
     if not todo:
         return plan
-    print(f"Batch: {plan} at {price_factor:g} of the price.")
+    print(f"Batch: {plan} at {PRICE_FACTOR:g} of the price.")
     kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
     what, direct = f"this batch of {len(todo):,} requests", _worst(llm, kinds)
-    llm.check_budget(direct + price_factor * _worst(llm, todo), what)
+    llm.check_budget(direct + PRICE_FACTOR * _worst(llm, todo), what)
     # Does this server know batches at all? Better asked before anything is paid for.
     _call(llm, lambda client: client.batches.list(limit=1),
           f"{llm.base_url} has no Batch API: use complete(), which asks for the same one by one.")
     list(llm.complete(kinds.values()))
     todo = {key: request for key, request in todo.items() if key not in llm.journal}
     if todo:
-        llm.check_budget(price_factor * _worst(llm, todo), what)  # now it told how it counts
-        _send(llm, todo, price_factor)
+        llm.check_budget(PRICE_FACTOR * _worst(llm, todo), what)  # now it told how it counts
+        _send(llm, todo)
     return plan
 
 
@@ -105,13 +106,11 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
 
     Raises CourseError if a batch failed as a whole, after all others have been collected.
     """
-    waiting = llm.journal.waiting(llm.model, llm.base_url)
-    ids = {sent["key"]: _create(llm, sent) for sent in waiting}
+    waiting = [(sent, _create(llm, sent))
+               for sent in llm.journal.waiting(llm.model, llm.base_url)]
     report, failures = BatchReport(), []
     while waiting:
-        still = []
-        for sent in waiting:
-            id = ids[sent["key"]]
+        for sent, id in list(waiting):
             found = _call(
                 llm, lambda client, id=id: client.batches.retrieve(id),
                 f"{llm.base_url} knows no batch {id}: is the API key of the same project? If it is "
@@ -119,11 +118,10 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
                 f"{llm.journal.path}, and submit again.")
             if found.status in ENDED:
                 failures += _harvest(llm, sent, found, report)
-                continue
-            still.append(sent)
-            if progress:
+                waiting.remove((sent, id))
+            elif progress:
                 print(f"{time.strftime('%H:%M')} batch {id}: {found.status}")
-        if waiting := still:
+        if waiting:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
     if failures:
@@ -139,7 +137,7 @@ def _call(llm: LLM, ask, missing: str):
     return llm.connection.call(lambda client, _: ask(client), missing=missing, timeout=TIMEOUT)
 
 
-def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
+def _send(llm: LLM, todo: dict[str, Request]) -> None:
     lines = []
     for key, request in todo.items():
         body = {"model": llm.model, "messages": request.messages,
@@ -154,7 +152,7 @@ def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
         file=(f"{name}.jsonl", content), purpose="batch", timeout=TIMEOUT),
         f"{llm.base_url} takes no files for batches: use complete().")
     sent = {"key": name, "batch_of": [llm.model, llm.base_url], "file": file.id,
-            "time": time.time(), "price_factor": price_factor,
+            "time": time.time(), "price_factor": PRICE_FACTOR,
             "requests": {key: [request.messages, llm.params_of(request), request.sample]
                          for key, request in todo.items()}}
     llm.journal.add(sent)
@@ -211,13 +209,12 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
             except ValueError as error:
                 unanswered[key] = scrub(str(error))
                 llm.connection.learn(error, request.params | llm.connection.adapted(request.params))
-                if lost := llm.billed(request, body):
-                    llm.lose(key, lost, found.id, factor)
-                continue
-            llm.keep(record | {"batch": found.id})
-            del unanswered[key]
-            report.answered += 1
-            report.cost += llm.paid(record)
+                llm.lose(request, key, body, found.id, factor)
+            else:
+                llm.keep(record | {"batch": found.id})
+                del unanswered[key]
+                report.answered += 1
+                report.cost += llm.paid(record)
     except Missing as error:
         failure = [str(error)]
     share = f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered"
