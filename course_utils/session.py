@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
-from course_utils.inference import Device, find_base, find_device
+from course_utils.inference import Device, find_device
 from course_utils.offline import world
 from course_utils.offline.start import offline_url
 from course_utils.plumbing import colab, hub
 from course_utils.plumbing.colab import DRIVE, installed, mount_drive, on_colab
 from course_utils.plumbing.entries import entries
+from course_utils.plumbing.model_folder import find_base
 from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, SealingCallback
 from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row, encode_tasks
-from course_utils.inference import base_hash, find_base, load_base, load_tokenizer, quiet
+from course_utils.inference import load_base, load_tokenizer, quiet
+from course_utils.plumbing.model_folder import base_hash, find_base
 from course_utils.plumbing.parts import digest
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, TrainSpec, load_recipe

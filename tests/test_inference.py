@@ -9,16 +9,9 @@ import pytest
 from machines import CPU, L4, T4
 
 from course_utils import inference
-from course_utils.inference import (
-    ModelFolderError,
-    find_base,
-    load_base,
-    load_model,
-    merge_adapter,
-    push,
-    reply,
-)
+from course_utils.inference import load_base, load_model, merge_adapter, push, reply
 from course_utils.plumbing.hub import model_card
+from course_utils.plumbing.model_folder import ModelFolderError, base_hash, find_base
 
 QUESTIONS = ["안녕", "전주는 어디에 있습니까?", "사과 세 개와 배 네 개를 더하면?", "월세의 뜻은?"]
 PROMPTS = [f"<bos><start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n" for q in QUESTIONS]
@@ -159,7 +152,7 @@ def test_where_a_base_is(tiny_base, tmp_path, monkeypatch):
     assert find_base("google/gemma-2b-it") == "google/gemma-2b-it"
     assert find_base(tiny_base) == str(tiny_base.resolve())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inference, "REPO", tiny_base.parent)
+    monkeypatch.setattr("course_utils.plumbing.model_folder.REPO", tiny_base.parent)
     (tmp_path / "mine").mkdir()
     assert find_base("mine") == str(tmp_path.resolve() / "mine")
     (tmp_path / "tiny-gemma").mkdir()
@@ -245,12 +238,12 @@ def test_an_adapter_of_other_weights_is_refused(tiny_base, adapter, tmp_path):
         (tmp_path / "result.json").write_text(json.dumps(RESULT | {"identity": identity}))
         load_model(tiny_base, tmp_path / "adapter", dtype="float32", device="cpu")
 
-    load_with(inference.base_hash(tiny_base))
+    load_with(base_hash(tiny_base))
     with pytest.raises(ModelFolderError, match="other weights"):
         load_with("other")
     bare = damaged(tiny_base, tmp_path / "tiny-gemma", "tokenizer.json", None)
     with pytest.raises(ModelFolderError, match="tiny-gemma has no tokenizer.json"):
-        inference.base_hash(bare)
+        base_hash(bare)
 
 
 @pytest.fixture
@@ -288,7 +281,7 @@ def test_a_merged_model_keeps_its_record_and_says_that_it_is_simulated(
 ):
     folder = shutil.copytree(adapter, tmp_path / "train/adapter")
     recipe = RESULT["recipe"] | {"teacher": {"model": "t", "base_url": "offline"}}
-    identity = {"data": "0123abcd", "base": inference.base_hash(tiny_base)}
+    identity = {"data": "0123abcd", "base": base_hash(tiny_base)}
     result = RESULT | {"recipe": recipe, "identity": identity, "last_eval_loss": 0.75}
     (folder.parent / "result.json").write_text(json.dumps(result))
     merged = merge_adapter(tiny_base, folder, tmp_path / "merged")
@@ -306,7 +299,7 @@ def test_a_model_in_several_files_is_pushed_whole_or_not_at_all(loaded, tiny_bas
     assert len(shards) > 1
     again = load_model(tmp_path / "model", dtype="float32", device="cpu")
     assert reply(*again, PROMPTS, max_new_tokens=8) == reply(*loaded, PROMPTS, max_new_tokens=8)
-    assert inference.base_hash(tmp_path / "model") != inference.base_hash(tiny_base)
+    assert base_hash(tmp_path / "model") != base_hash(tiny_base)
     push(tmp_path / "model", "me/whole")
     assert {shard.name for shard in shards} < set(hub[0][1])
     shards[0].unlink()

@@ -9,14 +9,8 @@ from test_train import TASKS, Killed, adapter_bytes, changed, kill_at
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
-from course_utils.inference import (
-    ModelFolderError,
-    find_device,
-    load_base,
-    load_model,
-    merge_adapter,
-    reply,
-)
+from course_utils.inference import find_device, load_base, load_model, merge_adapter, reply
+from course_utils.plumbing.model_folder import ModelFolderError
 from course_utils.recipe import load_recipe
 from course_utils.scale import trainer
 from course_utils.scale.memory import GIB, NF4_BYTES, estimate_memory

@@ -11,7 +11,8 @@ from course_utils import REPO, CourseError
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode, encode_tasks
-from course_utils.inference import ModelFolderError, load_model, reply
+from course_utils.inference import load_model, reply
+from course_utils.plumbing.model_folder import ModelFolderError
 from course_utils.prompts import get_template
 from course_utils.recipe import TrainSpec, load_recipe, recipe_names
 from course_utils.scale import trainer

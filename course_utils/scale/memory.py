@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from course_utils import CourseError
-from course_utils.inference import ModelFolderError, load_config, own_head_dim, quiet
+from course_utils.inference import load_config, own_head_dim, quiet
+from course_utils.plumbing.model_folder import ModelFolderError
 from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
 GIB = 2**30
