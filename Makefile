@@ -56,7 +56,7 @@ structure: setup ## hold the package's shape: arrows, homes of names, budgets of
 
 faults: setup ## kill, starve and corrupt the course, check that nothing is lost, fill the READMEs' table (slow)
 	@FAULTS=all $(RUN) -m pytest tests/faults tests/sources/test_batch.py tests/scale/test_parallel.py --deselect tests/faults/test_readme.py
-	@$(RUN) tests/faults/readme.py
+	@$(RUN) -m tests.faults.readme
 
 notebooks: setup ## execute the notebooks' sources and write the Korean and English editions
 	@$(RUN) -m tools.notebooks.build
@@ -65,8 +65,9 @@ base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 	@$(RUN) -m tools.base_model.pretrain
 
 bench: setup ## run the benchmarks and put their figures into the READMEs
-	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)) tests/benchmarks/readme.py; \
+	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)); \
 	do echo "== $$script"; $(RUN) "$$script"; done
+	@$(RUN) -m tests.benchmarks.readme
 
 colab: ## measure 01 to 03 on a GPU of Colab; needs a Google account: make colab GPU=T4
 	@$(PYTHON) tools/colab/run.py --gpu "$(GPU)"
@@ -83,13 +84,13 @@ release: setup ## set every badge, install line and link: make release REPO=owne
 	@touch $@
 
 site: .venv-site/ready ## render notebooks, README and guide, both languages, into build/site
-	@.venv-site/bin/python tools/site/render.py
+	@.venv-site/bin/python -m tools.site.render
 
-site-test: setup site ## look at every page of the site in a headless Chromium
+site-test: setup .venv-site/ready ## look at every page of the site in a headless Chromium
 	@SITE=all $(RUN) -m pytest tests/tools/test_site.py
 
 jupyter-test: setup ## "Restart and run all" in JupyterLab: every notebook, both languages (20 minutes)
-	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py
+	@JUPYTER=all $(RUN) -m pytest tests/notebooks/test_jupyter.py -k run_all
 
 clean: ## remove environments and caches; runs/ stays, it holds paid replies and trained models
 	rm -rf .venv .venv-colab .venv-image .venv-site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -33,13 +33,18 @@ class CourseError(Exception):
     """An error that this course raises on purpose: it says what to do next, and quotes no key."""
 
     def __init__(self, *args):
-        super().__init__(*(scrub(arg) if isinstance(arg, str) else arg for arg in args))
+        # A file's name may hold bytes that are no UTF-8: they would be the next error.
+        super().__init__(*(scrub(arg).encode(errors="backslashreplace").decode()
+                           if isinstance(arg, str) else arg for arg in args))
 
 
 def shown(path: str | Path) -> str:
-    """Return a path as it is printed: from the checkout or the working folder, if it is there."""
+    """Return a path as it is printed: from the checkout or the working folder, if it is there.
+
+    Signs that are not seen, or do more than be seen, are written out: a line break as \\n.
+    """
     path = Path(os.path.abspath(path))  # without its ".."
-    for base in (REPO, Path.cwd()):
-        if path.is_relative_to(base):
-            return path.relative_to(base).as_posix()
-    return str(path)
+    base = next(filter(path.is_relative_to, (REPO, Path.cwd())), "")
+    path = path.relative_to(base) if base else path
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+                   for sign in path.as_posix())

@@ -5,21 +5,23 @@
 
 A part is made under a temporary name, its manifest last, and renamed: at any instant it is whole or
 not there. Whatever a manifest does not vouch for is not believed (plumbing/parts.py). Two parts are
-kept. A root that is not there is an error: an unmounted Drive is no empty one, and nothing above
-the run's folder is ever made while sealing. Taught in 02, section 7.
+kept. An unmounted Drive looks as if empty: a folder that was there and is not is an error, and
+nothing above the run's folder is ever made while sealing. Taught in 02, section 7.
 """
 
 import contextlib
+import errno
 import json
 import os
 import platform
 import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 from course_utils import REPO, __version__
@@ -31,7 +33,8 @@ from course_utils.plumbing.scrub import scrub
 
 MINUTES = 10.0
 """Work is sealed at least this often."""
-_RESTORING = ".restoring"  # in a working folder that is being filled
+# Where files arrive in a working folder: while the first is there, it is not filled yet.
+_RESTORING, _MERGING = ".restoring", ".merging"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class CheckpointStore:
     local_root: Path
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
     mirror: Callable[[dict[str, Path]], str] | None = field(default=None, compare=False)
+    _disks: dict[Path, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, run: str, root: str | Path | None = None, *,
@@ -63,8 +67,8 @@ class CheckpointStore:
              mirror: Callable[[dict[str, Path]], str] | None = None) -> Self:
         """Open the store of a run: on Google Drive on Colab, under ./runs elsewhere, or in `root`.
 
-        On Colab the work itself stays on the machine's own disk. Raises CheckpointError where the
-        root cannot be made.
+        On Colab the work itself stays on the machine's own disk. Nothing is made before there is
+        work. Raises CheckpointError where the root is not mounted or cannot be made.
         """
         if root is None and on_colab():
             root = DRIVE / "instruction-tuning" / "runs"
@@ -79,22 +83,31 @@ class CheckpointStore:
         return cls(run, root, COLAB / "runs" if on_colab() else root, about or {}, mirror)
 
     def __post_init__(self) -> None:
-        _check_name("run", self.run)
+        name, above = _check_name("run", self.run), self.root
         try:
-            if self.root.is_relative_to(DRIVE.parent) and not os.path.isdir(DRIVE):
-                raise FileNotFoundError(2, "Google Drive is not mounted: run the first cell")
-            self.root.mkdir(parents=True, exist_ok=True)  # now or never: later it may be unmounted
+            self._look()
+            while not os.path.lexists(above):
+                above = above.parent
+            if not os.path.isdir(above) or above != self.root and not os.access(above, os.W_OK):
+                raise PermissionError(errno.EACCES, f"no folder can be made in {above}")
+            object.__setattr__(self, "run", parts.find(self.root, name).name)
+            self._look()
         except OSError as error:
             raise CheckpointError(f"The folder {self.root} cannot be made ({error.strerror}); "
                                   "choose another folder for the runs.") from error
 
     def local(self, step: str) -> Path:
         """Return the local working folder of a step, made if it is not there."""
-        home = self.local_root / self.run / _check_name("step", step)
+        step = _check_name("step", step)
         with self._on_root("opened"):
-            if self.local_root != self.root:
-                self.local_root.mkdir(parents=True, exist_ok=True)
-            parts.private_folder(self.local_root / self.run)
+            for root in (self.root, self.local_root):
+                if root not in self._disks:  # made once: later it is not missing but unmounted
+                    root.mkdir(parents=True, exist_ok=True)
+                if root / self.run not in self._disks:
+                    (root / self.run).mkdir(exist_ok=True, mode=0o700)
+            with contextlib.suppress(OSError):  # Drive's mount has modes of its own
+                os.chmod(self.local_root / self.run, 0o700)
+            home = parts.find(self.local_root / self.run, step)
             for folder in (home, home / "work"):
                 folder.mkdir(exist_ok=True)
         return home / "work"
@@ -107,9 +120,9 @@ class CheckpointStore:
         """
         with self._on_root("sealed"):
             work = self.local(step)
-            if (work / _RESTORING).exists():  # a kill came between: half a folder is never sealed
+            if (work / _RESTORING).is_dir():  # a kill came between: half is never sealed
                 self.restore(step)
-            sources = {name: work / name for name in sorted(_names(work))}
+            sources = dict(sorted(_files(work).items()))
             if not sources:
                 raise CheckpointError(f"There is nothing to seal in {work}; run the step first.")
             if unsafe := [name for name in sources if not parts.is_safe(name)]:
@@ -129,8 +142,7 @@ class CheckpointStore:
         """
         with self._on_root("sealed"):
             here, home = _journals(self.local(step)), self._home(step)
-            for folder in (home.parent, home):
-                parts.private_folder(folder)
+            home.mkdir(exist_ok=True, mode=0o700)
             if found := {name: text for name, text in parts.gather(home, here).items() if text}:
                 parts.seal_part(home / JOURNALS, self._manifest(step), found)
 
@@ -165,15 +177,13 @@ class CheckpointStore:
         """
         with self._on_root("brought back"):
             work = self.restore_journals(step)
-            marker = work / _RESTORING
-            if not marker.exists() and not all(map(is_journal, _names(work))):
+            filling = (work / _RESTORING).is_dir()
+            if not filling and not all(map(is_journal, _files(work))):
                 return work  # what is there is newer
-            if part := self.latest(step):
-                parts.copy(b"", work, _RESTORING)
-                for name in parts.read_manifest(part)["files"]:
-                    if not is_journal(name):
-                        _bring_back(part / name, work, name)
-            marker.unlink(missing_ok=True)
+            part = self.latest(step)
+            names = parts.read_manifest(part)["files"] if part else ()
+            _bring_back({name: path for name, path in parts.files_in(part or work).items()
+                         if name in names and not is_journal(name)}, work, _RESTORING)
         return work
 
     def restore_journals(self, step: str) -> Path:
@@ -184,52 +194,44 @@ class CheckpointStore:
         with self._on_root("brought back"):
             work = self.local(step)
             here = _journals(work)
-            for name, text in parts.gather(self._home(step), here, self._skip).items():
-                if text != here.get(name):
-                    _bring_back(text, work, name)
+            found = parts.gather(self._home(step), here, self._skip)
+            _bring_back({name: text for name, text in found.items() if text != here.get(name)},
+                        work, _MERGING)
         return work
 
-    def check(self, limit: int = 256 << 20) -> list[str]:
+    def check(self, limit: int = 16 << 20) -> list[str]:
         """Return a line for every part of the run that is not whole, by its manifest and sizes.
 
-        Contents are read up to `limit` bytes in all, the newest parts first: seconds, even through
-        Drive's mount. `latest` reads every byte before anything is used.
+        Parts of up to `limit` bytes are read: seconds, even through Drive's mount. `latest` reads
+        every byte before anything is used.
         """
-        found, top = [], self.root / self.run
+        found, homes, top = [], [], self.root / self.run
         with self._on_root("checked"):
-            homes = [path for path in top.iterdir() if path.is_dir()] if top.exists() else []
-            homes += [home / JOURNALS for home in homes]
-            newest_first = sorted((age, part.relative_to(top).as_posix(), part) for home in homes
-                                  for age, part in enumerate(reversed(parts.parts(home))))
-            for _, name, part in newest_first:
+            with contextlib.suppress(FileNotFoundError):  # nothing yet
+                homes = sorted(Path(step.path) for step in os.scandir(top) if step.is_dir())
+            for part in (part for home in homes for inner in (home, home / JOURNALS)
+                         for part in reversed(parts.parts(inner))):
                 try:
                     manifest = parts.read_manifest(part)
                     size = sum(file["bytes"] for file in manifest["files"].values())
                     parts.verify(part, manifest, contents=size <= limit)
-                    limit -= size if size <= limit else 0
-                except BrokenPart as broken:
-                    found.append(f"{name} is broken: {broken}.")
+                except (BrokenPart, OSError) as broken:
+                    found.append(f"{part.relative_to(top).as_posix()} is broken: {broken}.")
         return found
 
     def clear(self, step: str) -> None:
         """Remove everything a step has, working folder, parts and journals."""
         with self._on_root("cleared"):
-            for home in {self._home(step), self.local_root / self.run / step}:
-                if home.exists():
-                    for folder in [*parts.parts(home), home / "work", home / JOURNALS]:
-                        parts.discard(folder)
-                    parts.sweep(home)
+            parts.discard(self._home(step))
+            parts.discard(parts.find(self.local_root / self.run, step))
 
-    def _skip(self, path: Path, broken: BrokenPart) -> None:
-        """Say what is left out; an error where a disk refused to read it, for it may be all."""
-        where = path.relative_to(self.root)
-        if isinstance(broken, parts.UnreadablePart):
-            raise CheckpointError(f"{where}: {broken}. Mount Drive again (the first cell) and run "
-                                  f"this again; if it stays so, remove it from {self.root}.")
-        print(f"Skipping {where}: {broken}.")
+    def _skip(self, path: Path, broken: BrokenPart | OSError) -> None:
+        if isinstance(broken, OSError):  # it may be whole
+            raise broken
+        print(f"Skipping {path.relative_to(self.root)}: {broken}.")
 
     def _home(self, step: str) -> Path:
-        return self.root / self.run / _check_name("step", step)
+        return parts.find(self.root / self.run, _check_name("step", step))
 
     def _manifest(self, step: str, note: dict[str, Any] | None = None) -> dict[str, Any]:
         note = json.loads(json.dumps(note or {}, default=str))
@@ -237,14 +239,23 @@ class CheckpointStore:
                 "versions": {"course_utils": __version__, "python": platform.python_version()},
                 "about": dict(self.about), "note": note}
 
+    def _look(self) -> None:
+        """Raise OSError where the root or the run's folder, once there, is not there any more."""
+        if self.root.is_relative_to(DRIVE.parent) and not os.path.isdir(DRIVE):
+            raise FileNotFoundError(errno.ENOENT, "Google Drive is not mounted: run the first cell")
+        for folder in (self.root, self.root / self.run):
+            if folder in self._disks or os.path.lexists(folder):
+                disk = os.stat(folder).st_dev
+                if self._disks.setdefault(folder, disk) != disk:
+                    raise FileNotFoundError(errno.ENOENT, f"{folder} was unmounted")
+
     @contextlib.contextmanager
     def _on_root(self, what: str) -> Iterator[None]:
         """Turn what a disk says into what to do, an unmounted one too: it looks as if empty."""
         try:
-            disk = os.stat(self.root).st_dev
+            self._look()
             yield
-            if os.stat(self.root).st_dev != disk:
-                raise FileNotFoundError(f"{self.root} was unmounted")
+            self._look()
         except OSError as error:
             raise CheckpointError(
                 f"The run '{self.run}' could not be {what} in {self.root} ({error}); the work is "
@@ -316,32 +327,34 @@ def SealingCallback(store: CheckpointStore, step: str, minutes: float = MINUTES)
 
 
 def _check_name(kind: str, name: str) -> str:
+    name = parts.composed(name)
     if not re.fullmatch(r"[\w.+-]*\w", name):
         raise CheckpointError(f"A {kind} cannot be named {name!r}: take letters, digits, . _ + -")
     return name
 
 
-def _names(work: Path) -> set[str]:
+def _files(work: Path) -> dict[str, Path]:
     """The files of a working folder that are its work: no links, half-written files or keys."""
-    def fail(error: OSError) -> None:
-        raise error
-
-    paths = [Path(base, name) for base, _, names in os.walk(work, onerror=fail) for name in names]
     # A part that was copied back to go on from brings its old manifest; a new one replaces it.
-    return {path.relative_to(work).as_posix() for path in paths
-            if path.is_file() and not path.is_symlink() and path != work / parts.MANIFEST
-            and path.name not in (_RESTORING, ".env")
+    others = (parts.MANIFEST, _RESTORING, _MERGING)
+    return {name: path for name, path in parts.files_in(work).items()
+            if name.split("/")[0] not in others and path.name != ".env"
             and not re.fullmatch(r"\..*\.tmp", path.name)}
 
 
 def _journals(work: Path) -> dict[str, bytes]:
     """The whole lines of the journals in a working folder, by name."""
-    return {name: parts.whole_lines((work / name).read_bytes())
-            for name in filter(is_journal, _names(work))}
+    return {name: parts.whole_lines(path.read_bytes())
+            for name, path in _files(work).items() if is_journal(name)}
 
 
-def _bring_back(source: Path | bytes, work: Path, name: str) -> None:
-    """Copy a file into a working folder; it gets its name when all of it has arrived."""
-    arrived = str(PurePosixPath(name).with_name(".restoring.tmp"))
-    parts.copy(source, work, arrived)
-    os.replace(work / arrived, work / name)
+def _bring_back(sources: Mapping[str, Path | bytes], work: Path, arriving: str) -> None:
+    """Copy files into a working folder; they get their names when all of them have arrived."""
+    (work / arriving).mkdir(exist_ok=True)
+    parts.copy_durably(sources, work / arriving)
+    there = parts.files_in(work)
+    for name in sources:
+        path = there.get(name, work / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(work / arriving / name, path)
+    shutil.rmtree(work / arriving)

@@ -57,7 +57,10 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str, max
     (pair,) = _segments(tokenizer, [prompt], [response], max_length, end)
     if isinstance(pair, EncodeError):
         raise pair
-    asked, answered = pair
+    return _row(*pair, max_length)
+
+
+def _row(asked: list[int], answered: list[int], max_length: int) -> Row:
     # What is read: the prompt, then the response. What is trained: the response alone.
     ids, labels = asked + answered, [IGNORE_INDEX] * len(asked) + answered
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
@@ -67,35 +70,24 @@ def encode_tasks(tokenizer: "PreTrainedTokenizerBase", tasks: Iterable["Task"],
                  template: "Template", max_length: int) -> tuple["datasets.Dataset", EncodeReport]:
     """Encode tasks through a template, counting those that would train nothing and are dropped."""
     import datasets
-    import numpy as np
-    import pyarrow as pa
 
     tasks = list(tasks)
     prompts, responses = [template.render(task) for task in tasks], [t.output for t in tasks]
-    # Rows as Arrow keeps them: all ids one after the other, and how many belong to each segment.
-    ids: list[int] = []
-    lengths: list[int] = []  # of a prompt and of its response, in turn
-    reasons, truncated = [], 0
+    columns: dict[str, list] = {"input_ids": [], "labels": []}
+    reasons, truncated, masked = [], 0, 0
     for pair in _segments(tokenizer, prompts, responses, max_length, template.end):
         if isinstance(pair, EncodeError):
             reasons.append(pair)
             continue
-        asked, answered = pair
-        room = max_length - len(asked)
-        truncated += len(answered) > room
-        ids += asked
-        ids += answered[:room]
-        lengths += len(asked), min(len(answered), room)
-    if not ids:
+        for name, values in _row(*pair, max_length).items():
+            columns[name].append(values)
+        masked += len(pair[0])
+        truncated += sum(map(len, pair)) > max_length
+    if not columns["labels"]:
         first = f" The first one: {reasons[0]}" if reasons else ""
         raise EncodeError(f"None of {len(tasks)} tasks can be trained on.{first}")
-    masked = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
-    columns = {"input_ids": np.array(ids), "labels": np.where(masked, IGNORE_INDEX, ids)}
-    ends = pa.array(np.append(0, np.cumsum(lengths)[1::2]), pa.int32())
-    rows = datasets.Dataset.from_dict({name: pa.ListArray.from_arrays(ends, pa.array(values))
-                                       for name, values in columns.items()})
-    return rows, EncodeReport(len(rows), truncated, len(reasons), sum(lengths[::2]),
-                              sum(lengths[1::2]))
+    rows, tokens = datasets.Dataset.from_dict(columns), sum(map(len, columns["labels"]))
+    return rows, EncodeReport(len(rows), truncated, len(reasons), masked, tokens - masked)
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:

@@ -49,6 +49,15 @@ class GenerationReport:
     path: Path
     note: str = ""
 
+    @classmethod
+    def of(cls, kept: Sequence[Task], rejected: Counter, used: Sequence[Reply], out, note: str,
+           reasons: Sequence[str] = REASONS):
+        """The report of a run whose tasks this writes to `out`."""
+        write_tasks(out, kept)
+        return cls(len(kept) + rejected.total(), len(kept), _ordered(rejected, reasons), len(used),
+                   sum(sum(reply.usage.values()) for reply in used),
+                   sum(reply.cost for reply in used), Path(out), note)
+
     def __str__(self) -> str:
         rows = [("candidates", self.candidates), *self.rejected.items(), ("kept", self.kept)]
         lines = [f"{name:24}{number:8,}" for name, number in rows]
@@ -126,11 +135,7 @@ def generate_tasks(llm: LLM, seeds: Sequence[Task], n: int, *, out, threshold: f
         note = f"Stopped at {len(kept)} of {n} tasks: the last {barren} calls brought nothing new."
         if refused := [reply.error for reply in used if reply.text is None]:
             note += f" {len(refused)} of {len(used)} were refused, the last because {refused[-1]}."
-    write_tasks(out, kept)
-    return GenerationReport(
-        len(kept) + rejected.total(), len(kept), _ordered(rejected), len(used),
-        sum(sum(reply.usage.values()) for reply in used), sum(reply.cost for reply in used),
-        Path(out), note)
+    return GenerationReport.of(kept, rejected, used, out, note)
 
 
 def filter_tasks(tasks: Iterable[Task], threshold: float = 0.7) -> tuple[list[Task], dict]:
@@ -150,5 +155,5 @@ def _nearest(similar: SimilarityFilter, task: Task, seeds: int) -> dict:
     return {"among": among, "index": index, "score": round(match.score, 4)}
 
 
-def _ordered(rejected: Counter) -> dict[str, int]:
-    return {reason: rejected[reason] for reason in REASONS if rejected[reason]}
+def _ordered(rejected: Counter, reasons: Sequence[str] = REASONS) -> dict[str, int]:
+    return {reason: rejected[reason] for reason in reasons if rejected[reason]}

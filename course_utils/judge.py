@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from course_utils import CourseError
 from course_utils.llm import LLM, Reply, Request
 from course_utils.parsing import is_whole
+from course_utils.plumbing.reply import ends_in_thought, without_thoughts
 from course_utils.prompts import quote
 from course_utils.stats import Game, Grade, repeated, some_of
 
@@ -39,7 +40,7 @@ _MEANS = {**ORDERS, "": dict(zip(GRADES, GRADES, strict=True))}  # a grade has n
 JSON, BRACKETS, REMINDER = "json", "brackets", "reminder"
 """How a verdict is asked for: as JSON, in double brackets, and so once more after a failure."""
 _VERDICT = r"\[\[([^\[\]]*)\]\]"
-_AT_THE_END = re.compile(_VERDICT + r"(?:점|입니다|이다)*[\W_]*\Z")  # more is an afterthought
+_AT_THE_END = re.compile(_VERDICT + r"점?(?:입니다|이다)?[\s.。!*_`\"'”’)]*\Z")  # no afterthought
 _UNREADABLE = ("no verdict", "several verdicts", "not offered", "not at the end")
 
 _HOW = """\
@@ -115,8 +116,10 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
     """Return the verdict in a judge's reply, or raise VerdictError instead of guessing.
 
     All [[...]] of the reply must say the same, it must be one of `allowed`, and the last line that
-    is not empty must end with it: "A는 틀렸습니다.\\n[[B]]" -> "B".
+    is not empty must end with it: "A는 틀렸습니다.\\n[[B]]" -> "B". What is in a thought is none.
     """
+    # The client takes thoughts off, but journals of before still hold them.
+    text = "" if ends_in_thought(text) else without_thoughts(text)
     found = set(re.findall(_VERDICT, text))
     offered = ", ".join(f"[[{verdict}]]" for verdict in allowed)
     if not found:
@@ -124,7 +127,7 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
     if len(found) > 1:
         raise VerdictError("several verdicts", f"There are {len(found)} different verdicts.")
     verdict = found.pop()
-    if verdict not in allowed:
+    if verdict not in list(allowed):  # of "ABC", "AB" would be a part
         raise VerdictError("not offered", f"[[{verdict[:40]}]] is none of {offered}.")
     if not _AT_THE_END.search(text.strip().splitlines()[-1]):
         raise VerdictError("not at the end", f"[[{verdict}]] is not at the end of the reply.")
@@ -134,10 +137,12 @@ def parse_verdict(text: str, allowed: Collection[str]) -> str:
 def read_reply(text: str, allowed: Collection[str], form: str) -> tuple[str, str]:
     """The (verdict, reason) of a reply in the form it was asked for; raises VerdictError."""
     if form != JSON:
-        verdict = parse_verdict(text, allowed)
-        return verdict, text.rpartition("[[")[0].rstrip(" \n*_").strip()
+        reason = without_thoughts(text).rpartition("[[")[0]
+        return parse_verdict(text, allowed), reason.rstrip(" \n*_").strip()
     # A server that keeps to the schema cannot send anything else, so nothing else is believed: no
-    # code fence, no word around it, no second object, no key twice.
+    # code fence, no word around it, no second object, no key twice. (Within it, a tag is a word.)
+    if not text.lstrip().startswith("{"):
+        text = without_thoughts(text)
     try:
         fields = json.loads(text, object_pairs_hook=tuple)  # an object's pairs; a list is a list
     except (ValueError, RecursionError):
@@ -200,6 +205,12 @@ class Judgment:
     key: str = ""
     model: str = ""
     cost: float = 0.0
+
+    def __post_init__(self):
+        possible = [None] if self.invalid else _MEANS.get(self.order, {}).values()
+        if self.verdict not in possible:
+            raise CourseError(f"Judgment {self.name}: {self.verdict!r} is no verdict for the order "
+                              f"{self.order!r} with the failure {self.invalid!r}.")
 
     @property
     def value(self) -> str | int | None:
@@ -362,12 +373,15 @@ class Judge:
         """The (verdict, reason) of a reply, a battle's in terms of models; raises VerdictError."""
         why, means = reply.finish_reason, _MEANS[case.order]
         if reply.text is None:
-            raise VerdictError("refused request" if why == "refused" else "no reply", reply.error)
+            raise VerdictError("refused request" if why == "refused" else "no reply",
+                               reply.error or "The reply has no text.")
         if self.llm.journal.get(reply.key).get("refusal"):
             raise VerdictError("refusal", "The judge refused to judge.")
         if not is_whole(why):  # whatever it holds: nobody knows what was to follow
-            kind = "content filter" if why in ("content_filter", "SAFETY") else "truncated"
-            raise VerdictError(kind, f"The judge's reply is cut (finish_reason {why}).")
+            filtered = str(why).lower() in ("content_filter", "safety")
+            raise VerdictError("content filter" if filtered else "truncated",
+                               f"The judge's reply is cut (finish_reason {why}), which a larger "
+                               "max_tokens cures unless a filter did it.")
         said, reason = read_reply(reply.text, means, case.form)
         return means[said], reason
 

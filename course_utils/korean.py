@@ -14,7 +14,14 @@ import unicodedata
 from collections.abc import Iterable
 
 _HANGUL = re.compile("[가-힣ㄱ-ㆎᄀ-ᇿ]")
-_IN_PARTS = re.compile("[가-힣]?[ᄀ-ᇿ]+")
+# What most texts are made of and nothing needs to be done about.
+_PLAIN = re.compile(r"[\t\n -~가-힣ㄱ-ㅎㅏ-ㅣ一-鿿·‘’“”…]*")
+# What nobody sees: controls, soft hyphens, fillers, blanks without width, directions, byte order.
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f\xad\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e"
+                     "\u2060-\u2069\u3164\ufeff\uffa0]")
+# A joiner is of use between two letters or emoji that can be joined, which these cannot.
+_IDLE = re.compile(r"(?<![^\s -~가-힣ᄀ-ᇿ])[\u200c\u200d]+|[\u200c\u200d]+(?![^\s -~가-힣ᄀ-ᇿ])")
+_BLANK = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")  # a space of another width
 _lock = threading.Lock()
 _kiwi = None
 
@@ -30,12 +37,16 @@ def forms(texts: Iterable[str]) -> list[list[str]]:
 
 
 def clean(text: str) -> str:
-    """The text with Hangul in syllables, and "?" for half a character (a lone surrogate).
+    """The one form of all texts that look alike: whatever compares texts compares these.
 
-    A Mac writes 한 as ㅎ, ㅏ and ㄴ, which look the same and are other characters.
+    Letters in one piece (a Mac writes 한 as ㅎ, ㅏ and ㄴ), plain spaces and ends of lines,
+    nothing that nobody sees, and "?" for half a character.
     """
-    whole = text.encode("utf-8", "replace").decode()
-    return _IN_PARTS.sub(lambda match: unicodedata.normalize("NFC", match[0]), whole)
+    if _PLAIN.fullmatch(text):
+        return text
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+    text = _BLANK.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return unicodedata.normalize("NFC", _IDLE.sub("", _UNSEEN.sub("", text)))
 
 
 def _tokenize(texts: list[str]) -> list[list]:
@@ -79,10 +90,7 @@ def language_flag(text: str, answer_lang: str = "ko") -> str | None:
     return f"mostly not {language}: {share:.0%} {name}"
 
 
-_NO_PROSE = re.compile(
-    r"^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)[`~]*\s*$|\Z)|`[^`\n]+`|(?:https?://|www\.)\S+",
-    re.DOTALL | re.MULTILINE,
-)
+_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+", re.DOTALL)  # code, addresses
 _LETTERS = {  # language, what its letters are called, how their names in Unicode begin
     "ko": ("Korean", "Hangul", ("HANGUL",)),
     "en": ("English", "Latin letters", ("LATIN",)),

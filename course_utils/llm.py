@@ -15,21 +15,21 @@ Threads, not asyncio: a notebook already runs an event loop. Taught in 01, secti
 import hashlib
 import json
 import math
-import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 
 from course_utils import CourseError
-from course_utils.plumbing.connection import Connection, ErrorInReply, NoAnswer
+from course_utils.plumbing.connection import Connection, NoAnswer
 from course_utils.plumbing.entries import retirement
 from course_utils.plumbing.journal import Journal
+from course_utils.plumbing.reply import read, reported
 
-_THOUGHT = re.compile(r"\s*(?:<(think(?:ing)?|thought|reasoning)>(?:.*?</\1>|.*\Z)"
-                      r"|\[THINK\].*?\[/THINK\])\s*", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>[ \t]*(?:\n\s*|\Z)", re.IGNORECASE)
+LOST = "lost"  # how a reply ends that was billed and holds no message
 
 
 class BudgetReached(CourseError):
@@ -50,7 +50,8 @@ class Reply:
     """What came back. `text` is None if nothing did; then `error` says why, and `finish_reason` is
     "refused" for a request that the server would always refuse, None where retries were spent.
 
-    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars.
+    `usage` counts prompt_tokens and completion_tokens, `cost` is in dollars. What broken replies
+    before it were billed for stands in `LLM.spent` alone.
     """
 
     request: Request
@@ -102,20 +103,22 @@ class LLM:
         self.model, self.base_url = model, self.connection.base_url
         self.journal = journal if isinstance(journal, Journal) else Journal.open(journal)
         self.workers, self.price, self.budget = workers, price, budget
+        self.spent = 0.0
         self._lock = threading.Lock()
         self._reserved: dict[str, float] = {}  # the worst case of every request on its way
         self._waiting: dict[str, float] = {}  # the same for those in a batch
-        records = self.journal.records()
-        for other in dict.fromkeys(record.get("model", "") for record in records):
-            if other != model and (ended := retirement(other)):
-                print(f"This journal has replies of another model. {ended}")
-        self.spent = 0.0
-        self._completions = Counter()  # how many, their tokens together, and those of the longest
+        self._seen = Counter()  # how many replies, their tokens, those of their prompts, our guess
+        self._most = {"longest": 0, "prompt": 1.0, "limit": 1.0}  # in tokens, guesses and limits
         self._refused: list[str] = []  # what was said of each that was refused
-        self._silent = 0  # how many of the latest replies in a row thought and said nothing
-        for record in records:
-            if record.get("model") == model:
+        self._silent = 0  # how many of the latest replies in a row said nothing
+        others = set()
+        for record in self.journal.records(requests=False):
+            if record.get("model") != model:
+                others.add(record.get("model", ""))
+            elif "usage" in record:
                 self._count(record)
+        for ended in filter(None, map(retirement, sorted(others))):
+            print(f"This journal has replies of another model. {ended}")
 
     def key(self, request: Request) -> str:
         """The name of a request in the journal: SHA-256 of model, messages, params and sample."""
@@ -132,12 +135,13 @@ class LLM:
         """Estimate what these requests would take; asks nobody and spends nothing.
 
         A prompt is counted as a token for every 4 ASCII characters, every 1.5 others, and 4 a
-        message. A completion as the mean of those in the journal; before there are any, as
-        `max_tokens` (so the first plan is the worst case), or 512.
+        message, or as many times that as the server reported of earlier ones. A completion as the
+        mean of those in the journal; before there are any, as `max_tokens` (so the first plan is
+        the worst case), or 512.
         """
         requests = [(self.key(request), request) for request in requests]
         calls = {key: self.estimate(request) for key, request in requests
-                 if self.journal.get(key) is None}
+                 if key not in self.journal}
         return Plan(len(calls), len(requests) - len(calls),
                     sum(sum(usage.values()) for usage in calls.values()),
                     sum(map(self.cost, calls.values())))
@@ -153,6 +157,7 @@ class LLM:
         waits in a batch raise CourseError.
         """
         requests = iter(requests)
+        self.journal.catch_up()  # what found no room on the disk before
         self.waiting()
         queue: deque[tuple[Request, str, Future | None]] = deque()
         running: dict[str, Future] = {}
@@ -167,47 +172,49 @@ class LLM:
                                 and any(future for _, _, future in queue)):
                     key = self.key(held)
                     future = running.get(key)
-                    if future is None and self.journal.get(key) is None:
-                        self.connection.client()
-                        try:
-                            self._reserve(held, key)
-                        except CourseError:
-                            if queue:
-                                break  # those on their way come first: then it may be sent
-                            self._refused = []  # whoever runs the cell again begins anew
-                            raise
-                        future = pool.submit(self._ask, held, key, halt)
-                        running[key] = future
+                    if future is None and key not in self.journal:
+                        if not self._may_send(held, key, alone=not queue):
+                            break
+                        future = running[key] = pool.submit(self._ask, held, key, halt)
+                        # One that is cancelled before it began will not give it back itself.
+                        future.add_done_callback(
+                            lambda end, key=key: end.cancelled() and self._release(key))
                     queue.append((held, key, future))
                     held = next(requests, None)
                 request, key, future = queue.popleft()
-                if future is None:
-                    yield self._from_journal(request, key)
-                    continue
-                try:
-                    failure = future.result()
-                except _Halted:
-                    raise halt.reason from None  # another request met what no retry can cure
-                again = running.pop(key, None) is not future  # asked for twice, and paid for once
-                if failure is None:
-                    yield self._from_journal(request, key, cached=again)
-                else:
+                failure = future and future.result()
+                cached = running.pop(key, None) is None  # asked for twice, it is paid for once
+                if failure:
                     yield Reply(request, key, None, failure.finish_reason, {}, False, str(failure),
                                 self.model)
+                else:
+                    record = self.journal.get(key)
+                    yield Reply(request, key, record["text"], record["finish_reason"],
+                                record["usage"], cached, None,
+                                record.get("served_by") or record["model"], self.paid(record))
             self._check_refusals()
         finally:
             halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
-            for key in running:  # those that were cancelled before they began
-                self._reserved.pop(key, None)
-
-    def _from_journal(self, request: Request, key: str, cached: bool = True) -> Reply:
-        record = self.journal.get(key)
-        return Reply(request, key, record["text"], record["finish_reason"], record["usage"], cached,
-                     None, record.get("served_by") or record["model"], self.paid(record))
 
     def estimate(self, request: Request, worst: bool = False) -> dict:
         """The usage that a request may have, or at worst will have, as `plan` counts it."""
+        guess, seen, most = self._guess(request), self._seen, self._most
+        limit = guess["completion_tokens"]
+        if worst:
+            # Who counts otherwise than we do may do so by more the next time; and without a limit
+            # a reply may become longer than any before.
+            times = 1.25 * most["prompt"] if most["prompt"] > 1 else 1
+            over = 1.25 * most["limit"] if most["limit"] > 1 else 1
+            completion = limit * over or 2 * most["longest"]
+        else:
+            times = max(1, seen["prompt"] / max(1, seen["guess"]))
+            completion = seen["completion"] / seen["replies"] if seen["replies"] else limit
+        return {"prompt_tokens": math.ceil(guess["prompt_tokens"] * times),
+                "completion_tokens": math.ceil(completion) or 512}
+
+    def _guess(self, request: Request) -> dict:
+        """The tokens of a prompt by its characters, and the limit of its completion, 0 for none."""
         prompt = 0
         for message in request.messages:
             text = str(message.get("content", ""))
@@ -215,17 +222,13 @@ class LLM:
             prompt += 4 + math.ceil(plain / 4 + (len(text) - plain) / 1.5)
         params = self.params_of(request)
         limit = params.get("max_completion_tokens") or params.get("max_tokens")
-        seen = self._completions
-        if seen["number"] and not (worst and limit):
-            completion = seen["longest"] if worst else math.ceil(seen["tokens"] / seen["number"])
-        else:
-            completion = limit or 512
-        return {"prompt_tokens": prompt, "completion_tokens": completion}
+        return {"prompt_tokens": prompt, "completion_tokens": limit if type(limit) is int else 0}
 
     def cost(self, usage: dict) -> float:
-        """Dollars for a usage, by the price; 0 without one."""
+        """Dollars for a usage, by the price; 0 without one, and never less."""
         prompt, completion = self.price or (0, 0)
-        return (usage["prompt_tokens"] * prompt + usage["completion_tokens"] * completion) / 1e6
+        return max(0.0, usage["prompt_tokens"] * prompt
+                   + usage["completion_tokens"] * completion) / 1e6
 
     def paid(self, record: dict) -> float:
         """Dollars that a record of the journal has cost; in a batch it was cheaper."""
@@ -248,124 +251,139 @@ class LLM:
                                 f"could cost ${worst:.4f}. Raise the budget and run again.")
 
     def _count(self, record: dict) -> None:
-        tokens = record["usage"]["completion_tokens"]
         self.spent += self.paid(record)
-        self._completions.update(number=1, tokens=tokens)
-        end = record.get("finish_reason")
-        silent = not record.get("text") and (end == "length" or (end == "stop" and tokens >= 50))
-        self._silent = self._silent + 1 if silent else 0
-        self._completions["longest"] = max(self._completions["longest"], tokens)
+        if record.get("finish_reason") == LOST:
+            return
+        prompt, completion = map(record["usage"].get, ("prompt_tokens", "completion_tokens"))
+        self._seen.update(replies=1, completion=completion)
+        most = {"longest": completion}
+        if guess := record.get("guessed"):
+            self._seen.update(prompt=prompt, guess=guess["prompt_tokens"])
+            most["prompt"] = prompt / max(1, guess["prompt_tokens"])
+            most["limit"] = completion / (guess["completion_tokens"] or math.inf)
+        self._most |= {name: max(self._most[name], most[name]) for name in most}
+        self._silent = 0 if (record.get("text") or "").strip() else self._silent + 1
 
     def keep(self, record: dict) -> None:
         """Put a reply into the journal, once, and count what it cost."""
-        new = self.journal.get(record["key"]) is None
-        self.journal.add(record)
-        if not new:
-            return
         with self._lock:
-            self._count(record)
-            silent = self._silent
-        if silent >= 3 and not record["text"]:
-            raise CourseError(
-                f"The last {silent} replies of {self.model} are empty: all their tokens went into "
-                "reasoning. Switch it off with params={'reasoning_effort': 'none'}, or as its "
-                "provider calls it, or raise max_tokens.")
+            if record["key"] not in self.journal:
+                self._count(record)  # first: one that finds no room on the disk is paid for as well
+        self.journal.add(record)
 
-    def _check_refusals(self) -> None:
+    def lose(self, request: Request, key: str, response, when: object, factor: float = 1) -> None:
+        """Count, in the journal too, what was billed for a response without an answer."""
+        if usage := self.billed(request, response):
+            self.keep({"key": f"{key}/{LOST}/{when}", "model": self.model, "text": "",
+                       "finish_reason": LOST, "usage": usage, "price_factor": factor})
+
+    def _check_silence(self, record: dict) -> None:
+        """Raise CourseError where one reply after the other is empty: the next would be, too."""
+        end, told = record["finish_reason"], record["usage"]["completion_tokens"]
+        thought = end == "length" or (end == "stop" and told >= 50)
+        if not record["text"].strip() and self._silent >= (3 if thought else 10):
+            raise CourseError(
+                f"The last {self._silent} replies of {self.model} are empty: finish_reason {end}. "
+                "If they went into reasoning, switch it off with params={'reasoning_effort': "
+                "'none'}, or as its provider calls it, or raise max_tokens.")
+
+    def _check_refusals(self, last: bool = True) -> None:
         """Raise CourseError where nothing but refusals came: it is not this one request."""
-        if len(self._refused) >= 3 and not self._completions["number"]:
-            raise CourseError(f"{self.base_url} refused the first {len(self._refused)} requests, "
-                              f"and answered none: {self._refused[-1]}.")
+        if len(refused := self._refused) >= 3 and not self._seen["replies"]:
+            if last:
+                self._refused = []  # whoever runs the cell again begins anew
+            raise CourseError(f"{self.base_url} refused the first {len(refused)} requests, "
+                              f"and answered none: {refused[-1]}.")
+
+    def _may_send(self, request: Request, key: str, alone: bool) -> bool:
+        """Set aside what a request may cost, or return False where it has to wait for those on
+        their way. Raises CourseError where it is alone and cannot be sent."""
+        if not alone and self.budget is not None and not self._seen["guess"]:
+            return False  # until one is answered nobody knows how its tokens are counted
+        try:
+            self._check_refusals(last=alone)
+            self.connection.client()
+            self._reserve(request, key)
+        except CourseError:
+            if alone:
+                raise
+            return False
+        return True
 
     def _reserve(self, request: Request, key: str) -> None:
-        """Set the worst case of a request aside, or raise CourseError if it cannot be sent now."""
+        """Set the worst case of a request aside. Raises CourseError if it cannot be sent now."""
         if key in self._waiting:
             raise CourseError("The next request is on its way in a batch and would be paid for "
                               "twice: collect it first, with course_utils.sources.batch.collect.")
-        self._check_refusals()
         worst = self.cost(self.estimate(request, worst=True))
         with self._lock:
+            self._reserved.pop(key, None)
             self.check_budget(worst)
             self._reserved[key] = worst
 
     def _ask(self, request: Request, key: str, halt: "_Halt") -> NoAnswer | None:
         """Put the reply into the journal, or return why there is none."""
+        broken = []  # replies without a message; what was billed for them is spent
+
         def send(client, params):
             halt.pause(0)
+            if broken:
+                self._reserve(request, key)
             # extra_body rather than keywords: servers know parameters that openai does not
             response = client.chat.completions.create(
                 model=self.model, messages=request.messages, extra_body=params)
-            return self.record(request, key, response)
+            try:
+                return self.record(request, key, response)
+            except ValueError:
+                broken.append(response)
+                self.lose(request, key, response, time.time_ns())
+                raise
 
         try:
-            try:
-                record = self.connection.call(send, self.params_of(request), wait=halt.pause)
-            except NoAnswer as end:
-                if end.finish_reason == "refused":
-                    self._refused.append(str(end))
-                return end
+            record = self.connection.call(send, self.params_of(request), wait=halt.pause)
             self.keep(record)
+            self._check_silence(record)
+        except NoAnswer as end:
+            if end.finish_reason == "refused":
+                self._refused.append(str(end))
+            return end
         except CourseError as error:
-            halt.reason = halt.reason or error
+            if not halt.is_set():
+                halt.reason = error
             halt.set()
             raise
         finally:
-            with self._lock:
-                self._reserved.pop(key, None)
+            self._release(key)
+
+    def _release(self, key: str) -> None:
+        with self._lock:
+            self._reserved.pop(key, None)
 
     def record(self, request: Request, key: str, response) -> dict:
         """The journal's record of a response. Raises ValueError if it holds no reply."""
-        if error := getattr(response, "error", None):
-            raise ErrorInReply(error)
-        try:
-            choice = response.choices[0]
-            message = choice.message
-            refusal = getattr(message, "refusal", None) or ""
-            text = _answer(message.content) or _answer(refusal)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError("the server's reply holds no message") from None
-        if choice.finish_reason == "error":
-            raise ValueError("the server broke its reply off (finish_reason error)")
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji is no UTF-8
-        usage = self.estimate(request) | {"completion_tokens": math.ceil(len(text) / 1.5)}
-        for name in usage:
-            reported = getattr(getattr(response, "usage", None), name, None)
-            if type(reported) is int and reported >= 0:
-                usage[name] = reported
-        return {"key": key, "model": self.model, "text": text,
-                "finish_reason": choice.finish_reason, "usage": usage,
-                "served_by": getattr(response, "model", None),
-                "system_fingerprint": getattr(response, "system_fingerprint", None),
-                "refusal": getattr(message, "refusal", None),
+        said = read(response)
+        return {"key": key, "model": self.model, **said,
+                "usage": self.billed(request, response, said["text"]),
+                "guessed": self._guess(request),
                 "request": {"messages": request.messages, "params": self.params_of(request),
                             "sample": request.sample}}
 
-
-def _answer(content) -> str:
-    """The text of a reply without what the model thought aloud: parts of a list, or what stands
-    before the answer, between <think> and </think>, of which the first may be missing. A tag that
-    the answer speaks of stays."""
-    if isinstance(content, list):
-        parts = [{"text": part} if isinstance(part, str) else part for part in content]
-        content = "".join(part.get("text") or "" for part in parts if not part.get("thought")
-                          and part.get("type") not in ("thinking", "thought", "reasoning"))
-    text = content or ""
-    while thought := _THOUGHT.match(text):
-        text = text[thought.end():]
-    if (end := _END_OF_THOUGHT.search(text)) and not _THOUGHT.search(text[:end.start()]):
-        return text[end.end():]
-    return text
-
-
-class _Halted(Exception):
-    """Raised in a worker that must not send another request."""
+    def billed(self, request: Request, response, text: str = "") -> dict:
+        """The usage of a response; {} for a page or an error, which nobody bills. What is not
+        reported counts as the most that it may be, so that no budget is exceeded."""
+        if (told := reported(response)) is None:
+            return {}
+        usage = self._guess(request)
+        usage["completion_tokens"] = usage["completion_tokens"] or max(512, len(text))
+        return usage | {name: count for name, count in zip(usage, told, strict=True)
+                        if count is not None}
 
 
 class _Halt(threading.Event):
     """Tells the workers of one `complete` to send nothing more, and why."""
 
-    reason: CourseError | None = None
+    reason = CourseError("Nobody asks for more.")
 
     def pause(self, seconds: float) -> None:
         if self.wait(seconds):
-            raise _Halted
+            raise copy(self.reason)  # each thread adds its own lines to what it raises

@@ -41,8 +41,7 @@ def use_korean_font() -> str:
     for path in (font_file(), font_file(bold=True)):
         if str(path) not in known:
             font_manager.fontManager.addfont(path)
-    mpl.rcParams["font.family"] = ["NanumGothic", "DejaVu Sans"]
-    mpl.rcParams["axes.unicode_minus"] = False
+    mpl.rcParams |= {"font.family": ["NanumGothic", "DejaVu Sans"], "axes.unicode_minus": False}
     return "NanumGothic"
 
 
@@ -81,11 +80,10 @@ def threshold_choice(kept: Mapping[str, Mapping[float, float]],
     for k, (name, color) in enumerate(zip(kept, COLORS, strict=False)):
         left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
         apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
-        rates = {threshold + apart: row for threshold, row in agreement.get(name, {}).items()}
-        places = sorted(rates)
-        right.plot(places, [rates[place][0] for place in places], "o-", color=color)
-        for place in places:
-            right.plot([place, place], rates[place][1:], color=color, linewidth=3, alpha=0.35)
+        rates = sorted((place + apart, *row) for place, row in agreement.get(name, {}).items())
+        right.plot([row[0] for row in rates], [row[1] for row in rates], "o-", color=color)
+        for place, _, *interval in rates:
+            right.plot([place, place], interval, color=color, linewidth=3, alpha=0.35)
     for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
         ax.set_title(name, loc="left", fontsize=9, color=INK)
         ax.yaxis.set_major_formatter(PERCENT)
@@ -107,8 +105,8 @@ def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
     ax.hist(after, edges, color=BLUE, linewidth=1.8, histtype="step",
             label=f"after 후 ({len(after):,})")
     ax.axvline(threshold, color=ORANGE, linewidth=1.3, linestyle="--")
-    _label(ax, (threshold, ax.get_ylim()[1] * 0.97), f"threshold 기준 {threshold:g}", dx=5,
-           color=ORANGE)
+    top = ax.get_ylim()[1] * 0.97
+    _label(ax, (threshold, top), f"threshold 기준 {threshold:g}", dx=5, color=ORANGE)
     ax.set(xlim=(0, 1), ylabel="tasks 과제",
            xlabel="ROUGE-L to the nearest task 가장 비슷한 과제와의 ROUGE-L")
     ax.legend(loc="upper left", frameon=False)
@@ -120,11 +118,11 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
 
     A panel's number is how many tasks have that part; its last bar holds the longest 1%.
     """
-    parts = {"instruction": "instruction 지시문", "input": "input 입력", "output": "output 출력"}
+    parts = {"instruction": "지시문", "input": "입력", "output": "출력"}
     fig, panels = _panels(2.7, 3, title=title)
     for ax, (part, name), color in zip(panels, parts.items(), COLORS, strict=False):
         words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))
-        ax.set_title(f"{name} ({len(words):,})", loc="left", fontsize=9, color=INK)
+        ax.set_title(f"{part} {name} ({len(words):,})", loc="left", fontsize=9, color=INK)
         if not words:
             continue
         end = words[(len(words) - 1) * 99 // 100]
@@ -148,7 +146,7 @@ def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
     return fig
 
 
-def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> Figure:
+def verb_objects(tasks: Sequence[Task], *, title: str = "") -> Figure:
     """What the instructions ask for: the most frequent verbs, each divided into its objects.
 
     The grey end of a bar holds instructions without an object and objects too rare for their name
@@ -156,7 +154,7 @@ def verb_objects(tasks: Sequence[Task], *, verbs: int = 15, title: str = "") -> 
     """
     found = [pair for task in tasks if (pair := verb_object(task.instruction))]
     counts = Counter(verb for verb, _ in found)
-    top = counts.most_common(verbs)
+    top = counts.most_common(15)
     share = sum(count for _, count in top) / (len(tasks) or 1)
     name = (f"{len(top)} of {len(counts)} verbs 동사, {share:.0%} of {len(tasks):,} tasks 과제"
             " (grey 회색: other or no object 그 밖)")
@@ -207,7 +205,6 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
     prompts; how far the dots lie apart shows what the seed alone can do.
     """
     found: dict[str, list[float]] = {}
-    prompts = measured["per_family"] * len(measured["before"])
     for run in measured["runs"]:
         found.setdefault(run["variant"], []).append(run["mean"])
     fig, ax = _rows(found, "exact match on held-out prompts 떼어 둔 문제의 정답률", title=title,
@@ -215,7 +212,7 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
     worst = min(next(iter(found.values())))  # of the first way
     for place, means in enumerate(found.values()):
         color = ORANGE if max(means) < worst else BLUE
-        total = prompts * len(means)
+        total = measured["per_family"] * len(measured["before"]) * len(means)
         low, high = wilson_interval(fmean(means) * total, total)
         ax.plot([low, high], [place, place], color=color, linewidth=9, alpha=0.3)
         ax.plot(means, [place] * len(means), "o", color=color, markersize=6)
@@ -227,15 +224,15 @@ def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
 def before_after(before: Mapping[str, float], after: Mapping[str, float],
                  titles: Mapping[str, str] | None = None, *, title: str = "") -> Figure:
     """Share of right answers by family, untuned and tuned: {family: 0..1}, the best at the top."""
-    names = sorted(after, key=lambda name: (after[name], before[name], name), reverse=True)
-    fig, ax = _rows([(titles or {}).get(name, name) for name in names], "exact match 정답률",
+    rows = sorted(((after[name], before[name], name) for name in after), reverse=True)
+    fig, ax = _rows([(titles or {}).get(name, name) for *_, name in rows], "exact match 정답률",
                     title=title, percent=True)
-    olds, news = ([shares[name] for name in names] for shares in (before, after))
-    for place, (old, new) in enumerate(zip(olds, news, strict=True)):
+    for place, (new, old, _) in enumerate(rows):
         ax.plot([old, new], [place, place], color=GREY, linewidth=2, alpha=0.6, zorder=1)
         _label(ax, (new, place), f"{new:.0%}", dx=8 if new >= old else -8, color=BLUE)
-    ax.plot(olds, range(len(names)), "o", color=ORANGE, markersize=7, label="before 전")
-    ax.plot(news, range(len(names)), "o", color=BLUE, markersize=7, label="after 후")
+    olds, news = [old for _, old, _ in rows], [new for new, *_ in rows]
+    ax.plot(olds, range(len(rows)), "o", color=ORANGE, markersize=7, label="before 전")
+    ax.plot(news, range(len(rows)), "o", color=BLUE, markersize=7, label="after 후")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0,
               handletextpad=0, labelcolor="linecolor", fontsize=9)
     ax.set_xlim(-0.03, 1.1)
@@ -256,17 +253,16 @@ def win_rate(summary: BattleSummary, one_order: Mapping[str, VerdictSummary] | N
 
 def category_win_rates(summaries: Mapping[str, BattleSummary], *, title: str = "") -> Figure:
     """Win rates by category with 95% intervals and the number of questions, as in LogicKor."""
-    rows = [(f"{name} ({summary.n})", summary.win_rate, summary.interval, BLUE)
-            for name, summary in summaries.items()]
+    rows = [(f"{name} ({s.n})", s.win_rate, s.interval, BLUE) for name, s in summaries.items()]
     return _intervals(rows, "win rate 승률 (questions 문항)", "even 대등", title=title)[0]
 
 
 def judge_bias(summary: BattleSummary, *, title: str = "") -> Figure:
     """How often the judge names the answer shown first and the longer one, with 95% intervals."""
-    found = [("first position 앞자리", summary.first_position, "verdicts 판정"),
-             ("longer answer 긴 답변", summary.longer_answer, "questions 문항")]
-    rows = [(f"{name}\n({rate.n} {unit})", rate.value, rate.interval, ORANGE)
-            for name, rate, unit in found if rate]
+    found = {"first position 앞자리\n({} verdicts 판정)": summary.first_position,
+             "longer answer 긴 답변\n({} questions 문항)": summary.longer_answer}
+    rows = [(name.format(rate.n), rate.value, rate.interval, ORANGE)
+            for name, rate in found.items() if rate]
     return _intervals(rows, "named by the judge 심사자가 고른 비율", "no lean 치우침 없음",
                       title=title, row=0.7)[0]
 
@@ -340,7 +336,7 @@ def _intervals(rows: Sequence[tuple[str, float, tuple[float, float], str]], xlab
 
 
 def _literal(text: str) -> str:
-    """A name as it is: between two dollar signs matplotlib would see a formula."""
+    # Between two dollar signs matplotlib would see a formula.
     return text.replace("$", r"\$")
 
 

@@ -1,16 +1,12 @@
 """Templates (Alpaca, KoAlpaca, chat) that lay out a task, and the prompt that asks for new ones.
 
-1. `Template`: how a task is laid out for training and inference (Alpaca, KoAlpaca, chat);
-2. `generation_prompt`: the self-instruct prompt that asks a teacher for new tasks, as numbered text
-   or as JSON (parsing.py reads the reply);
-3. `quote`: how somebody else's text stands in a prompt without posing as a part of it.
-
-Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al., 2023). Taught in 01,
-sections 2 and 3; 02, section 2.
+`Template` serves training and inference; `generation_prompt` asks a teacher for new tasks, as text
+or as JSON (parsing.py reads the reply); `quote` lets somebody else's text stand in a prompt without
+posing as a part of it. Sources: Stanford Alpaca (Taori et al., 2023), Self-Instruct (Wang et al.,
+2023). Taught in 01, sections 2 and 3; 02, section 2.
 """
 
 import datetime
-import difflib
 import json
 import os
 import re
@@ -19,6 +15,7 @@ from dataclasses import dataclass
 
 from course_utils import CourseError
 from course_utils.parsing import FIELDS, read_fields, split_candidates
+from course_utils.plumbing.entries import no_such
 from course_utils.tasks import Task
 
 # ---------------------------------------------------------------- 1. templates
@@ -67,16 +64,22 @@ KOALPACA = Template("koalpaca", "### 질문: {instruction}\n\n### 맥락: {input
 TEMPLATES = {template.name: template for template in (ALPACA, ALPACA_KO, KOALPACA)}
 TODAY = datetime.date(2026, 1, 1)
 """What a chat template that writes today's date is told, so that a prompt is the same every day."""
+_DRAWN = r"""(?:\||\bfilter|\bmap\(\s*['"])\s*(random)\b|\b(lipsum)\b"""  # as Jinja offers it
 
 
 def with_fixed_date(template: str) -> str:
-    """The same chat template, for which every day is TODAY.
+    """The same chat template, for which every day is TODAY; one without a clock stays as it is.
 
-    transformers gives a template its clock as `strftime_now`; a macro of that name takes its place.
+    transformers gives a template its clock as `strftime_now`; a macro of that name takes its place,
+    and knows whatever codes of strftime the template has (but %s, which tells where a machine is).
     """
-    codes = "%Y %y %m %B %b %d %A %a".split()
-    date = "".join(f".replace('{code}', '{TODAY.strftime(code)}')" for code in codes)
-    macro = f"{{% macro strftime_now(format) %}}{{{{ format{date} }}}}{{% endmacro %}}\n"
+    if "strftime_now" not in template:
+        return template
+    codes = sorted(set(re.findall(r"%[-_^#:EO\d]*[a-rt-zA-Z]", template)))
+    dated = "".join(f".replace({code!r}, {written!r})" for code in codes
+                    if "%" not in (written := TODAY.strftime(code)))  # else it is no code
+    macro = ("{% macro strftime_now(format) %}{% for part in format.split('%%') %}"
+             f"{{{{ '%' * (not loop.first) ~ part{dated} }}}}{{% endfor %}}{{% endmacro %}}\n")
     return macro + template.removeprefix(macro)
 
 
@@ -87,27 +90,24 @@ def get_template(name: str, tokenizer=None) -> Template:
             raise CourseError('The template "chat" is built from a tokenizer: pass one.')
         return chat_template(tokenizer)
     if name not in TEMPLATES:
-        names = [*TEMPLATES, "chat"]
-        closest = difflib.get_close_matches(name, names, 1, 0) or names[:1]
-        raise CourseError(f'There is no template "{name}"; did you mean "{closest[0]}"? '
-                          f"There are: {', '.join(names)}.")
+        raise CourseError(no_such("template", name, [*TEMPLATES, "chat"]))
     return TEMPLATES[name]
 
 
 def chat_template(tokenizer) -> Template:
     """A Template that renders exactly what `tokenizer.apply_chat_template` would.
 
-    The user's turn is the instruction, or instruction, blank line, input. The response marker and
-    the end are found by rendering, never typed in. What is written before an answer, an empty
-    thought too, belongs to the prompt. Raises CourseError for a template that cannot be used.
+    The user's turn is the instruction, or instruction, blank line, input. What is written before an
+    answer, an empty thought too, belongs to the prompt. Raises CourseError for an unusable one.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise CourseError('This tokenizer has no chat template: use the template "alpaca-ko", '
-                          "or the tokenizer of a chat model.")
-
     def refused(reason: str) -> CourseError:
         return CourseError(f"This tokenizer's chat template {reason}, so it cannot be used: take "
                            'the template "alpaca-ko".')
+
+    if not (found := getattr(tokenizer, "chat_template", None)):
+        raise refused("is missing")
+    if drawn := re.search(_DRAWN, str(found)):
+        raise refused(f"uses '{drawn[1] or drawn[2]}', so no two prompts need be the same")
 
     def render(turns: list[dict[str, str]], *, prompt: bool = False) -> str:
         try:

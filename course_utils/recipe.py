@@ -6,6 +6,7 @@ entry of recipes/endpoints.yaml; "auto" is the first entry whose key is there.
 
 import dataclasses
 import re
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -52,9 +53,8 @@ class TrainSpec:
 
     `max_length` is in tokens, `save_steps` in optimiser steps, and so is a `warmup` of 1 or more;
     below 1 it is a share of all steps. `lora_r` 0 trains every weight. `sampling` "length" puts
-    rows of like length side by side. `heldout` is the share of rows kept back for a loss on what is
-    not trained. `threads` is for a CPU; 0 leaves PyTorch's choice. `quantize` "4bit" holds the
-    frozen matrices under an adapter in four bits a weight (QLoRA).
+    rows of like length side by side. `heldout` is the share of rows kept back for an evaluation
+    loss. `threads` is for a CPU; 0 leaves PyTorch's choice. `quantize` "4bit" is QLoRA's.
     """
 
     template: str = "chat"
@@ -71,18 +71,18 @@ class TrainSpec:
     parallel: Literal["none", "ddp", "fsdp"] = "none"
     sampling: Literal["random", "length"] = "random"
     learning_rate: StrictFloat = Field(1e-4, ge=0)
-    scheduler: str = "cosine"
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup: StrictFloat = Field(0.05, ge=0)
     weight_decay: StrictFloat = Field(0.0, ge=0)
-    optim: str = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused"] = "adamw_torch"
     max_grad_norm: StrictFloat = Field(0.3, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantize: Literal["none", "4bit"] = "none"
     attention: str = "auto"
     activation_checkpointing: bool = Field(False, strict=True)
     heldout: StrictFloat = Field(0.0, ge=0, lt=1)
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    seed: StrictInt = 0
+    report_to: Literal["none", "wandb"] = "none"
+    seed: StrictInt = Field(0, ge=0, lt=2**32)  # as numpy takes it
     save_steps: StrictInt = Field(50, ge=1)
     threads: StrictInt = Field(0, ge=0)
 
@@ -124,9 +124,9 @@ class EvaluateSpec:
 class Endpoint:
     """A model at an OpenAI-compatible address, with what its provider asks for.
 
-    `endpoint` is the entry's name; None for an address of your own. `base_url` None is OpenAI's,
-    "offline" the simulated API. `price` is US dollars for a million input and a million output
-    tokens, None if free. `rpm` is requests a minute, `params` go along with every request.
+    `endpoint` is the entry's name, None for an address of your own; `base_url` None is OpenAI's,
+    "offline" the simulated API. `price` is US dollars for a million input and output tokens, None
+    if free. `rpm` is requests a minute, `params` go along with every request.
     """
 
     model: str = ""
@@ -185,10 +185,8 @@ class Recipe:
             raise ValueError(f"'{info.field_name}': {error}") from None
 
     def replace(self, key: str, value: Any) -> Self:
-        """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`.
-
-        Raises RecipeError for an unknown key or a value of the wrong kind.
-        """
+        """Return a copy with one setting changed: `recipe.replace("train.lora_r", 16)`. Raises
+        RecipeError for an unknown key or a value of the wrong kind."""
         settings = place = self.to_dict()
         *parts, last = key.split(".")
         for part in parts:
@@ -201,16 +199,13 @@ class Recipe:
         return _checked(settings, self.name)
 
     def preset(self, name: str) -> Self:
-        """Return the recipe at the size of a preset: "quick" for a lesson, "full" as it is.
-
-        A smaller one has its own name, "offline-quick", and run folder. Raises RecipeError.
-        """
+        """Return the recipe at the size of a preset: "quick" for a lesson, under a name and a run
+        folder of its own, "offline-quick"; "full" as it is. Raises RecipeError."""
         if name not in PRESETS:
             raise RecipeError(entries.no_such("preset", name, PRESETS))
         recipe = self.replace("name", f"{self.name}-{name}") if PRESETS[name] else self
         for key, most in PRESETS[name].items():
-            part, setting = key.split(".")
-            recipe = recipe.replace(key, min(most, getattr(getattr(self, part), setting)))
+            recipe = recipe.replace(key, min(most, attrgetter(key)(self)))
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,7 +230,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         path = RECIPES / f"{name_or_path}.yaml"
     try:
         settings = entries.read_yaml(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path} cannot be read as YAML ({reason}); correct it, or take one of: "
                           f"{', '.join(recipe_names())}.") from None

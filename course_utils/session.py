@@ -1,13 +1,14 @@
 """Where am I: Colab or not, which recipe this GPU gets, whose keys, where the run's files lie.
 
-`setup()` is the first cell of every notebook; it prints the card and returns the `Course`, which
-knows the run's data, its base model and whom to ask. Taught at the beginning of 01.
+`setup()` is the first cell of every notebook. Taught at the beginning of 01.
 """
 
 import hashlib
 import os
 import re
 import sys
+import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
-from course_utils.inference import Device, find_base, find_device
+from course_utils.inference import Device, find_device
+from course_utils.offline import world
 from course_utils.offline.start import offline_url
-from course_utils.plumbing import hub
-from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab
+from course_utils.plumbing import colab, hub
+from course_utils.plumbing.colab import DRIVE, installed, mount_drive, on_colab
 from course_utils.plumbing.entries import entries
+from course_utils.plumbing.model_folder import find_base
 from course_utils.plumbing.parts import digest, is_journal
 from course_utils.plumbing.secrets import has_secret, scrub_notebook_errors, secret
 from course_utils.plumbing.trial import refusal
 from course_utils.recipe import GATED, L4, T4, Recipe, load_recipe
-from course_utils.reports.card import ON_CARD, card, installed
+from course_utils.reports.card import ON_CARD, card
 from course_utils.sources.endpoints import choose, key_of, located
 from course_utils.tasks import Task, read_tasks, split_heldout
 
@@ -72,10 +75,10 @@ class Course:
         from course_utils.llm import LLM
 
         endpoint = located(getattr(self.recipe, role), role)
-        simulated = endpoint.simulated
-        usual = {"base_url": offline_url() if simulated else endpoint.base_url,
-                 "api_key": "offline" if simulated else key_of(endpoint), "price": endpoint.price,
-                 "rpm": endpoint.rpm, "workers": endpoint.workers, "params": endpoint.params}
+        address, key = ((offline_url(), "offline") if endpoint.simulated
+                        else (endpoint.base_url, key_of(endpoint)))
+        usual = {"base_url": address, "api_key": key, "price": endpoint.price, "rpm": endpoint.rpm,
+                 "workers": endpoint.workers, "params": endpoint.params}
         path = Path(journal or "").resolve()
         run = (self.store.local_root / self.store.run).resolve()
         inside = path.relative_to(run).parts if path.is_relative_to(run) else ()
@@ -96,11 +99,10 @@ class Course:
         """Return tasks to evaluate on, never trained on; meta["family"] groups them.
 
         Offline they come from the small world's held-out side; of your own data they are a tenth,
-        chosen by hash, one family named "data"; else they are the course's evaluation tasks, by
-        category, with meta["answer_lang"] where it is not Korean.
+        chosen by hash, one family named "data"; else the course's evaluation tasks, by category.
         """
         if self._in_world:
-            return _world().heldout_tasks(self.recipe.data.heldout)
+            return world.heldout_tasks(self.recipe.data.heldout)
         if self.data:
             _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
             return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
@@ -111,14 +113,12 @@ class Course:
         """Return held-out tasks in wordings that no training task uses; none outside the world."""
         if not self._in_world:
             return []
-        return _world().heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
+        return world.heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
 
     def truth(self, task: Task) -> str | None:
         """Return the one right answer, or None where nobody knows it: outside the small world."""
-        try:
-            return _world().solve(task.instruction, task.input) if self._in_world else None
-        except CourseError:
-            return None
+        with suppress(CourseError):
+            return world.solve(task.instruction, task.input) if self._in_world else None
 
     @property
     def _in_world(self) -> bool:
@@ -143,12 +143,6 @@ class Course:
         return folder
 
 
-def _world():
-    from course_utils.offline import world  # a tenth of a second
-
-    return world
-
-
 def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Course:
     """Find out where this runs, choose the recipe, open the run's store and print the card.
 
@@ -156,13 +150,15 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
     GPU where there is somebody to ask, else the offline one. TEACHER and JUDGE name other
     endpoints; PRESET=quick makes it small enough for a lesson; DATA names a file of your own tasks;
     RUNS another folder for the runs; HUB_MIRROR a repository on the Hub for copies of adapters.
-    What is sealed is checked, and on Colab whether what is installed can train. Raises
-    RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
+    Raises RestartNeeded, RecipeError, EndpointError, BadSecret, TaskFileError.
     """
     scrub_notebook_errors()
     if replaced := _replaced():
         raise RestartNeeded(f"{', '.join(replaced)} is loaded but another is installed: {RESTART}.")
     drive_problem = mount_drive() if on_colab() else None
+    # A folder of this machine where Drive belongs would be taken for it: no run goes there.
+    blocked = drive_problem and os.path.isdir(DRIVE)
+    _export("RUNS", str(colab.CONTENT / "runs") if blocked else None)
     course, why = _find_course(recipe, root)
     _set_environment(course)
     try:
@@ -179,16 +175,14 @@ def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Cou
 
 
 def doctor() -> str:
-    """Return a page about this machine and each step of this run: what a rerun would do and cost.
-
-    It holds no secret and changes nothing.
-    """
+    """Return a page on this machine and this run: what a rerun would do and cost; no secret."""
     from course_utils.reports.doctor import steps
 
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
-            "Drive": "mounted" if os.path.isdir(DRIVE) else "not mounted",
+            "Drive": "mounted" if colab.drive_mounted() else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
-    rows |= {name: installed(name) or "not installed" for name in PACKAGES}
+    here = installed()
+    rows |= {name: here.get(name, "not installed") for name in PACKAGES}
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
         try:
             rows[name] = "set" if has_secret(name) else "not set"
@@ -208,13 +202,14 @@ def run_name(recipe: Recipe, data: Path | None = None) -> str:
     """Return the name of a run's folder; own data has its own, and changed data another one."""
     if data is None:
         return recipe.name
-    stem = re.sub(r"[^\w.+-]+", "-", data.stem).strip("-.+") or "data"
+    stem = re.sub(r"[^\w.+-]+", "-", unicodedata.normalize("NFC", data.stem))
+    stem = stem.encode()[:120].decode(errors="ignore").strip("-.+") or "data"  # 255 for a folder
     return f"{recipe.name}-{stem}-{hashlib.sha256(data.read_bytes()).hexdigest()[:8]}"
 
 
 def _find_course(recipe: str | Path, root: str | Path | None = None) -> tuple[Course, str]:
     """Return the run that belongs to a recipe and the environment, and why it is this one."""
-    device, root = find_device(), root or os.environ.get("RUNS") or None
+    device, root = find_device(), root or os.path.expanduser(os.environ.get("RUNS", "")) or None
     chosen, why = _choose(recipe, device)
     if chosen == GATED and why.startswith("auto"):  # a token added later begins no other run
         runs = CheckpointStore.open(L4, root).root
@@ -223,23 +218,22 @@ def _find_course(recipe: str | Path, root: str | Path | None = None) -> tuple[Co
     found = load_recipe(chosen)
     teacher, judge, said = choose(found.teacher, found.judge)
     if why.startswith("auto") and teacher.endpoint == "auto":  # nobody to ask
-        found, why, said = load_recipe("offline"), f"auto: {said}", ""
+        found, why = load_recipe("offline"), f"auto: {said}"
         teacher, judge = found.teacher, found.judge
+    elif said and teacher.endpoint != "auto":
+        why += f"; {said}"
     if found.teacher.simulated and not teacher.simulated:  # its data is of another world
         found = found.replace("name", f"{found.name}-{teacher.endpoint}")
     found = replace(found, teacher=teacher, judge=judge)
-    if said and teacher.endpoint != "auto":
-        why += f"; {said}"
-    preset = os.environ.get("PRESET") or "full"
-    found = found.preset(preset)
+    found = found.preset(preset := os.environ.get("PRESET") or "full")
     if preset != "full":
         why += (f"; PRESET={preset}: {found.data.n:,} tasks, epochs {found.train.epochs:g}, "
                 f"{found.evaluate.questions} questions")
-    data = Path(os.environ["DATA"]).expanduser() if os.environ.get("DATA") else None
-    about: dict[str, Any] = {"recipe": digest(found.to_dict()), "data": None}
+    data = Path(os.path.expanduser(os.environ["DATA"])) if os.environ.get("DATA") else None
     if data:
         read_tasks(data)  # a broken file is refused here
-        about["data"] = hashlib.sha256(data.read_bytes()).hexdigest()
+    about = {"recipe": digest(found.to_dict()),
+             "data": hashlib.sha256(data.read_bytes()).hexdigest() if data else None}
     mirror = os.environ.get("HUB_MIRROR")
     store = CheckpointStore.open(run_name(found, data), root, about=about,
                                  mirror=partial(hub.upload, mirror) if mirror else None)
@@ -299,6 +293,7 @@ def _set_environment(course: Course) -> None:
 
 def _replaced() -> list[str]:
     """Return the packages that are loaded in another version than the one installed by now."""
+    here = installed()
     loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     return [f"{name} {version}" for name, version in loaded.items()
-            if version and version.split("+")[0] != (installed(name) or version).split("+")[0]]
+            if version and version.split("+")[0] != here.get(name, version).split("+")[0]]

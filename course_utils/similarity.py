@@ -77,11 +77,11 @@ def filter_similar(texts: Iterable[str], threshold: float = 0.7,
                    tokenize: Callable[[str], list[str]] = morphemes) -> Filtered:
     """Admit the texts in their order, tokenised together; all indexes are positions in `texts`."""
     texts = list(texts)
-    rows = korean.forms(texts) if tokenize is morphemes else map(tokenize, texts)
-    similar = SimilarityFilter(threshold, tokenize)
+    rows = iter(korean.forms(texts) if tokenize is morphemes else map(tokenize, texts))
+    similar = SimilarityFilter(threshold, lambda text: next(rows))
     kept, dropped = [], {}
-    for index, (text, tokens) in enumerate(zip(texts, rows, strict=True)):
-        match = similar._admit(text, tokens)
+    for index, text in enumerate(texts):
+        match = similar.admit(text)
         if match is None:
             kept.append(index)
         else:
@@ -113,7 +113,11 @@ class SimilarityFilter:
 
     def admit(self, text: str) -> Match | None:
         """Keep the text and return None, or leave it out and return the nearest kept text."""
-        return self._admit(text, self.tokenize(text))
+        row = self._encode(self.tokenize(text), learn=True)
+        match = self._above(self.threshold, row)
+        if match is None:
+            self._keep(text, row)
+        return match
 
     def add(self, text: str) -> None:
         """Keep the text whatever it resembles, as the seeds are."""
@@ -125,13 +129,6 @@ class SimilarityFilter:
             return None
         match = self._above(0.0, self._encode(self.tokenize(text)), among)
         return match or Match(0, self.texts[0], 0.0)
-
-    def _admit(self, text: str, tokens: Sequence[str]) -> Match | None:
-        row = self._encode(tokens, learn=True)
-        match = self._above(self.threshold, row)
-        if match is None:
-            self._keep(text, row)
-        return match
 
     def _keep(self, text: str, row: str) -> None:
         digits = len(row).bit_length()

@@ -1,16 +1,18 @@
 """Win rate, intervals, agreement: pure functions over judgments, without a client and without luck.
 
 The unit is the question. A battle asks about each question twice, with the two answers in either
-order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Nothing
-becomes a number of which a judgment is invalid: StatsError, unless `allow_invalid` leaves its
-question out and counts it. (scipy takes long to import, so only functions that call it do.)
+order, and those two verdicts make one result: 60 questions are 60 observations, not 120. Where a
+judgment is invalid there is a StatsError and no number, unless `allow_invalid` leaves its question
+out and counts it. (scipy takes long to import, so only functions that call it do.)
 """
 
 import math
+import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from statistics import NormalDist, fmean
 from typing import Any, Literal
 
@@ -30,11 +32,10 @@ class StatsError(CourseError):
 def wilson_interval(k: float, n: float) -> Interval:
     """Wilson's 95% score interval for k successes in n trials, as shares from 0 to 1.
 
-    k may hold halves, a tie being half a win (so scipy's, for whole numbers, will not do); but with
-    ties it is too wide: see `win_rate_interval`. wilson_interval(11, 15) -> (0.480, 0.891).
-    Wilson, JASA 22 (1927). Taught in 03, section 3.
+    k may hold halves (scipy's may not), but with ties it is too wide: see `win_rate_interval`.
+    Wilson, JASA 22 (1927). Taught in 03, section 3. wilson_interval(11, 15) -> (0.480, 0.891)
     """
-    if n < 1 or not 0 <= k <= n:
+    if not (_is_number(n, 1) and _is_number(k, 0, n)):
         raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
     p, shrink = k / n, 1 + Z * Z / n
     center = (p + Z * Z / (2 * n)) / shrink
@@ -45,29 +46,27 @@ def wilson_interval(k: float, n: float) -> Interval:
 def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
     """95% score interval for a win rate: Wilson's without ties, the narrower the more there are.
 
-    It holds the win rates that the score test of three outcomes does not reject. As the win rate is
-    (1 + P(win) - P(loss)) / 2, this is the interval of Tango, Statistics in Medicine 17 (1998), for
-    the difference of two proportions measured on the same questions. Taught in 03, section 10.
-    win_rate_interval(40, 100, 20) -> (0.515, 0.609)
+    As the win rate is (1 + P(win) - P(loss)) / 2, this is the interval for a difference of two
+    proportions measured on the same questions: Tango, Statistics in Medicine 17 (1998). Taught in
+    03, section 10. win_rate_interval(40, 100, 20) -> (0.515, 0.609)
     """
     from scipy.optimize import brentq
 
-    n = wins + ties + losses
-    if min(wins, ties, losses) < 0 or n <= 0:
+    counts = (wins, ties, losses)
+    if not all(_is_number(count, 0) for count in counts) or not (n := sum(counts)):
         raise StatsError(f"There is no interval of {wins} wins, {ties} ties, {losses} losses.")
     found = (wins - losses) / n
 
     def surprise(lead: float) -> float:
-        """Above 0 where P(win) - P(loss) = lead is rejected: the likeliest P(loss) given the lead
-        is the root of a quadratic, and gives the variance."""
+        # Above 0 where P(win) - P(loss) = lead is rejected: the likeliest P(loss) given the lead
+        # is the root of a quadratic, and gives the variance.
         b = 2 * n * lead - (wins + losses) - (wins - losses) * lead
         c = -losses * lead * (1 - lead)
         loss = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         variance = n * max(0.0, 2 * loss + lead * (1 - lead))
         return (wins - losses - n * lead) ** 2 - Z * Z * variance
 
-    def edge(end: float) -> float:
-        """Where, on the way from the lead found to -1 or 1, leads begin to be rejected."""
+    def edge(end: float) -> float:  # where, from `found` on to there, leads begin to be rejected
         start = found + 1e-9 * (end - found)  # at `found` the surprise may be 0 as well
         return brentq(surprise, start, end) if surprise(end) > 0 else end
 
@@ -82,7 +81,10 @@ def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
     import numpy as np
     from scipy.stats import bootstrap
 
-    values = sorted(values)  # in whatever order they come
+    values = list(values)
+    if not values or not all(map(_is_number, values)):
+        raise StatsError("A bootstrap needs numbers, one at least: leave out what failed.")
+    values.sort()  # in whatever order they come
     if values[0] == values[-1]:  # all the same, or one alone, which scipy refuses
         return values[0], values[0]
     found = bootstrap((values,), np.mean, method="percentile", n_resamples=2000, rng=seed,
@@ -95,6 +97,8 @@ def sign_test(wins: int, losses: int) -> float:
     sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11."""
     from scipy.stats import binomtest
 
+    if not (_is_count(wins) and _is_count(losses)):
+        raise StatsError(f"A sign test counts wins and losses, not {wins!r} and {losses!r}.")
     # The smaller count, so that both directions give the same number to the last digit.
     return float(binomtest(min(wins, losses), wins + losses).pvalue) if wins + losses else 1.0
 
@@ -102,17 +106,19 @@ def sign_test(wins: int, losses: int) -> float:
 def questions_needed(win_rate: float, *, half_width: float | None = None) -> int:
     """How many questions until the interval leaves out 50%, or is at most `half_width` each side.
 
-    Takes the win rate that will be found, supposing there are no ties. Chance finds a lower one
-    every other time: prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
+    Takes the win rate that will be found, without ties. Chance finds a lower one every other time:
+    prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
     """
+    if not all(_is_number(share, 0, 1) for share in (win_rate, half_width or 0)):
+        raise StatsError(f"Shares are from 0 to 1, not {win_rate!r} and {half_width!r}.")
+
     def enough(n: int) -> bool:
         low, high = wilson_interval(n * win_rate, n)
         return not low <= 0.5 <= high if half_width is None else high - low <= 2 * half_width
 
-    most = 10**9
-    if not enough(most):
+    if not enough(10**9):
         raise StatsError("No number of questions is enough for that: ask for less certainty.")
-    return bisect_left(range(most), True, lo=1, key=enough)
+    return bisect_left(range(10**9), True, lo=1, key=enough)
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,11 @@ class Game:
     len_b: int
 
     def __post_init__(self):
-        if not {self.first, self.second} <= {"a", "b", "tie", None}:
+        if any(said not in ("a", "b", "tie", None) for said in (self.first, self.second)):
             raise StatsError(f"Game {self.id}: {self.first!r} or {self.second!r} is no verdict, "
                              "which is 'a', 'b', 'tie' or None.")
+        if not (_is_count(self.len_a) and _is_count(self.len_b)):
+            raise StatsError(f"Game {self.id}: {self.len_a!r} or {self.len_b!r} is no length.")
 
     @property
     def score(self) -> float | None:
@@ -139,9 +147,7 @@ class Game:
         the verdict changes with the order (a and b, or a and tie), the judge could not tell."""
         if None in (self.first, self.second):
             return None
-        if self.first != self.second:
-            return 0.5
-        return {"a": 1.0, "tie": 0.5, "b": 0.0}[self.first]
+        return {"aa": 1.0, "bb": 0.0}.get(self.first + self.second, 0.5)
 
     @property
     def contradicts(self) -> bool:
@@ -162,8 +168,7 @@ class Rate:
 class VerdictSummary:
     """What single verdicts of one order show about model a, as if position did not matter.
 
-    n = wins + ties + losses counts the valid ones. The interval to quote is `interval`: `wilson`
-    takes a tie for half a coin, and is too wide where there are many.
+    n counts the valid ones. Quote `interval`: `wilson` is too wide where there are many ties.
     """
 
     n: int
@@ -184,8 +189,7 @@ class BattleSummary(VerdictSummary):
     different winners. worst and best: the win rate if every invalid question were lost or won.
     consistency: share of questions whose two verdicts are equal. first_position: of the verdicts
     that named somebody, those that named the answer shown first; longer_answer: of the questions
-    won or lost, those that it won; both are None when nothing qualifies, and near 50% for a judge
-    that minds neither, though a longer answer may be the better one.
+    won or lost, those that it won; None when nothing qualifies, near 50% for a judge without bias.
     """
 
     contradictions: int
@@ -198,8 +202,8 @@ class BattleSummary(VerdictSummary):
     longer_answer: Rate | None
 
     def __str__(self) -> str:
-        bounds = f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
         low, high = self.interval
+        bounds = f" (win rate {self.worst:.1%} if all lost, {self.best:.1%} if all won)"
         return (f"win rate {self.win_rate:.1%} (95% interval {low:.1%} to {high:.1%}): {self.wins} "
                 f"wins, {self.ties} ties ({self.contradictions} of them contradictions), "
                 f"{self.losses} losses on {self.n} questions, {self.invalid} invalid"
@@ -235,9 +239,9 @@ def verdict_win_rate(verdicts: Iterable[Verdict | None], *,
 
 def _win_rate(scores: list[float], invalid: int) -> VerdictSummary:
     n, points = len(scores), sum(scores)
-    wins, ties, losses = (scores.count(score) for score in (1, 0.5, 0))
-    return VerdictSummary(n, wins, ties, losses, invalid, points / n,
-                          win_rate_interval(wins, ties, losses), wilson_interval(points, n))
+    counts = [scores.count(score) for score in (1, 0.5, 0)]
+    return VerdictSummary(n, *counts, invalid, points / n, win_rate_interval(*counts),
+                          wilson_interval(points, n))
 
 
 def _longer_answer(games: list[Game]) -> Rate | None:
@@ -247,10 +251,9 @@ def _longer_answer(games: list[Game]) -> Rate | None:
 
 
 def _first_position(games: list[Game]) -> Rate | None:
-    """Its interval is Wilson's for as many independent verdicts as would vary like these do, for
-    the two on one question are not independent (design effect: Kish, Survey Sampling, 1965); with
-    no variation at all, for as many as there are questions."""
-    # In terms of positions a stands first in the first order, b in the second.
+    # The two verdicts on one question are not independent, so the interval is Wilson's for as many
+    # independent ones as would vary like these do (design effect: Kish, Survey Sampling, 1965), or
+    # for the questions where nothing varies. First stands a in the first order, b in the second.
     hits = [(game.first == "a") + (game.second == "b") for game in games]
     named = [(game.first != "tie") + (game.second != "tie") for game in games]
     if not any(named):
@@ -272,8 +275,8 @@ class Grade:
     reason: str = ""
 
     def __post_init__(self):  # -1, NaN and True are how some tools store a failure
-        if self.score is not None and (self.score is True or not 1 <= self.score <= 10):
-            raise StatsError(f"{self.score} is no grade: write a judgment that failed as None.")
+        if self.score is not None and not _is_number(self.score, 1, 10):
+            raise StatsError(f"{self.score!r} is no grade: write a judgment that failed as None.")
 
 
 @dataclass(frozen=True)
@@ -290,8 +293,7 @@ class GradeSummary:
 
 @dataclass(frozen=True)
 class PairedSummary:
-    """Grades of a minus grades of b on the same n questions; a has the higher one on `wins`, and
-    on `invalid` more a grade is missing."""
+    """Grades of a minus those of b on n questions, `wins` of them for a; `invalid` lack a grade."""
 
     n: int
     mean: float
@@ -334,9 +336,9 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
     Raises StatsError for unequal lengths, an invalid label (None), or one label throughout.
     cohen_kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) -> 0.5. Taught in 03, section 7.
     """
-    if len(a) != len(b) or not len(a):
+    if not len(a) == len(b) > 0:
         raise StatsError(f"Labels are compared in pairs, but there are {len(a)} and {len(b)}.")
-    if None in (*a, *b):
+    if any(label is None or label != label for label in (*a, *b)):  # NaN is not even itself
         raise StatsError("Kappa needs valid labels: leave out the pairs with None and count them.")
     n, given_a, given_b = len(a), Counter(a), Counter(b)
     # In whole numbers: observed and expected agreement, both times n * n.
@@ -348,13 +350,18 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 
 def exact_match(reply: str, reference: str) -> bool:
-    """Whether the first line of a reply is the reference, white space at its ends apart.
+    """Whether a reply begins with the reference, line by line and to the letter.
 
-    The first line, because a base model that never learned to stop goes on after its answer.
-    exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
+    What follows does not count: a base model that never learned to stop goes on after its answer;
+    nor does white space at the ends of lines, nor how line breaks and Hangul are encoded. An empty
+    reference is matched by an empty reply alone. Of GSM8K compare what follows "####". Raises
+    StatsError for no text. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
     """
-    lines = reply.strip().splitlines()
-    return bool(lines) and lines[0].strip() == reference.strip()
+    if not (isinstance(reply, str) and isinstance(reference, str)):
+        raise StatsError(f"There is no text to compare in {reply!r} and {reference!r}.")
+    texts = (unicodedata.normalize("NFC", text).strip() for text in (reply, reference))
+    said, wanted = ([line.rstrip() for line in text.splitlines()] for text in texts)
+    return said[:len(wanted)] == wanted if wanted else not said
 
 
 def repeated(ids: Iterable[str]) -> list[str]:
@@ -377,3 +384,13 @@ def _valid(found: Sequence, what: str, allow_invalid: bool) -> tuple[list, int]:
     if not valid:
         raise StatsError(f"There are no valid {what} to summarize.")
     return valid, invalid
+
+
+def _is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Whether it is a finite number in this range: NaN, True and "7" are none, numpy's 7 is."""
+    return (isinstance(value, Real) and not isinstance(value, bool)
+            and -math.inf < value < math.inf and low <= value <= high)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and _is_number(value, 0)

@@ -18,11 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course_utils import CourseError
-
-
-class TaskFileError(CourseError):
-    """A task file that cannot be used; the message names the file, the line and the cure."""
+from course_utils import CourseError, korean
+from course_utils.plumbing.files import TABLE, TaskFileError, plain_name, read_text
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,22 @@ class Task:
     """One example of instruction data, as in Stanford Alpaca; `input` is "" where none is needed.
 
     `meta` holds what else is known (an id, a source): kept in files, never shown to a model.
+    The texts are kept in the one form that korean.clean gives them, whoever made the task. Raises
+    CourseError for what is no text, such as the NaN that pandas has for an empty cell.
     """
 
     instruction: str
     input: str = ""
     output: str = ""
     meta: dict = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        for name in ("instruction", "input", "output"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise CourseError(f'"{name}" is {value!r:.40}, but it must be text')
+            if (text := korean.clean(value)) != value:
+                object.__setattr__(self, name, text)
 
     def to_dict(self) -> dict:
         """The task as a JSON object; `meta` appears only if there is any."""
@@ -62,8 +69,14 @@ def read_jsonl(path) -> list[dict]:
 
 
 def write_jsonl(path, rows: Iterable[dict]) -> None:
-    """Write plain objects as JSONL, UTF-8 as is, atomically."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write plain objects as JSONL, UTF-8 as is, atomically; NaN, which is no JSON, is an error."""
+    try:
+        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+                       for row in rows).encode()
+    except ValueError as error:
+        raise CourseError(f"{path} was not written, for a row holds what no JSON file can: {error}."
+                          ) from None
+    write_atomic(path, data)
 
 
 def write_atomic(path, data: bytes | str) -> None:
@@ -90,7 +103,7 @@ def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[lis
     """
     tasks = list(tasks)
     key = key or (lambda task: f"{task.instruction}\n{task.input}")
-    hashes = [hashlib.sha256(key(task).encode()).hexdigest() for task in tasks]
+    hashes = [hashlib.sha256(korean.clean(key(task)).encode()).hexdigest() for task in tasks]
     ranked = sorted(set(hashes))
     if len(ranked) < 2:
         raise CourseError("Bring at least two different questions: one cannot be divided into "
@@ -101,28 +114,17 @@ def split_heldout(tasks: Iterable, share: float = 0.1, *, key=None) -> tuple[lis
             [task for task, own in pairs if own <= limit])
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file whole; raises TaskFileError, which says what to do about another one."""
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        problem = f"{path} cannot be read ({error.strerror}): check its name and folder."
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        guess = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp949"  # Korean Windows
-        problem = (f"{path}:{line} is not UTF-8 but perhaps {guess}: convert the file first, for "
-                   f"example with `iconv -f {guess} -t utf-8 {path.name} > utf8{path.suffix}`.")
-    raise TaskFileError(problem)
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no JSON: pandas writes it for an empty cell, fillna('') helps")
 
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 _GAP = re.compile(r"\s*[\[,]?\s*")  # what stands between two records, or before the first
 
 
 def _read(path: Path, make: Callable) -> list:
     """What `make`, which raises ValueError for a bad one, makes of every record of the file."""
-    text, made, records = read_text(path), [], None
+    text, made, records, name = read_text(path), [], None, plain_name(path)
     is_list = text.lstrip().startswith("[")
     try:
         if is_list:
@@ -133,13 +135,15 @@ def _read(path: Path, make: Callable) -> list:
             made.append(make(record))
     except json.JSONDecodeError as error:
         line = error.lineno if is_list else _line_of(text, len(made))
-        raise TaskFileError(f"{path}:{line} is not JSON (column {error.colno}: {error.msg}): a "
-                            "file is one JSON list, or one JSON object a line.") from None
-    except (ValueError, RecursionError) as error:
+        table = "" if text.lstrip()[:1] in "[{" else f" A table is converted with {TABLE}."
+        raise TaskFileError(f"{name}:{line} is not JSON (column {error.colno}: {error.msg}): a "
+                            "file is one JSON list, or one JSON object a line."
+                            f"{table.format('csv')}") from None
+    except (ValueError, RecursionError, CourseError) as error:
         line = _line_of(text, len(text) if records is None else len(made))
-        raise TaskFileError(f"{path}:{line}: {error}.") from None
+        raise TaskFileError(f"{name}:{line}: {error}. Mend this record, or take it out.") from None
     if not made:
-        raise TaskFileError(f"{path} is empty: it should hold one JSON object a line, or a list.")
+        raise TaskFileError(f"{name} is empty: it should hold one JSON object a line, or a list.")
     return made
 
 
@@ -159,29 +163,27 @@ def _record(record) -> dict:
 
 
 def _task(record) -> Task:
-    extra = dict(_record(record))
-    for name in ("instruction", "output"):
-        if name not in extra:
-            raise ValueError(f'there is no "{name}" field, which a task needs (there are: '
-                             f"{', '.join(extra)})")
+    if missing := {"instruction", "output"}.difference(_record(record)):
+        raise ValueError(f'there is no "{min(missing)}" field, which a task needs (there are: '
+                         f"{', '.join(record)!r:.100})")
+    extra = dict(record)
     texts = [_text(extra.pop(name, None), name) for name in ("instruction", "input", "output")]
     meta = extra.pop("meta", None) or {}
     if not isinstance(meta, dict):
         raise ValueError(f'"meta" is {meta!r:.40}, but it must be a JSON object')
-    meta = {**extra, **meta}
-    _text(json.dumps(meta, ensure_ascii=False), "meta")
+    if meta := {**extra, **meta}:
+        text = _text(json.dumps(meta, ensure_ascii=False, allow_nan=False), "meta")
+        meta = json.loads(korean.clean(text))
     return Task(*texts, meta)
 
 
-def _text(value, name: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return json.dumps(value, allow_nan=False)  # 12 for "12" is an honest mistake, NaN is none
-    if not isinstance(value, str):
-        raise ValueError(f'"{name}" is {value!r:.40}, but it must be text')
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f'"{name}" holds half of a character: write it again') from None
-    return value
+def _text(value, name: str):
+    """A field as text, where it is None or a number: 12 for "12" is an honest mistake."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'"{name}" holds half of a character: write it again') from None
+    elif type(value) in (int, float):
+        return json.dumps(value, allow_nan=False)
+    return "" if value is None else value

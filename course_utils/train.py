@@ -15,12 +15,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError
 from course_utils.checkpoint import CheckpointStore, SealingCallback
 from course_utils.collator import IGNORE_INDEX, EncodeReport, MaskingCollator, Row, encode_tasks
-from course_utils.inference import base_hash, find_base, load_base, load_tokenizer, quiet
+from course_utils.inference import load_base, load_tokenizer, quiet
+from course_utils.plumbing.model_folder import base_hash, find_base
 from course_utils.plumbing.parts import digest
 from course_utils.prompts import get_template
 from course_utils.recipe import Recipe, TrainSpec, load_recipe
@@ -102,9 +103,8 @@ def make_trainer(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", rows: Seq
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training: the adapter's folder, the log, and what it took.
+    """A finished training: the folder of the adapter or of the whole model, the log, what it took.
 
-    After full fine-tuning `adapter` is the folder of the whole model: `load_model(result.adapter)`.
     `log` holds the Trainer's entries: step and seconds with loss, learning_rate and grad_norm, or
     with eval_loss, the mean over the labels of held-out rows. The losses are those of the first and
     the last entry, None without held-out rows. `tokens` counts every token read, all epochs.
@@ -117,7 +117,6 @@ class TrainResult:
     seconds: float
     tokens: int
     steps: int
-    encode_report: EncodeReport | None
     first_eval_loss: float | None = None
     last_eval_loss: float | None = None
 
@@ -127,8 +126,6 @@ class TrainResult:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
         values = {field.name: result.get(field.name) for field in dataclasses.fields(cls)[2:]}
-        if report := result["encode_report"]:
-            values["encode_report"] = EncodeReport(**report)
         weights = next(p for p in (folder / "adapter", folder / "model") if p.is_dir())
         return cls(weights, log, **values)
 
@@ -143,7 +140,6 @@ class _Plan:
     work: Path
     checkpoint: Path | None
     training: dict[str, Any]
-    report: EncodeReport | None
 
 
 def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None = None, *,
@@ -156,11 +152,7 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     every process calls this; the main one alone touches the store. Raises TrainError.
     """
     progress = progress and parallel.is_main()
-
-    def say(text: Any) -> None:
-        if progress:
-            print(text, flush=True)
-
+    say = partial(print, flush=True) if progress else lambda text: None
     tokenizer = load_tokenizer(recipe.base_model)
     plan = parallel.from_main(lambda: _prepare(recipe, store, tasks, rows, step, tokenizer, say))
     if isinstance(plan, TrainResult):
@@ -168,9 +160,6 @@ def train(recipe: Recipe, store: CheckpointStore, tasks: Iterable[Task] | None =
     from course_utils.scale.trainer import Progress, Whole, alone
 
     with quiet(), alone(recipe.train.threads):
-        if recipe.train.report_to == "tensorboard" and parallel.is_main():
-            os.environ["TENSORBOARD_LOGGING_DIR"] = str(store.local(f"{step}-reports"))
-            say(f"To watch: tensorboard --logdir {os.environ['TENSORBOARD_LOGGING_DIR']}")
         trainer = make_trainer(plan.recipe, tokenizer, plan.rows, plan.heldout,
                                plan.work / "checkpoints", f"{store.run}-{step}")
         for callback in (Whole(plan.training), Progress(progress),
@@ -204,7 +193,7 @@ def _prepare(recipe, store, tasks, rows, step, tokenizer, say) -> "_Plan | Train
     training, progress = {**identity, "processes": parallel.processes()}, f"{step}-progress"
     if checkpoint := _find_checkpoint(store, progress, training):
         say(f"Going on from {checkpoint.name}.")
-    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training, report)
+    return _Plan(card.recipe, rows, heldout, store.local(progress), checkpoint, training)
 
 
 def _rows(recipe, store, tasks, rows, tokenizer) -> tuple[list[Row], EncodeReport | None]:
@@ -247,7 +236,7 @@ def _difference(sealed: Path, now: dict[str, Any]) -> str:
         before = json.loads((sealed / "result.json").read_text(encoding="utf-8"))["identity"]
         # A setting that did not exist yet stood where its default stands now.
         settings = _settings(TrainSpec()) | before["train"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "what is sealed does not say what it was trained from"
     words = [f"train.{key} was {settings[key]!r} and is {value!r}"
              for key, value in now["train"].items() if settings[key] != value]
@@ -277,7 +266,7 @@ def _find_checkpoint(store: CheckpointStore, step: str, training: dict) -> Path 
         shutil.rmtree(target, ignore_errors=True)
         return Path(shutil.copytree(checkpoint, target))
     count, now = begun["processes"], training["processes"]
-    if begun | {"processes": now} == training:
+    if begun == {**training, "processes": count}:
         raise TrainError(f"This training was begun by {count} processes and {now} cannot go on: "
                          f"start {count} again, or remove {store.root / store.run / step}.")
     store.clear(step)
@@ -301,8 +290,8 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
         inside = base.is_relative_to(REPO)  # as every machine finds it
         mend_adapter(folder, str(base.relative_to(REPO) if inside else base))
     log = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    eval_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry] or [None]
+    losses, eval_losses = ([entry[name] for entry in log if name in entry] or [None]
+                           for name in ("loss", "eval_loss"))
     packages = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
     identity = {name: value for name, value in plan.training.items() if name != "processes"}
     result = {
@@ -312,8 +301,7 @@ def _seal(recipe, store, step, plan, state) -> TrainResult:
         "rows": len(plan.rows), "heldout_rows": len(plan.heldout), "steps": state.global_step,
         "tokens": round(sum(len(row["input_ids"]) for row in plan.rows) * recipe.train.epochs),
         "seconds": log[-1]["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
-        "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1],
-        "encode_report": plan.report and dataclasses.asdict(plan.report)}
+        "first_eval_loss": eval_losses[0], "last_eval_loss": eval_losses[-1]}
     for name, content in (("log.json", log), ("result.json", result)):
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
         write_atomic(work / name, text + "\n")
@@ -338,15 +326,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = load_recipe(options.recipe)
         store = CheckpointStore.open(options.run or recipe.name, options.root)
         tasks = read_tasks(options.tasks) if options.tasks else None
-        step = "train"
-        if options.tiny:  # a step of its own, so that no real result is replaced
-            step, base = "tiny", store.local(f"{recipe.name}-tiny-base")
+        if options.tiny:
+            base = store.local(f"{recipe.name}-tiny-base")
             recipe = parallel.from_main(lambda: tiny_recipe(recipe, base))
             tasks = tasks or read_tasks(REPO / "data" / "seed_tasks.jsonl")[:48]
         if options.dry_run:
             parallel.from_main(lambda: print(_dry_run(recipe, store, tasks)))
-        else:
-            result = train(recipe, store, tasks, step=step)
+        else:  # a stand-in has a step of its own, so that no real result is replaced
+            result = train(recipe, store, tasks, step="tiny" if options.tiny else "train")
             if parallel.is_main():
                 print(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} "
                       f"steps, {result.seconds:.0f} s; {result.adapter.name}: {result.adapter}")

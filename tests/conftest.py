@@ -63,6 +63,18 @@ def make_tokenizer(vocabulary: int = 600):
     )
 
 
+# Files that take longest, longest first: the workers of `make test` take one after the other, and
+# so end together.
+LONGEST = ["test_parallel", "test_train", "test_batch", "test_trial", "test_kill",
+           "test_endpoints", "test_kill_training", "test_kill_judging", "test_site", "test_api",
+           "test_demo", "test_run", "test_release", "test_jupyter"]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return make_tokenizer()

@@ -27,20 +27,6 @@ fixture_is_constant = settings(max_examples=60, deadline=None,
                                suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def trained(row):
-    return [token for token, label in zip(*row.values(), strict=True) if label != IGNORE_INDEX]
-
-
-def test_a_token_that_would_merge_across_the_border_stays_on_its_side(tokenizer):
-    # A prompt and a response that are one token when written together: a mask by the prompt's own
-    # length, as in Alpaca's train.py, would hide the response altogether.
-    word = max((t for t in tokenizer.get_vocab() if t.isalpha()), key=len)
-    prompt, response = word[:2], word[2:]
-    assert len(tokenizer(prompt + response, add_special_tokens=False)["input_ids"]) == 1
-    row = encode(tokenizer, prompt, response, 64, end=END)
-    assert tokenizer.decode(trained(row)) == response + "<end_of_turn>\n"
-
-
 @fixture_is_constant
 @given(prompt=st.text(max_size=30), response=st.text(min_size=1, max_size=30))
 def test_any_text_keeps_its_border(tokenizer, prompt, response):
@@ -60,18 +46,6 @@ def test_bos_comes_first_exactly_once(tokenizer, text):
     assert row["input_ids"][0] == bos
     assert row["input_ids"].count(bos) == 1 and row["labels"][-1] == tokenizer.eos_token_id
     assert encode_prompts(tokenizer, [text]) == [row["input_ids"][: row["labels"].count(-100)]]
-
-
-def test_a_bos_that_is_the_eos_begins_nothing(tokenizer):
-    class NeoX:  # one token for begin and end, and none for padding, as Polyglot-Ko's tokenizer
-        bos_token_id = eos_token_id = tokenizer.eos_token_id
-
-        def __call__(self, texts, **options):
-            return tokenizer(texts, **options)
-
-    row = encode(NeoX(), "안녕", "네", 64)
-    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
 
 
 def test_what_cannot_be_trained_is_an_error(tokenizer):
@@ -100,46 +74,12 @@ def test_tasks_are_counted(tokenizer):
         encode_tasks(tokenizer, [Task("안녕", "", "")], template, 60)
 
 
-def test_truncation_cuts_the_end(tokenizer):
-    whole, cut = (encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", most, end=END)
-                  for most in (64, 10))
-    assert cut == {name: values[:10] for name, values in whole.items()}
-
-
 def test_batch_of_tasks_equals_one_at_a_time(tokenizer):
     for template in (*TEMPLATES.values(), get_template("chat", tokenizer)):
         rows, _ = encode_tasks(tokenizer, TASKS, template, 500)
         for row, task in zip(rows, TASKS, strict=True):
             prompt = template.render(task)
             assert row == encode(tokenizer, prompt, task.output, 500, end=template.end)
-
-
-def test_collator_pads_on_the_right_by_length(tokenizer):
-    eos = tokenizer.eos_token_id
-    rows = [encode(tokenizer, "안녕", text, 64) for text in ("네", "반갑습니다 여러분")]
-    batch = MaskingCollator(pad_token_id=eos)(rows)  # pad == eos: the case that breaks id masks
-    assert {t.shape for t in batch.values()} == {batch["input_ids"].shape}
-    assert batch["input_ids"].shape[1] % 8 == 0
-    for i, row in enumerate(rows):
-        n = len(row["input_ids"])
-        assert batch["input_ids"][i, :n].tolist() == row["input_ids"]
-        assert batch["labels"][i, :n].tolist() == row["labels"]
-        assert batch["labels"][i, n - 1] == eos  # the real one is trained ...
-        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (len(batch["labels"][i]) - n)
-        assert set(batch["labels"][i, n:].tolist()) <= {IGNORE_INDEX}  # ... its copies are not
-
-
-def test_padding_changes_no_loss(tokenizer, tiny_base):
-    import torch
-
-    from course_utils.inference import load_base
-
-    model, _ = load_base(tiny_base)
-    row = encode(tokenizer, "전주는 어디?", "전북특별자치도에 있습니다.", 64, end=END)
-    with torch.no_grad():
-        alone = model(**MaskingCollator(0, 1)([row])).loss
-        padded = model(**MaskingCollator(0, 64)([row])).loss
-    assert alone.item() == pytest.approx(padded.item(), rel=1e-5)
 
 
 def test_show_mask(tokenizer):

@@ -46,18 +46,6 @@ def test_every_make_command_in_workflow_and_pages_is_a_target():
         assert set(blocks) <= targets(), page.name
 
 
-@pytest.mark.parametrize("target", ["release", "site", "site-test"])
-def test_make_lists_these_targets_too(target):
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    run = {"cwd": REPO, "capture_output": True, "text": True, "env": outside}
-    assert f"  {target} " in subprocess.run(["make"], **run).stdout
-    names = ["REPO=kim/course", "TAG=v1"]
-    done = subprocess.run(["make", "--dry-run", target, *names], **run)
-    assert done.returncode == 0, done.stderr
-    if target == "release":
-        assert '-m tools.notebooks.release "kim/course" "v1"' in done.stdout
-
-
 @pytest.fixture
 def checkout(tmp_path):
     """A small checkout for the hooks: one page, no notebook, this Python in .venv's place."""

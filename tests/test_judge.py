@@ -29,9 +29,8 @@ from course_utils.judge import (
     read_reply,
     verdict_format,
 )
-from course_utils.llm import LLM, BudgetReached
+from course_utils.llm import LLM
 from course_utils.offline import world
-from course_utils.offline.start import offline_url
 from course_utils.plumbing.connection import NoAnswer
 from course_utils.prompts import unquote
 from course_utils.stats import Game, Grade, summarize_battle
@@ -154,6 +153,8 @@ TWICE = "처음에는 [[A]]로 보였고 다시 보아도 그렇습니다."
     ("A가 낫습니다.\n\n[[A]]", BATTLE_VERDICTS, "A", "A가 낫습니다."),
     ("[[C]]", BATTLE_VERDICTS, "C", ""),
     ("판정은 [[B]]입니다.\n\n  \n", BATTLE_VERDICTS, "B", "판정은"),
+    ("<think>[[A]]일까</think>\nB가 낫다.\n[[B]]", BATTLE_VERDICTS, "B", "B가 낫다."),
+    ("[[A]]일까\n</think>\n\n[[B]]", BATTLE_VERDICTS, "B", ""),
     ("낫다.\n**[[B]]**", BATTLE_VERDICTS, "B", "낫다."),
     (f"{TWICE}\n[[A]]", BATTLE_VERDICTS, "A", TWICE),
     ("정확합니다.\r\n[[10]]\r\n", GRADES, "10", "정확합니다."),
@@ -172,10 +173,19 @@ NO_BATTLE = {
     NO: ["", "   \n\n", "A가 더 낫습니다.", "Assistant B", "[A]", "［［A］］", "[\u200b[A]]",
          "[ [A]]", "[[A]", '{"reason": "낫다", "verdict": "A"}'],
     OTHER: ["[[D]]", "[[a]]", "[[\u0410]]", "[[A\u200b]]", "[[ A ]]", "[[A or B]]", "[[]]"],
-    SEVERAL: ["[[A]] 아니면 [[B]]", "[[A]]\n[[B]]", "<think>[[A]]일까</think>\n[[B]]"],
+    SEVERAL: ["[[A]] 아니면 [[B]]", "[[A]]\n[[B]]", "[[A]] <think>아니다</think>\n[[B]]"],
     EARLIER: ["[[A]]\n다시 생각하니 판정할 수 없습니다.", "[[A]]\n\u200b", "[[A]]\u2028끝",
-              "```\n[[A]]\n```", "[[A]]라고 하기는 어렵습니다.", "[[A]] is wrong"],
+              "```\n[[A]]\n```", "[[A]]라고 하기는 어렵습니다.", "[[A]] is wrong", "[[A]]?",
+              "[[A]]입니다만 틀렸습니다.", "[[A]] ❌", "~~[[A]]~~", "[[A]]점입니다 B", "[[[A]]]",
+              "[[A]] ［［B］］", "[[A]]\u200b", "말하자면 <think>[[A]]</think>"],
 }
+# A verdict in a thought is none, also one that no end, no beginning or another tag shows.
+NO_BATTLE[NO] += [thought + end for end in ("", "\n", "\nA가 낫습니다.") for thought in (
+    "<think>[[A]]</think>", "<think>\n[[A]]\n</think>", "<THINKING>[[A]]</THINKING>",
+    "<thought>[[A]]</thought>", "<reasoning>[[A]]</reasoning>", "[THINK][[A]][/THINK]",
+    "아마 [[A]]\n</think>\n", "[[A]]\n<think>\n아니", "[[A]] <think> 아니")]
+NO_BATTLE[NO] += [f"{before}{tag}\n[[A]]" for before in ("", "음. ", "<think>음</think>")
+                  for tag in ("<think>", "<Reasoning >", "[THINK]", "<think>\n[[B]]\n아니")]
 NO_GRADE = {
     NO: ["8점", "8/10"],
     OTHER: ["[[11]]", "[[0]]", "[[-1]]", "[[7.5]]", "[[05]]", "[[７]]", "[[8/10]]",
@@ -187,7 +197,8 @@ NO_JSON_GRADE = {OTHER: [f'{{"reason": "", "verdict": {verdict}}}' for verdict i
 NO_JSON = {
     NO: ["", "B가 낫습니다.\n[[B]]", f"```json\n{GOOD}\n```", f"판정입니다: {GOOD}",
          f"{GOOD}\n이상입니다.", f"{GOOD}{GOOD}", f"[{GOOD}]", '[["reason", ""], ["verdict", "B"]]',
-         "\ufeff" + GOOD, GOOD[:-1], GOOD.replace('"', "'"), '"B"', "null", "10", "[" * 100_000,
+         "\ufeff" + GOOD, GOOD[:-1], f"<think>{GOOD}</think>", f"<think>{GOOD}",
+         GOOD.replace('"', "'"), '"B"', "null", "10", "[" * 100_000,
          "9" * 10_000, '{"verdict": "B"}', '{"reason": "B"}', '{"reason": "B", "Verdict": "B"}',
          '{"reason": "", "verdict": "B", "confidence": 1}', '{"reason": null, "verdict": "B"}',
          '{"reason": "", "reason": "", "verdict": "B"}',
@@ -195,8 +206,9 @@ NO_JSON = {
     OTHER: [f'{{"reason": "", "verdict": {verdict}}}' for verdict in (
         '["B"]', '{"verdict": "B"}', "null", '"b"', '"tie"', '"B "', '"Ｂ"', '"Assistant B"')],
 }
-TABLES = [(NO_BATTLE, BATTLE_VERDICTS, BRACKETS), (NO_GRADE, GRADES, BRACKETS),
-          (NO_JSON, dict.fromkeys(BATTLE_VERDICTS), JSON), (NO_JSON_GRADE, GRADES, JSON)]
+TABLES = [(NO_BATTLE, BATTLE_VERDICTS, BRACKETS), ({OTHER: ["[[AB]]", "[[]]"]}, "ABC", BRACKETS),
+          (NO_GRADE, GRADES, BRACKETS), (NO_JSON, dict.fromkeys(BATTLE_VERDICTS), JSON),
+          (NO_JSON_GRADE, GRADES, JSON)]
 
 
 @pytest.mark.parametrize(("text", "allowed", "form", "name"), [
@@ -210,10 +222,11 @@ def test_anything_else_is_a_named_error_and_not_a_guess(text, allowed, form, nam
 
 @pytest.mark.parametrize("text", [
     GOOD, f" \n{GOOD}\n", json.dumps(json.loads(GOOD), indent=2), json.dumps(json.loads(GOOD)),
-    '{"verdict": "B", "reason": "B만 맞습니다. [[A]]"}'])  # fmt: skip
+    '{"verdict": "B", "reason": "B만 맞습니다. [[A]]"}',
+    f"<think>{GOOD.replace('B', 'A')}</think>\n{GOOD}"])  # fmt: skip
 def test_json_that_keeps_to_the_schema_is_read(text):
     assert read_reply(text, BATTLE_VERDICTS, JSON) == ("B", "B만 맞습니다. [[A]]")
-    assert read_reply('{"reason": "", "verdict": "10"}', GRADES, JSON) == ("10", "")
+    assert read_reply('{"reason": "<think>", "verdict": "10"}', GRADES, JSON) == ("10", "<think>")
 
 
 @hostile
@@ -240,7 +253,7 @@ def test_reading_gives_an_offered_verdict_or_a_named_error(text, form):
 
 def test_reading_a_long_reply_takes_no_time():
     start = time.perf_counter()
-    for part in (" ", "[", "[[A", "\n", "*_", "]]", "[["):
+    for part in (" ", "[", "[[A", "\n", "*_", "]]", "[[", "<think>", "</think>", "<think></think>"):
         with pytest.raises(VerdictError):
             parse_verdict("x" + part * 100_000 + "x", BATTLE_VERDICTS)
     for part in (" ", "\n", "*_"):
@@ -316,10 +329,7 @@ def test_a_judgment_can_be_audited():
     assert judgment == Judgment("q1", "ab", 0, "a", "까닭", None, "", judgment.key,
                                 "scripted-2026", 0.002)
     record = judge.llm.journal.get(judgment.key)
-    assert record["model"] == "scripted" and record["served_by"] == "scripted-2026"
-    assert record["system_fingerprint"] == "fp_1" and record["finish_reason"] == "stop"
     assert json.loads(record["text"]) == {"reason": "까닭", "verdict": "A"}
-    assert record["usage"] == {"prompt_tokens": 100, "completion_tokens": 10}
     assert record["request"]["params"]["max_tokens"] == 300
     assert PROMPT_VERSION in record["request"]["messages"][0]["content"].splitlines()[0]
 
@@ -353,23 +363,6 @@ def test_a_server_without_schemas_is_found_out_with_one_question(server, capsys,
     assert len(again.battle(more)) == 4
     assert [hasattr(asked, "response_format") for asked in again.llm.asked] == [False, False]
     assert len(judge.llm.asked) == 7 and capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(("reply", "form"), [({"verdict": "7"}, "JSON"), ("낫다.\n[[7]]", "[[")])
-def test_a_client_that_learns_to_leave_the_schema_out(reply, form, capsys):
-    """The client drops a parameter that is refused by its name; the prompt alone asks for JSON."""
-
-    class Unsupported(Exception):
-        status_code, code, param = 400, "unsupported_parameter", "response_format"
-
-    judge = judge_of(lambda p, params: Unsupported() if "response_format" in params else reply)
-    items = [Item(str(n), "q", f"답 {n}") for n in range(4)]
-    assert [grade.score for grade in judge.grade(items)] == [7] * 4
-    said = capsys.readouterr().out
-    assert 'does not accept "response_format"' in said
-    assert ("come in brackets" in said) == (form == "[[")
-    assert [form in asked.prompt for asked in judge.llm.asked[-4:]] == [True] * 4
-    assert len(judge.llm.asked) == (5 if form == "JSON" else 6)  # one reply was in the wrong form
 
 
 def test_replies_of_either_form_are_never_paid_for_twice(tmp_path):
@@ -435,6 +428,8 @@ def test_the_second_reply_counts_and_both_are_paid():
     (("[[8]]", None, None), "truncated", "None"),
     (("", "content_filter", None), "content filter", "content_filter"),
     (("[[8]]", "SAFETY", None), "content filter", "SAFETY"),
+    *((("정확합니다.\n[[8]]", end, None), "truncated", "max_tokens") for end in (
+        "LENGTH", "", "tool_calls", "STOPPED", "unknown", "FINISH_REASON_UNSPECIFIED")),
     (NoAnswer(None, "given up after 7 attempts: overloaded"), "no reply", "overloaded"),
 ])
 def test_other_failures_have_their_own_names_and_are_not_asked_again(reply, name, words):
@@ -443,6 +438,34 @@ def test_other_failures_have_their_own_names_and_are_not_asked_again(reply, name
     (judgment,) = judge.judgments
     assert (judgment.verdict, judgment.invalid) == (None, name) and words in judgment.error
     assert len(judge.llm.asked) == 1 and judge.invalid == {"q1": judgment.error}
+
+
+@pytest.mark.parametrize(("text", "finish_reason", "score"), [
+    ("<think>[[9]]일까</think>\n정확합니다.\n[[7]]", "stop", 7),
+    ('<think>[[9]]일까</think>\n{"reason": "정확", "verdict": "7"}', "stop", 7),
+    ("<think>\n정확합니다.\n[[9]]", "stop", None), (None, "stop", None), ("", "stop", None),
+    ("정확합니다.\n[[9]]", "length", None), ("정확합니다.\n[[9]]", None, None)])
+def test_a_journal_of_before_is_read_no_less_strictly(text, finish_reason, score, tmp_path):
+    """What is stored now is without thoughts; what was stored then is as the server sent it."""
+    journal, items = tmp_path / "journal.jsonl", [Item("q1", "질문", answer="답")]
+    first = judge_of(lambda *asked: "흠", journal)
+    first.grade(items)
+    first.llm.journal.close()
+    old = {"text": text, "finish_reason": finish_reason}
+    records = [json.loads(line) | old for line in journal.read_text("utf-8").splitlines()]
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+    judge = judge_of(lambda *asked: CourseError("asked again"), journal)
+    assert [grade.score for grade in judge.grade(items)] == [score]
+    assert (judge.judgments[0].invalid is None) == (score is not None)
+    assert "None" not in judge.judgments[0].error or finish_reason is None
+
+
+@pytest.mark.parametrize(("order", "verdict", "invalid"), [
+    ("ab", "a", "truncated"), ("ab", None, None), ("ab", "A", None), ("ab", "7", None),
+    ("", "a", None), ("", "11", None), ("", 7, None), ("ba", "두", "no verdict"), ("x", "a", None)])
+def test_a_judgment_is_a_verdict_or_a_failure_never_both_and_never_neither(order, verdict, invalid):
+    with pytest.raises(CourseError, match="is no verdict for the order"):
+        Judgment("q1", order, 0, verdict, invalid=invalid)
 
 
 def test_a_failed_request_is_tried_again_in_the_next_run(tmp_path):
@@ -456,37 +479,27 @@ def test_a_failed_request_is_tried_again_in_the_next_run(tmp_path):
 
 def test_grades_keep_their_reason():
     def answer(prompt, params):
-        question, answer, reference = texts_of(prompt)
-        assert reference == ("둘" if question == "q" else None)
-        return {"reason": "정확하고 간결합니다. ", "verdict": "9" if answer == "둘" else "10"}
+        assert texts_of(prompt)[2] == ("둘" if texts_of(prompt)[0] == "q" else None)
+        return {"reason": "정확하고 간결합니다. ", "verdict": "10"}
 
     items = [Item("1", "q", answer="둘", reference="둘"), Item("2", "다른 질문", answer="셋")]
-    judge = judge_of(answer)
-    assert judge.grade(items) == [
-        Grade("1", 9, "정확하고 간결합니다."), Grade("2", 10, "정확하고 간결합니다.")]
+    assert judge_of(answer).grade(items) == [Grade(id, 10, "정확하고 간결합니다.") for id in "12"]
 
 
 def test_repeats_ask_with_other_seeds_and_keep_every_verdict():
     def answer(prompt, params):
-        return as_asked("ABC"[params.get("seed", 0) % 3], params)
+        seed = params.get("seed", 0)
+        return "흠" if seed == 2 else as_asked("AB"[seed], params)
 
     judge = judge_of(answer, repeats=3, temperature=1)
-    assert judge.battle(ITEMS[:2]) == judge_of(answer).battle(ITEMS[:2])  # the first ones count
-    seeds = [getattr(asked, "seed", 0) for asked in judge.llm.asked]
-    assert sorted(seeds) == [0] * 4 + [1] * 4 + [2] * 4
-    assert {asked.temperature for asked in judge.llm.asked} == {1}
-    assert [j.repeat for j in judge.judgments] == [0] * 4 + [1] * 4 + [2] * 4
-    assert [j.verdict for j in judge.judgments if (j.id, j.order) == ("q1", "ba")] == [
-        "b", "a", "tie"]
-    assert judge.llm.plan(judge.battle_requests(ITEMS[:2])).cached == 12
-    graded = judge_of(lambda p, params: as_asked(str(7 + params.get("seed", 0)), params), repeats=2)
-    assert [g.score for g in graded.grade([Item("1", "q", "a")])] == [7]
-    assert [j.value for j in graded.judgments] == [7, 8]
-    silent = judge_of(lambda p, params: "흠" if "seed" in params else as_asked("A", params),
-                      repeats=2)  # fmt: skip
-    silent.battle(ITEMS[:1])
-    assert list(silent.invalid) == ["q1 (ab order), repeat 2", "q1 (ba order), repeat 2"]
-    assert [j.value for j in silent.judgments] == ["a", "b", None, None]
+    assert judge.battle(ITEMS[:1]) == [Game("q1", "a", "b", 8, 2)]  # the first ones count
+    asked = {(getattr(asked, "seed", 0), asked.temperature) for asked in judge.llm.asked}
+    assert asked == {(0, 1), (1, 1), (2, 1)}
+    assert [(j.repeat, j.order, j.value) for j in judge.judgments] == [
+        (0, "ab", "a"), (0, "ba", "b"), (1, "ab", "b"), (1, "ba", "a"), (2, "ab", None),
+        (2, "ba", None)]
+    assert list(judge.invalid) == ["q1 (ab order), repeat 3", "q1 (ba order), repeat 3"]
+    assert judge.llm.plan(judge.battle_requests(ITEMS[:1])).calls == 0
 
 
 @pytest.mark.parametrize(("items", "message"), [
@@ -546,13 +559,6 @@ def test_a_quota_that_ends_half_way_keeps_what_was_paid_and_names_what_is_missin
     assert {game.score for game in again.battle(items)} == {1} and left == [0]
 
 
-def test_a_budget_that_ends_half_way_says_so():
-    llm = scripted(longer_wins, price=(0, 1000), budget=0.055)  # $0.01 a judgment
-    judge = Judge(llm, progress=False, max_tokens=10)
-    with pytest.raises(BudgetReached, match="Raise the budget .* 5 of 6 judgments are made"):
-        judge.battle(ITEMS)
-
-
 # ---------------------------------------------------------------- the simulated API
 
 
@@ -588,30 +594,3 @@ def test_against_the_simulated_api_and_its_storms(tmp_path, flags):
     assert any(line["fault"] for line in asked)
     forms = {"response_format" in record["request"]["params"] for record in llm.journal.records()}
     assert forms == {not flags} and len(llm.journal) == 3 * len(items)
-
-
-def test_the_simulated_judge_is_turned_up_and_down_by_the_request():
-    """How notebook 03 does it: traits travel with the request, so journals keep them apart."""
-    items = [Item(i.id, i.question, a="틀렸다", b="둘 다 틀린 답변") for i in world_items(60)]
-    llm = LLM("simulated-judge", base_url=offline_url())
-
-    def judged(n=60, repeats=1, **traits):
-        judge = Judge(llm, progress=False, repeats=repeats, traits=traits)
-        games = judge.battle(items[:n])
-        return judge, summarize_battle(games) if not judge.invalid else None
-
-    _, fair = judged(position_bias=0, noise=0)
-    assert fair.first_position is None and fair.ties == 60
-    _, biased = judged(position_bias=1, noise=0)
-    assert biased.first_position.value == 1 and biased.contradictions == 60
-    _, wordy = judged(position_bias=0, noise=0, length_bias=1)
-    assert wordy.longer_answer.value == 1 and wordy.losses == 60
-    noisy, _ = judged(repeats=3, position_bias=0, noise=0.5)
-    said = {}
-    for judgment in noisy.judgments:
-        said.setdefault((judgment.id, judgment.order), set()).add(judgment.verdict)
-    assert 0 < sum(len(verdicts) == 1 for verdicts in said.values()) < 0.6 * len(said)
-    silent, _ = judged(2, invalid=1)
-    assert {j.invalid for j in silent.judgments} == {"refusal"}
-    wrong, _ = judged(1, bias=1)
-    assert "position_bias" in wrong.invalid["q0 (ab order)"]

@@ -1,9 +1,13 @@
 """The client against a server on loopback: order, retries, the journal, money, plain errors."""
 
+import errno
 import itertools
 import json
+import math
+import socket
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +42,7 @@ def clock(monkeypatch):
     def pause(halt, seconds):
         clock.now += seconds
         if halt.is_set():
-            raise llm._Halted
+            raise halt.reason
 
     monkeypatch.setattr(connection, "time", clock)
     monkeypatch.setattr(llm._Halt, "pause", pause)
@@ -100,20 +104,6 @@ def test_requests_are_sent_together_but_never_more_than_workers(api, client):
     assert most[0] == 5
 
 
-def test_closing_waits_for_what_is_on_its_way_and_starts_no_more(api, client):
-    api.answer = lambda body, n: time.sleep(0.05) or chat("ok")
-    llm = client(workers=3)
-    replies = llm.complete(asks(100))
-    next(replies)
-    next(replies)
-    replies.close()
-    asked = len(api.asked)
-    assert asked <= 2 + 2 * 3
-    assert len(lines(llm)) == asked  # each of them was paid for and is kept
-    time.sleep(0.1)
-    assert len(api.asked) == asked
-
-
 def test_sending_goes_on_while_the_caller_works(api, client):
     replies = client(workers=3).complete(asks(100))
     next(replies)
@@ -147,8 +137,49 @@ def test_an_interrupt_loses_nothing_that_was_paid_for(api, client):
             if number == 4:
                 raise KeyboardInterrupt
     assert len(lines(llm)) == len(api.asked) < 12
+    time.sleep(0.1)
+    assert len(lines(llm)) == len(api.asked)  # and no more were sent
     assert len(list(llm.complete(asks()))) == 20  # the cell is run again
     assert len(api.asked) == 20
+
+
+def test_a_second_interrupt_leaves_nothing_set_aside(api, client, monkeypatch):
+    def interrupted(pool, wait, cancel_futures):
+        shutdown(pool, wait=False, cancel_futures=True)
+        raise KeyboardInterrupt
+
+    shutdown = llm.ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(llm.ThreadPoolExecutor, "shutdown", interrupted)
+    may = threading.Event()
+    api.answer = lambda body, n: chat("ok") if said(body) in "01" or may.wait(20) else None
+    asker = client(workers=2, price=(1, 1), budget=1)
+    replies = asker.complete(asks())
+    next(replies)
+    next(replies)
+    assert len(asker._reserved) == 3  # two on their way, and one that has not begun
+    with pytest.raises(KeyboardInterrupt):
+        replies.close()
+    may.set()
+    deadline = time.monotonic() + 20
+    while asker._reserved and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asker._reserved == {}
+
+
+def test_replies_that_find_no_room_on_the_disk_are_kept_and_counted(api, client, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("course_utils.plumbing.journal.os.fsync", full)
+        with pytest.raises(CourseError, match="No space left.* wait in memory"):
+            list(client(workers=4, price=(1, 1)).complete(asks()))
+        paid = len(api.asked)
+        with pytest.raises(CourseError, match="No space left"):
+            list(client(price=(1, 1)).complete(asks()))  # nothing more is paid for meanwhile
+        assert len(api.asked) == paid <= 4 and client(price=(1, 1)).spent > 0
+    assert texts(client().complete(asks())) == [f"to {n}" for n in range(20)]
+    assert len(api.asked) == 20 == len(lines(client()))
 
 
 # ---------------------------------------------------------------- paid once
@@ -198,16 +229,12 @@ def test_the_key_depends_on_what_is_asked_alone(client):
     ) == "f9ff38ee19db950db66c0eb69b88dbc5717e30ada882bc81979edd62004b4bac"
 
 
-def test_without_a_journal_file_replies_are_kept_in_memory(api, client):
-    llm = client(journal=None)
-    assert [r.cached for r in llm.complete([ask("a")])] == [False]
-    assert [r.cached for r in llm.complete([ask("a")])] == [True]
-
-
-def test_half_an_emoji_can_be_kept(api, client):
+@pytest.mark.parametrize("journal", [{}, {"journal": None}])
+def test_half_an_emoji_can_be_kept(api, client, journal):
     api.answer = lambda body, n: chat("좋아요 \ud83d")
-    assert [r.text for r in client().complete([ask("a")])] == ["좋아요 ?"]
-    assert len(lines(client())) == 1
+    asker = client(**journal)
+    for cached in (False, True):
+        assert [(r.text, r.cached) for r in asker.complete([ask("a")])] == [("좋아요 ?", cached)]
 
 
 # ---------------------------------------------------------------- what may pass
@@ -224,7 +251,7 @@ def test_passing_failures_are_tried_again(api, client):
     api.answer = lambda body, n: faults[n] if n < len(faults) else chat("at last")
     (reply,) = client(workers=1, max_retries=20, backoff=0.0001).complete([ask("a")])
     assert (reply.text, len(api.asked)) == ("at last", len(faults) + 1)
-    assert len(lines(client())) == 1
+    assert [line["text"] for line in lines(client()) if "request" in line] == ["at last"]
     api.answer = lambda body, n: (502, HTML, PAGE)
     (reply,) = client(max_retries=1).complete([ask("b")])
     assert "502" in reply.error and "<html>" not in reply.error
@@ -240,10 +267,27 @@ def test_retry_after_is_honoured_up_to_two_minutes(api, client, clock, headers):
         list(client().complete([ask("b")]))
 
 
-def test_a_slow_server_is_a_passing_failure(api, client):
-    api.answer = lambda body, n: chat("ok") if n else time.sleep(0.7) or chat("late")
-    (reply,) = client(timeout=0.5).complete([ask("a")])
-    assert reply.text == "ok"
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\n",
+                                   b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n"])
+def test_a_server_that_drips_does_not_hold_a_request(client, first):
+    """Each read is answered in time, and none is the last one."""
+    def drip(connection):
+        with suppress(OSError):
+            connection.recv(9999)
+            connection.sendall(first)
+            while time.sleep(0.05) is None:
+                connection.sendall(b"x")
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        (reply,) = client(base_url=url, timeout=0.3, max_retries=1).complete([ask("a")])
+    assert "no whole answer within 0.3 s" in reply.error
 
 
 def test_spent_retries_give_a_reply_with_an_error_and_no_record(api, client):
@@ -276,9 +320,11 @@ def test_a_refused_request_does_not_stop_the_others(api, client, status, words):
     (refusal(400, "Billing hard limit has been reached"), "does not let this account ask"),
     (refusal(403, "Country not supported"), "does not let this account ask .403: Country"),
     (refusal(429, "quota", code="insufficient_quota"), "no credit left"),
+    ((429, [{"error": {"code": "insufficient_quota"}}]), "no credit left"),
     (refusal(402, "pay"), "no credit left"),
     (refusal(404, code="model_not_found"), 'model "echo-smal": .* offers is "echo-small"'),
     (refusal(429, "Rate limit reached on tokens per day (TPD): Limit 100000."), "Today's quota"),
+    ((200, {"error": {"code": 429, "message": "free-models-per-day"}}), "Today's quota"),
 ])
 def test_what_no_attempt_will_cure_stops_at_once(api, client, response, sentence):
     api.answer = lambda body, n: response
@@ -413,22 +459,17 @@ def test_a_limit_of_a_minute_may_speak_of_days(api, client):
     assert [r.text for r in client().complete([ask("a")])] == ["ok"]
 
 
-def test_errors_inside_a_reply_are_what_they_say(api, client):
-    def inside(code, message):
-        return 200, {"error": {"code": code, "message": message}}
-
-    api.answer = lambda body, n: inside(502, "overloaded") if n == 0 else chat("ok")
-    assert [r.text for r in client().complete([ask("a")])] == ["ok"]
-    api.answer = lambda body, n: inside(429, "Rate limit exceeded: free-models-per-day")
-    with pytest.raises(CourseError, match="free-models-per-day"):
-        list(client().complete([ask("b")]))
-
-
 def test_refusals_and_nothing_else_stop_once_none_is_on_its_way(api, client):
     api.answer = lambda body, n: refusal(400, "the context is too small")
     with pytest.raises(CourseError, match=r"refused the first \d requests, .* is too small"):
         list(client(workers=1).complete(asks()))
     assert 3 <= len(api.asked) <= 5
+    llm = client(workers=1)
+    for _ in range(2):  # the check at the end of a list begins anew, too, when the cell is rerun
+        api.asked.clear()
+        with pytest.raises(CourseError, match="refused the first 3 requests"):
+            list(llm.complete(asks(3)))
+        assert len(api.asked) == 3
     late = threading.Event()
 
     def answer(body, n):
@@ -461,22 +502,30 @@ def test_a_parameter_is_left_out_only_where_it_is_meant(api, client, body, name)
     assert (reply.text, reply.finish_reason) == (("ok", "stop") if name else (None, "refused"))
 
 
-@pytest.mark.parametrize("odd", ["20", -20, 1e400, None, True])
-def test_usage_that_is_no_count_is_estimated(api, client, odd):
+@pytest.mark.parametrize(("odd", "told"), [
+    ("20", 20), (20.0, 20), *((odd, None) for odd in (-20, 1e400, 1e300, None, True, [1], "many"))])
+def test_usage_that_is_no_count_is_the_most_that_it_may_be(api, client, odd, told):
     whole = chat("네")
     whole[1]["usage"] = {"prompt_tokens": odd, "completion_tokens": odd}
     api.answer = lambda body, n: whole
     llm = client(price=(1, 1))
-    (reply,) = llm.complete([ask("a")])
-    assert all(type(n) is int and n > 0 for n in reply.usage.values()) and llm.spent > 0
-    assert client(price=(1, 1)).spent == llm.spent
+    (reply,) = llm.complete([ask("a", max_tokens=70)])
+    assert reply.usage == {"prompt_tokens": told or 5, "completion_tokens": told or 70}
+    assert client(price=(1, 1)).spent == llm.spent > 0
+
+
+def test_thoughts_that_stand_in_the_total_alone_are_paid_as_well(api, client):
+    whole = chat("네")
+    whole[1]["usage"]["total_tokens"] = 500
+    api.answer = lambda *_: whole
+    assert next(client().complete([ask("a")])).usage["completion_tokens"] == 490
 
 
 def test_no_minute_has_more_requests_than_it_may(api, client, clock):
     times = []
     api.answer = lambda body, n: times.append(clock.now) or chat("ok")
-    for model in ("echo-small", "echo-large"):  # one after the other, at one address
-        list(client(model=model, workers=1, rpm=30).complete(asks(3)))
+    for model, end in (("echo-small", ""), ("echo-large", "/")):  # the address is the same
+        list(client(model=model, base_url=api.url + end, workers=1, rpm=30).complete(asks(3)))
     assert times == [0, 2, 4, 6, 8, 10]
 
 
@@ -487,10 +536,20 @@ def test_no_minute_has_more_requests_than_it_may(api, client, clock):
           {"type": "text", "text": "네"}], "네"),
         (["네", "요"], "네요"), ([], ""), ([{"type": "text", "text": None}], ""),
         ([{"type": "text", "text": "음", "thought": True}, {"type": "text", "text": "네"}], "네"),
+        ({"type": "text", "text": {"value": "네"}}, "네"), ([[{"text": "네"}, None]], "네"),
         ("<think>\n음\n</think>\n\n네", "네"), ("음\n</think>\n\n네", "네"), ("<think>음", ""),
         ("<thinking>a</thinking><think>b</think>네", "네"), ("[THINK]음[/THINK]네", "네"),
-        ("태그는 <think>와 </think>입니다.", "태그는 <think>와 </think>입니다."), (None, ""),
-        ("`</think>`는 생각의 끝입니다.", "`</think>`는 생각의 끝입니다."),
+        ("<THINK></THINK>\n네", "네"), ("</think>\n\n네", "네"), ("음\n</Thinking>네", "네"),
+        ("<reasoning>음", ""), ("음</thought>\n네", "네"),
+        ("<think>a <think> b</think>\n네", "네"), ("음</think>", ""),
+        ("네,\n<think>음</think>\n그럼요", "네,\n그럼요"), ("네\n<think>\n음", "네\n"),
+        (None, ""),
+        *((whole, whole) for whole in (
+            "태그는 <think>와 </think>입니다.", "`</think>`는 생각의 끝입니다.",
+            "<think>와 </think>는 태그입니다.", "<think>는 생각을 엽니다.", "</think>는 닫습니다.",
+            "<think>…</think>는 태그입니다.", "예:\n```\n<think>\n음\n</think>\n```\n끝",
+            "예:\n```\n</think>\n```\n끝", '{"끝": "음</think>"}', "Use <think> and </think>.",
+            "<think> tags open a thought.")),
     ],
 )  # fmt: skip
 def test_what_a_model_thought_is_not_its_answer(api, client, content, text):
@@ -499,16 +558,62 @@ def test_what_a_model_thought_is_not_its_answer(api, client, content, text):
     assert reply.text == text
 
 
-@pytest.mark.parametrize("broken", [{"message": None}, {}, {"message": {"content": 3}},
-                                    {"message": {"content": "x"}, "finish_reason": "error"}])
-def test_a_reply_without_a_message_is_a_passing_failure(api, client, broken):
-    whole = chat("at last")
-    spoilt = {**whole[1], "choices": [{"index": 0, "finish_reason": "stop"} | broken]}
-    api.answer = lambda body, n: (200, spoilt) if n == 0 else whole
-    assert [reply.text for reply in client().complete([ask("a")])] == ["at last"]
-    api.answer = lambda body, n: (200, {**whole[1], "choices": {"message": 1}})
-    (reply,) = client(max_retries=1).complete([ask("b")])
-    assert "holds no message" in reply.error
+USAGE = {"prompt_tokens": 10, "completion_tokens": 20}
+SAID = {"message": {"content": "네"}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("body", [
+    {"choices": SAID}, {"choices": {"0": SAID}}, {"choices": [{"message": "네"}]},
+    {"choices": [{"delta": SAID["message"]}]}, {"choices": [{"message": None, "text": "네"}]},
+    {"choices": [{"message": {"content": None, "refusal": "네"}}]}, [{"choices": [SAID]}],
+    {"choices": [SAID | {"finish_reason": {"type": "stop"}}], "model": ["x"], "id": 3},
+    {"choices": [SAID], "system_fingerprint": {"a": 1}},
+])
+def test_a_reply_of_any_shape_is_read(api, client, body):
+    api.answer = lambda *_: (200, body)
+    assert texts(client().complete([ask("a")])) == ["네"]
+    assert next(client().journal.records())["text"] == "네"
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    *(({"choices": choices}, "holds no message") for choices in (
+        None, [], {}, "네", ["네"], [None], [[1]], 3, {"message": 1}, [{}], [{"message": None}],
+        [{"message": {"content": 3}}], [{"message": {"content": [True]}}])),
+    ({"choices": [SAID | {"finish_reason": "error"}]}, "broke its reply off"),
+    ({"choices": [{"error": {"code": 502, "message": "overloaded"}}]}, "overloaded"),
+    ({"error": {"message": "overloaded", "code": "503"}}, "overloaded"),
+])
+def test_a_reply_that_cannot_be_read_is_named_and_its_tokens_count(api, client, body, said):
+    """It passes, or it does not; what was billed for it counts, in the next run too."""
+    whole = chat("at last", tokens=(1, 2))
+    api.answer = lambda _, n: whole if n == 1 else (200, body | {"usage": USAGE})
+    llm = client(price=(1, 1), max_retries=1)
+    (reply,) = llm.complete([ask("a")])
+    assert (reply.text, reply.cost, llm.spent) == ("at last", 3e-6, 33e-6)
+    (reply,) = llm.complete([ask("b")])
+    assert reply.text is None and said in reply.error
+    assert llm.spent == client(price=(1, 1)).spent == pytest.approx(93e-6)
+    dear = client(price=(1, 1), max_retries=9, budget=200e-6)
+    with pytest.raises(BudgetReached):  # however often it is asked again
+        list(dear.complete([ask("c", max_tokens=20)]))
+    assert 93e-6 < dear.spent <= 200e-6
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ([], "holds no message"), (None, "holds no message"), (3, "holds no message"),
+    ("네", "holds no message"), (HTML, "is no JSON"), (b"", "is no JSON"), (b"\xff", "is no JSON"),
+    (b"[" * 10**5, "is no JSON"), ([{"error": {"code": 429, "message": "busy"}}], "busy")])
+def test_what_is_no_reply_at_all_is_named(api, client, body, said):
+    api.answer = lambda *_: (200, body)
+    llm = client(max_retries=0, price=(1, 1))
+    assert said in next(llm.complete([ask("a")])).error and llm.spent == 0
+
+
+def test_ten_replies_that_say_nothing_are_enough_as_well(api, client):
+    api.answer = lambda *_: chat(" \n", "stop", (10, 1))
+    with pytest.raises(CourseError, match="last 10 replies .* empty: finish_reason stop"):
+        list(client(workers=1).complete(asks()))
+    assert len(api.asked) == 10
 
 
 def test_three_empty_replies_in_a_row_are_enough(api, client):
@@ -531,6 +636,9 @@ def test_a_404_that_is_not_the_models_quotes_the_server(api, client):
     api.answer = lambda body, n: refusal(404, words)
     with pytest.raises(CourseError, match=f'offers "echo-small" and yet answers 404: {words}'):
         list(client().complete([ask("a")]))
+    api.answer = lambda *_: (200, chat("ok")[1] | {"model": "evil\x1b[31m\n-1"})
+    assert [reply.model for reply in client().complete([ask("b")])] == ["evil[31m-1"]
+    api.answer = lambda body, n: refusal(404, words)
     with pytest.raises(CourseError, match='"gpt-4o-mini": gpt-4o-mini ends on .* gpt-6-luna'):
         list(client(model="gpt-4o-mini").complete([ask("a")]))
 
@@ -538,24 +646,25 @@ def test_a_404_that_is_not_the_models_quotes_the_server(api, client):
 # ---------------------------------------------------------------- keys stay where they are
 
 
-KEY = "planted-key-77f0a1c2"
-
-
-def test_a_server_that_sends_the_key_back_gives_it_to_nobody(api, client, monkeypatch, capsys):
-    monkeypatch.setenv("LLM_API_KEY", KEY)
-    api.answer = lambda body, n: refusal(401, f"Incorrect API key provided: {KEY}")
+@pytest.mark.parametrize(("key", "name"), [
+    ("planted-key-77f0a1c2", "LLM_API_KEY"), ('pa"ss-word-987654321', "API key")])
+def test_a_server_that_sends_the_key_back_gives_it_to_nobody(
+        api, client, monkeypatch, capsys, key, name):
+    if name == "LLM_API_KEY":  # the other one is but an argument
+        monkeypatch.setenv(name, key)
+    api.answer = lambda body, n: refusal(401, f"Incorrect API key provided: {key}")
     with pytest.raises(CourseError) as error:
-        list(client(api_key=KEY).complete([ask("a")]))
-    assert "[LLM_API_KEY]" in str(error.value) and KEY not in repr(error.value)
+        list(client(api_key=key).complete([ask("a")]))
+    assert f"[{name}]" in str(error.value) and key not in repr(error.value)
     for status in (400, 500):
-        api.answer = lambda body, n, status=status: refusal(status, f"bad {KEY}")
-        (reply,) = client(api_key=KEY, max_retries=0).complete([ask("b")])
-        assert "bad [LLM_API_KEY]" in reply.error and KEY not in repr(reply)
+        api.answer = lambda body, n, status=status: refusal(status, f"bad {key}")
+        (reply,) = client(api_key=key, max_retries=0).complete([ask("b")])
+        assert f"bad [{name}]" in reply.error and key not in repr(reply)
     api.answer = lambda body, n: chat(f"You sent {body['authorization']}")
-    llm = client(api_key=KEY)
+    llm = client(api_key=key)
     list(llm.complete([ask("c")]))
-    assert KEY not in llm.journal.path.read_text()
-    assert KEY not in "".join(capsys.readouterr())
+    assert key[-8:] not in llm.journal.path.read_text()
+    assert key not in "".join(capsys.readouterr())
 
 
 def test_a_proxy_with_a_password_is_not_named(client, monkeypatch):
@@ -567,9 +676,15 @@ def test_a_proxy_with_a_password_is_not_named(client, monkeypatch):
     assert "planted-77" not in repr(error.value)
 
 
-def test_a_password_in_the_address_is_refused(client):
-    with pytest.raises(CourseError, match="put it into LLM_API_KEY") as error:
-        client(base_url="http://me:planted-77@host.local/v1")
+@pytest.mark.parametrize(("address", "said"), [
+    ("http://me:planted-77@host.local/v1", "put it into LLM_API_KEY"),
+    ("me:planted-77@host.local/v1", "put it into LLM_API_KEY"),
+    *((odd, "is no address of a server") for odd in (
+        "127.0.0.1:8000/v1", "http://", "ftp://host/v1", "http://ho st/v1", "http://host/v1\nx",
+        "http://host:port/v1", "http://[host/v1", "/v1"))])
+def test_an_address_that_is_none_or_holds_a_password_is_refused(client, address, said):
+    with pytest.raises(CourseError, match=said) as error:
+        client(base_url=address)
     assert "planted" not in str(error.value)
 
 
@@ -585,17 +700,18 @@ def test_refused_parameters_are_adapted_once_and_said(api, client, capsys):
         if "temperature" in body:
             return refusal(400, "Unsupported value: 'temperature' does not support 0.2.",
                            param="temperature", code="unsupported_value")
-        return chat(json.dumps({k: v for k, v in body.items() if k.startswith("max")}))
+        return chat(json.dumps({k: v for k, v in body.items() if k.startswith(("max", "top"))}))
 
     api.answer = answer
     llm = client(workers=1)
-    first, second = llm.complete([ask(n, max_tokens=5, temperature=0.2) for n in range(2)])
-    assert json.loads(first.text) == json.loads(second.text) == {"max_completion_tokens": 5}
+    first, second = llm.complete([ask(n, max_tokens=5, temperature=0.2, top_k=4) for n in range(2)])
+    assert json.loads(first.text) == json.loads(second.text) == {
+        "max_completion_tokens": 5, "top_k": 4}  # the others reach it as they are
     assert len(api.asked) == 4  # two lessons, then one request each
     assert capsys.readouterr().out.splitlines() == [
         'echo-small does not accept "max_tokens": "max_completion_tokens" is sent instead.',
         'echo-small does not accept "temperature": it is left out from now on.']
-    assert first.key == client().key(ask(0, max_tokens=5, temperature=0.2))
+    assert first.key == client().key(ask(0, max_tokens=5, temperature=0.2, top_k=4))
 
 
 def test_errors_in_the_form_of_other_servers_are_understood(api, client, capsys):
@@ -625,14 +741,6 @@ def test_a_server_that_refuses_everything_is_not_asked_for_ever(api, client):
     (reply,) = client().complete([ask("a", max_tokens=5)])
     assert reply.finish_reason == "refused"
     assert len(api.asked) == 3
-
-
-def test_parameters_reach_the_server_as_they_are(api, client):
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
-    list(client().complete([ask("a", seed=3, top_k=4, response_format=form)]))
-    body = api.asked[0]
-    assert (body["seed"], body["top_k"], body["response_format"]) == (3, 4, form)
-    assert body["model"] == "echo-small"
 
 
 # ---------------------------------------------------------------- money
@@ -669,22 +777,40 @@ def test_the_budget_stops_before_the_request_that_would_exceed_it(api, client):
     assert len(api.asked) == 7
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 90}, {}])
+@pytest.mark.parametrize("counting", ["exactly", "threefold", "silently", "backwards"])
+def test_no_way_of_counting_exceeds_the_budget(api, client, counting, limit):
+    lock, paid = threading.Lock(), []
+    asker = client(price=(10_000, 10_000), budget=12)  # a cent a token
+
+    def answer(body, n):
+        guess = 4 + math.ceil(len(said(body)) / 1.5)
+        usage = {"prompt_tokens": guess, "completion_tokens": 60 + n % 5}
+        if counting == "threefold":
+            usage = {name: 3 * count for name, count in usage.items()}
+        with lock:
+            paid.append(sum(usage.values()) / 100)
+        time.sleep(0.02)  # the others are sent meanwhile
+        reply = chat("가" * 100)
+        told = {"silently": None, "backwards": {name: -count for name, count in usage.items()}}
+        reply[1]["usage"] = told.get(counting, usage)
+        return reply
+
+    api.answer = answer
+    with pytest.raises(BudgetReached):
+        list(asker.complete(ask("가" * (50 + n), **limit) for n in range(100)))
+    assert len(api.asked) >= 1 and sum(paid) <= 12 and asker.spent <= 12
+    assert asker._reserved == {}
+
+
 def test_a_reply_that_is_kept_twice_counts_once(api, client):
     llm = client(price=(1, 1))
     list(llm.complete([ask("a")]))
     spent = llm.spent
-    llm.keep(llm.journal.records()[0])  # a batch is collected again after a kill
+    llm.keep(next(llm.journal.records()))  # a batch is collected again after a kill
     assert llm.spent == spent > 0
 
 
 def test_a_budget_needs_a_price():
     with pytest.raises(CourseError, match="A budget needs a price"):
         LLM("m", budget=1)
-
-
-def test_a_key_given_as_an_argument_is_stored_and_shown_nowhere(client):
-    key = 'pa"ss-word-987654321'
-    journal = client(api_key=key).journal
-    journal.add({"key": "k", "model": "m", "text": f"your key is {key}"})
-    assert "987654321" not in journal.path.read_text()
-    assert "987654321" not in journal.get("k")["text"] and "987654321" not in str(CourseError(key))

@@ -1,17 +1,13 @@
 """A reply becomes tasks or named rejections; each rule fires on what it is for, and only there."""
 
 import json
-import subprocess
-import sys
 import time
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils import REPO, korean
 from course_utils.parsing import (
     RULES,
     Rejected,
@@ -20,6 +16,7 @@ from course_utils.parsing import (
     read_fields,
     split_candidates,
 )
+from course_utils.sources.domain import parse_answer, parse_questions
 from course_utils.tasks import Task
 
 WITH = Task("존댓말로 바꾸어 주세요.", "밥 먹었어?", "식사하셨어요?")
@@ -35,6 +32,15 @@ PLAIN = """ 존댓말로 바꾸어 주세요.
 5. 입력: <noinput>
 5. 출력: 춘천은 강원특별자치도에 있습니다.
 """
+
+
+def as_json(*rows, **options):
+    options = {"ensure_ascii": False} | options
+    return json.dumps({"tasks": [row if isinstance(row, dict) else row.to_dict() for row in rows]},
+                      **options)
+
+
+JSON = as_json(WITH, WITHOUT)
 
 
 def parse(text, **settings):
@@ -63,6 +69,7 @@ def parse(text, **settings):
     PLAIN.replace("###\n5. ", "\n### 5. "),
     PLAIN.replace("<noinput>", "`<NoInput>`"),
     PLAIN.replace("<noinput>", ""),
+    PLAIN.replace("<noinput>", '""'),
     PLAIN.replace("4. 입력", "입력").replace("4. 출력", "- 출력"),
     PLAIN + "###",
     PLAIN.replace("4. ", "4) ").replace("5. ", "5) "),
@@ -73,14 +80,40 @@ def parse(text, **settings):
     .replace("5. ", ""),
     PLAIN.replace("출력", "답변"),
     PLAIN.replace("4. 출력: ", "4. 출력:\n").replace("<noinput>", "no input"),
-], ids=range(29))
+], ids=range(30))
 def test_what_models_really_send(text):
     parsed = parse(text)
     assert (parsed.tasks, parsed.rejected) == ([WITH, WITHOUT], [])
 
 
-TEN = [("가을을 주제로 시를 한 편 써 주세요.", "", "잎이 진다."), *[
-    (f"{n}에 {n}을 더하면 얼마인지 쓰세요.", f"{n}", f"{n + n}입니다.") for n in range(2, 11)]]
+RECIPE = Task("라면을 끓이는 두 단계를 쓰세요.", "라면",
+              "이렇게 합니다.\n1. 입력: 물을 붓는다\n2. 출력: 끓인다\n\n- 입력 확인")
+NAMES = ("지시문", "입력", "출력")
+
+
+def write(style, tasks, numbers=lambda i: (i + 4,) * 3, heading=""):
+    """A reply with labels in a style, whose n is one of numbers(i) and whose k is 1, 2 and 3."""
+    text = ""
+    for i, task in enumerate(tasks):
+        text += heading.format(n=i + 4)
+        values = (task.instruction, task.input or "<noinput>", task.output)
+        for k, (name, value, n) in enumerate(zip(NAMES, values, numbers(i), strict=True), 1):
+            text += style.format(name=name, n=n, k=k, circle=chr(0x245F + n)) + value + "\n"
+        text += "\n"
+    return text
+
+
+@pytest.mark.parametrize("tasks", [(WITH, RECIPE), (RECIPE, WITHOUT)], ids=["first", "last"])
+@pytest.mark.parametrize("style", [
+    "과제 {n}: {name}: ", "({n}) {name}: ", "{n}번. {name}: ", "{n}.\u00a0{name}: ", "{name}: ",
+    "{n}.\u3000{name}: ", "**과제 {n}. {name}: ", "**{name} {n}:** ", "{name}({n}): ",
+    "{name} {n}. ", "{n}-{k}. {name}: ", "{n}.{k} {name}: ", "{circle} {name}: ", "- **{name}**: ",
+    "[{name}] ", "【{name} {n}】 ", "### {name}\n", "📝 {name}: ", "{n}. {name}\n",
+    "{n}. {name}:\n", "과제 {n} - {name}: ", "{name}(Input) {n}: ", "#{n} {name}: "])
+def test_other_ways_to_write_a_label(style, tasks):
+    for heading in "", "## 과제 {n}\n\n", "**과제 {n}: 요약**\n", "### {n}. 요약\n", "{n}.\n":
+        parsed = parse("네, 만들겠습니다.\n\n" + write(style, tasks, heading=heading))
+        assert (parsed.tasks, parsed.rejected) == (list(tasks), [])
 
 
 @pytest.mark.parametrize("numbers", [
@@ -88,15 +121,45 @@ TEN = [("가을을 주제로 시를 한 편 써 주세요.", "", "잎이 진다.
     lambda i: (4 + 3 * i, 5 + 3 * i, 6 + 3 * i),  # every label counts
     lambda i: (1, 2, 3),
     lambda i: (9 - i // 2, 1, 1),
-    lambda i: (i + 4, "", i + 5),
+    lambda i: (4, 4, 4),
 ], ids=range(5))
-def test_a_model_that_has_lost_count_is_read_by_the_order_of_its_labels(numbers):
-    text = ""
-    for index, (instruction, input, output) in enumerate(TEN):
-        a, b, c = (f"{number}. " if number else "" for number in numbers(index))
-        text += f"### {a}지시문: {instruction}\n{b}입력: {input}\n{c}출력: {output}\n\n"
-    parsed = parse(text)
-    assert parsed.tasks == [Task(*row) for row in TEN] and not parsed.rejected
+@pytest.mark.parametrize("style", ["### {n}. {name}: ", "**{name} {n}**: "])
+def test_a_model_that_has_lost_count_is_read_by_the_order_of_its_labels(numbers, style):
+    pair = Task("이 보기를 설명하세요.", "입력: 3\n출력: 9", "제곱입니다.")
+    tasks = [WITH, RECIPE, pair, WITHOUT, *[
+        Task(f"{n}에 {n}을 더하면 얼마인지 쓰세요.", f"{n}", f"{n + n}입니다.") for n in range(8)]]
+    parsed = parse(write(style, tasks, numbers))
+    assert parsed.tasks == tasks and not parsed.rejected
+
+
+@pytest.mark.parametrize("text", [
+    "■ {}\n입력: {}\n출력: {}\n\n■ {}\n입력: {}\n출력: {}",
+    "4. 질문: {}\n4. 입력: {}\n4. 답변: {}\n5. 질문: {}\n5. 입력: {}\n5. 답변: {}",
+    " {}\n4. 입력: {}\n4. 출력: {}\n\n{}\n5. 입력: {}\n5. 출력: {}",
+    "<지시문>{}</지시문>\n<입력>{}</입력>\n<출력>{}</출력>\n" * 2,
+])
+def test_no_item_swallows_the_next_one_for_want_of_a_label(text):
+    fields = [(t.instruction, t.input or "<noinput>", t.output) for t in (WITH, WITHOUT)]
+    parsed = parse(text.format(*fields[0], *fields[1]))  # where the first one ends is not known
+    assert not parsed.tasks and {reason for reason, _ in parsed.rejected} == {"missing field"}
+
+
+DRAFT = "4. 지시문: 초안을 하나 쓰세요.\n4. 입력: <noinput>\n4. 출력: 초안\n"
+
+
+@pytest.mark.parametrize("thought", [
+    f"<think>\n{DRAFT}</think>\n\n", f"\n<THINK>{DRAFT}</THINK>", "<think>\n\n</think>\n\n",
+    f"{DRAFT}</think>\n", f"생각하자. </think>\n<think>{DRAFT}</think>", f"[THINK]{DRAFT}[/THINK]",
+    f"네.\n<thinking>\n{DRAFT}</thinking>\n"])
+def test_a_thought_is_no_answer_and_its_draft_no_task(thought):
+    for text in ("4. 지시문:" + PLAIN, JSON):
+        assert parse(thought + text) == parse(text)
+    assert parse(f"<think>\n{DRAFT}{DRAFT}", finish_reason="length").tasks == []  # never closed
+
+
+def test_a_tag_that_a_reply_speaks_of_stays():
+    task = Task("태그를 설명하세요.", "<think>", "`</think>`는 생각의 끝, </think> 뒤가 답.")
+    assert parse(write("{n}. {name}: ", [task])).tasks == [task]
 
 
 @pytest.mark.parametrize("text", [
@@ -111,14 +174,23 @@ def test_labels_out_of_their_order_are_content_so_the_input_is_missing(text):
     assert fields["instruction"] == "두 단계를 쓰세요." and fields["output"].startswith("둘입니다.")
 
 
-@pytest.mark.parametrize("piece", [
-    " ", "-", "---\n", "지시문: 가 나\n", "5.\n지시문: 가\n", "5", "지시문 ", "{ ", "**", "```\n",
-    '{"instruction": "a", ', '{"a": "b", ', '{"instruction": "a", "input": "", "output": [[[['])
-@pytest.mark.parametrize(("before", "after"), [("", ""), ("4. 지시문: 가\n4. 출력: ", " 끝")])
+PIECES = [
+    " ", "\u00a0", "-", "---\n", "#", "# \n", "*", "`", "```\n", '"', "\\", '\\"', "{", "[{", "}",
+    "(", "5", "5.\n", "①", "가.", "ᄒ", "\ud800", "\u200d", "🙂", ":", "지시문 ", "지시문: 가 나\n",
+    "5. 출력: 가\n", "5.\n지시문: 가\n", "5. 가나다\n입력: \n", "과제 5 - 지시문: a\n",
+    "<think>\n", "</think>\n", "[think]\n",
+    '{"instruction":', '{"instruction": "a", ', '{"a": "b", ', "[[1]]", "[[1, ", "없음 ",
+    '{"instruction": "a", "input": "", "output": [[[[']
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize(("before", "after"), [
+    ("", ""), ("4. 지시문: 가\n4. 입력: \n4. 출력: ", " 끝")])
 def test_a_long_reply_is_read_in_a_moment(piece, before, after):
     text = before + piece * (80_000 // len(piece)) + after
     start = time.process_time()
     parsed = parse(text)
+    parse_questions(text), parse_answer(text, 3)
     assert time.process_time() - start < 5  # 0.5 at most on a machine of its own
     assert len(parsed.tasks) + len(parsed.rejected) == len(split_candidates(text, first_number=4))
 
@@ -167,15 +239,6 @@ def test_numbered_lines_of_an_output_are_no_labels():
     assert parse(text).tasks == [Task("프로그램의 두 단계를 쓰세요.", "", output)]
 
 
-def as_json(*rows, **options):
-    options = {"ensure_ascii": False} | options
-    return json.dumps({"tasks": [row if isinstance(row, dict) else row.to_dict() for row in rows]},
-                      **options)
-
-
-JSON = as_json(WITH, WITHOUT)
-
-
 @pytest.mark.parametrize("text", [
     JSON,
     as_json(WITH, WITHOUT, indent=2).replace("\n", "\r\n"),
@@ -218,10 +281,14 @@ def test_json_inside_an_output_is_content():
     assert parse(text).tasks == [Task("자료를 JSON으로 바꿔 주세요.", "a와 b", output)]
 
 
-def test_numbers_are_text_and_half_an_emoji_is_mended():
-    rows = '{"instruction": "셋과 넷을 더하세요.", "input": "\\ud83d", "output": 7}'
-    (task,) = parse(f"[{rows}]").tasks
-    assert task.output == "7" and task.input.encode("utf-8") == b"?"
+@pytest.mark.parametrize(("value", "output"), [
+    ("7", "7"), ("7.10", "7.10"), ("NaN", None), ("-Infinity", None), ("true", None),
+    ("9" * 5000, None)])
+def test_numbers_are_text_and_half_an_emoji_is_mended(value, output):
+    row = '{"instruction": "셋과 넷을 더하세요.", "input": "\\ud83d", "output": VALUE}'
+    parsed = parse(f"[{row.replace('VALUE', value)}]")
+    assert [(task.input, task.output) for task in parsed.tasks] == [("?", output)][:bool(output)]
+    assert [reason for reason, _ in parsed.rejected] == ["missing field"][:not output]
 
 
 fragments = st.sampled_from([
@@ -246,15 +313,6 @@ def test_parsing_never_raises_and_its_counts_add_up(text, first_number, finish_r
         assert parsed.rejected[-1] == Rejected("truncated", candidates[-1])
 
 
-@pytest.mark.parametrize("label", [
-    "과제 {}: 지시문", "({}) 지시문", "{}번. 지시문", "{}.\u00a0지시문", "{}.\u3000지시문",
-    "**과제 {}. 지시문"])
-def test_other_ways_to_number(label):
-    text = "".join(f"{label.format(n)}: {task.instruction}\n입력: {task.input}\n"
-                   f"출력: {task.output}\n" for n, task in ((4, WITH), (5, WITHOUT)))
-    assert parse(text).tasks == [WITH, WITHOUT]
-
-
 # ---------------------------------------------------------------- the rules
 
 LONG = "다음 문장을 " * 51
@@ -268,6 +326,14 @@ LONG = "다음 문장을 " * 51
     ("Summarize the following text.", "", "답", "not Korean"),
     ("次の文を 要約してください。", "", "답", "not Korean"),
     ("3 + 4 = ?", "", "7", "not Korean"),
+    *[("이 글을 요약하세요.", "봄이 왔다.", nothing, "missing field") for nothing in (
+        "<No Output>", "<nooutput>", "no output needed", "N/A", "없음", "없음.", "(빈 출력)",
+        "출력 없음", "-", "...", "[생략]", "TODO: 나중에", "<output>", "{output}", "(답변 내용)",
+        "[Your answer here]", "여기에 답을 쓰세요.", "null", "NaN", "None", "```\n```", '""',
+        "**해당 없음**", "응답이 없습니다.")],
+    ("이 기사의 장점을 쓰세요.", "흠이 없다.", "없음", "missing field"),
+    ("문자 메시지를 쓰세요.", "(지각)", "...", "missing field"),
+    ("다음 output을 설명하세요.", "3", "<output>", "missing field"),
     *[(medium, "", "답", "needs another medium") for medium in (
         "서울 지도를 보여 주세요.", unicodedata.normalize("NFD", "서울 지도를 보여 주세요."),
         "이 그림의 분위기를 설명하세요.", "아래 사진을 묘사해 주세요.", "동영상을 보고 요약하세요.",
@@ -279,6 +345,7 @@ LONG = "다음 문장을 " * 51
      "repeats the instruction"),
     *[("이 글을 요약하세요.", empty, "답", "placeholder input") for empty in (
         "<입력>", "(없음)", "없음", "N/A", "n/a.", "-", "...", "[텍스트]", "<기사 본문>",
+        "nan",
         "(여기에 글을 입력하세요)", "<텍스트를 붙여 넣어 주세요>", "<noinput>", "〈본문 내용〉")],
 ])
 def test_a_bad_task_is_rejected_under_its_reason(instruction, input, output, reason):
@@ -305,6 +372,18 @@ def test_a_bad_task_is_rejected_under_its_reason(instruction, input, output, rea
     ("목록을 뒤집으세요.", "[1, 2, 3]", "[3, 2, 1]"),
     ("무엇을 만드는 코드인가요?", "<p>안녕</p>", "문단입니다."),
     ("업종을 쓰세요.", "(주)한빛식품", "식품"),
+    # What stands for nothing may be the answer where the question asks for it.
+    ("이 문장에 틀린 곳이 있나요?", "봄이 왔다.", "없음"),
+    ("틀린 곳을 찾아 쓰세요.", "봄이 왔다.", "없음"),
+    ("사건을 모두 쓰고, 모르면 '생략'이라고 쓰세요.", "봄이 왔다.", "생략"),
+    ("이 함수의 반환값은 무엇인가요?", "def f(): pass", "None"),
+    ("다음 값을 그대로 쓰세요.", '{"a": null}', "null"),
+    ("빈 목록을 파이썬으로 쓰세요.", "", "[]"),
+    ("할 일 앱의 이름을 쓰세요.", "", "TODO 앱"),
+    ("뺄셈을 나타내는 기호를 쓰세요.", "", "-"),
+    ("이 소설의 제목은 무엇인가요?", "허균이 썼다.", "<홍길동전>"),
+    ("글을 쓰는 칸을 만드는 HTML 태그는 무엇인가요?", "", "<input>"),
+    ("소금을 이루는 금속은 무엇인가요?", "", "Na"),
 ])
 def test_a_good_task_passes(instruction, input, output):
     assert check_task(Task(instruction, input, output)) is None
@@ -315,32 +394,3 @@ def test_rules_have_names_and_descriptions_and_an_order():
     assert all(rule.description.endswith(".") for rule in RULES.values())
     both = Task("- Draw 지도 please now", "", "네.")
     assert check_task(both) == "not Korean"  # earlier than the medium and the punctuation
-
-
-def test_the_analyser_is_not_loaded_before_it_is_needed():
-    program = ("import sys\n"
-               "from course_utils.parsing import check_task\n"
-               "from course_utils.tasks import Task\n"
-               "assert check_task(Task('춘천은 어느 도에 있나요?', '', '강원')) is None\n"
-               "assert 'kiwipiepy' not in sys.modules\n")
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=REPO)
-
-
-def test_the_analyser_is_made_once_whoever_comes_first(monkeypatch):
-    import kiwipiepy
-
-    made = []
-
-    class Slow:
-        def __init__(self):
-            made.append(self)
-            time.sleep(0.05)
-
-        def tokenize(self, texts):
-            return [[] for _ in texts]
-
-    monkeypatch.setattr(kiwipiepy, "Kiwi", Slow)
-    monkeypatch.setattr(korean, "_kiwi", None)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(korean.tokens, ["지도"] * 4))
-    assert len(made) == 1

@@ -268,6 +268,7 @@ def test_9_the_reply_was_cut_at_the_word_model(tokenizer):
     prompts = [get_template("chat", tokenizer).render(Task("model의 뜻을 쓰세요.", "model user"))]
     assert (prompts[0] + said).split("model")[-1] != said
     (reply,) = generate(Scripted(plain(tokenizer, said)), tokenizer, prompts)
+    assert not reply.stopped  # it may have had more to say
     special = said.replace("<start_of_turn>", "")  # skipped when decoding, as every special token
     assert reply.text == special
 

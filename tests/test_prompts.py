@@ -5,11 +5,13 @@ import datetime
 import importlib.util
 import shutil
 from pathlib import Path
+from string import ascii_letters
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_parsing import WITH, WITHOUT
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
@@ -25,12 +27,12 @@ from course_utils.prompts import (
     generation_prompt,
     get_template,
     read_generation_prompt,
+    with_fixed_date,
 )
 from course_utils.tasks import Task
 
-WITH = Task("존댓말로 바꾸어 주세요.", "밥 먹었어?", "식사하셨어요?")
-WITHOUT = Task("춘천은 어느 도에 있나요?", "", "춘천은 강원특별자치도에 있습니다.")
 SEEDS = [WITH, WITHOUT, Task("두 수를 더하세요.", "3, 4", "7")]
+TURN = [{"role": "user", "content": "?"}]
 
 # ---------------------------------------------------------------- templates
 
@@ -89,11 +91,14 @@ class Odd:
 
 
 @pytest.mark.parametrize(("template", "reason"), [
-    (None, "no chat template"),
+    (None, "is missing, so"),
     (lambda texts, prompt: "".join(texts * 2), "does not write the text of a turn exactly once"),
     (lambda texts, prompt: "images", "does not write the text of a turn exactly once"),
     (lambda texts, prompt: ">".join(texts) + "A:" * prompt, "opens a response with 'A:', which is"),
     (lambda texts, prompt: 1 / 0, r"no turn that is plain text \(division by zero\)"),
+    ("{{ ['A', 'B']|random }}", "uses 'random', so no two prompts"),
+    ("{% filter random %}{{ messages }}{% endfilter %}", "uses 'random', so no two prompts"),
+    ({"default": "{{ messages }}{{ lipsum(1) }}"}, "uses 'lipsum', so no two prompts"),
 ])
 def test_a_chat_template_that_cannot_be_used_is_refused(template, reason):
     with pytest.raises(CourseError, match=f'{reason}.*"alpaca-ko"'):
@@ -155,6 +160,19 @@ DATED = """\
 {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
 
 
+def test_every_code_of_strftime_is_that_of_the_one_day(tokenizer):
+    codes = [f"%{sign}{code}" for sign in ("", "-", "_", "0", "^", "#") for code in ascii_letters
+             if code != "s"]
+    codes = [code for code in codes if "%" not in TODAY.strftime(code)]
+    assert len(codes) > 200
+    for wanted in [*codes, "%%Y %%%Y %Y%% 100%", "%10d|%Ey|%Od|%:z", "%H:%M:%S, %-d. %j, it's %c"]:
+        with_clock = with_template(tokenizer, f'{{{{ strftime_now("{wanted}") }}}}')
+        dated = with_fixed_date(with_clock.chat_template)
+        assert dated == with_fixed_date(dated)
+        written = with_clock.apply_chat_template(TURN, chat_template=dated, tokenize=False)
+        assert written == TODAY.strftime(wanted)
+
+
 @pytest.mark.parametrize(("name", "written"), [
     ("llama3_2", "01 Jan 2026"), ("gptoss", "2026-01-01"), ("muse_glimmer", "2026-01-01"),
     (None, "오늘 날짜는 01 Jan 2026이다.")])
@@ -165,8 +183,7 @@ def test_a_prompt_is_the_same_every_day(name, written, tokenizer, day):
     for date in (datetime.datetime(2030, 5, 1), datetime.datetime(2030, 5, 2)):
         day(date)
         ours.add(chat_template(tokenizer).render(WITHOUT))
-        turns = [{"role": "user", "content": "?"}]
-        theirs.add(tokenizer.apply_chat_template(turns, tokenize=False))
+        theirs.add(tokenizer.apply_chat_template(TURN, tokenize=False))
     assert (len(ours), len(theirs)) == (1, 2)
     assert written in ours.pop()
 
@@ -174,10 +191,10 @@ def test_a_prompt_is_the_same_every_day(name, written, tokenizer, day):
 def test_a_tokenizer_is_loaded_with_a_date_that_stays(tokenizer, tiny_base, tmp_path, day):
     base = shutil.copytree(tiny_base, tmp_path / "base")
     with_template(tokenizer, DATED).save_pretrained(base)
-    loaded, turns, texts = load_tokenizer(base), [{"role": "user", "content": "?"}], set()
+    loaded, texts = load_tokenizer(base), set()
     for date in (datetime.datetime(2030, 5, 1), datetime.datetime(2030, 5, 2)):
         day(date)
-        texts.add(loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        texts.add(loaded.apply_chat_template(TURN, tokenize=False, add_generation_prompt=True))
     template = chat_template(loaded)  # the same whether the tokenizer was loaded here or not
     assert texts == {template.render(Task("?"))}
     loaded.save_pretrained(base)  # as a merged model's is
@@ -186,7 +203,7 @@ def test_a_tokenizer_is_loaded_with_a_date_that_stays(tokenizer, tiny_base, tmp_
 
 def test_a_mistyped_template_names_the_closest_and_chat_needs_a_tokenizer():
     assert get_template("alpaca-ko") is ALPACA_KO
-    with pytest.raises(CourseError, match='did you mean "koalpaca"'):
+    with pytest.raises(CourseError, match="the closest is 'koalpaca'"):
         get_template("koalpacca")
     with pytest.raises(CourseError, match="pass one"):
         get_template("chat")

@@ -9,15 +9,9 @@ from test_train import TASKS, Killed, adapter_bytes, changed, kill_at
 
 from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
-from course_utils.inference import (
-    ModelFolderError,
-    find_device,
-    load_base,
-    load_model,
-    merge_adapter,
-    reply,
-)
-from course_utils.recipe import RecipeError, load_recipe
+from course_utils.inference import find_device, load_base, load_model, merge_adapter, reply
+from course_utils.plumbing.model_folder import ModelFolderError
+from course_utils.recipe import load_recipe
 from course_utils.scale import trainer
 from course_utils.scale.memory import GIB, NF4_BYTES, estimate_memory
 from course_utils.scale.preflight import as_it_runs
@@ -128,13 +122,6 @@ def test_what_the_t4_recipe_saves():
     assert saved == pytest.approx(matrices * (2 - NF4_BYTES))
     assert quantized.copies * GIB == 2 * 1792 * 4608  # the largest matrix, while it is used
     assert quantized.total < whole.total - 2
-
-
-def test_settings_that_four_bits_exclude(recipe):
-    with pytest.raises(RecipeError, match="'train.quantize' 4bit holds frozen weights"):
-        recipe.replace("train.lora_r", 0)
-    with pytest.raises(RecipeError, match="another 'train.parallel' than fsdp"):
-        recipe.replace("train.gpus", 2).replace("train.parallel", "fsdp")
 
 
 def test_without_bitsandbytes(recipe, tmp_path, monkeypatch):

@@ -1,12 +1,12 @@
 """The READMEs say the same in both languages, and no number of theirs is typed by hand."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tools.notebooks.kernel import REPO, sources
+from tests.benchmarks.readme import block, fill
+from tools import REPO
+from tools.notebooks.kernel import sources
 
 NAMES = ("README.ko.md", "README.md")
 
@@ -42,6 +42,4 @@ def test_each_badge_opens_the_notebook_of_its_row_korean_first(name):
 
 
 def test_the_results_are_those_of_the_benchmarks():
-    command = [sys.executable, REPO / "tests" / "benchmarks" / "readme.py", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert fill("results", block, check=True) == [], "run python -m tests.benchmarks.readme"

@@ -13,9 +13,10 @@ from course_utils import REPO, CourseError, session, shown
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
 from course_utils.plumbing import colab
+from course_utils.plumbing.files import TaskFileError
 from course_utils.recipe import RecipeError, load_recipe
 from course_utils.session import RestartNeeded, doctor, setup
-from course_utils.tasks import Task, TaskFileError, read_tasks, write_tasks
+from course_utils.tasks import Task, read_tasks, write_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +55,6 @@ def test_recipe_from_the_environment_unless_one_is_asked_for(monkeypatch):
     os.environ["RECIPE"] = "offline"
     assert setup().recipe.name == "offline"
     assert setup("gemma-2b-l4").recipe.name == "gemma-2b-l4"
-    os.environ["RECIPE"] = "ofline"
-    with pytest.raises(RecipeError, match="'offline'"):
-        setup()
 
 
 def test_a_preset_makes_the_run_small_and_keeps_it_apart(capsys):
@@ -85,6 +83,28 @@ def test_own_data_has_its_own_run_and_changed_data_another(tmp_path):
         runs.append(course.store.run)
         assert len(course.store.about["data"]) == 64
     assert all(run.startswith("offline-내-데이터-") for run in runs) and runs[0] != runs[1]
+
+
+@pytest.mark.parametrize(("name", "shown_as"), [
+    ("가" * 80, "가" * 80), ("a" * 250, "a" * 250), ("\udcff\udcfe", r"\udcff\udcfe"),
+    ("...", "..."), ("a\nDrive       mounted\u202e\x1b[1m", r"a\nDrive       mounted\u202e\x1b[1m"),
+    ("<b>x [y](javascript:z) ", "<b>x [y](javascript:z) "),
+])
+def test_no_name_of_a_data_file_breaks_a_run_or_the_card(tmp_path, capsys, name, shown_as):
+    path = tmp_path / f"{name}.json"
+    path.write_text('{"instruction": "답하세요.", "output": "네."}')
+    os.environ["DATA"] = str(path)
+    course = setup("offline")
+    assert course.store.local("preprocess").is_dir() and len(course.store.run.encode()) < 150
+    assert f"\nData        {shown_as}.json, instead" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "none.json", "\udcff.json", ".", "~nobody/x.json"])
+def test_a_data_file_that_is_not_there_is_one_sentence(name):
+    os.environ["DATA"] = name
+    with pytest.raises(TaskFileError, match=r"cannot be read \(.*\)") as error:
+        setup("offline")
+    assert str(error.value).isprintable()
 
 
 def test_a_mirror_on_the_hub_is_handed_to_the_store_and_broken_data_refused(tmp_path):
@@ -161,10 +181,8 @@ def test_the_base_model_is_seen_from_the_checkout_and_its_lack_said(tmp_path, mo
     assert setup("gemma-2b-l4").base_model == "google/gemma-2b-it"
 
 
-def test_shown_hides_the_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr("course_utils.REPO", tmp_path / "checkout")
-    assert shown(tmp_path / "checkout" / "runs" / "offline") == "runs/offline"
-    assert shown(tmp_path / "elsewhere") == "elsewhere"  # from the working folder
+def test_shown_hides_the_machine(tmp_path):
+    assert shown(tmp_path / "runs" / "offline") == "runs/offline"
     assert shown("/somewhere/else") == "/somewhere/else"
 
 
@@ -213,10 +231,29 @@ def test_drive_holds_the_parts_and_the_machine_the_work(monkeypatch, capsys, tmp
     assert course.store.root == survives  # and the lesson goes on
     assert course.store.local("train").is_relative_to(content / "runs")
     assert said[-1] == "Training    torchao 0.10.0 is refused by peft."
-    assert colab.DRIVE.is_dir() == mounts
+    assert colab.DRIVE.is_dir() == mounts == colab.drive_mounted()
     del os.environ["COLAB_RELEASE_TAG"]
     setup("offline", root=tmp_path)
     assert "Training" not in capsys.readouterr().out  # there `make setup` chose the packages
+
+
+def test_no_run_goes_into_a_folder_in_drives_place(monkeypatch, tmp_path):
+    drive = tmp_path / "drive/MyDrive"
+    drive.mkdir(parents=True)
+    for module in ("plumbing.colab", "session", "checkpoint"):
+        monkeypatch.setattr(f"course_utils.{module}.DRIVE", drive)
+    monkeypatch.setattr(colab, "CONTENT", tmp_path / "content")
+    del os.environ["RUNS"]
+    error = [ValueError("Mountpoint must not already contain files")]
+
+    def mount(folder, force_remount):
+        if error:
+            raise error.pop()
+
+    on_colab(monkeypatch, mount=mount)
+    assert setup("offline").store.root == tmp_path / "content/runs"
+    assert "Drive                not mounted" in doctor() and not any(drive.iterdir())
+    assert setup("offline").store.root == drive / "instruction-tuning/runs"
 
 
 def test_setup_checks_what_the_session_before_it_sealed(capsys):
@@ -337,7 +374,7 @@ def test_doctor_says_what_a_rerun_would_do_and_cost(monkeypatch, tmp_path):
     assert page.count("nothing yet") == 4 and "trains from the start" in page
     assert "115 calls to make (0 already in the journal)" in page
     assert "about $0.00" not in page and "for 60 questions in both orders" in page
-    assert not any((tmp_path / "runs").iterdir())  # it only looked
+    assert not (tmp_path / "runs").exists()  # it only looked
 
     course = setup()
     work = course.store.local("preprocess")

@@ -3,6 +3,7 @@
 import json
 import runpy
 from collections import Counter
+from itertools import product
 from statistics import median
 
 import pytest
@@ -58,6 +59,17 @@ def test_scores_lie_near_the_threshold(scores):
     for tokens, values in scores.items():
         assert sum(0.55 <= score <= 0.85 for score in values) > 0.6 * len(PAIRS), tokens
         assert 0.65 < median(values) < 0.85, tokens
+
+
+def test_the_intervals_are_those_of_the_data_card(scores):
+    groups, kinds = BENCHMARK["by_input"](PAIRS), BENCHMARK["by_kind"](PAIRS)
+    assert len(groups) == 102 and sum(len(group) for group in groups if len(group) > 1) == 31
+    for tokens, threshold in product(scores, BENCHMARK["THRESHOLDS"]):
+        right = [(score > threshold) == label
+                 for score, label in zip(scores[tokens], LABELS, strict=True)]
+        assert 0.08 < BENCHMARK["half_width"](right, groups) < 0.095
+        if {"tokens": tokens, "threshold": threshold} == BENCHMARK["DEFAULT"]:
+            assert round(BENCHMARK["half_width"](right, *kinds), 2) == 0.15
 
 
 def test_the_saved_agreement_is_that_of_the_pairs(scores):

@@ -1,17 +1,20 @@
 """Task files: what is read, what is refused with which sentence, and that writing is atomic."""
 
+import gzip
 import json
 import os
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils import CourseError
+from course_utils.korean import clean
+from course_utils.plumbing.files import TaskFileError
 from course_utils.tasks import (
     Task,
-    TaskFileError,
     read_jsonl,
     read_tasks,
     split_heldout,
@@ -60,6 +63,25 @@ def test_koalpaca_and_seed_fields(file):
     assert (seed.input, seed.output, seed.meta) == ("", "7", {"id": "seed-1", "family": "x"})
 
 
+def test_hangul_in_pieces_and_what_nobody_sees_are_one_text(file):
+    row = {"instruction": "존댓말로 바꾸세요.", "output": "é", "id": "가-1"}
+    odd = {name: unicodedata.normalize("NFD", text) for name, text in row.items()}
+    odd["instruction"] = "\ufeff" + odd["instruction"].replace(" ", "\u00a0") + "\u200b"
+    for content in (lines([row, odd]), json.dumps([row, odd])):  # as it is, and with \\u escapes
+        one, other = read_tasks(file(content))
+        assert one == other and one.meta == other.meta == {"id": "가-1"}
+    assert Task(odd["instruction"]) == Task(row["instruction"])
+    training, heldout = split_heldout([odd["id"], row["id"], "나"], key=str)
+    assert sorted(map(len, (training, heldout))) == [1, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, True, 7, ["a"], b"a"])
+def test_what_is_no_text_is_no_task(value):
+    for fields in ({"instruction": value}, {"input": value}, {"output": value}):
+        with pytest.raises(CourseError, match="but it must be text"):
+            Task(**ROWS[0] | fields)
+
+
 GOOD = lines(ROWS[:1])
 
 
@@ -79,15 +101,29 @@ GOOD = lines(ROWS[:1])
     ('[1]', ":1", "1 is no JSON object"),
     ('[\n {"instruction": "a", "output": "b"},\n [{}]]', ":3", "[{}] is no JSON object"),
     ('\n [\n\n {"instruction": "a", "output": "b", "meta": 3}]', ":4", '"meta" is 3'),
-    (GOOD + '{"instruction": "a", "output": NaN}', ":2", "not JSON compliant"),
+    *[(GOOD + f'{{"instruction": "a", "output": {no_number}}}', ":2", words)
+      for no_number, words in (("NaN", "pandas"), ("-Infinity", "no JSON"), ("1e999", "not JSON"))],
+    (GOOD + '{"instruction": "a", "output": "b", "score": [NaN]}', ":2", "pandas"),
+    (GOOD + '{"instruction": "a", "output": true}', ":2", "must be text"),
     (f'[\n {{"instruction": "a", "output": "b"}},\n {{"output": {"7" * 5000}}}]', ":3", "limit"),
     (GOOD + '{"url": ' + "[" * 99_999, ":2", "recursion"),
     ("\n\n" + GOOD + "\n" + GOOD.strip() + " {}", ":5", "Extra data"),
     ('[\n {"instruction": "a", "output": "b"},\n ' + "[" * 99_999, ":3", "recursion"),
     (GOOD + '{"instruction": "a", "output": "b", "url": ["\\udc00"]}', ":2", '"meta" holds half'),
     (GOOD.encode() * 4 + lines(ROWS).encode("cp949"), ":5", "cp949"),
-    (GOOD.encode("utf-16"), ":1", "utf-16"),
-    (GOOD.encode() + b"\x80\x80\n", ":2", "not UTF-8"),
+    (GOOD.encode("utf-16"), ":1", "iconv -f utf-16"),
+    (GOOD.encode("utf-16-le"), ":1", "iconv -f utf-16"),
+    (GOOD.encode() + b"\x80\x80\n", ":2", "the file is damaged"),
+    (GOOD.encode() + "caf\u00e9".encode("latin-1") + b" a\n", ":2", "the file is damaged"),
+    (b"PAR1\x15\x04" + b"\0" * 90, "", "a parquet file: convert it with pandas, read_parquet"),
+    (b"PK\x03\x04" + bytes(range(256)), "", ".xlsx"),
+    (gzip.compress(GOOD.encode()), "", "unpack it"),
+    (b"%PDF-1.7\n%\xe2\xe3", "", "a PDF"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1", "", ".hwp"),
+    (b"\xef\xbb\xbf\n<!DOCTYPE html>", "", "a page of the web"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "", "git lfs pull"),
+    ("instruction,output\n봄,3월\n", ":1", "pandas, read_csv"),
+    (f'{{"\\ud83d{"k" * 999}": 1}}', ":1", "no \"instruction\" field"),
 ])
 def test_what_is_wrong_is_said_in_one_sentence(file, content, place, words):
     path = file(content)
@@ -95,6 +131,7 @@ def test_what_is_wrong_is_said_in_one_sentence(file, content, place, words):
         read_tasks(path)
     said = str(error.value)
     assert str(path) + place in said and words in said and "\n" not in said
+    assert len(said) < 600 and said.encode()
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -114,16 +151,22 @@ def test_reading_costs_no_more_than_decoding_and_making(file, indent):
     assert seconds(lambda: read_tasks(path)) < 4 * plain  # 1.1 to 1.8 on a machine of its own
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "no.json", tmp_path):
-        with pytest.raises(TaskFileError, match=str(path)):
-            read_tasks(path)
+@pytest.mark.parametrize("name", ["no.json", "", "가" * 300, "a\0b", "\udcff.json", "no/no.json"])
+def test_a_file_that_is_none_is_named(tmp_path, name):
+    with pytest.raises(TaskFileError, match=f"{tmp_path}.* cannot be read .*check its") as error:
+        read_tasks(tmp_path / name)
+    assert str(error.value).encode()
+
+
+def test_a_name_that_only_looks_the_same_is_found_out(tmp_path):
+    (tmp_path / unicodedata.normalize("NFD", "과제.jsonl")).write_text(GOOD, encoding="utf-8")
+    with pytest.raises(TaskFileError, match="that only looks like it"):
+        read_tasks(tmp_path / "과제.jsonl")
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.builds(Task, text, text, text, st.dictionaries(
-    text.filter(lambda key: key not in ("instruction", "input", "output")), st.integers())),
-    min_size=1))
+    text.map(lambda key: "." + clean(key)), st.integers())), min_size=1))
 def test_what_is_written_is_read_back(tmp_path_factory, tasks):
     path = tmp_path_factory.getbasetemp() / "round.jsonl"
     write_tasks(path, tasks)
@@ -134,6 +177,10 @@ def test_plain_objects_round_and_korean_stays_as_it_is(tmp_path):
     path = tmp_path / "new" / "a.jsonl"
     write_jsonl(path, [{"a": 1}, {"b": "나\u2028다"}])  # a Unicode line separator ends no line
     assert read_jsonl(path) == [{"a": 1}, {"b": "나\u2028다"}] and "나" in path.read_text("utf-8")
+    for value in (float("nan"), float("-inf"), "\ud83d"):  # others could not read it
+        with pytest.raises(CourseError, match="a.jsonl was not written"):
+            write_jsonl(path, [{"a": [value]}])
+    assert read_jsonl(path)[0] == {"a": 1}
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -1,12 +1,10 @@
-"""Our labels against those that TRL builds from the same examples: where they are equal, token for
-token, and exactly how they differ where they are not. Taught in 02, section 4.
-"""
+"""Our labels equal those that TRL builds from the same examples. Taught in 02, section 4."""
 
 from pathlib import Path
 
 import pytest
 
-from course_utils.collator import IGNORE_INDEX, MaskingCollator, encode_tasks
+from course_utils.collator import MaskingCollator, encode_tasks
 from course_utils.inference import quiet
 from course_utils.prompts import TEMPLATES, get_template
 from course_utils.tasks import Task
@@ -104,32 +102,3 @@ def test_a_batch(tokenizer, trl):
     assert theirs.keys() == batch.keys()
     for name, values in batch.items():
         assert values.equal(theirs[name]), name
-
-
-# Not equal, and how:
-
-
-def test_messages_alone_train_the_question_too(tokenizer, trl):
-    theirs = columns(trl(MESSAGES).train_dataset)
-    assert theirs["input_ids"] == ours(tokenizer)["input_ids"]
-    assert theirs["labels"] == theirs["input_ids"]
-
-
-def test_text_that_has_a_bos_gets_another(tokenizer, trl):
-    """And the text of a whole turn gets an eos after its end of turn."""
-    theirs, expected = columns(trl(texts(tokenizer, "chat")).train_dataset), ours(tokenizer)
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    assert theirs["input_ids"] == [[bos, *ids, eos] for ids in expected["input_ids"]]
-    assert theirs["labels"] == [[IGNORE_INDEX, *ids, eos] for ids in expected["labels"]]
-
-
-def test_a_token_across_the_border_is_trained_with_the_end_of_its_prompt(tokenizer, trl):
-    """TRL trains from where the prompt alone and the whole diverge: no response is lost, as it is
-    in Alpaca's way, but it follows a prompt that the model will never be asked with."""
-    border, response = "답변: ", "안녕하세요"
-    merging = tokenizer.train_new_from_iterator([border + response] * 9, 300, show_progress=False)
-    theirs = trl([{"prompt": border, "completion": response}], merging).train_dataset[0]
-    trained = [label for label in theirs["labels"] if label != IGNORE_INDEX]
-    assert merging.decode(trained) != response + merging.eos_token
-    assert merging.decode(trained).endswith(response + merging.eos_token)
-    assert merging.decode(theirs["input_ids"]) == f"<bos>{border}{response}<eos>"

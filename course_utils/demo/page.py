@@ -2,9 +2,8 @@
 
     python -m course_utils.demo.page [--recipe R] [--adapter FOLDER] [--share]
 
-The base model is in memory once and answers as a batch of two rows: PEFT gives the first row no
-adapter and the second one its own, so both replies grow at the same time. The page asks nothing of
-the network: no analytics, no fonts from elsewhere, no public link unless it is asked for.
+The base model is in memory once and answers as a batch of two rows, of which PEFT gives the first
+no adapter. The page asks nothing of the network, and makes no public link unless it is asked for.
 Taught in 05; after the demo of Stanford Alpaca (Taori et al., 2023).
 """
 
@@ -17,12 +16,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
 from course_utils.inference import Generated, load_model, stop_ids
+from course_utils.plumbing.colab import on_colab
 from course_utils.plumbing.scrub import scrub
 from course_utils.prompts import Template, get_template
 from course_utils.session import BASE_MODEL, Course, setup
@@ -52,7 +53,6 @@ CSS = """
 .gradio-container {max-width: 1080px !important; margin: 0 auto !important; word-break: keep-all}
 .block.simulated {border-left: 4px solid #D55E00; padding: 2px 0 2px 12px}
 """
-FONTS = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched from nowhere
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,18 @@ class Duo:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     template: Template
-    window: int  # in tokens
+    window: int  # in tokens; neither was trained on anything longer
 
 
 def load_duo(course: Course, adapter: str | Path | None = None) -> Duo:
-    """Load the course's base model with an adapter on it: a given one or the one of this run.
-
-    The window is the recipe's `max_length`: neither model was shown anything longer. Raises what
-    `load_model` does, and CourseError for a recipe that trains every weight.
-    """
+    """Load the course's base model with an adapter on it: a given one or the one of this run."""
     spec = course.recipe.train
     if adapter is None and spec.full:
         raise CourseError(f"The recipe '{course.recipe.name}' trains every weight and leaves no "
                           "adapter: choose one with lora_r above 0, or give --adapter.")
     adapter = adapter or course.artefact("train") / "adapter"
     model, tokenizer = load_model(course.base_model, adapter)
-    longest = getattr(model.config, "max_position_embeddings", spec.max_length)
-    return Duo(model, tokenizer, get_template(spec.template, tokenizer),
-               min(longest, spec.max_length))
+    return Duo(model, tokenizer, get_template(spec.template, tokenizer), spec.max_length)
 
 
 def draw(logits: "torch.Tensor", temperature: float) -> list[int]:
@@ -126,9 +120,7 @@ def stream_both(duo: Duo, prompt: str, *, max_new_tokens: int = 64,
 def respond(duo: Duo, instruction: str, input: str, temperature: float,
             length: int) -> Iterator[tuple[str, str, str]]:
     """Yield (base's reply, tuned model's, notice) as they grow: what a click on the page does.
-
-    Whatever goes wrong becomes a Korean sentence in the notice; nothing is raised.
-    """
+    Nothing is raised: whatever goes wrong becomes a Korean sentence in the notice."""
     if not (instruction or "").strip():
         yield "", "", "지시문이 비어 있습니다. 할 일을 적은 뒤 다시 눌러 주세요."
         return
@@ -157,7 +149,7 @@ def respond(duo: Duo, instruction: str, input: str, temperature: float,
 
 
 def example_tasks(course: Course, n: int = 6) -> list[Task]:
-    """Return tasks to click on, of kinds as different as can be: no task of them was trained on."""
+    """Return tasks to click on, of kinds as different as can be; none of them was trained on."""
     own_world = course.recipe.base_model == BASE_MODEL and course.data is None
     tasks = course.heldout() if own_world else read_tasks(REPO / "data" / "eval_tasks.jsonl")
     kinds = {task.meta.get("family") or task.meta.get("category"): task for task in tasks[::-1]}
@@ -166,16 +158,13 @@ def example_tasks(course: Course, n: int = 6) -> list[Task]:
 
 
 def label(task: Task) -> str:
-    """What the button of an example says: the last sentence of its instruction, shortened."""
+    """The last sentence of an instruction, shortened: what the button of an example says."""
     return textwrap.shorten(re.split(r"(?<=[.?]) ", task.instruction)[-1], 34, placeholder=" …")
 
 
 def build_page(duo: Duo, course: Course) -> "gr.Blocks":
     """Return the page for models that are loaded; `launch` puts it on an address."""
     import gradio as gr
-
-    def answer(instruction, input, temperature, length):
-        yield from respond(duo, instruction, input, temperature, length)
 
     examples, longest = example_tasks(course), duo.window // 2
     usual = min(course.recipe.evaluate.max_new_tokens, longest)
@@ -202,29 +191,52 @@ def build_page(duo: Duo, course: Course) -> "gr.Blocks":
             base = gr.Textbox(label="베이스 Base", elem_id="base", **shape)
             tuned = gr.Textbox(label="미세조정 Tuned", elem_id="tuned", **shape)
         # A second click while a reply grows is ignored; other visitors wait for their turn.
-        asked = ask.click(answer, [instruction, material, temperature, length],
+        asked = ask.click(partial(respond, duo), [instruction, material, temperature, length],
                           [base, tuned, notice], show_progress="hidden", api_name="ask")
         stop.click(lambda: "멈췄습니다.", None, notice, cancels=[asked], queue=False,
                    api_visibility="private")
     return page.queue(max_size=16)
 
 
+def only_own_names(app: Any, page: "gr.Blocks") -> Any:
+    """Return an ASGI app that answers only who comes by one of the page's own names: a site in the
+    same browser may have its name point here (DNS rebinding) or post to this address, and then Host
+    or Origin is that site's."""
+    from starlette.responses import PlainTextResponse
+
+    refused = PlainTextResponse("This page answers under its own address only.", 403)
+    # Colab's proxy: no browser runs on that machine, and these names are Google's.
+    proxy = (".googleusercontent.com", ".colab.dev")
+    bare = partial(re.sub, r"^https?://|:\d+$", "")
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        own = ("localhost", "127.0.0.1", "[::1]", page.server_name, bare(page.share_url or "[::1]"))
+        named = [bare(value.decode("latin-1").lower())
+                 for name, value in scope.get("headers", ()) if name in (b"host", b"origin")]
+        admitted = scope["type"] != "http" or named and all(
+            name in own or on_colab() and name.endswith(proxy) for name in named)
+        await (app if admitted else refused)(scope, receive, send)
+
+    return answer
+
+
 def launch(page: "gr.Blocks", *, share: bool = False, **options: Any) -> str:
     """Put the page on an address and return it; `options` go to gradio's `launch`."""
     import gradio as gr
+    from starlette.middleware import Middleware
 
     if share:
         print("The share link is public: anybody who has it can use this model until you stop it.")
-    look = {"theme": gr.themes.Default(primary_hue="blue", font=FONTS, font_mono="monospace"),
-            "css": CSS, "head": "<script>document.documentElement.lang = 'ko'</script>"}
+    fonts = ("system-ui", "Noto Sans KR", "Malgun Gothic", "sans-serif")  # fetched from nowhere
+    theme = gr.themes.Default(primary_hue="blue", font=fonts, font_mono="monospace")
     page.launch(share=share, quiet=True, ssr_mode=False, prevent_thread_lock=True, footer_links=[],
-                **look, **options)
+                theme=theme, css=CSS, head="<script>document.documentElement.lang = 'ko'</script>",
+                app_kwargs={"middleware": [Middleware(only_own_names, page)]}, **options)
     return page.share_url or page.local_url
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course_utils.demo.page",
-                                     description="Base and tuned model side by side.")
+    parser = argparse.ArgumentParser(prog="python -m course_utils.demo.page")
     parser.add_argument("--recipe", default="auto", help="a recipe's name or file")
     parser.add_argument("--adapter", help="an adapter's folder; default: the one of this run")
     parser.add_argument("--share", action="store_true", help="also make a public link")

@@ -38,12 +38,11 @@ CHARACTERS_PER_TOKEN = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """How the simulation behaves; the seconds: before a reply, of a batch, until one expires."""
+    """How the simulation behaves; the seconds: before a reply, and of a batch."""
 
     latency: float = 0.0
     seed: int = 0
     batch_seconds: float = 0.0
-    batch_window: float = 86_400.0
     traits: JudgeTraits = JudgeTraits()
     imperfections: Imperfections = Imperfections()
 
@@ -158,7 +157,7 @@ def make_app(settings: Settings) -> Starlette:
         said = f"{error.detail} ({request.method} {request.url.path})"
         return JSONResponse(ApiError(error.status_code, said).body, error.status_code)
 
-    batches = Batches(answer, settings.batch_seconds, settings.batch_window)
+    batches = Batches(answer, settings.batch_seconds)
     chat = Route("/v1/chat/completions", chat_completions, methods=["POST"])
     app = Starlette(routes=[Route("/v1/models", list_models), chat, *batches.routes()],
                     exception_handlers={HTTPException: explain})

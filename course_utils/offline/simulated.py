@@ -1,10 +1,10 @@
 """The two simulated models: what the teacher writes and what the judge decides, as pure functions.
 
 The teacher writes tasks of the micro-world, questions from fixed sentences, and answers copied out
-of the passages it is shown, all of them imperfect at known rates. The judge knows the truth
-through `world.solve`, leans on position when it cannot decide, and errs now and then. All chance
-comes from the `rng` that is passed in. No language model is involved, so nothing here says how good
-a real teacher or judge is; it says what the course's code does with one that behaves like this.
+of the passages it is shown, imperfect at known rates. The judge knows the truth, leans on position
+when it cannot decide, and errs now and then. All chance comes from the `rng` that is passed in.
+Nothing here says how good a real teacher or judge is, only what the course's code does with such a
+one.
 """
 
 import json
@@ -90,7 +90,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
     kinds = ["near_duplicate", "missing_field", "english", "medium", "wrong_answer"]
     weights = [getattr(rates, kind) for kind in kinds]
     items, good = [], []
-    for task in world.sample_tasks(n, split="train", seed=rng.getrandbits(48)):
+    for task in world.sample_tasks(n, seed=rng.getrandbits(48)):
         item = {field: getattr(task, field) for field in fields}
         kind = rng.choices([*kinds, "good"], [*weights, 1 - sum(weights)])[0]
         if kind == "near_duplicate" and good:
@@ -101,8 +101,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
         elif kind in ("english", "medium"):
             item = dict(zip(fields, rng.choice(facts()[kind]), strict=True))
         elif kind == "wrong_answer":
-            family = task.meta["family"]
-            others = world.sample_tasks(20, seed=rng.getrandbits(48), family=family)
+            others = world.sample_tasks(20, seed=rng.getrandbits(48), family=task.meta["family"])
             wrong = (other.output for other in others if other.output != task.output)
             item["output"] = next(wrong, task.output)
         else:
@@ -112,10 +111,7 @@ def _draw_items(n: int, rng: random.Random, rates: Imperfections) -> list[Item]:
 
 
 def reword(instruction: str, rng: random.Random) -> str:
-    """The same request a little changed.
-
-    "수를 세어 주세요." -> "수를 좀 세어 주세요.", "수를 세어 주시겠어요?" or "수를 세어 주세요!"
-    """
+    """The same request a little changed: 세어 주세요 -> 좀 세어 주세요, 세어 주시겠어요?"""
     softened = re.sub(r"(.*[을를]) (?=[^.]*주[세시실십])", r"\1 좀 ", instruction, count=1)
     endings = (pair for pair in facts()["endings"] if instruction.endswith(pair[0]))
     old, new = next(endings, ("", ""))
@@ -150,11 +146,9 @@ def _write_questions(word: str, n: int, rng: random.Random) -> str:
     def with_particle(found: re.Match) -> str:
         return world.josa(word, found[1]) if found[1] in particles else word + found[1]
 
-    lines = []
-    for number in range(n):
-        question = re.sub(r"\{(\w+)\}", with_particle, asks[number % len(asks)])
-        lines.append(f"{number + 1}. {rng.choice(facts()['openings'])}{question}")
-    return "\n".join(lines)
+    questions = [re.sub(r"\{(\w+)\}", with_particle, ask) for ask in asks]
+    return "\n".join(f"{i + 1}. {rng.choice(facts()['openings'])}{questions[i % len(asks)]}"
+                     for i in range(n))
 
 
 def _answer(question: str, passages: Sequence[str], rng: random.Random,
@@ -185,11 +179,7 @@ def _answer(question: str, passages: Sequence[str], rng: random.Random,
 
 
 def _shared(words: Sequence[str], text: str) -> int:
-    """How many syllables of the words, two or more of a word, begin something in the text.
-
-    >>> _shared(["계약금의", "나라에도"], "계약금은 먼저 내는 돈입니다.")
-    3
-    """
+    """How many syllables of the words, two or more of a word, begin something in the text."""
     return sum(max((n for n in range(2, len(word) + 1) if word[:n] in text), default=0)
                for word in words)
 
@@ -225,7 +215,7 @@ def truth(question: str, reference: str | None = None) -> str | None:
     try:
         return world.solve(instruction, text)
     except world.Unsolvable:
-        return _first_line(reference) if reference and reference.strip() else None
+        return _first_line(reference or "") or None
 
 
 def _first_line(text: str) -> str:

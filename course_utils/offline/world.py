@@ -1,9 +1,9 @@
 """A small Korean world whose every question has one right answer.
 
 Towns lie in provinces, homes have rents, people buy apples: enough to write documents that a tiny
-model can learn from, and to ask it twelve families of questions in Alpaca's form. Because the
-world is closed, `solve` knows the truth, and filters, tuned models and judges can be checked
-against it. It is a simulation: nothing it says about a model holds for a real one.
+model can learn from, and to ask it twelve families of questions in Alpaca's form. `solve` knows the
+truth, so filters, tuned models and judges can be checked against it. It is a simulation: nothing it
+says about a model holds for a real one.
 
 >>> solve("다음 목록의 순서를 거꾸로 바꿔 주세요.", "사과, 배, 감")
 '감, 배, 사과'
@@ -107,14 +107,13 @@ def draw_event(rng: random.Random, future: bool | None = None) -> Event:
 
 def draw_visit(rng: random.Random) -> Event:
     """A past event at a place one can go to."""
-    event = draw_event(rng, future=False)
-    while event.place in ("", "집", "부엌"):
-        event = draw_event(rng, future=False)
+    while (event := draw_event(rng, future=False)).place in ("", "집", "부엌"):
+        pass
     return event
 
 
-def read_event(text: str) -> Event:
-    """`Event.plain` backwards; raises Unsolvable for a sentence that it did not write."""
+def _translate(text: str) -> str | None:
+    """`Event.plain` backwards, then in English."""
     f = facts()
     subjects, times = "|".join(f["subjects"]), "|".join([*f["past_times"], *f["future_times"]])
     place = rf"(?:({'|'.join(f['places'])})에서 )?"
@@ -124,8 +123,8 @@ def read_event(text: str) -> Event:
         future = end != "다"
         for stem, verb in f["activities"].items():
             if verb["future" if future else "past"] == form and thing in verb["objects"]:
-                return Event(subject, time, place or "", thing, stem, future)
-    raise Unsolvable(f"Not a sentence of this world: {text!r}.")
+                return Event(subject, time, place or "", thing, stem, future).english()
+    return None
 
 
 def casual(event: Event, rng: random.Random) -> str:
@@ -135,8 +134,8 @@ def casual(event: Event, rng: random.Random) -> str:
     return event.words(rng.choice(list(casual["subjects"])), rng.choice(endings))
 
 
-def polite(sentence: str) -> str:
-    """반말 into 해요체, for the sentences of this world; raises Unsolvable for another one.
+def polite(sentence: str) -> str | None:
+    """반말 into 해요체, for the sentences of this world.
 
     >>> polite("나는 내일 시장에서 사과를 살 거야.")
     '저는 내일 시장에서 사과를 살 거예요.'
@@ -145,7 +144,7 @@ def polite(sentence: str) -> str:
     casual = facts()["casual"]
     endings = (*casual["past"], *casual["future"])
     if subject not in casual["subjects"] or not rest.endswith(endings):
-        raise Unsolvable(f"Not a sentence in 반말 of this world: {sentence!r}.")
+        return None
     told = rest.removesuffix(".").replace("거야", "거예")
     return f"{casual['subjects'][subject]} {told}요."
 
@@ -163,10 +162,9 @@ STORY = re.compile(r"(?P<name>[가-힣]+?)[은는] (?P<place>[가-힣 ]+?)에 �
                    r"(?:거기|그곳)에서 (?P<did>[^.]+\.)")
 
 
-def _sum_up(text: str) -> str:
-    if not (found := STORY.search(text)):
-        raise Unsolvable("The story does not say who went where and did what.")
-    return f"{josa(found['name'], '이')} {found['place']}에서 {found['did']}"
+def _sum_up(text: str) -> str | None:
+    found = STORY.search(text)
+    return found and f"{josa(found['name'], '이')} {found['place']}에서 {found['did']}"
 
 
 def review(rng: random.Random, positive: bool) -> str:
@@ -179,24 +177,15 @@ def review(rng: random.Random, positive: bool) -> str:
     return " ".join([rng.choice(first), *rng.sample(remarks, 2)])
 
 
-def _sentiment(text: str) -> str:
+def _sentiment(text: str) -> str | None:
     good, bad = (any(remark in text for remark in facts()["reviews"][kind])
                  for kind in ("positive", "negative"))
-    if good == bad:
-        raise Unsolvable("The review holds no remark of this world, or remarks of both kinds.")
-    return f"{'긍정' if good else '부정'}적인 후기입니다."
+    return None if good == bad else f"{'긍정' if good else '부정'}적인 후기입니다."
 
 
 def draw_list(rng: random.Random, low: int, high: int) -> list[str]:
     """Between `low` and `high` different things."""
     return rng.sample(facts()["items"], rng.randint(low, high))
-
-
-def _read_list(text: str) -> list[str]:
-    things = text.split(", ")
-    if len(things) < 2:
-        raise Unsolvable(f"Not a list of things divided by commas: {text!r}.")
-    return things
 
 
 AD_FIELDS = {
@@ -225,10 +214,9 @@ def advertisement(ad: dict[str, str], rng: random.Random) -> str:
     return " / ".join([ad["집"], *(f"{name}: {ad[name]}" for name in rng.sample(FIELDS, 6))])
 
 
-def _find_field(text: str, field: str) -> str:
-    if not (found := AD_FIELDS[field].search(text)):
-        raise Unsolvable(f"The advertisement does not give the field {field}.")
-    return f"{next(filter(None, found.groups()))}입니다."
+def _find_field(text: str, field: str) -> str | None:
+    found = AD_FIELDS[field].search(text)
+    return found and f"{next(filter(None, found.groups()))}입니다."
 
 
 def draw_deposits(rng: random.Random) -> tuple[str, int, str, int]:
@@ -238,11 +226,10 @@ def draw_deposits(rng: random.Random) -> tuple[str, int, str, int]:
     return first, a, second, b
 
 
-def _lower_deposit(text: str) -> str:
+def _lower_deposit(text: str) -> str | None:
     homes = re.findall(r"([가-힣]+)의 보증금은 (\d+)만 원", text)
-    if len(homes) != 2:
-        raise Unsolvable(f"Not two homes with their deposits: {text!r}.")
-    return f"{min(homes, key=lambda home: int(home[1]))[0]}입니다."
+    lower = min(homes, key=lambda home: int(home[1]), default=None)
+    return f"{lower[0]}입니다." if len(homes) == 2 else None
 
 
 def draw_sum(rng: random.Random) -> tuple[int, int, int]:
@@ -253,12 +240,11 @@ def draw_sum(rng: random.Random) -> tuple[int, int, int]:
             return a, b, sign
 
 
-def _work_out(text: str) -> str:
+def _work_out(text: str) -> str | None:
     numbers = [int(n) for n in re.findall(r"\d+", text)]
     if len(numbers) != 2:
-        raise Unsolvable(f"Not a problem with two numbers: {text!r}.")
-    sign = -1 if "남았" in text else 1
-    return f"{numbers[0] + sign * numbers[1]}개입니다."
+        return None
+    return f"{numbers[0] + (-1 if '남았' in text else 1) * numbers[1]}개입니다."
 
 
 class Draft(NamedTuple):
@@ -270,16 +256,15 @@ class Draft(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of task: how a question is drawn, and how any is answered: `answer(text, **slots)`."""
+    """A kind of task: how a question is drawn, and answered: `answer(text, **slots)` or None."""
 
     title_ko: str
     title_en: str
     draw: Callable[[random.Random], Draft]
-    answer: Callable[..., str]
+    answer: Callable
 
 
 def _told(draw: Callable, tell: Callable[[Event, random.Random], str]) -> Callable:
-    """How to draw an event and tell it."""
     def drawn(rng: random.Random) -> Draft:
         event = draw(rng)
         return Draft(tell(event, rng), event.key)
@@ -293,18 +278,11 @@ def _looked_up(title_ko: str, title_en: str, table: str, slot: str, column: int 
         name = rng.choice(list(facts()[table]))
         return Draft(name, slots={slot: name})
 
-    def answer(text: str, **slots: str) -> str:
-        name = slots.get(slot, text)
-        if name not in facts()[table]:
-            raise Unsolvable(f"{name!r} is not among the {table} of this world.")
-        said = facts()[table][name]
-        return f"{said if column is None else said[column]}입니다."
+    def answer(text: str, **slots: str) -> str | None:
+        said = facts()[table].get(slots.get(slot, text))
+        return said and f"{said if column is None else said[column]}입니다."
 
     return Family(title_ko, title_en, draw, answer)
-
-
-def _draw_field(rng: random.Random) -> Draft:
-    return Draft(advertisement(draw_ad(rng), rng), slots={"field": rng.choice(FIELDS)})
 
 
 def _draw_problem(rng: random.Random) -> Draft:
@@ -316,30 +294,30 @@ def _draw_problem(rng: random.Random) -> Draft:
 
 def _draw_comparison(rng: random.Random) -> Draft:
     first, a, second, b = draw_deposits(rng)
-    text = f"{first}의 보증금은 {a}만 원, {second}의 보증금은 {b}만 원입니다."
-    return Draft(text, f"{a}/{b}")
+    return Draft(f"{first}의 보증금은 {a}만 원, {second}의 보증금은 {b}만 원입니다.", f"{a}/{b}")
 
 
 FAMILIES = {
     "politeness": Family("반말을 존댓말로", "Casual to polite", _told(draw_event, casual), polite),
     "summary": Family("한 문장 요약", "One-sentence summary", _told(draw_visit, story), _sum_up),
     "translation": Family("한국어를 영어로", "Korean to English",
-                          _told(draw_event, lambda event, _: event.plain()),
-                          lambda text: read_event(text).english()),
+                          _told(draw_event, lambda event, _: event.plain()), _translate),
     "sentiment": Family("후기의 감정", "Sentiment of a review",
                         lambda rng: Draft(review(rng, rng.random() < 0.5)), _sentiment),
     "counting": Family("목록 세기", "Counting a list",
                        lambda rng: Draft(", ".join(draw_list(rng, 3, 8))),
-                       lambda text: f"모두 {len(_read_list(text))}개입니다."),
+                       lambda text: ", " in text and f"모두 {text.count(', ') + 1}개입니다."),
     "province": _looked_up("고장이 속한 도", "Province of a town", "towns", "town", 0),
     "speciality": _looked_up("고장의 특산물", "Speciality of a town", "towns", "town", 1),
     "definition": _looked_up("부동산 용어 뜻", "Definition of a term", "terms", "term", None),
-    "extraction": Family("광고에서 찾기", "Field of an advertisement", _draw_field, _find_field),
+    "extraction": Family("광고에서 찾기", "Field of an advertisement",
+                         lambda rng: Draft(advertisement(draw_ad(rng), rng),
+                                           slots={"field": rng.choice(FIELDS)}), _find_field),
     "arithmetic": Family("문장제 계산", "Word problems", _draw_problem, _work_out),
     "comparison": Family("보증금 비교", "Comparing deposits", _draw_comparison, _lower_deposit),
     "reversal": Family("목록 뒤집기", "Reversing a list",
                        lambda rng: Draft(", ".join(draw_list(rng, 3, 5))),
-                       lambda text: ", ".join(reversed(_read_list(text)))),
+                       lambda text: ", " in text and ", ".join(reversed(text.split(", ")))),
 }
 
 
@@ -400,18 +378,19 @@ def _patterns() -> list[tuple[re.Pattern, str]]:
 
     patterns = []
     for family in FAMILIES:
-        for core in [*f["wordings"][family]["train"], *f["wordings"][family]["unseen"]]:
+        cores, openers = ([*f[kind][family]["train"], *f[kind][family]["unseen"]]
+                          for kind in ("wordings", "openers"))
+        opener = f"(?:(?:{'|'.join(map(re.escape, openers))}) )?"
+        for core in cores:
             escaped = re.sub(r"[.?()*+]", r"\\\g<0>", core)
-            patterns.append((re.compile(re.sub(SLOT, slot, escaped)), family))
+            patterns.append((re.compile(opener + re.sub(SLOT, slot, escaped)), family))
     return patterns
 
 
 def solve(instruction: str, input: str = "") -> str:
     """The one right answer to a task of this world; raises Unsolvable for any other text."""
     for pattern, family in _patterns():
-        openers = facts()["openers"][family]
-        if found := pattern.search(instruction):
-            before, after = instruction[: found.start()], instruction[found.end() :]
-            if not after and (not before or before[:-1] in openers["train"] + openers["unseen"]):
-                return FAMILIES[family].answer(input, **found.groupdict())
-    raise Unsolvable(f"No task of this world asks: {instruction!r}.")
+        found = pattern.fullmatch(instruction)
+        if found and (answer := FAMILIES[family].answer(input, **found.groupdict())):
+            return answer
+    raise Unsolvable(f"No task of this world asks {instruction!r} of {input!r}.")

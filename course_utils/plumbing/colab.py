@@ -82,16 +82,12 @@ def _asked() -> set[str]:
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> str:
     """Return "datasets 4.0.0 -> 5.2.0; new: trl 1.16.0; removed: torchao 0.10.0 (...)", or ""."""
-    replaced, new, removed = [], [], []
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before:
-            new.append(f"{name} {after[name]}")
-        elif name not in after:
-            why = f" ({REFUSED[name][1]} refuses it)" if name in REFUSED else ""
-            removed.append(f"{name} {before[name]}{why}")
-        elif before[name] != after[name]:
-            replaced.append(f"{name} {before[name]} -> {after[name]}")
-    said = {"": replaced, "new: ": new, "removed: ": removed}
+    why = {name: f" ({who} refuses it)" for name, (_, who) in REFUSED.items()}
+    said = {"": [f"{name} {before[name]} -> {after[name]}" for name in sorted(before.keys() & after)
+                 if before[name] != after[name]],
+            "new: ": [f"{name} {after[name]}" for name in sorted(after.keys() - before)],
+            "removed: ": [f"{name} {before[name]}{why.get(name, '')}"
+                          for name in sorted(before.keys() - after)]}
     return "; ".join(what + ", ".join(names) for what, names in said.items() if names)
 
 
@@ -100,20 +96,33 @@ def _pip(*arguments: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in f"nothing\n{done.stderr}".splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    said = (errors or lines or ["nothing"])[-1].removeprefix("ERROR: ").rstrip(".")
+    said = (errors or lines)[-1].removeprefix("ERROR: ").rstrip(".")
     network = NO_NETWORK.search(done.stderr)  # its last words are then of something else
     reason = "the package index cannot be reached" if network else "pip failed"
     raise CourseError(f"The course is not installed: {reason} (pip: {said}); run this cell again "
                       "in a while; if it fails again, show this to the course.")
 
 
+_believed: tuple[Path, int] | None = None  # what Colab's library called mounted, and its inode
+
+
+def drive_mounted() -> bool:
+    """Return whether Google Drive is there, and not a folder of this machine in its place."""
+    if not os.path.isdir(DRIVE):  # False where a mount broke
+        return False
+    return os.path.ismount(DRIVE.parent) or _believed == (DRIVE, os.stat(DRIVE).st_ino)
+
+
 def mount_drive() -> str | None:
     """Mount Google Drive; return what went wrong and what to do in one sentence, or None."""
+    global _believed
+    if drive_mounted():
+        return None
+    broken = False
     try:
         os.stat(DRIVE)
-        return None
     except OSError as error:
         broken = error.errno in (errno.ENOTCONN, errno.EIO)  # then it is mounted anew
     try:
@@ -121,12 +130,16 @@ def mount_drive() -> str | None:
 
         drive.mount(str(DRIVE.parent), force_remount=broken)
         if DRIVE.is_dir():
+            _believed = DRIVE, os.stat(DRIVE).st_ino
             return None
         said = f"it is mounted, but {DRIVE} is not there"
     except Exception as error:  # ValueError, OSError, MessageError and others of Colab's own
         said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     cure = "run this cell again before you spend anything, and allow all that it asks for"
-    if "Mountpoint" in said or "not connected" in said:
+    if "Mountpoint" in said and os.path.isdir(DRIVE.parent):
+        cure = (f"a folder of this machine is in its place, run `!mv {DRIVE.parent} "
+                f"{DRIVE.parent}-before` in a cell, then this one again")
+    elif "Mountpoint" in said or "not connected" in said:
         cure = "restart the session (Runtime > Restart session) and run this cell first of all"
     elif "policy" in said:
         cure = "open Colab with another account"

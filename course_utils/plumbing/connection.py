@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ _DELAY = re.compile(r"(?:retryDelay\W+|\b(?:retry|again) (?:in|after) )"
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400}
 _DAILY = re.compile(r"(?:per|by|for|each)[ _-]?(?:to)?day\b|per(?:day|week|month)per|daily|weekly|"
                     r"monthly|\b[RT]PD\b|24 ?h", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://(\[[\da-f:]+\]|[^\s:/?\[\]]+)(:\d+)?(/[!-~]*)?", re.IGNORECASE)
 _WRONG_KEY = re.compile("API_KEY_INVALID|API key (?:not valid|expired)", re.IGNORECASE)
 _NOT_ALLOWED = re.compile("location is not supported|billing", re.IGNORECASE)
 _NOT_TAKEN = re.compile("unsupported|not support|unknown|unrecognized|unexpected|not permitted|"
@@ -71,11 +73,15 @@ class Connection:
                  timeout: float = 60, max_retries: int = 6, backoff: float = 0.5,
                  rpm: float | None = None):
         default = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        self.model, self.base_url = model, base_url or default
+        # Without its last slash: the same address has the same turns, and the same batches.
+        self.model, self.base_url = model, (base_url or default).strip().rstrip("/")
         self.timeout, self.max_retries, self.backoff = timeout, max_retries, backoff
-        if (address := urlsplit(self.base_url)).username or address.password:
-            raise CourseError(f"The address of {address.hostname} holds a user name or a password, "
-                              "which would be shown and stored: put it into LLM_API_KEY instead.")
+        if "@" in self.base_url.rpartition("://")[2].partition("/")[0]:
+            raise CourseError("The address of the server holds a user name or a password, which "
+                              "would be shown and stored: put it into LLM_API_KEY instead.")
+        if not _ADDRESS.fullmatch(self.base_url):
+            raise CourseError(f"{self.base_url!r} is no address of a server, such as "
+                              "http://127.0.0.1:8000/v1.")
         remember(api_key)
         self._api_key, self._client = api_key, None
         self._distance = 60 / rpm if rpm else 0.0  # seconds between two requests
@@ -104,12 +110,14 @@ class Connection:
         return self._client
 
     def call(self, ask: Callable[[Any, dict], Any], params: dict | None = None, *,
-             missing: str = "", wait: Callable[[float], object] = time.sleep) -> Any:
+             missing: str = "", wait: Callable[[float], object] = time.sleep,
+             timeout: float | None = None) -> Any:
         """What `ask(client, params)` returns, asked again while its errors may pass.
 
-        `params` arrive as this model wants them; `wait` is called with seconds. Raises NoAnswer
-        where this request has no answer, CourseError where none would have one, and Missing, with
-        the sentence `missing`, for an address that is not there.
+        `params` arrive as this model wants them; `wait` is called with seconds, and an attempt has
+        `timeout` of them in all. Raises NoAnswer where this request has no answer, CourseError
+        where none would have one, and Missing, with the sentence `missing`, for an address that is
+        not there.
         """
         client, attempt = self.client(), 0
         while True:
@@ -117,7 +125,7 @@ class Connection:
                 wait(pause)
             sent = self.adapted(params or {})
             try:
-                answer = ask(client, sent)
+                answer = within(timeout or self.timeout, ask, client, sent)
                 self._reached = True  # from now on, losing the server may pass
                 return answer
             except Exception as failed:
@@ -145,12 +153,12 @@ class Connection:
         if isinstance(error, CourseError):
             raise error
         status, said, body = getattr(error, "status_code", None), _said(error), _body(error)
-        self._stop(error, status, said, body)
+        self._stop(status, said, body)
         if status is not None:
             self._reached = True
             if status < 500 and status not in (408, 409, 425, 429):
                 raise NoAnswer("refused", f"the server refused the request ({status}: {said})")
-        elif isinstance(error, openai.APIConnectionError):
+        elif isinstance(error, openai.APIConnectionError | TimeoutError):
             # By name, because openai 2 is built on httpx and openai 3 on httpx2.
             never = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             if never and not self._reached and attempt >= min(2, self.max_retries):
@@ -158,8 +166,10 @@ class Connection:
             said = f"no answer from {self.base_url}: {said}"
         elif isinstance(error, UnicodeEncodeError):
             raise NoAnswer("refused", f"the request holds half of a character ({error})")
-        elif not isinstance(error, openai.APIError | ValueError | RecursionError):
-            raise error  # the last two are a broken body: no JSON, no choices, an HTML page
+        elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+            said = f"what {self.base_url} sent is no JSON (a page for people, or half of a reply)"
+        elif not isinstance(error, openai.APIError | ValueError):
+            raise error  # a ValueError is a reply without a message
         wait = retry_after(error)
         quotas = re.findall(r'quotaId\W+(\w+)', body)  # where they are named, their names decide
         daily = status == 429 and _DAILY.search(" ".join(quotas) or body)
@@ -177,12 +187,11 @@ class Connection:
                 _next_turn[self.base_url] = max(due, time.monotonic() + wait)
         return wait
 
-    def _stop(self, error: Exception, status: int | None, said: str, body: str) -> None:
+    def _stop(self, status: int | None, said: str, body: str) -> None:
         """Raise CourseError for what no attempt of any request would cure."""
-        code = getattr(error, "code", None)
         if "pinned to" in said:  # transformers serve, which has but one model
             raise CourseError(f'{self.base_url} does not offer the model "{self.model}": {said}.')
-        if status == 404 or code == "model_not_found":
+        if status == 404 or '"model_not_found"' in body:
             raise CourseError(self._not_found(said))
         # Gemini answers 400 to a wrong key.
         if status == 401 or (status == 400 and _WRONG_KEY.search(body)):
@@ -191,14 +200,16 @@ class Connection:
         if (status == 403 and not flagged) or (status == 400 and _NOT_ALLOWED.search(said)):
             raise CourseError(f"{self.base_url} does not let this account ask ({status}: {said}): "
                               "settle it there, or take another endpoint.")
-        if status == 402 or code == "insufficient_quota":
+        if status == 402 or '"insufficient_quota"' in body:
             raise CourseError(f"The account at {self.base_url} has no credit left ({said}): every "
                               "reply so far is kept; add credit and run again.")
 
     def _not_found(self, said: str) -> str:
         """Say in a sentence why a server answers 404: its model, its address, or its own words."""
         try:
-            offered = [model.id for model in self.client().models.list() if model.id]
+            offered = within(self.timeout, lambda: [
+                model.id for model in self.client().models.list()
+                if isinstance(model.id, str) and model.id.isprintable()])
         except Exception:
             return f"{self.base_url} answers 404 ({said}): check it; most addresses end in /v1."
         if any(name == self.model or name.endswith(f"/{self.model}") for name in offered):
@@ -243,6 +254,26 @@ class Connection:
         return self.adapted(sent) != sent
 
 
+def within(seconds: float, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """What `ask` returns, or TimeoutError: httpx's own limit is for each read, and a server that
+    drips would hold a request for as long as it likes. Here its thread is left behind."""
+    answer: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask(*arguments))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        if answer.done():
+            raise
+        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+
+
 def _is_meant(name: str, said: str) -> bool:
     """Whether a sentence is about a parameter: "seed" alone may be any word of it."""
     words = name.replace("_", "[_ ]")
@@ -267,7 +298,8 @@ def _said(error: Exception) -> str:
     said = scrub(_message(body) or body or (f"{status}, without a word" if status else str(error)))
     if "<html" in said.lower():  # a page for people, from a server on the way
         said = re.sub(r"<[^>]*>", " ", said)
-    return " ".join(said.split())[:300].rstrip(".") or type(error).__name__
+    said = "".join(filter(str.isprintable, " ".join(said.split())))
+    return said[:300].rstrip(".") or type(error).__name__
 
 
 def _message(body: Any) -> str:
@@ -282,7 +314,7 @@ def _message(body: Any) -> str:
         return next(filter(None, map(_message, body)), "")
     if not isinstance(body, dict):
         return ""
-    found = _message([body.get(name) for name in ("error", "message", "detail", "msg")])
+    found = _message([body.get(name) for name in ("error", "errors", "message", "detail", "msg")])
     # OpenRouter's own message is "Provider returned error"; what the provider said is in `raw`.
     metadata = body.get("metadata")
     raw = _message(metadata.get("raw")) if isinstance(metadata, dict) else ""
@@ -296,9 +328,7 @@ def retry_after(error: Exception) -> float | None:
     header = headers.get("retry-after", "")
     if date := parsedate_tz(header):
         return mktime_tz(date) - time.time()
-    asked = f"retry after {header} s; "
-    if "retry-after-ms" in headers:
-        asked = f"retry after {headers['retry-after-ms']} ms; "
+    asked = f"retry after {headers.get('retry-after-ms', '')} ms; retry after {header} s; "
     if not (found := _DELAY.search(asked + _body(error))):
         return None
     seconds = 0.0

@@ -3,6 +3,7 @@
 import datetime
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,6 +51,10 @@ def fill(said: dict[str, Any], role: str) -> dict[str, Any]:
     filled |= {"endpoint": name, "model": model} | entry["models"].get(model, {})
     if old := entry.get("retired", {}).get(model):
         filled["price"] = old.get("price")
+    theirs = entry["base_url"] or "https://api.openai.com"
+    address = said.get("base_url") or entry["base_url"] or os.environ.get("OPENAI_BASE_URL")
+    if address and not address.startswith(theirs.rstrip("/")):
+        filled["price"] = None  # whoever is asked there has prices of his own
     said = {key: value for key, value in said.items() if value is not None}
     if isinstance(said.get("params"), dict):  # one more, not one instead of all
         said["params"] = filled.get("params", {}) | said["params"]

@@ -1,5 +1,7 @@
 """The Hugging Face Hub: a model's card, one commit that uploads, what to do where it says no."""
 
+import contextlib
+import html
 import json
 import re
 import socket
@@ -111,12 +113,13 @@ def model_card(folder: str | Path) -> str:
     library = "peft" if (folder / "adapter_config.json").is_file() else "transformers"
     head = ModelCardData(language="ko", tags=["instruction-tuning"], library_name=library,
                          base_model=recipe.get("base_model"))
-    card = (f"---\n{head.to_yaml()}\n---\n\n# {recipe.get('name', folder.resolve().name)}\n\n"
+    name = plain(recipe.get("name", folder.resolve().name))
+    card = (f"---\n{head.to_yaml()}\n---\n\n# {name}\n\n"
             "Instruction-tuned with an open course on Korean instruction tuning.\n")
     if recipe.get("teacher", {}).get("base_url") == "offline":
         card += SIMULATED
     if found:
-        facts = {"data (sha256)": f"`{found['identity']['data']}`"}
+        facts = {"data (sha256)": code(found["identity"].get("data"))}
         names = ("rows", "steps", "first_loss", "last_loss", "first_eval_loss", "last_eval_loss")
         facts |= {name: found[name] for name in names if found.get(name) is not None}
         settings = json.dumps(recipe, indent=1, ensure_ascii=False)
@@ -127,12 +130,14 @@ def model_card(folder: str | Path) -> str:
 def record_of(folder: Path) -> dict[str, Any]:
     """Return what `train` wrote beside an adapter, or `merge_adapter` into a model; {} if none."""
     for path in (folder / "result.json", folder.parent / "result.json"):
-        try:
+        # Whatever else is there, and however deep, is no record.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError,
+                                 RecursionError):
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(found, dict) and {"recipe", "identity", "versions"} <= found.keys():
-            return found
+            recipe, *others = (found[name] for name in ("recipe", "identity", "versions"))
+            parts = [recipe, *others, recipe.get("train", {}), recipe.get("teacher", {})]
+            if all(isinstance(part, dict) for part in parts):
+                return found
     return {}
 
 
@@ -140,6 +145,31 @@ def facts_table(facts: Mapping[str, object]) -> str:
     """Return facts as a Markdown table for a card; no name or value can break out of its cell."""
     table = "| | |\n|---|---|\n"
     for row in facts.items():
-        name, value = (" ".join(str(cell).split()).replace("|", r"\|") for cell in row)
+        name, value = (plain(cell).replace("|", r"\|") for cell in row)
         table += f"| {name} | {value} |\n"
     return table
+
+
+class Markdown(str):
+    """Text of a card in which what others chose, the name of a file or a model, is escaped."""
+
+
+def plain(text: object) -> Markdown:
+    """Return text as one line of Markdown that shows it as it is; Markdown stays what it is."""
+    if isinstance(text, Markdown):
+        return text
+    line = html.escape(one_line(text), quote=False)
+    return Markdown(re.sub(r"[\\`*\[\]~$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", line))
+
+
+def code(text: object) -> Markdown:
+    """Return text as code in Markdown, which no backtick in it ends."""
+    line = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " * (len(fence) > 1)
+    return Markdown(f"{fence}{space}{line}{space}{fence}")
+
+
+def one_line(text: object) -> str:
+    """Return text on one line, "?" for the halves of characters that a file's name may hold."""
+    return " ".join(str(text).encode(errors="replace").decode().split())

@@ -1,13 +1,12 @@
 """A part on disk: immutable files and, written last, the manifest that vouches for them.
 
 Nothing is believed because it is there: names must stay inside the part, sizes and checksums must
-be those of the manifest, and the manifest must be as it was written. checkpoint.py decides what is
-copied and when. Taught in 02, section 7.
+be those of the manifest, and the manifest must be as it was written. Names are composed (NFC): a
+Mac takes Hangul apart, and they stay the same names. checkpoint.py decides what is copied and when.
+Taught in 02, section 7.
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
 import io
 import json
@@ -17,7 +16,9 @@ import re
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
@@ -30,21 +31,12 @@ JOURNALS = "journals"
 KEEP = 2
 DAY = 24 * 3600
 
-# Where a process id means something: a host, and on Linux a namespace of them.
-_MACHINE = platform.node() + os.path.basename(os.path.realpath("/proc/self/ns/pid"))
-_MACHINE = re.sub(r"\W", "", _MACHINE)
-
-
 class CheckpointError(CourseError):
     """A checkpoint that could not be sealed or looked for, or a name that cannot be a folder."""
 
 
 class BrokenPart(Exception):
-    """Why a part is not believed."""
-
-
-class UnreadablePart(BrokenPart):
-    """A part that a disk refused to read: it may be whole, and read well in a minute."""
+    """Why a part is not believed; what a disk refuses to read may be whole, and is an OSError."""
 
 
 def is_safe(name: str) -> bool:
@@ -55,7 +47,11 @@ def is_safe(name: str) -> bool:
     """
     path = PureWindowsPath(name)  # the stricter one: it knows both slashes, and drives
     stays = bool(path.parts) and not path.anchor and ".." not in path.parts
-    return stays and path.as_posix() == name and "\0" not in name
+    try:
+        fits = all(len(piece.encode()) <= 255 for piece in path.parts)
+    except UnicodeEncodeError:  # bytes that are no text
+        return False
+    return stays and fits and path.as_posix() == name and "\0" not in name
 
 
 def is_journal(name: str) -> bool:
@@ -68,11 +64,43 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter; what lies above it must be there."""
-    folder.mkdir(exist_ok=True, mode=0o700)
-    with contextlib.suppress(OSError):  # Drive's mount has modes of its own
-        os.chmod(folder, 0o700)
+_where = [platform.node(), os.path.basename(os.path.realpath("/proc/self/ns/pid"))]
+with contextlib.suppress(OSError):  # it is there on Linux
+    _where += Path("/proc/sys/kernel/random/boot_id").read_text().split()
+_MACHINE = digest(_where)[:12]
+"""Where a process id means something: a host since it started, and a namespace of it."""
+
+
+def composed(name: str) -> str:
+    """Return a name as every system can write it, Hangul in whole syllables."""
+    return unicodedata.normalize("NFC", name)
+
+
+def find(folder: Path, name: str) -> Path:
+    """Return where a name is in a folder, or would be: the disk may have its Hangul in pieces."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if composed(path.name) == name:
+                return path
+    return folder / name
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return the files below a folder by their composed names; no links, and nothing else."""
+    found: dict[str, Path] = {}
+    folders = [(folder, "")]
+    for inside, prefix in folders:  # it grows
+        with os.scandir(inside) as entries:  # unlike os.walk, an error here is one
+            for entry in entries:
+                name = prefix + composed(entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((Path(entry.path), f"{name}/"))
+                elif entry.is_file(follow_symlinks=False):
+                    if name in found:
+                        raise CheckpointError(f"{inside} has two files named {name!r}, whose "
+                                              "letters are composed in two ways: rename one.")
+                    found[name] = Path(entry.path)
+    return found
 
 
 def describe(source: Path | bytes, into: BinaryIO | None = None) -> dict[str, Any]:
@@ -88,20 +116,29 @@ def describe(source: Path | bytes, into: BinaryIO | None = None) -> dict[str, An
 
 
 def copy(source: Path | bytes, folder: Path, name: str) -> dict[str, Any]:
-    """Copy a file durably, for its owner alone, into a folder that is there; describe what came."""
+    """Copy a file, for its owner alone, into a folder that is there; describe what came."""
     for inner in reversed(PurePosixPath(name).parents):  # never what lies above the folder
         (folder / inner).mkdir(exist_ok=True)
     with open(folder / name, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-        came = describe(source, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return came
+        return describe(source, file)
+
+
+def copy_durably(sources: Mapping[str, Path | bytes], folder: Path) -> dict[str, dict[str, Any]]:
+    """Copy files as `copy` does and wait until the disk has them; describe them by name."""
+    def one(name: str) -> dict[str, Any]:
+        came = copy(sources[name], folder, name)
+        with open(folder / name, "r+b") as file:
+            os.fsync(file.fileno())
+        return came
+
+    with ThreadPoolExecutor(8) as pool:  # most of the time of small files is waiting for fsync
+        return dict(zip(sources, pool.map(one, sources), strict=True))
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a folder's files, which are on disk by then, with its own checksum."""
     manifest = {**manifest, "sha256": digest(manifest)}
-    copy(json.dumps(manifest, indent=1, ensure_ascii=False).encode(), folder, MANIFEST)
+    copy_durably({MANIFEST: json.dumps(manifest, indent=1).encode()}, folder)
 
 
 def read_manifest(part: Path) -> dict[str, Any]:
@@ -115,38 +152,32 @@ def read_manifest(part: Path) -> dict[str, Any]:
                 raise BrokenPart(f"{MANIFEST} names {name!r}, outside the part")
             if type(file["bytes"]) is not int:
                 raise ValueError
+        manifest["files"] = {composed(name): file for name, file in manifest["files"].items()}
     except FileNotFoundError:
         raise BrokenPart(f"{MANIFEST} is missing") from None
-    except OSError as error:
-        raise UnreadablePart(f"{MANIFEST} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenPart(f"{MANIFEST} is damaged") from None
     return manifest
 
 
-def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True) -> None:
-    """Raise BrokenPart unless every file is there with its size and, if asked, its checksum."""
+def verify(part: Path, manifest: dict[str, Any], *, contents: bool = True,
+           read: Callable[[str, Path], dict[str, Any]] = lambda name, path: describe(path)) -> None:
+    """Raise BrokenPart unless every file is there, no link, of its size and, if asked, as sealed.
+
+    It may be read into another file: what a mount serves short is not believed there either.
+    """
+    there = files_in(part)
     for name, expected in manifest["files"].items():
-        _verify_file(part, name, expected, describe if contents else None)
-
-
-def _verify_file(part: Path, name: str, expected: dict[str, Any],
-                 read: Callable[[Path], dict[str, Any]] | None) -> None:
-    """Look at one file and `read` it, into another perhaps: a mount may serve it short."""
-    path = part / name
-    try:
-        if path.resolve() != part.resolve() / name:
-            raise BrokenPart(f"{name} is a link")
-        if (size := path.stat().st_size) != expected["bytes"]:
-            raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
-        if read and read(path) != expected:
-            raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
-    except FileNotFoundError:
-        raise BrokenPart(f"{name} is missing") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for the other
-            raise
-        raise UnreadablePart(f"{name} cannot be read ({error.strerror})") from None
+        if not (path := there.get(name)):
+            kind = "a link" if os.path.lexists(part / name) else "missing"
+            raise BrokenPart(f"{name} is {kind}")
+        try:
+            if (size := path.stat().st_size) != expected["bytes"]:
+                raise BrokenPart(f"{name} has {size} bytes instead of {expected['bytes']}")
+            if contents and read(name, path) != expected:
+                raise BrokenPart(f"{name} is not what was written (its sha256 differs)")
+        except FileNotFoundError:  # just now
+            raise BrokenPart(f"{name} is missing") from None
 
 
 def parts(home: Path) -> list[Path]:
@@ -166,13 +197,13 @@ def seal_part(home: Path, manifest: dict[str, Any],
               sources: Mapping[str, Path | bytes]) -> tuple[Path, dict[str, dict], bool]:
     """Copy files into the next part, unless the newest holds just them, and keep two whole ones.
 
-    Return the part, its files as the manifest has them, and whether it is new.
+    Return the part, its files as the manifest has them, and whether it is new. Raises
+    CheckpointError where it is not whole once it has its name.
     """
-    private_folder(home)
-    sweep(home)
+    home.mkdir(exist_ok=True, mode=0o700)  # what lies above it must be there
     part = None
     for newest in parts(home)[-1:]:
-        with contextlib.suppress(BrokenPart):
+        with contextlib.suppress(BrokenPart, OSError):
             there = read_manifest(newest)
             alike = all(there.get(key) == manifest[key] for key in ("about", "note"))
             if alike and there["files"] == {n: describe(source) for n, source in sources.items()}:
@@ -180,21 +211,28 @@ def seal_part(home: Path, manifest: dict[str, Any],
                 part, files = newest, there["files"]
     if new := part is None:
         with _temporary(home) as folder:
-            files = {name: copy(source, folder, name) for name, source in sources.items()}
+            files = copy_durably(sources, folder)
             write_manifest(folder, {**manifest, "files": files})
             part = _publish(folder, home)
+        try:
+            verify(part, there := read_manifest(part), contents=False)
+            if there["files"] != files:
+                raise BrokenPart("another one has its name")
+        except BrokenPart as broken:
+            raise CheckpointError(f"{part} was not sealed ({broken}): seal again, while no other "
+                                  "session seals this run.") from None
     whole = 0
     for old in reversed(parts(home)):
-        if whole >= KEEP:
-            with contextlib.suppress(OSError):  # nothing depends on it
-                discard(old)
-            continue
         try:
-            verify(old, read_manifest(old), contents=False)
-            whole += 1
-        except BrokenPart as broken:  # those in between are kept: they may be looked at
-            if old == part and part.exists():  # an older runtime may have removed some of it
-                raise CheckpointError(f"{part} was not sealed ({broken}): seal again.") from None
+            if old == part:
+                whole += 1
+            elif whole >= KEEP:
+                discard(old)
+            else:
+                verify(old, read_manifest(old), contents=False)
+                whole += 1
+        except (BrokenPart, OSError):
+            pass  # broken ones in between are kept: they may be looked at
     return part, files, new
 
 
@@ -222,8 +260,7 @@ def bring(part: Path, home: Path) -> Path:
         if target == part:
             raise
     with _temporary(home) as new:
-        for name, expected in manifest["files"].items():
-            _verify_file(part, name, expected, functools.partial(copy, folder=new, name=name))
+        verify(part, manifest, read=lambda name, path: copy(path, new, name))
         write_manifest(new, manifest)
         for old in parts(home):
             discard(old)
@@ -232,24 +269,24 @@ def bring(part: Path, home: Path) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that a half-removed one never bears its name."""
-    with _temporary(folder.parent) as hidden, contextlib.suppress(FileNotFoundError):
-        os.rename(folder, hidden / folder.name)  # unless another process removed it first
+    """Remove a folder, if it is there, so that a half-removed one never bears its name."""
+    with contextlib.suppress(FileNotFoundError), _temporary(folder.parent) as hidden:
+        os.rename(folder, hidden / folder.name)
+        shutil.rmtree(hidden)
 
 
-def sweep(home: Path) -> None:
-    """Remove what this machine's dead processes left behind, and what is a day old."""
+@contextlib.contextmanager
+def _temporary(home: Path) -> Iterator[Path]:
+    """A new folder beside the parts; what has not been renamed away at the end is removed.
+
+    So is what this machine's dead processes left behind, and what is a day old.
+    """
     for path in home.iterdir():
         if match := re.fullmatch(r"\.making-(\w+)-(\d+)-\w+", path.name):
             with contextlib.suppress(FileNotFoundError):  # its owner has just finished
                 dead = match[1] == _MACHINE and not psutil.pid_exists(int(match[2]))
                 if dead or time.time() - path.stat().st_mtime > DAY:
                     shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _temporary(home: Path) -> Iterator[Path]:
-    """A new folder beside the parts; what has not been renamed away at the end is removed."""
     folder = Path(tempfile.mkdtemp(prefix=f".making-{_MACHINE}-{os.getpid()}-", dir=home))
     try:
         yield folder
@@ -262,7 +299,7 @@ def whole_lines(data: bytes) -> bytes:
     whole = data.rfind(b"\n") + 1
     try:
         return data if isinstance(json.loads(data[whole:]), dict) else data[:whole]
-    except ValueError:
+    except (ValueError, RecursionError):
         return data[:whole]
 
 
@@ -270,13 +307,13 @@ def gather(home: Path, here: Mapping[str, bytes],
            skipping: Callable[..., object] = lambda path, broken: None) -> dict[str, bytes]:
     """Return a step's journals by name: lines of whole copies, then those that are only `here`.
 
-    Copies lie in the step's parts and beside them. `skipping` is told what is not whole.
+    Copies lie in the step's parts and beside them. `skipping` is told what is not whole, and why.
     """
     found = dict(here)
     for part in [*reversed(parts(home / JOURNALS)), *reversed(parts(home))]:
         try:
             files = read_manifest(part)["files"]
-        except BrokenPart as broken:
+        except (BrokenPart, OSError) as broken:
             skipping(part, broken)
             continue
         for name in filter(is_journal, files):
@@ -285,9 +322,10 @@ def gather(home: Path, here: Mapping[str, bytes],
             if describe(data[: files[name]["bytes"]]) == files[name]:
                 continue
             try:
-                _verify_file(part, name, files[name], functools.partial(describe, into=file))
+                verify(part, {"files": {name: files[name]}},
+                       read=lambda name, path, file=file: describe(path, file))
                 found[name] = _joined(whole_lines(file.getvalue()), data)
-            except BrokenPart as broken:
+            except (BrokenPart, OSError) as broken:
                 skipping(part / name, broken)
     return found
 
@@ -299,8 +337,8 @@ def _joined(there: bytes, here: bytes) -> bytes:
     lines: dict[Any, bytes] = {}
     for line in filter(None, [*there.split(b"\n"), *here.split(b"\n")]):
         try:
-            key = json.loads(line)["key"]
-        except (ValueError, KeyError, TypeError):
+            key = str(json.loads(line)["key"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             key = line
         lines.setdefault(key, line)
     return b"\n".join([*lines.values(), b""])

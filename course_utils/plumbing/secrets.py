@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from course_utils import REPO, CourseError
+from course_utils import REPO, CourseError, shown
 from course_utils.plumbing.colab import colab_secret, on_colab
 from course_utils.plumbing.scrub import remember, scrub
 
@@ -63,8 +63,8 @@ def checked(value: str, name: str) -> str:
 
     A key goes into a header, where a line break or a Hangul letter would fail far from its cause.
     """
-    if odd := re.search(r"[^!-~]", value):
-        plain = {"\n": "line break", "\r": "line break", " ": "space"}
+    if odd := re.search(r"[^!-~]|^[\"'`]|[\"'`]$", value):
+        plain = {"\n": "line break", "\r": "line break", "\t": "tab", " ": "space"}
         called = plain.get(odd[0]) or unicodedata.name(odd[0], f"U+{ord(odd[0]):04X}").lower()
         raise BadSecret(f"{name} has a character that no key has ({called}, number "
                         f"{odd.start() + 1}): copy the key once more, without anything around it, "
@@ -105,8 +105,10 @@ def _from_env_file(name: str) -> str | None:
     for path in (Path.cwd() / ".env", REPO / ".env"):
         try:
             value = dotenv_values(path, encoding="utf-8-sig", interpolate=False).get(name)
-        except (OSError, UnicodeDecodeError):
+        except OSError:
             continue
+        except UnicodeDecodeError:  # as PowerShell's > writes it
+            raise BadSecret(f"{shown(path)} is not UTF-8: save it as UTF-8.") from None
         if value:
             if os.name == "posix" and path.stat().st_mode & 0o077 and path not in _warned:
                 _warned.add(path)

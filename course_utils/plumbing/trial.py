@@ -24,7 +24,6 @@ def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
-    from trl import SFTTrainer  # noqa: F401
 
     config = LlamaConfig(vocab_size=64, hidden_size=128, intermediate_size=128, num_hidden_layers=2,
                          num_attention_heads=2, num_key_value_heads=1)
@@ -37,6 +36,7 @@ def training_step(attention: str = "sdpa", device: str = "cpu") -> None:
     optimizer.step()
     if device != "cpu":
         torch.cuda.synchronize()
+    from trl import SFTTrainer  # noqa: F401, the slowest to load comes last
 
 
 def refusal() -> str | None:
@@ -51,20 +51,19 @@ def refusal() -> str | None:
 def _refusal(packages: frozenset[tuple[str, str]]) -> str | None:
     command = [sys.executable, "-m", "course_utils.plumbing.trial"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    if done.returncode == 0:
-        return None
     if done.returncode == 1 and done.stdout.strip():
         return done.stdout.strip().split("\n")[-1]
+    if done.returncode == 0:
+        return None
     return f"Python ended in the middle of one step (code {done.returncode}): {OLDER_IMAGE}."
 
 
 def explain(error: Exception) -> str:
     """Return an error out of a library as one sentence: who refuses what, and what to do."""
     message, here = " ".join(str(error).split())[:200].rstrip("."), installed()
-    who = "course_utils"
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        module = frame.f_globals.get("__name__", "").split(".")[0]
-        who = module if module in STACK else who
+    modules = [frame.f_globals.get("__name__", "").split(".")[0]
+               for frame, _ in traceback.walk_tb(error.__traceback__)]
+    who = ["course_utils", *(module for module in modules if module in STACK)][-1]
     named = re.search(r"version of ([A-Za-z][\w.-]*)", message)
     refused = name_of(named[1]) if named else ""
     needed = {name_of(line) for name in STACK for line in importlib.metadata.requires(name) or ()

@@ -11,10 +11,6 @@ from course_utils.parsing import RULES
 from course_utils.tasks import Task
 
 
-class UnknownExercise(CourseError):
-    """A number that no exercise has; the message names those of the notebook."""
-
-
 class Hint(NamedTuple):
     """A sentence toward the idea, not the solution, in both languages."""
 
@@ -64,11 +60,11 @@ def exercises() -> dict[str, dict]:
 
 
 def read_cases(number: str) -> list[Case]:
-    """Return the inputs of an exercise, easy ones first. Raises UnknownExercise."""
+    """Return the inputs of an exercise, easy ones first. Raises CourseError."""
     if number not in exercises():
         near = [name for name in exercises() if name.startswith(str(number)[:2])]
-        raise UnknownExercise(f"There is no exercise '{number}'; there are "
-                              f"{', '.join(near or exercises())}.")
+        raise CourseError(f"There is no exercise '{number}'; there are "
+                          f"{', '.join(near or exercises())}.")
     cases = []
     for group in exercises()[number]["cases"]:
         for call in group["calls"].splitlines():

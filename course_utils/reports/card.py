@@ -1,12 +1,12 @@
 """What `setup()` prints: the recipe, the GPU, who is asked and what it costs, where files go."""
 
-import importlib.metadata
 import os
 from pathlib import Path
 
 from course_utils import shown
 from course_utils.checkpoint import CheckpointStore
 from course_utils.inference import Device
+from course_utils.plumbing.colab import installed
 from course_utils.plumbing.entries import EndpointError, retirement
 from course_utils.plumbing.scrub import scrub
 from course_utils.plumbing.secrets import has_secret
@@ -23,6 +23,7 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
     `base` is the base model's folder or name, `why` says why it is this recipe, `drive` what is
     wrong with Google Drive.
     """
+    here = installed()
     rows = {
         "Recipe": f"{recipe.name} ({why})",
         "Device": device.name,
@@ -33,12 +34,12 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(data)}, instead of generated tasks" if data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(f"{name} {installed(name)}" for name in ON_CARD if installed(name)),
+        "Versions": ", ".join(f"{name} {here[name]}" for name in ON_CARD if name in here),
         "Drive": drive,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):
         rows["Hub"] = f"HF_TOKEN is not set: {base} asks for it (accept its licence on the Hub)."
-    return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
+    return "\n".join(f"{name:<12}{one_line(value)}" for name, value in rows.items() if value)
 
 
 def _address(endpoint: Endpoint, role: str, teacher: Endpoint | None = None) -> str:
@@ -73,9 +74,6 @@ def _wrong_gpu(recipe: Recipe, store: CheckpointStore, device: Device) -> str | 
     return None
 
 
-def installed(name: str) -> str | None:
-    """Return a package's version, None where it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def one_line(text: str) -> str:
+    """Return a text in which no name of a file or a model can begin a line or act unseen."""
+    return "".join(c if c.isprintable() else " " for c in text)

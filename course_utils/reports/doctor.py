@@ -11,15 +11,8 @@ from course_utils import REPO
 from course_utils.checkpoint import CheckpointStore
 from course_utils.generate import generation_requests
 from course_utils.llm import LLM
+from course_utils.plumbing import parts
 from course_utils.plumbing.journal import Journal
-from course_utils.plumbing.parts import (
-    JOURNALS,
-    BrokenPart,
-    is_journal,
-    parts,
-    read_manifest,
-    verify,
-)
 from course_utils.recipe import Endpoint, Recipe
 from course_utils.tasks import read_tasks
 
@@ -37,13 +30,13 @@ def steps(store: CheckpointStore, recipe: Recipe, data: Path | None = None) -> l
 def _look(store: CheckpointStore, step: str) -> tuple[str, list[Path]]:
     """Say what lies in a step's folders; return its whole parts, newest first, and its work."""
     home, said, places = store.root / store.run / step, [], []
-    for part in [*reversed(parts(home)), *reversed(parts(home / JOURNALS))]:
+    for part in [*reversed(parts.parts(home)), *reversed(parts.parts(home / parts.JOURNALS))]:
         name = part.relative_to(home).as_posix()
         try:
-            verify(part, manifest := read_manifest(part))  # every byte
+            parts.verify(part, manifest := parts.read_manifest(part))  # every byte
             said.append(f"{name} whole ({len(manifest['files'])} files)")
             places.append(part)
-        except BrokenPart as broken:
+        except (parts.BrokenPart, OSError) as broken:
             said.append(f"{name} BROKEN ({broken})")
     work = store.local_root / store.run / step / "work"  # `store.local` would make it
     if files := [path for path in work.rglob("*") if path.is_file()]:
@@ -83,8 +76,9 @@ def _evaluate(recipe: Recipe, places: list[Path]) -> str:
 def _client(endpoint: Endpoint, places: list[Path]) -> LLM:
     """A client that only plans: what the journals in these folders hold, in memory."""
     journal = Journal.open(None)
-    found = [path for place in places for path in place.rglob("*.jsonl") if is_journal(path.name)]
-    for line in (line for path in found for line in path.read_bytes().split(b"\n")):
+    files = (path for place in places for path in place.rglob("*.jsonl"))
+    found = [path.read_bytes() for path in files if parts.is_journal(path.name)]
+    for line in b"\n".join(found).split(b"\n"):
         try:
             record = json.loads(line)
             used = record["usage"]["prompt_tokens"] + record["usage"]["completion_tokens"]

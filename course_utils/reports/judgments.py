@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 from unicodedata import category, east_asian_width
 
@@ -64,7 +63,7 @@ def write_judgment_report(
               for name, one in graded.items()}
     of_b = scores.get(b, {})
     gains = {id: score - of_b[id] for id, score in scores.get(a, {}).items() if id in of_b}
-    categories = _by_category(battle, graded)
+    categories = _by_category(battle)
     invalid = [row for part in parts for row in _invalid(part)]
     page = _PAGES.get_template("judgments.md.j2").render(
         a=a, b=b, battle=battle.items, listed=LISTED,
@@ -73,7 +72,6 @@ def write_judgment_report(
         found=found, why_not=why_not, categories=categories, gain=gain, no_gain=no_gain,
         grades=[(name, _summary(stats.summarize_grades, one.grades)[0], len(one.grades))
                 for name, one in graded.items()],
-        repeats=[row for part in parts for row in _repeats(part)],
         costs={part.name: part.judgments for part in parts} | {"all 전체": told},
         flags=_flags(parts), invalid=invalid,
         failures=Counter(why for _, _, why, _ in invalid).most_common(),
@@ -84,7 +82,7 @@ def write_judgment_report(
     folder.mkdir(parents=True, exist_ok=True)
     draw(folder, {
         "win_rate.png": found,
-        "categories.png": {name: some for name, some, _ in categories.get("battle", []) if some},
+        "categories.png": {name: some for name, some, _ in categories if some},
         "grades.png": {name: list(given.values()) for name, given in scores.items()},
         "bias.png": found if found and found.first_position else None})
     write_atomic(folder / "report.md", page)
@@ -158,38 +156,13 @@ def _summary(summarize: Callable, *given: Iterable) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _by_category(battle: _Judged, graded: Mapping[str, _Judged]) -> dict[str, list]:
-    """(category, summary, questions) of the battle, (category, a summary a model) of the grades;
-    nothing where there are no two categories."""
-    def split(part: _Judged, results: Iterable) -> dict[str, list]:
-        found = defaultdict(list)
-        for item, result in zip(part.items.values(), results, strict=True):
-            found[item.category or "-"].append(result)
-        return found
-
-    games = split(battle, battle.games)
-    grades = [split(one, one.grades) for one in graded.values()]
-    categories = dict.fromkeys(name for one in grades for name in one)
-    if len({*games, *categories}) < 2:
-        return {}
-    return {"battle": [(name, _summary(stats.summarize_battle, some)[0], len(some))
-                       for name, some in games.items()],
-            "grades": [(name, [_summary(stats.summarize_grades, one[name])[0] for one in grades])
-                       for name in categories]}
-
-
-def _repeats(part: _Judged) -> Iterator[tuple]:
-    """What was asked for, how often, on how many questions, the share of them that got one and the
-    same verdict, its interval, the grades' mean deviation, how many questions lack a verdict."""
-    for order, what in part.asked.items():
-        told = [[j.value for j in row] for (_, shown), row in part.said.items() if shown == order]
-        times = max(map(len, told))
-        if times > 1:
-            whole = [row for row in told if len(row) == times and None not in row]
-            n, same = len(whole), sum(len(set(row)) == 1 for row in whole)
-            share, interval = (same / n, stats.wilson_interval(same, n)) if whole else (None, None)
-            deviation = fmean(map(stdev, whole)) if whole and not order else None
-            yield what, times, n, share, interval, deviation, len(told) - n
+def _by_category(battle: _Judged) -> list[tuple[str, stats.BattleSummary | None, int]]:
+    """(category, summary, questions), or nothing where there are no two categories."""
+    found = defaultdict(list)
+    for item, game in zip(battle.items.values(), battle.games, strict=True):
+        found[item.category or "-"].append(game)
+    return [(name, _summary(stats.summarize_battle, some)[0], len(some))
+            for name, some in found.items() if len(found) > 1]
 
 
 def _flags(parts: Iterable[_Judged]) -> list[tuple[str, str, str]]:
@@ -207,7 +180,7 @@ def _invalid(part: _Judged) -> Iterator[tuple[str, str, str, str]]:
             yield id, part.asked[order], "not judged", "There is no judgment."
         for judgment in told:
             if judgment.verdict is None:
-                yield id, part.asked[order], judgment.invalid or "invalid", judgment.error
+                yield id, part.asked[order], judgment.invalid, judgment.error
 
 
 def pick_disagreements(games: Iterable[stats.Game],
@@ -247,8 +220,8 @@ def plain(text: Any, limit: int = 80) -> Markup:
 
 _FOLDER = textwrap.TextWrapper(100, expand_tabs=False, replace_whitespace=False,
                                drop_whitespace=False, break_on_hyphens=False)
-# All punctuation but -,%+' and: a colon before a space, a full stop unless it makes an address.
-_ACTIVE = re.compile(r"[!-$&(*/;-@\[-`{-~)]|:(?! )|(?<=www)\.")
+# All punctuation but -,%+'()/ and: a colon before a space, a full stop unless it makes an address.
+_ACTIVE = re.compile(r"[!-$&*;-@\[-`{-~]|:(?! )|(?<=www)\.")
 
 
 def fenced(text: str, limit: int = 1_200) -> Markup:

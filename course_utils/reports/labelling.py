@@ -72,7 +72,7 @@ def _rows(path: str | Path) -> list[dict]:
     path = Path(path)
     rows = read_jsonl(path) if path.is_file() and path.stat().st_size else []
     for number, row in enumerate(rows, 1):
-        if "id" not in row or row.get("verdict") not in ("a", "b", "tie"):
+        if not isinstance(row.get("id"), str) or row.get("verdict") not in ("a", "b", "tie"):
             raise CourseError(f"{path}:{number} is no label: remove that line, or name another "
                               "file for your labels.")
     return rows

@@ -14,13 +14,13 @@ Exact match and win rates are shares from 0 to 1. What an evaluation did not mea
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from course_utils import CourseError, shown
 from course_utils.checkpoint import CheckpointStore
 from course_utils.recipe import Recipe
+from course_utils.reports.judgments import plain
 from course_utils.tasks import write_atomic
 
 STEPS = {"preprocess": "funnel.json", "train": "result.json", "evaluate": "summary.json"}
@@ -90,9 +90,12 @@ def _win_rate(battle: dict[str, Any]) -> list[Row]:
         return []
     rows = [Row("win rate of the tuned model", after=rate(battle)),
             Row("  questions, both orders", after=f"{battle['n']:,}")]
-    for name in ("contradictions", "invalid"):
-        if battle.get(name):
-            rows.append(Row(f"  {name}", after=f"{battle[name]:,}"))
+    if battle.get("contradictions"):
+        rows.append(Row("  contradictions", after=f"{battle['contradictions']:,}"))
+    if battle.get("invalid"):
+        rows.append(Row("  invalid, left out", after=f"{battle['invalid']:,}"))
+        rows += [Row(f"  win rate if all of these were {end}", after=f"{battle[name]:.1%}")
+                 for end, name in (("lost", "worst"), ("won", "best")) if name in battle]
     if battle.get("truth") is not None:
         rows.append(Row("  true win rate (simulated world)", after=f"{battle['truth']:.1%}"))
     if one := battle.get("one_order"):
@@ -110,16 +113,19 @@ def format_table(rows: list[Row]) -> str:
 
 
 def _markdown(rows: list[Row], recipe: Recipe, data: Path | None) -> str:
+    # Names of files, models and families are other people's: `plain`, or they would be Markdown.
     own = f", own tasks from {data.name}" if data else ""
+    asked = plain(f"Base model {recipe.base_model}, teacher {recipe.teacher.model}, judge "
+                  f"{recipe.judge.model}{own}.", 999)
     simulated = ""
     if recipe.teacher.simulated or recipe.judge.simulated:
         simulated = ("**Teacher and judge are simulations**: these numbers say nothing about real "
                      "models.\n\n")
-    table = "\n".join(f"| {re.sub('^  ', '&nbsp;&nbsp;', row.what)} | {row.before} | {row.after} |"
-                      for row in rows)
-    return (f"# The run '{recipe.name}'\n\nBase model {recipe.base_model}, teacher "
-            f"{recipe.teacher.model}, judge {recipe.judge.model}{own}.\n\n{simulated}"
+    table = "\n".join(f"| {'&nbsp;&nbsp;' * row.what.startswith('  ')}"
+                      f"{' | '.join(plain(cell, 999) for cell in row)} |" for row in rows)
+    return (f"# The run '{plain(recipe.name)}'\n\n{asked}\n\n{simulated}"
             f"| | before / first | after / last |\n|---|---:|---:|\n{table}\n\n"
-            "Exact match: the first line of the reply equals the reference. Win rate: the judge "
-            "compared both models on each question in both orders: a win needs both, a tie or a "
-            "contradiction is half a win, and the 95% interval counts questions, not verdicts.\n")
+            "Exact match: the first line of the reply equals the reference; of a reference of "
+            "several lines, as many lines as it has. Win rate: the judge compared both models on "
+            "each question in both orders: a win needs both, a tie or a contradiction is half a "
+            "win, and the 95% interval counts questions, not verdicts.\n")

@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from course_utils import CourseError
-from course_utils.inference import ModelFolderError, load_config, own_head_dim, quiet
+from course_utils.inference import load_config, own_head_dim, quiet
+from course_utils.plumbing.model_folder import ModelFolderError
 from course_utils.recipe import Recipe, TrainSpec, load_recipe, recipe_names
 
 GIB = 2**30
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
 TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and entries of the vocabulary."""
-OPTIMIZER_BYTES = {"adafactor": 0, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
-"""Bytes a trained weight; any other optimizer is counted as AdamW, two moments in float32."""
 NF4_BYTES = 1 / 2 + (1 + 4 / 256) / 64
 """Four bits a weight, a byte for the scale of 64 weights, and a float32 for 256 such scales."""
 READ_TOGETHER = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
@@ -144,7 +143,7 @@ def estimate_memory(recipe: Recipe, *, length: int | None = None) -> MemoryEstim
         "weights": (outside * held + layers * a_layer * (NF4_BYTES if packed else held)) / shards,
         "adapter": 0 if spec.full else trained * 4 / shards,
         "gradients": trained * 4 / shards,
-        "optimizer": trained * OPTIMIZER_BYTES.get(spec.optim, 8) / shards,
+        "optimizer": trained * 8 / shards,  # AdamW's two moments, in float32
         # Packed matrices are unpacked one at a time.
         "copies": max(i * o for i, o in model.matrices.values()) * width if packed else 0,
         # What is not fused makes one more array of the size of all trained weights.
@@ -214,7 +213,7 @@ def layer_parts(recipe: Recipe, length: int) -> dict[str, float]:
     else:
         # SDPA gets a mask for each layer, and keys and values repeated for every head that has none
         # of its own; one head for all is only looked at many times.
-        flash = spec.attention.startswith(("flash", "kernels-community"))
+        flash = spec.attention.startswith("flash")
         repeated = kv_heads > 1 and not flash
         key = query if repeated else kv_heads * head_dim
         attention = 2 * (query + key) * width + heads * 4 + (0 if flash else length * width)

@@ -13,33 +13,11 @@ from typing import Any
 
 from course_utils import REPO, CourseError
 from course_utils.inference import load_config, quiet
+from course_utils.plumbing import entries
 from course_utils.recipe import Recipe
 from course_utils.scale.memory import model_config
 
-# Special tokens by their ids, which of them has which part, and what a chat puts before a turn's
-# role, between role and text, and after the text.
-LAYOUTS = {
-    "gemma": {
-        "special": {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 4: "<start_of_turn>",
-                    5: "<end_of_turn>"},
-        "parts": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
-        "turn": ("<start_of_turn>", "\n", "<end_of_turn>\n")},
-    # As in Polyglot-Ko: one token that begins and ends texts, with id 2, and none for padding.
-    "gpt_neox": {"special": {2: "<|endoftext|>"},
-                 "parts": {"eos": "<|endoftext|>", "bos": "<|endoftext|>"}},
-    "llama": {"special": {0: "<unk>", 1: "<s>", 2: "</s>"},
-              "parts": {"eos": "</s>", "bos": "<s>", "unk": "<unk>"}},
-    # As in Midm 2.0: Llama 3's turns, and texts are padded with what ends them.
-    "llama3": {
-        "special": {0: "<|begin_of_text|>", 2: "<|end_of_text|>", 3: "<|eot_id|>",
-                    4: "<|start_header_id|>", 5: "<|end_header_id|>"},
-        "parts": {"pad": "<|end_of_text|>", "eos": "<|end_of_text|>", "bos": "<|begin_of_text|>"},
-        "turn": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>")},
-    # As in Qwen: no token begins a text.
-    "chatml": {"special": {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"},
-               "parts": {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
-               "turn": ("<|im_start|>", "\n", "<|im_end|>\n")},
-}
+LAYOUTS = entries.read_yaml(Path(__file__).with_name("layouts.yaml"))
 
 
 def chat(start: str, middle: str, end: str, model: str = "assistant") -> str:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from course_utils import CourseError
 from course_utils.collator import IGNORE_INDEX
@@ -188,10 +188,8 @@ def sharding(spec: TrainSpec, sharded: bool) -> dict[str, Any]:
     # FSDP2's own gathers the weights only once, but PEFT 0.21 then saves an empty adapter, and
     # dropout is drawn anew: not for LoRA.
     inside = spec.activation_checkpointing and sharded and spec.full
-    # transformers 5.23 renamed gradient_checkpointing; 5.15 knows only the old name.
-    new, old = "activation_checkpointing", "gradient_checkpointing"
-    name = new if new in SFTConfig.__dataclass_fields__ else old
-    arguments = {name: spec.activation_checkpointing and not inside}
+    # transformers 5.23 calls it activation_checkpointing; 5.15 knows only this name.
+    arguments = {"gradient_checkpointing": spec.activation_checkpointing and not inside}
     if sharded:  # each process shards the main one's weights: no whole model on any GPU
         arguments |= {"fsdp": True, "fsdp_config": {
             "version": 2, "activation_checkpointing": inside, "cpu_ram_efficient_loading": True,
@@ -218,14 +216,12 @@ def alone(threads: int) -> Iterator[None]:
 
     What accelerate writes into the environment is taken back: a later DDP would run as FSDP.
     """
-    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "TENSORBOARD_LOGGING_DIR")
-    before, count = {name: os.environ.get(name) for name in names}, torch.get_num_threads()
+    written = {"ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"} - os.environ.keys()
+    count = torch.get_num_threads()
     torch.set_num_threads(threads or count)
     try:
         yield
     finally:
         torch.set_num_threads(count)
-        for name, value in before.items():
+        for name in written:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

@@ -22,10 +22,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
-
-from tqdm.auto import tqdm
 
 from course_utils import CourseError
 from course_utils.llm import LLM, Plan, Request
@@ -34,8 +33,10 @@ from course_utils.plumbing.scrub import scrub
 
 ENDPOINT = "/v1/chat/completions"
 METADATA = "course-batch"
+PRICE_FACTOR = 0.5
 SETTLE = 10.0  # seconds until a batch that a killed process asked for is on the server's list
 LONGEST_PAUSE = 120
+TIMEOUT = 600  # seconds: files are large
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -57,13 +58,13 @@ class BatchReport:
         return "\n".join([said, *(f"  {n:,} x {reason}" for reason, n in often), *self.notes])
 
 
-def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) -> Plan:
+def submit(llm: LLM, requests: Iterable[Request]) -> Plan:
     """Send what is neither in the journal nor on its way as a batch, and return its plan.
 
-    A second call finds it and sends nothing. It is answered within a day, for `price_factor` of the
-    price: half of it is OpenAI's rule, as 50,000 requests or 200 MB are the most, so check your
-    provider's. One request of each kind (by the names of its parameters) is asked directly first:
-    a refused key, an unknown model or a parameter it wants otherwise shows now and not tomorrow.
+    A second call finds it and sends nothing. It is answered within a day, for half of the price; at
+    OpenAI 50,000 requests or 200 MB are the most. One request of each kind (by the names of its
+    parameters) is asked directly first: a refused key, an unknown model or a parameter it wants
+    otherwise shows now and not tomorrow.
 
     Raises BudgetReached, before anything is sent, if the worst case exceeds the budget; CourseError
     if the server knows no batches or the journal is not a file.
@@ -73,27 +74,26 @@ def submit(llm: LLM, requests: Iterable[Request], *, price_factor: float = 0.5) 
     for sent in llm.journal.waiting(llm.model, llm.base_url):
         _create(llm, sent)
     wanted = {llm.key(request): request for request in requests}
-    coming = {key for key in llm.waiting() if key in wanted and llm.journal.get(key) is None}
+    coming = {key for key in llm.waiting() if key in wanted and key not in llm.journal}
     if coming:
         print(f"{len(coming):,} of {len(wanted):,} requests are on their way in a batch already.")
     plan = llm.plan(request for key, request in wanted.items() if key not in coming)
-    plan = replace(plan, cost=plan.cost * price_factor)
-    todo = {key: request for key, request in wanted.items()
-            if key not in coming and llm.journal.get(key) is None}
+    plan = replace(plan, cost=PRICE_FACTOR * plan.cost)
+    todo = {key: wanted[key] for key in wanted if key not in coming and key not in llm.journal}
     if not todo:
         return plan
-    print(f"Batch: {plan} at {price_factor:g} of the price.")
+    print(f"Batch: {plan} at {PRICE_FACTOR:g} of the price.")
     kinds = {tuple(sorted(llm.params_of(request))): request for request in reversed(todo.values())}
-    worst = sum(factor * llm.cost(llm.estimate(request, worst=True))
-                for factor, some in ((price_factor, todo), (1, kinds)) for request in some.values())
-    llm.check_budget(worst, f"this batch of {len(todo):,} requests")
+    what, direct = f"this batch of {len(todo):,} requests", _worst(llm, kinds)
+    llm.check_budget(direct + PRICE_FACTOR * _worst(llm, todo), what)
     # Does this server know batches at all? Better asked before anything is paid for.
     _call(llm, lambda client: client.batches.list(limit=1),
           f"{llm.base_url} has no Batch API: use complete(), which asks for the same one by one.")
     list(llm.complete(kinds.values()))
-    todo = {key: request for key, request in todo.items() if llm.journal.get(key) is None}
+    todo = {key: request for key, request in todo.items() if key not in llm.journal}
     if todo:
-        _send(llm, todo, price_factor)
+        llm.check_budget(PRICE_FACTOR * _worst(llm, todo), what)  # now it told how it counts
+        _send(llm, todo)
     return plan
 
 
@@ -106,42 +106,38 @@ def collect(llm: LLM, *, pause: float = 5, progress: bool = True) -> BatchReport
 
     Raises CourseError if a batch failed as a whole, after all others have been collected.
     """
-    waiting = llm.journal.waiting(llm.model, llm.base_url)
-    ids = {sent["key"]: _create(llm, sent) for sent in waiting}
+    waiting = [(sent, _create(llm, sent))
+               for sent in llm.journal.waiting(llm.model, llm.base_url)]
     report, failures = BatchReport(), []
-    total = sum(len(sent["requests"]) for sent in waiting)
-    with tqdm(total=total, desc="batch", unit="request", disable=not progress or not total) as bar:
-        while waiting:
-            statuses, still, left = Counter(), [], 0
-            for sent in waiting:
-                id = ids[sent["key"]]
-                found = _call(
-                    llm, lambda client, id=id: client.batches.retrieve(id),
-                    f"{llm.base_url} knows no batch {id}: is the API key of the same project? If "
-                    f"it is gone for good, delete the lines that begin with {sent['key']} from "
-                    f"{llm.journal.path}, and submit again.")
-                statuses[found.status] += 1
-                if found.status in ENDED:
-                    failures += _harvest(llm, sent, found, report)
-                    continue
-                still.append(sent)
-                counts = found.request_counts
-                left += len(sent["requests"]) - (counts.completed + counts.failed if counts else 0)
-            bar.set_postfix(statuses)
-            bar.update(total - left - bar.n)
-            if waiting := still:
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+    while waiting:
+        for sent, id in list(waiting):
+            found = _call(
+                llm, lambda client, id=id: client.batches.retrieve(id),
+                f"{llm.base_url} knows no batch {id}: is the API key of the same project? If it is "
+                f"gone for good, delete the lines that begin with {sent['key']} from "
+                f"{llm.journal.path}, and submit again.")
+            if found.status in ENDED:
+                failures += _harvest(llm, sent, found, report)
+                waiting.remove((sent, id))
+            elif progress:
+                print(f"{time.strftime('%H:%M')} batch {id}: {found.status}")
+        if waiting:
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
     if failures:
         raise CourseError(" ".join(failures))
     return report
 
 
+def _worst(llm: LLM, asked: dict[object, Request]) -> float:
+    return sum(llm.cost(llm.estimate(request, worst=True)) for request in asked.values())
+
+
 def _call(llm: LLM, ask, missing: str):
-    return llm.connection.call(lambda client, _: ask(client), missing=missing)
+    return llm.connection.call(lambda client, _: ask(client), missing=missing, timeout=TIMEOUT)
 
 
-def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
+def _send(llm: LLM, todo: dict[str, Request]) -> None:
     lines = []
     for key, request in todo.items():
         body = {"model": llm.model, "messages": request.messages,
@@ -151,12 +147,12 @@ def _send(llm: LLM, todo: dict[str, Request], price_factor: float) -> None:
     content = b"".join(lines)
     digest = hashlib.sha256(llm.base_url.encode() + content).hexdigest()[:40]
     names = (f"{digest}-{attempt}" for attempt in count())
-    name = next(name for name in names if not llm.journal.get(f"{name}/end"))  # after it failed
+    name = next(name for name in names if f"{name}/end" not in llm.journal)  # after it failed
     file = _call(llm, lambda client: client.files.create(
-        file=(f"{name}.jsonl", content), purpose="batch", timeout=600),
+        file=(f"{name}.jsonl", content), purpose="batch", timeout=TIMEOUT),
         f"{llm.base_url} takes no files for batches: use complete().")
     sent = {"key": name, "batch_of": [llm.model, llm.base_url], "file": file.id,
-            "time": time.time(), "price_factor": price_factor,
+            "time": time.time(), "price_factor": PRICE_FACTOR,
             "requests": {key: [request.messages, llm.params_of(request), request.sample]
                          for key, request in todo.items()}}
     llm.journal.add(sent)
@@ -206,28 +202,28 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
             key = row.get("custom_id")
             if key not in unanswered:
                 continue
+            request, body, factor = requests[key], None, sent["price_factor"]
             try:
-                record = llm.record(requests[key], key, _response(row))
+                body = _body(row)
+                record = llm.record(request, key, body) | {"price_factor": factor}
             except ValueError as error:
                 unanswered[key] = scrub(str(error))
-                params = requests[key].params
-                llm.connection.learn(error, params | llm.connection.adapted(params))
-                continue
-            record |= {"price_factor": sent["price_factor"], "batch": found.id}
-            llm.keep(record)
-            del unanswered[key]
-            report.answered += 1
-            report.cost += llm.paid(record)
+                llm.connection.learn(error, request.params | llm.connection.adapted(request.params))
+                llm.lose(request, key, body, found.id, factor)
+            else:
+                llm.keep(record | {"batch": found.id})
+                del unanswered[key]
+                report.answered += 1
+                report.cost += llm.paid(record)
     except Missing as error:
         failure = [str(error)]
-    share = (f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered "
-             "and are kept")
+    share = f"{len(requests) - len(unanswered):,} of its {len(requests):,} requests were answered"
     if found.status == "failed":
         causes = [str(error.message) for error in (found.errors and found.errors.data) or []]
         failure = [f"The batch {found.id} failed as a whole ({'; '.join(causes[:3])}): {share}. "
                    "Mend the cause (fewer at a time, if it is a limit) and submit again."]
     elif found.status != "completed":
-        report.notes.append(f"The batch {found.id} is {found.status}: {share}.")
+        report.notes.append(f"The batch {found.id} is {found.status}: {share} and are kept.")
     report.unanswered |= unanswered
     llm.journal.add({"key": f"{sent['key']}/end", "status": found.status})
     return failure
@@ -236,24 +232,19 @@ def _harvest(llm: LLM, sent: dict, found, report: BatchReport) -> list[str]:
 def _rows(llm: LLM, found) -> Iterator[dict]:
     for file_id in filter(None, (found.output_file_id, found.error_file_id)):
         content = _call(
-            llm, lambda client, name=file_id: client.files.content(name, timeout=600).content,
+            llm, lambda client, id=file_id: client.files.content(id, timeout=TIMEOUT).content,
             f"The replies of batch {found.id} are gone from {llm.base_url} ({file_id}; OpenAI keeps"
             " them for 30 days): submit these requests again.")
         for line in content.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # its request stays without an answer, and is counted as such
-            if isinstance(row, dict):
-                yield row
+            with suppress(ValueError):  # its request stays without an answer, and counts as such
+                if isinstance(row := json.loads(line), dict):
+                    yield row
 
 
-def _response(row: dict):
-    """The response of a line, as the client would have returned it. Raises ErrorInReply."""
-    from openai.types.chat import ChatCompletion
-
+def _body(row: dict) -> dict:
+    """The response of a line. Raises ErrorInReply."""
     response = row.get("response") if isinstance(row.get("response"), dict) else {}
     status, body = response.get("status_code"), response.get("body")
     if status != 200 or not isinstance(body, dict):
         raise ErrorInReply(body or row.get("error"), status)
-    return ChatCompletion.construct(**body)
+    return body

@@ -23,15 +23,16 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from course_utils import CourseError, generate
+from course_utils import CourseError, generate, korean
 from course_utils.generate import GenerationReport
 from course_utils.llm import LLM, Reply, Request
 from course_utils.parsing import check_task, is_whole
+from course_utils.plumbing.reply import without_thoughts
 from course_utils.prompts import quote, unquote
 from course_utils.similarity import SimilarityFilter
 from course_utils.sources import retrieval
 from course_utils.sources.retrieval import Document, Passage, PassageIndex
-from course_utils.tasks import Task, write_jsonl, write_tasks
+from course_utils.tasks import Task, write_jsonl
 
 REASONS = (*generate.REASONS, "refused", "not in the documents", "bad citation", "not grounded")
 """Every reason a question can be rejected for, in the order in which reports list them."""
@@ -48,7 +49,8 @@ _QUESTIONS = """\
 4. 한 줄에 질문 하나씩 "1. "부터 번호를 붙여 쓰고, 다른 말은 덧붙이지 마세요.
 
 낱말: {word}"""
-_NUMBERED = re.compile(r"^[ \t>*_#-]*\d{1,3}[ \t]*[.．):：）][ \t*_]*(.*)$", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t>*_#(-]*(?:(?:질문|Q)[ \t]*)?(?:\d{1,3}[ \t]*[.．):：）]|[①-⑳])"
+                       r"[ \t*_]*(.*)$", re.MULTILINE)
 
 
 def question_prompt(word: str, n: int = 5) -> str:
@@ -65,14 +67,15 @@ def read_question_prompt(text: str) -> tuple[str, int] | None:
 
 def parse_questions(text: str) -> list[str]:
     """The questions of a reply: its numbered lines or, if none is numbered, all its lines."""
+    text = without_thoughts(korean.clean(text))
     lines = _NUMBERED.findall(text) or text.splitlines()
-    return [line for line in (line.strip(' \t\r*_"“”') for line in lines) if line]
+    return [line for line in (line.strip(' \t-•*_"“”') for line in lines) if line]
 
 
 def question_requests(words: Iterable[str], per_word: int = 5, *,
                       seed: int = 0) -> Iterator[Request]:
     """The endless requests for questions, word after word; `LLM.plan` takes a slice."""
-    words = list(dict.fromkeys(unicodedata.normalize("NFC", word).strip() for word in words))
+    words = list(dict.fromkeys(korean.clean(word).strip() for word in words))
     if not words or not all(len(word.splitlines()) == 1 for word in words):
         raise CourseError("Give at least one word of your field, and none that is empty or longer "
                           "than a line.")
@@ -98,7 +101,7 @@ _ANSWER_HEAD = f"""\
 """
 _ANSWER_TAIL = """\
 답을 쓰고, 마지막 줄에는 답에 쓴 자료의 번호만 이중 대괄호 안에 쓰세요. 예: [[1]] 또는 [[1, 3]]"""
-_CITATION = re.compile(r"(?:^[ \w]{0,12}[:：] ?)?(?:\[\[[\d\s,·자료번]+\]\][\s,.*]*)+\Z", re.M)
+_CITATION = re.compile(r"(?:^[ \w]{0,12}[:：] ?)?(?:\[\[[\d\s,·자료번]+\]\][\s,.*]*){1,20}\Z", re.M)
 
 
 class Answer(NamedTuple):
@@ -135,6 +138,7 @@ def parse_answer(text: str, shown: int, *, finish_reason: str | None = "stop") -
 
     "보증금의 10%쯤입니다.⏎[[2]]" -> Answer("보증금의 10%쯤입니다.", (2,))
     """
+    text = without_thoughts(korean.clean(text))
     if not is_whole(finish_reason):
         return Answer(text, reason="truncated")
     if NO_ANSWER in text:  # also where it only ends so: half an answer teaches a bad habit
@@ -197,42 +201,40 @@ def grounded_tasks(llm: LLM, words: Iterable[str], documents: Iterable[Document]
     kept: list[Task] = []
     rejected: list[_Candidate] = []
     used: list[Reply] = []
-    barren = 0  # requests for questions since the last round that brought a task
+    barren = 0  # requests for questions since the last one that brought a task
     with tqdm(total=n, desc="tasks", unit="task", disable=not progress) as bar:
         while len(kept) < n and barren < patience:
             # No more than may be needed, so that the same journal ends at the same request.
             most = min(math.ceil((n - len(kept)) / per_word), patience - barren)
-            candidates, before = [], len(kept)
-            for reply in _arrived(llm, islice(requests, most)):
-                used.append(reply)
-                candidates += _candidates(reply, similar, index, k)
-            asking = [answer_request(c.question, c.passages) for c in candidates if not c.reason]
+            asked = list(_arrived(llm, islice(requests, most)))
+            used += asked
+            found = [list(_candidates(reply, similar, index, k)) for reply in asked]
+            asking = [answer_request(c.question, c.passages) for candidates in found
+                      for c in candidates if not c.reason]
             with closing(_arrived(llm, asking)) as replies:
-                for candidate in candidates:
-                    if len(kept) == n:
-                        break
-                    if not candidate.reason:
-                        used.append(next(replies))
-                        _settle(candidate, used[-1], limit)
-                    if candidate.reason:
-                        rejected.append(candidate)
-                    else:
-                        kept.append(candidate.task)
-            barren = 0 if len(kept) > before else barren + most
-            bar.update(len(kept) - before)
+                for candidates in found:
+                    before = len(kept)
+                    for candidate in candidates:
+                        if len(kept) == n:
+                            break
+                        if not candidate.reason:
+                            used.append(next(replies))
+                            _settle(candidate, used[-1], limit)
+                        if candidate.reason:
+                            rejected.append(candidate)
+                        else:
+                            kept.append(candidate.task)
+                    bar.update(len(kept) - before)
+                    barren = 0 if len(kept) > before else barren + 1
     refused = sum(reply.text is None for reply in used)
     note = f" ({refused} of {len(used)} calls were refused)" if refused else ""
     note = "" if len(kept) == n else (f"Stopped at {len(kept)} of {n} tasks: the last {patience} "
                                       f"requests for questions brought nothing new{note}.")
-    write_tasks(out, kept)
     write_jsonl(Path(out).with_suffix(".rejected.jsonl"), (
         {"reason": c.reason, "word": c.word, "question": c.question, "reply": c.reply,
          "passages": _places(c.passages)} for c in rejected))
     counts = Counter(candidate.reason for candidate in rejected)
-    return GenerationReport(
-        len(kept) + len(rejected), len(kept), {r: counts[r] for r in REASONS if counts[r]},
-        len(used), sum(sum(reply.usage.values()) for reply in used),
-        sum(reply.cost for reply in used), Path(out), note)
+    return GenerationReport.of(kept, counts, used, out, note, REASONS)
 
 
 def _arrived(llm: LLM, requests: Iterable[Request]) -> Iterator[Reply]:

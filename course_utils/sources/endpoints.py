@@ -5,18 +5,22 @@ model "groq:llama-3.3-70b-versatile"), and "auto" is the first whose key is ther
 section 2.
 """
 
+import math
 import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils import CourseError
-from course_utils.plumbing.connection import Connection
+from course_utils.plumbing.connection import Connection, NoAnswer
 from course_utils.plumbing.entries import EndpointError, entry_of, fill, preferred
 from course_utils.plumbing.secrets import has_secret, secret
 from course_utils.recipe import Endpoint
 
 AUTO = ("openai", "gemini", "groq", "colab")  # what "auto" looks for, in this order
+
+_silent: dict[str, tuple[float, NoAnswer]] = {}  # which address gave no answer, and when
 
 
 def named(text: str, role: str) -> Endpoint:
@@ -105,7 +109,8 @@ def terms(endpoint: Endpoint) -> str:
     known = entry.get("models", {})
     if endpoint.price:
         money = "${:.2f} in and ${:.2f} out a million tokens".format(*endpoint.price)
-    elif known and endpoint.model not in known and "list" not in entry:
+    elif "price" in known.get(endpoint.model, {}) or (
+            known and endpoint.model not in known and "list" not in entry):
         money = "price not known here: look it up before you spend money"
     else:
         money = "free within the provider's limits" if entry.get("needs_key", True) else "free"
@@ -132,18 +137,24 @@ def _judge_for(teacher: Endpoint, there: list[Endpoint]) -> Endpoint:
 
 
 def _offered(endpoint: Endpoint, address: str) -> list[str]:
-    """The ids that a server lists as its models."""
-    server = Connection("any", address, key_of(endpoint, ask=False), timeout=10, max_retries=0)
+    """The ids that a server lists as its models. One that kept silent is not waited for again
+    while the same cell runs: `setup` asks several times."""
+    server = Connection("any", address, key_of(endpoint, ask=False), timeout=4, max_retries=0)
     try:
+        since, silence = _silent.get(address, (-math.inf, None))
+        if time.monotonic() - since < 20:
+            raise silence
         listed = server.call(lambda client, _: client.get("/models", cast_to=object))
     except CourseError as error:
-        raise EndpointError(f"The endpoint {endpoint.endpoint} does not list its models: {error} "
-                            "Or take another one.") from None
+        if isinstance(error, NoAnswer) and error is not silence:
+            _silent[address] = time.monotonic(), error
+        raise EndpointError(f"The endpoint {endpoint.endpoint} does not list its models: "
+                            f"{str(error).rstrip('.')}. Or take another one.") from None
     if isinstance(listed, dict):
         listed = listed.get("data") or listed.get("models")
     ids = [model.get("id") or model.get("name") if isinstance(model, dict) else model
            for model in (listed if isinstance(listed, list) else [])]
-    ids = [name for name in ids if name and isinstance(name, str)]
+    ids = [name for name in ids if name and isinstance(name, str) and name.isprintable()]
     if not ids:
         raise EndpointError(f"The endpoint {endpoint.endpoint} offers no model at {address}.")
     return ids

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from course_utils import CourseError, korean
-from course_utils.tasks import read_text
+from course_utils.plumbing.files import read_text
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,21 @@ def read_documents(folder) -> list[Document]:
 
     Raises CourseError, naming the file and the cure, for one that is empty or not UTF-8.
     """
-    paths = sorted(path for path in Path(folder).glob("[!.]*")
-                   if path.suffix.lower() in (".txt", ".md") and path.is_file())
+    try:
+        paths = sorted(path for path in Path(folder).glob("[!.]*")
+                       if path.suffix.lower() in (".txt", ".md") and path.is_file())
+    except (OSError, ValueError):  # a name that no folder can have
+        paths = []
     if not paths:
-        raise CourseError(f"There is no .txt or .md file in {folder}: put your documents there, or "
-                          "check the folder's name.")
+        raise CourseError(f"There is no .txt or .md file in {korean.clean(str(folder))}: put your "
+                          "documents there, or check the folder's name.")
     documents = []
     for path in paths:
-        text = unicodedata.normalize("NFC", read_text(path)).replace("\r\n", "\n")
+        text = korean.clean(read_text(path))
         if not text.strip():
-            raise CourseError(f"{path} is empty: put its text into it, or remove the file.")
-        documents.append(Document(unicodedata.normalize("NFC", path.name), text))
+            raise CourseError(f"{korean.clean(str(path))} is empty: put its text into it, or "
+                              "remove the file.")
+        documents.append(Document(korean.clean(path.name), text))
     return documents
 
 
@@ -133,7 +137,8 @@ def content_words(text: str) -> set[str]:
 
 def plain(text: str) -> str:
     """A text in the one form in which two are compared: "２㎡, 5,000만" -> "2m2, 5000만"."""
-    return re.sub(r"(?<=\d),(?=\d{3})", "", unicodedata.normalize("NFKC", text).lower())
+    wide = unicodedata.normalize("NFKC", korean.clean(text))
+    return re.sub(r"(?<=\d),(?=\d{3})", "", wide.lower())
 
 
 def _terms(text: str) -> list[str]:

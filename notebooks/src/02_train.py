@@ -871,7 +871,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from course_utils.inference import find_base, quiet
+from course_utils.inference import quiet
+from course_utils.plumbing.model_folder import find_base
 
 spec = course.recipe.train
 config = AutoConfig.from_pretrained(find_base(course.base_model))

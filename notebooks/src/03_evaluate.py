@@ -219,7 +219,7 @@ def to_judge():
 # %%
 import hashlib
 
-from course_utils.inference import find_base
+from course_utils.plumbing.model_folder import find_base
 
 tasks = heldout + unseen
 

@@ -1,13 +1,12 @@
 """Fill the results of both READMEs from tests/benchmarks/results, so that no number is typed.
 
-    python tests/benchmarks/readme.py            write
-    python tests/benchmarks/readme.py --check    exit with 1 where a README says something else
+    python -m tests.benchmarks.readme
+
+`tests/test_readme.py` compares them. The table of tests/faults is filled by the same function.
 """
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean
 
 from course_utils import REPO
@@ -15,7 +14,6 @@ from course_utils.offline.world import FAMILIES
 
 RESULTS = REPO / "tests" / "benchmarks" / "results"
 READMES = {"en": REPO / "README.md", "ko": REPO / "README.ko.md"}
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 Say = Callable[[str, str], str]
 """Chooses between the English and the Korean wording."""
@@ -217,7 +215,6 @@ def judging(say: Say) -> str:
     return table(head.split("|"), rows)
 
 
-
 def block(language: str) -> str:
     """All results in one language."""
     def say(english: str, korean: str) -> str:
@@ -236,23 +233,23 @@ def block(language: str) -> str:
     return "\n\n".join([intro, families(say), variants(say), speed])
 
 
-def filled(path: Path, language: str) -> str:
-    """The README with its results replaced."""
-    head, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    return f"{head}{BEGIN}\n{block(language)}\n{END}{rest.split(END)[1]}"
+def fill(section: str, block: Callable[[str], str], *, check: bool = False) -> list[str]:
+    """Replace a section of both READMEs by its block, which is made for a language.
 
-
-def main() -> int:
-    stale = [path for language, path in READMES.items()
-             if filled(path, language) != path.read_text(encoding="utf-8")]
-    if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.name} differs from tests/benchmarks/results: run {Path(__file__).name}")
-        return bool(stale)
+    Returns the READMEs that said something else; with `check` nothing is written.
+    """
+    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+    stale = []
     for language, path in READMES.items():
-        path.write_text(filled(path, language), encoding="utf-8")
-    return 0
+        before = path.read_text(encoding="utf-8")
+        head, rest = before.split(begin)
+        after = f"{head}{begin}\n{block(language)}\n{end}{rest.split(end)[1]}"
+        if after != before:
+            stale.append(path.name)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    return stale
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    fill("results", block)

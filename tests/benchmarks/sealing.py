@@ -135,7 +135,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> dict:
             if turn:
                 found[name].append(seconds)
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.rmtree(store.root / store.run, ignore_errors=True)
+            shutil.rmtree(store.root / store.run / "train", ignore_errors=True)
     middle = {name: median(seconds) for name, seconds in found.items()}
     return {"megabytes": megabytes, "rounds": rounds, "fsync": "seal: yes, cp: no, sync: yes",
             "seconds": {name: [round(s, 3) for s in all_] for name, all_ in found.items()},

@@ -16,6 +16,8 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
+
 from course_utils import REPO
 from course_utils.generate import generation_requests, question_text
 from course_utils.offline.simulated import Imperfections, teach
@@ -103,6 +105,43 @@ def best_row(rows: list[dict], by_tokens: dict[str, list[float]], labels: list[b
     return {**{name: best[name] for name in ("tokens", "threshold", "accuracy", "low", "high")},
             "auc": sum(above) / len(above), "only_this_right": wins, "only_default_right": losses,
             "p": sign_test(wins, losses)}
+
+
+def by_input(pairs: list[dict]) -> list[list[int]]:
+    """The indices of the pairs, those together that share an input text with one another."""
+    groups: list[tuple[set[str], list[int]]] = []
+    for index, pair in enumerate(pairs):
+        texts, indices = {pair[side].partition("\n")[2] for side in "ab"} - {""}, [index]
+        apart = []
+        for group in groups:
+            if texts & group[0]:
+                texts, indices = texts | group[0], group[1] + indices
+            else:
+                apart.append(group)
+        groups = [*apart, (texts, indices)]
+    return [indices for _, indices in groups]
+
+
+def by_kind(pairs: list[dict]) -> list[list[list[int]]]:
+    """For either label, the indices of the pairs by kind of change."""
+    kinds: dict[tuple[bool, str], list[int]] = {}
+    for index, pair in enumerate(pairs):
+        kinds.setdefault((pair["same"], pair["why"]), []).append(index)
+    return [[kind for (label, _), kind in kinds.items() if label is same] for same in (True, False)]
+
+
+def half_width(right: list[bool], *strata: list[list[int]]) -> float:
+    """Half the 95% interval of an accuracy: a bootstrap that draws whole groups, in each stratum.
+
+    Pairs of one text, or one kind of change, are decided alike or opposite, so `agreement`'s
+    interval, which takes them for independent, need not be that of other texts or other kinds.
+    """
+    rng, drawn = np.random.default_rng(0), 0  # drawn: in each of 10,000 draws, how many right, all
+    for groups in strata:
+        counts = np.array([(sum(right[index] for index in group), len(group)) for group in groups])
+        drawn = drawn + counts[rng.integers(0, len(groups), (10_000, len(groups)))].sum(1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    return (high - low) / 2
 
 
 def reason_rows(pairs: list[dict], by_tokens: dict[str, list[float]]) -> list[dict]:

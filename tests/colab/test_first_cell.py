@@ -17,7 +17,7 @@ from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpec
 
 from course_utils import REPO, __version__
-from tools.notebooks.checks import repository
+from tools import repository
 
 IMAGE = REPO / ".venv-image"
 pytestmark = pytest.mark.skipif(

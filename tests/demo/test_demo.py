@@ -6,22 +6,15 @@ The page is driven in a headless Chromium where the machine has one; everything 
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from course_utils import REPO, CourseError
 from course_utils.collator import encode_prompts
-from course_utils.demo import page as demo_module
-from course_utils.demo.page import (
-    build_page,
-    draw,
-    example_tasks,
-    launch,
-    load_duo,
-    main,
-    respond,
-    stream_both,
-)
+from course_utils.demo import page as demo
+from course_utils.demo.page import draw, example_tasks, launch, respond, stream_both
 from course_utils.inference import generate, load_model
 from course_utils.session import setup
 from course_utils.tasks import Task
@@ -37,12 +30,16 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def duo(course):
-    return load_duo(course, ADAPTER)
+    return demo.load_duo(course, ADAPTER)
 
 
 @pytest.fixture(scope="module")
 def task(course):
     return example_tasks(course)[0]
+
+
+class Address(str):
+    """The address of a page, and the page."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +56,10 @@ def address(duo, course):
 
     patch = pytest.MonkeyPatch()
     patch.setattr(socket.socket, "connect", only_here)
-    page = build_page(duo, course)
-    yield launch(page)
+    page = demo.build_page(duo, course)
+    found = Address(launch(page))
+    found.page = page
+    yield found
     page.close(verbose=False)
     patch.undo()
     assert outside == []
@@ -94,6 +93,9 @@ def test_both_grow_a_token_at_a_time_and_stop_by_themselves(duo, task):
 
 
 def test_a_letter_is_shown_when_it_is_whole(duo, course):
+    import torch
+
+    torch.manual_seed(0)
     for task in example_tasks(course, 3):
         prompt = duo.template.render(task)
         for pair in stream_both(duo, prompt, max_new_tokens=24, temperature=1.5):
@@ -165,7 +167,7 @@ def test_whatever_fails_becomes_a_sentence_and_keeps_what_was_written(duo, task,
         yield next(whole(*arguments, **options))
         raise failures[0]
 
-    monkeypatch.setattr(demo_module, "stream_both", breaks)
+    monkeypatch.setattr(demo, "stream_both", breaks)
     failures = [RuntimeError("secret path /x"), torch.OutOfMemoryError("CUDA")]
     for said in ("문제가 생겼습니다(RuntimeError)", "(OutOfMemoryError). 답변 길이나 글을 줄여"):
         steps = list(respond(duo, task.instruction, task.input, 0, 8))
@@ -191,18 +193,36 @@ def test_the_server_streams_both_and_answers_one_after_the_other(address, duo, t
     base, tuned, _ = job.result(timeout=60)
     assert len(job.outputs()) > 5 and tuned == task.output and base
     assert "너무 깁니다" in second.result(timeout=60)[2]
-    assert client.view_api(return_format="dict", print_info=False)["named_endpoints"].keys() == {
-        "/ask"
-    }
+    api = client.view_api(return_format="dict", print_info=False)
+    assert list(api["named_endpoints"]) == ["/ask"]
+
+
+@pytest.mark.parametrize(("host", "origin", "status"), [
+    ("127.0.0.1:7860", None, 200), ("LOCALHOST", "http://localhost:1", 200), ("[::1]:1", None, 200),
+    ("abc.gradio.live", "https://abc.gradio.live", 200), ("other.gradio.live", None, 403),
+    ("evil.example", None, 403), ("localhost.evil.example:7860", None, 403), ("", None, 403),
+    ("evil.example@localhost", None, 403), ("localhost:1@evil.example", None, 403),
+    ("localhost", "https://evil.example", 403), ("localhost", "null", 403), ("-", None, 403),
+    ("7860-abc-colab.googleusercontent.com", None, 403),
+])
+def test_only_its_own_names_are_answered(address, duo, monkeypatch, host, origin, status):
+    """Else any site open in the same browser could use the model: by its DNS, or by a form."""
+    page = address.page
+    monkeypatch.setattr(page, "share_url", "https://abc.gradio.live")
+    headers = {"Host": host} | ({"Origin": origin} if origin else {})
+    nothing = {"data": ["", "", 0, 8]}
+    asked = httpx.post(f"{address}gradio_api/call/ask", json=nothing, headers=headers)
+    assert asked.status_code == httpx.get(address, headers=headers).status_code == status
+    if host.endswith("googleusercontent.com"):
+        monkeypatch.setenv("COLAB_RELEASE_TAG", "release")  # where it is Colab's own proxy
+        assert httpx.get(address, headers=headers).status_code == 200
 
 
 def ask(page, until):
     """Click as an impatient visitor does, again and again, until the notice says this."""
-    page.wait_for_function(
-        "until => document.querySelector('#notice').innerText.includes(until)"
-        " || (document.querySelector('#ask').click(), false)",
-        arg=until, polling=100,
-    )  # fmt: skip
+    page.wait_for_function("until => document.querySelector('#notice').innerText.includes(until)"
+                           " || (document.querySelector('#ask').click(), false)",
+                           arg=until, polling=100)  # fmt: skip
 
 
 def field(page, name):
@@ -210,10 +230,8 @@ def field(page, name):
 
 
 def holds(page, name, text):
-    page.wait_for_function(
-        "([name, text]) => document.querySelector(`#${name} textarea`).value == text",
-        arg=[name, text],
-    )  # fmt: skip
+    page.wait_for_function("([name, text]) => document.querySelector(`#${name} textarea`).value "
+                           "== text", arg=[name, text])  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -225,7 +243,7 @@ def test_in_a_browser(visit, address, course, task, width):
 
     ask(page, until="비어 있습니다")
 
-    page.locator("button", has_text=demo_module.label(task)).first.click()
+    page.locator("button", has_text=demo.label(task)).first.click()
     holds(page, "instruction", task.instruction)
     holds(page, "input", task.input)
     ask(page, until="멈춤")
@@ -241,17 +259,12 @@ def test_in_a_browser(visit, address, course, task, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_share_link_is_made_only_when_asked_for_and_with_a_warning(monkeypatch, capsys):
-    from types import SimpleNamespace
-
-    asked = []
-    page = SimpleNamespace(
-        launch=lambda **options: asked.append(options["share"]), share_url=None, local_url="here"
-    )
+def test_a_share_link_is_made_only_when_asked_for_and_with_a_warning(capsys):
+    asked, page = [], SimpleNamespace(share_url=None, local_url="here")
+    page.launch = lambda **options: asked.append(options["share"])
     assert launch(page) == "here" and capsys.readouterr().out == ""
     launch(page, share=True)
-    said = capsys.readouterr().out
-    assert asked == [False, True] and "public" in said
+    assert asked == [False, True] and "public" in capsys.readouterr().out
 
 
 # --- what cannot be shown ----------------------------------------------------------------------
@@ -259,14 +272,14 @@ def test_a_share_link_is_made_only_when_asked_for_and_with_a_warning(monkeypatch
 
 def test_a_missing_adapter_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RUNS", str(tmp_path))
-    assert main(["--recipe", "offline", "--adapter", str(tmp_path / "none")]) == 1
+    assert demo.main(["--recipe", "offline", "--adapter", str(tmp_path / "none")]) == 1
     assert "has no adapter_config.json" in capsys.readouterr().err
 
 
 def test_a_recipe_that_trains_every_weight_has_no_adapter_to_compare(course):
     full = replace(course, recipe=course.recipe.replace("train.lora_r", 0))
     with pytest.raises(CourseError, match="lora_r above 0"):
-        load_duo(full)
+        demo.load_duo(full)
 
 
 def test_examples_come_from_the_world_of_the_model_and_else_from_the_evaluation_tasks(course):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 RESULTS = Path(__file__).with_name("results.json")
-COUNTS = ("injected", "runs", "right", "lost", "twice", "wrong")
+COUNTS = ("injected", "runs", "right", "lost", "twice", "wrong", "over")
 _found: dict[str, Counter] = {}
 _start = time.monotonic()
 
@@ -21,13 +21,14 @@ def record_fault():
 
     `injected` is how often it really struck, `runs` how many runs it struck, of which `right` ended
     with the right result; `lost` counts replies that had arrived and were gone, `twice` replies
-    that had arrived and were asked for again, `wrong` broken checkpoints that were believed.
+    that had arrived and were asked for again, `wrong` broken checkpoints that were believed,
+    `over` budgets that were exceeded.
     """
 
     def record(fault: str, *, injected: int, runs: int = 1, right: int = 1, lost: int = 0,
-               twice: int = 0, wrong: int = 0) -> None:
-        counts = dict(zip(COUNTS, (injected, runs, right, lost, twice, wrong), strict=True))
-        _found.setdefault(fault, Counter()).update(counts)
+               twice: int = 0, wrong: int = 0, over: int = 0) -> None:
+        counts = (injected, runs, right, lost, twice, wrong, over)
+        _found.setdefault(fault, Counter()).update(dict(zip(COUNTS, counts, strict=True)))
 
     return record
 

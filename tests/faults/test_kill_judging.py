@@ -1,24 +1,14 @@
 """A judge killed (SIGKILL) again and again: no reply is paid for twice, and nothing else comes out.
 
-The short version kills three times; `FAULTS=all` (make faults) twenty times, in both forms of
+The short version kills twice; `FAULTS=all` (make faults) twenty times, in both forms of
 verdicts.
 """
 
-import random
-import subprocess
-import sys
-import time
-from collections import Counter
-from pathlib import Path
-
 import pytest
 
-from course_utils import REPO
-from tests.faults.test_kill import FULL, PATIENCE, WORKERS, digest_of, whole_lines
-from tests.faulty_server import start
+from tests.faults.test_kill import FULL, Job, killed_and_compared
 
-BATTLES = 200 if FULL else 40
-KILLS = 20 if FULL else 3
+KILLS, BATTLES = (20, 200) if FULL else (2, 30)
 # Brackets come with a refused schema and verdicts that are forgotten: most requests are asked
 # again, in other words, which makes this the harder case.
 FORMS = {"brackets": ["--refuse-json-schema", "--invalid", "0.3"], "json": ["--invalid", "0.1"]}
@@ -48,73 +38,11 @@ Path(folder, "results.json").write_text(text, "utf-8")
 """
 
 
-class Judging:
-    """A battle and some grades, against a server that outlives whoever judges."""
-
-    def __init__(self, folder: Path, flags: list[str]):
-        self.journal, self.results = folder / "journal.jsonl", folder / "results.json"
-        self.log = folder / "requests.jsonl"
-        folder.mkdir()
-        self.server, self.url = start("--latency", 0.1, "--log", self.log, *flags)
-
-    def start(self) -> subprocess.Popen:
-        command = [sys.executable, "-c", JUDGING, self.url, str(self.journal.parent), str(BATTLES)]
-        return subprocess.Popen(command, cwd=REPO)
-
-    def asked(self) -> list[str]:
-        return [line["request"] for line in whole_lines(self.log)]
-
-    def kept(self) -> set[str]:
-        """The digests of the replies that are in the journal."""
-        return {digest_of(record) for record in whole_lines(self.journal)}
-
-    def close(self) -> None:
-        self.server.kill()
-        self.server.wait()
-        self.server.stdout.close()
-
-
-@pytest.fixture
-def judging(tmp_path):
-    made = []
-
-    def make(name, flags):
-        made.append(Judging(tmp_path / name, flags))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 @pytest.mark.parametrize("form", FORMS if FULL else ["brackets"])
-def test_a_judge_killed_again_and_again(judging, form, record_fault):
-    whole = judging("whole", FORMS[form])
-    assert whole.start().wait(PATIENCE) == 0
-    assert max(Counter(whole.asked()).values()) == 1
-    # Requests in one life, at most: so many lives do not finish the work.
-    life = max(2, len(whole.asked()) // (KILLS + 1))
-
-    chance, killed = random.Random(form), judging("killed", FORMS[form])
-    kept, asked_then = set(), 0
-    for kill_number in range(1, KILLS + 1):
-        target = len(killed.asked()) + chance.randint(1, life)
-        process = killed.start()
-        while len(killed.asked()) < target:
-            assert process.poll() is None, f"it ended before kill {kill_number}"
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-        time.sleep(0.2)  # what was on its way reaches the server's log
-        again = kept & set(killed.asked()[asked_then:])
-        assert not again, f"{len(again)} replies that were kept were asked for again"
-        kept, asked_then = killed.kept(), len(killed.asked())
-        assert not killed.results.exists()
-    assert kept and killed.start().wait(PATIENCE) == 0
-    assert not kept & set(killed.asked()[asked_then:])
-    twice = sum(count - 1 for count in Counter(killed.asked()).values())
-    assert twice <= KILLS * WORKERS, f"{twice} requests repeated after {KILLS} kills"
-    assert killed.results.read_bytes() == whole.results.read_bytes()
-    assert killed.kept() == whole.kept()
-    record_fault("SIGKILL while judging", injected=KILLS)
+def test_a_judge_killed_again_and_again(tmp_path, form, record_fault):
+    result = killed_and_compared(
+        tmp_path, lambda folder: Job(folder, "results.json", JUDGING, BATTLES, FORMS[form]),
+        KILLS, 1 / (KILLS + 1),  # so many lives do not finish the work
+    )  # fmt: skip
+    record_fault("SIGKILL while judging", injected=KILLS, **result)
+    assert result == {"right": 1, "lost": 0, "twice": 0}

@@ -32,7 +32,7 @@ from course_utils.tasks import Task
 from course_utils.train import train
 from test_kill_training import a_store
 recipe = load_recipe("offline").replace("base_model", sys.argv[2])
-for key, value in {"epochs": 4.0, "batch_size": 4, "save_steps": 2, "threads": 1}.items():
+for key, value in {"epochs": 2.0, "batch_size": 4, "save_steps": 2, "threads": 1}.items():
     recipe = recipe.replace(f"train.{key}", value)
 tasks = [
     Task("존댓말로 바꾸세요.", f"밥 {i}번 먹었어?", f"식사를 {i}번 하셨어요?") for i in range(24)
@@ -102,10 +102,9 @@ def sealed_step(folder):
 
 
 def test_a_training_killed_again_and_again(tmp_path, tiny_base, record_fault):
-    chance, nursery, wanted = random.Random(0), Nursery(tiny_base), 24 if FULL else 4
-    nursery.train(tmp_path / "whole")
+    chance, nursery, wanted = random.Random(0), Nursery(tiny_base), 24 if FULL else 3
     start = time.monotonic()
-    nursery.train(tmp_path / "timed")
+    nursery.train(tmp_path / "whole")
     long = time.monotonic() - start
     kills = runs = right = wrong = 0
     while kills < wanted:

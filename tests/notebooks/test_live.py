@@ -8,6 +8,7 @@ from course_utils.generate import generation_requests
 from course_utils.recipe import PRESETS
 from course_utils.session import setup
 from course_utils.tasks import Task
+from tools import REPO
 from tools.notebooks import kernel
 
 NOTEBOOKS = ["01_preprocess", "03_evaluate"]
@@ -42,7 +43,7 @@ def test_a_live_request_is_asked_anew_and_kept(tmp_path, monkeypatch, capsys):
     assert "cached" in capsys.readouterr().out
 
 
-PAGE = (kernel.REPO / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
+PAGE = (REPO / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
 KOREAN, ENGLISH = PAGE.split("\n## A class of three hours\n")
 
 

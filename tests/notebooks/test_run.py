@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from course_utils import CourseError
+from tools import REPO
 from tools.notebooks import kernel, run
 
 HEAD = """
@@ -84,7 +85,7 @@ def only(spine, body):
     write(spine / "02_train.py", body)
 
 
-def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
+def test_a_failing_cell_or_kernel_is_one_sentence_and_a_file(spine, tmp_path, capsys):
     only(spine, "from course_utils import CourseError\n"
          "raise CourseError('The disk is full: make room.')")  # fmt: skip
     assert run.main([]) == 1
@@ -95,15 +96,12 @@ def test_a_failing_cell_is_one_sentence_and_a_file(spine, tmp_path, capsys):
     assert str(error.name) in said and "CourseError" in error.read_text("utf-8")
     executed = json.loads((error.parent / "ko" / "02_train.ipynb").read_text("utf-8"))
     assert executed["cells"][-1]["outputs"][-1]["output_type"] == "error"
-    # Mended and run again, the trace of the failure is gone.
-    only(spine, WHOLE)
-    assert run.main([]) == 0 and not error.exists()
-
-
-def test_a_kernel_that_dies_is_one_sentence(spine, capsys):
     only(spine, "os._exit(9)")
     assert run.main([]) == 1
     assert "02_train, 'Work': The kernel ended" in capsys.readouterr().err
+    # Mended and run again, the trace of the failure is gone.
+    only(spine, WHOLE)
+    assert run.main([]) == 0 and not error.exists()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -113,26 +111,29 @@ def test_a_runner_that_ends_leaves_no_kernel(spine, tmp_path, ending):
     code += "; kernel.SOURCES = pathlib.Path(sys.argv[1]); sys.exit(run.main([]))"
     runner = subprocess.Popen(
         [sys.executable, "-c", code, str(spine)], text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=kernel.REPO,
-        env={**os.environ, "PYTHONPATH": str(kernel.REPO)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip
     try:
         noted = tmp_path / "runs" / "offline" / "pid"
-        deadline = time.monotonic() + 60
-        while not (noted.is_file() and noted.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert soon(lambda: noted.is_file() and noted.read_text(), 60)
         runner.send_signal(ending)
         said = runner.communicate(timeout=30)[1]
         if ending == signal.SIGINT:
             assert runner.returncode == 130
             assert said.strip() == "Interrupted; the same command goes on from here."
-        deadline = time.monotonic() + 10
-        while psutil.pid_exists(int(noted.read_text())) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not psutil.pid_exists(int(noted.read_text()))
+        assert soon(lambda: not psutil.pid_exists(int(noted.read_text())), 10)
     finally:
         runner.kill()
         runner.communicate()
+
+
+def soon(true, seconds):
+    """Whether something becomes true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
 
 
 def refused(capsys, *arguments) -> str:
@@ -149,8 +150,6 @@ GOOD = '{"instruction": "답하세요.", "input": "", "output": "네"}\n'
 BAD_DATA = {
     "empty": (b"", "mine.json"),
     "broken at line 17": ((GOOD * 16 + '{"instruction": \n').encode(), "mine.json:17"),
-    "cp949": (GOOD.encode("cp949"), "mine.json:1"),
-    "no output": (b'[{"instruction": "a", "url": "b"}]', '"output"'),
 }
 
 

@@ -76,21 +76,11 @@ def test_the_finder_finds_what_is_not_bound_yet():
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_section_runs_after_the_first_cells_and_section_1(name):
+def test_every_section_runs_after_the_first_cells_and_section_1_whichever_else_ran(name):
     first, others = split(name)
-    problems = [
-        f"{name}, '{title}': uses {', '.join(lacking)}, which only another section binds"
-        for title, lacking in zip(others, missing([*others.values()], first), strict=True)
-        if lacking
-    ]
-    assert missing([first]) == [[]]
-    assert problems == []
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_no_section_takes_away_what_another_takes_from_the_first_cells(name):
-    first, others = split(name)
-    assert taken_away(first, others) == []
+    lacking = missing([*others.values()], first)
+    assert {title: names for title, names in zip(others, lacking, strict=True) if names} == {}
+    assert missing([first]) == [[]] and taken_away(first, others) == []
 
 
 def test_a_name_that_is_taken_away_is_found():

@@ -129,6 +129,22 @@ def test_a_drive_that_does_not_mount_is_quoted_with_the_next_step(monkeypatch, d
     assert words.rstrip(".") in said and "\n" not in said
 
 
+def test_a_folder_in_drives_place_is_not_taken_for_it(monkeypatch, drive):
+    """Something made one while Drive was not mounted: Colab's library will not mount there."""
+    drive.mkdir(parents=True)
+    mounted = []
+
+    def mount(folder, force_remount):
+        mounted.append(folder)
+        raise ValueError("Mountpoint must not already contain files")
+
+    machines.on_colab(monkeypatch, mount=mount)
+    said = colab.mount_drive()
+    assert not colab.drive_mounted() and f"`!mv {drive.parent} {drive.parent}-before`" in said
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == drive.parent)
+    assert colab.mount_drive() is None and colab.drive_mounted() and len(mounted) == 1
+
+
 def test_a_drive_is_mounted_once_and_a_connection_that_broke_is_made_anew(monkeypatch, drive):
     broken, mounted, real = [], [], os.stat
 

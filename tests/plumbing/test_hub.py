@@ -9,12 +9,24 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from course_utils import CourseError
 from course_utils.inference import load_tokenizer
-from course_utils.plumbing.hub import HUB, answers, brief, facts_table, upload
+from course_utils.plumbing.hub import (
+    answers,
+    brief,
+    code,
+    facts_table,
+    model_card,
+    plain,
+    record_of,
+    upload,
+)
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+
+RECORD = {"recipe": {"name": "mine"}, "identity": {}, "versions": {"torch": "2"}}
 
 
 class Hub(ThreadingHTTPServer):
@@ -195,7 +207,7 @@ def test_without_a_token_it_says_which_one_to_make_and_no_token_gets_out(hub, mo
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     errors = [RuntimeError("Bad hf_abcdefghijklmnopqrstu"), LocalTokenNotFoundError("Token\nlong")]
     said = refusal_of(lambda: upload("me/x", {"README.md": b"x"}))
-    assert re.search(f"me/x was not uploaded .*set HF_TOKEN.*{HUB}/settings/tokens", said)
+    assert re.search("me/x was not uploaded .*set HF_TOKEN.*huggingface.co/settings/tokens", said)
     with pytest.raises(CourseError) as caught:
         upload("me/x", {"README.md": b"x"})
     assert "hf_abc" not in str(caught.value) and caught.value.__cause__ is None
@@ -207,6 +219,38 @@ def test_what_an_error_says_in_brief():
     assert len(brief(ValueError("long " * 100))) <= 200
 
 
+@pytest.mark.parametrize("content", [
+    "[" * 100_000, '{"a":' * 100_000, "null", "[]", '"recipe identity versions"', "{", "{}",
+    *(json.dumps(RECORD | {name: other}) for name in RECORD for other in (None, 3, "x", [[]])),
+    json.dumps(RECORD | {"recipe": {"train": "4bit"}}),
+    json.dumps(RECORD | {"recipe": {"teacher": "offline"}})])
+def test_what_is_no_record_of_a_training_is_none(tmp_path, content):
+    (tmp_path / "result.json").write_text(json.dumps(RECORD))
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    assert record_of(folder) == RECORD and "| torch | 2 |" in model_card(folder)
+    (tmp_path / "result.json").write_text(content)
+    assert record_of(folder) == {} and "# adapter" in model_card(folder)
+
+
 def test_no_fact_breaks_out_of_its_cell():
-    table = facts_table({"model": "a|b\n\n# c", "n": 2})
-    assert table == "| | |\n|---|---|\n| model | a\\|b # c |\n| n | 2 |\n"
+    table = facts_table({"model": "a|b\n\n# c", "first_loss": 2, "<b>": code("x`|")})
+    assert table == ("| | |\n|---|---|\n| model | a\\|b # c |\n| first_loss | 2 |\n"
+                     "| &lt;b&gt; | `` x`\\| `` |\n")
+
+
+def test_a_name_is_shown_as_it_is_whatever_it_holds(tmp_path):
+    assert plain("my_data-1.0 (ko)") == "my_data-1.0 (ko)"
+    assert plain("_a_ *b* [x](y) <i>\udcff") == r"\_a\_ \*b\* \[x\](y) &lt;i&gt;?"
+    assert plain(code("a``")) == code("a``") == "``` a`` ```"
+    folder = tmp_path / "<script>_x"
+    folder.mkdir()
+    recipe = {"name": "a\n\n# b <img>", "base_model": "x: |\n---"}
+    record = {"recipe": recipe, "identity": {"data": "`<b>"}, "versions": {"a|b": "<c>"}}
+    (folder / "result.json").write_text(json.dumps(record))
+    _, head, body = model_card(folder).split("---\n", 2)
+    assert yaml.safe_load(head)["base_model"] == recipe["base_model"]
+    assert body.startswith("\n# a # b &lt;img&gt;\n")
+    assert "| data (sha256) | `` `<b> `` |\n| a\\|b | &lt;c&gt; |" in body
+    (folder / "result.json").write_text(json.dumps(record | {"recipe": "a"}))
+    assert "# &lt;script&gt;\\_x\n" in model_card(folder)  # what is no record is not read

@@ -3,8 +3,10 @@
 import getpass
 import json
 import os
+import re
 import sys
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import machines
 import pytest
@@ -91,11 +93,15 @@ def test_outside_the_browser_colabs_secrets_are_not_there(monkeypatch):
     (f"API key not valid: AIza{'Sy_-0aB' * 5}.", "valid: [secret]."),
     (f"gsk_{'a1B2' * 13} xai-{'a1B2' * 20}", "[secret] [secret]"),
     (f"nvapi-{'a1-B_' * 12} github_pat_{'11A_b' * 15}", "[secret] [secret]"),
+    (f"AKIA{'A1B2' * 4} ghp_{'a1B2' * 9} sk-ant-api03-a1B2", "[secret] [secret] [secret]"),
+    ("GET /v1/models?alt=sse&key=a1b2c3d4e5f6 401", "alt=sse&key=[secret] 401"),
+    ("{'x-api-key': 'a1b2c3d4e5f6'}", "'x-api-key': '[secret]'"),
     ("authorization: Bearer abc.def-123_x", "Bearer [secret]"),
     ("http://me:pass-word@proxy.local:80 refused", "http://[secret]@proxy.local:80 refused"),
     (f"the value of {PLANTED}", "the value of [MY_TOKEN]"),
     ("typed-at-the-prompt twice", "[ASKED_FOR] twice"),
-    ("risk-adjusted hf_transfer key_padding", "risk-adjusted hf_transfer key_padding"),
+    ("risk-adjusted sk-learn-contrib", "risk-adjusted sk-learn-contrib"),
+    ("hf_transfer key_padding ?key=postgres", "hf_transfer key_padding ?key=postgres"),
 ])
 def test_keys_are_scrubbed_from_every_message(monkeypatch, text, clean):
     os.environ["MY_TOKEN"] = PLANTED
@@ -107,33 +113,60 @@ def test_keys_are_scrubbed_from_every_message(monkeypatch, text, clean):
     assert clean in str(error) and clean in repr(error)
 
 
-@pytest.mark.parametrize("value", ["none", "postgres", "Postgres", "not-needed", "prompt_tokens",
-                                   "20261130", "POSTGRES", "no key needed"])  # fmt: skip
+@pytest.mark.parametrize("value", [
+    "none", "true", "postgres", "Postgres", "POSTGRES", "no key needed", "not-needed",
+    "instruction", "prompt_tokens", "completion_tokens_details", "simulated-teacher",
+    "gpt-4o-mini", "20261130", "3.14159265", "010-1234-5678", "2026-11-30", "tasks.jsonl",
+    "service-account.json",
+    "/run/secrets/db_password", "~/.ssh/id_ed25519", "C:\\keys\\openai.txt", "localhost:5432",
+    "http://127.0.0.1:8000/v1", "https://keys.example.com/path?page=2", "Qwen/Qwen2.5-7B-Instruct",
+    "대한민국만세입니다", "비밀번호는 없습니다",
+])
 def test_a_value_that_is_ordinary_text_is_no_secret(value):
     os.environ["POSTGRES_PASSWORD"] = value
     reply = json.dumps({"text": f"{value}는 데이터베이스입니다.", value: 1}, ensure_ascii=False)
     assert scrub_known(reply) == reply
 
 
-@pytest.mark.parametrize("value", ["p0stgres", "abcdefghijklmnop", "QwErTyUi", "ab/cd+ef"])
-def test_a_value_with_the_shape_of_a_key_is_one_however_short(value):
+KEYLIKE = ["p0stgres", "abcdefghijklmnop", "QwErTyUi", "ab/cd+ef", PLANTED, "a.*b+c(d", "hunter2!!",
+           "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", 'quo"ted\\key', "%41+b&c=d", "p0stgres\n"]
+
+
+@pytest.mark.parametrize("value", KEYLIKE)
+def test_a_value_with_the_shape_of_a_key_is_one_however_it_is_written(value):
     os.environ["POSTGRES_PASSWORD"] = value
-    assert scrub_known(f"<{value}>") == "<[POSTGRES_PASSWORD]>"
+    key = value.strip()
+    for way in (str, json.dumps, lambda v: json.dumps(json.dumps(v)), lambda v: quote(v, safe=""),
+                lambda v: f"{v[:4]}\n    {v[4:]}", lambda v: json.dumps(f"{v[:4]}\n{v[4:]}"),
+                lambda v: v.replace("/", r"\/").replace("+", r"\u002B")):
+        clean = scrub_known(f"전{way(key)}는")
+        assert re.fullmatch(r'전["\\]*\[POSTGRES_PASSWORD\]["\\]*는', clean)
 
 
-def test_a_key_that_begins_like_another_is_taken_out_whole_and_one_that_json_escapes_as_well():
+def test_of_two_keys_the_longer_goes_first_and_each_line_of_one_is_taken_out():
     os.environ |= {"A_KEY": "a1b2c3d4e5", "B_KEY": "a1b2c3d4e5-more"}
     assert scrub_known("a1b2c3d4e5-more, a1b2c3d4e5") == "[B_KEY], [A_KEY]"
-    os.environ["MY_KEY"] = 'quo"ted\\key'
-    assert scrub_known(json.dumps({"text": 'quo"ted\\key'})) == '{"text": "[MY_KEY]"}'
+    os.environ["C_KEY"] = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN9x\nBgkqhkiG9w0BAQ\n"
+    assert scrub("-----BEGIN\n> BgkqhkiG9w0BAQ\n") == "-----BEGIN\n> [C_KEY]\n"
 
 
-def test_a_key_file_that_others_may_read_is_said_once(tmp_path, capsys):
+@pytest.mark.parametrize("form", ['"%s"', "'%s", "%s`", "\t%s"])
+def test_a_key_with_something_around_it_is_told_so(form):
+    os.environ["MY_KEY"] = form % "sk-abc123456"
+    with pytest.raises(secrets.BadSecret, match=r"\((quotation mark|apostrophe|grave accent|tab),"):
+        secret("MY_KEY")
+    assert "abc" not in scrub("key sk-abc123456")
+
+
+def test_a_key_file_that_others_may_read_is_said_once_and_one_of_no_use(tmp_path, capsys):
     (tmp_path / ".env").write_text("MY_KEY=from-file\n")
     (tmp_path / ".env").chmod(0o644)
     for _ in range(2):
         assert secret("MY_KEY") == "from-file"
     assert capsys.readouterr().out.count("chmod 600 .env") == 1
+    (tmp_path / ".env").write_text("MY_KEY=from-file\n", "utf-16")
+    with pytest.raises(secrets.BadSecret, match=r"^\.env is not UTF-8"):
+        secret("MY_KEY")
 
 
 def test_a_notebook_saves_no_key_with_an_error(monkeypatch):

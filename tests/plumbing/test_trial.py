@@ -28,7 +28,7 @@ def test_the_package_that_peft_refuses_is_named_with_what_to_do(plant):
 
 
 def test_a_library_that_ends_python_is_a_sentence(plant):
-    plant("trl", "9.9.9", "import os; print('trl'); os.abort()")
+    plant("torch", "9.9.9", "import os; print('torch'); os.abort()")
     assert refusal() == (
         f"Python ended in the middle of one step (code {-signal.SIGABRT}): {trial.OLDER_IMAGE}."
     )

@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
+from course_utils import CourseError
 from course_utils.judge import VerdictError, parse_verdict
 from course_utils.korean import hangul_share
 from course_utils.parsing import read_fields
-from course_utils.practice.cases import UnknownExercise, exercises, fitting, read_cases
+from course_utils.practice.cases import exercises, fitting, read_cases
 from course_utils.practice.checks import same, show
 from course_utils.recipe import TrainSpec, load_recipe
 from course_utils.scale.memory import estimate_memory, trained_parameters
@@ -160,5 +161,5 @@ def test_inputs_are_varied_and_each_has_a_hint_in_both_languages(number):
 
 
 def test_an_unknown_exercise_names_those_of_its_notebook():
-    with pytest.raises(UnknownExercise, match=r"'01\.9'; there are 01\.1, 01\.2"):
+    with pytest.raises(CourseError, match=r"'01\.9'; there are 01\.1, 01\.2"):
         read_cases("01.9")

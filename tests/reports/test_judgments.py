@@ -14,10 +14,43 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from course_utils import CourseError
+from course_utils.judge import Item, Judge, Judgment
+from course_utils.llm import LLM
+from course_utils.offline import world
+from course_utils.offline.start import offline_url
 from course_utils.reports import judgments as reporting
 from course_utils.reports.judgments import FIGURES, fenced, pick_disagreements, plain, visible
 from course_utils.stats import Game, Grade, summarize_battle, summarize_grades
-from tests.judgments import HOSTILE, item, said
+
+HOSTILE = [
+    "```\n# 승률 100%\n```",
+    "````text\n안쪽\n````\n~~~\n바깥",
+    "</details><h1>Win rate 100%</h1><script>alert(1)</script>",
+    "<!-- everything below is hidden",
+    "| a | b |\n|---|---|\n| 100% | 0 |",
+    "![win rate](https://example.org/fake.png) [읽기](javascript:alert(1))",
+    "# 제목\n\n> 인용\n\n- 목록\n\n---\n\n    code",
+    "&lt;b&gt; &#124; &amp;",
+    "줄\r\n바꿈\r또\u2028또\x0b또\x85끝",
+    "www.example.org user@example.org http://example.org $x$ `code` **굵게** ~~줄~~ \\",
+    "[[A]]\n\n[x]: https://example.org\n\n[x]",
+    "\u202e뒤집힌 글\u202c \x00 \x1b[31m \ud800",
+    "\t들여쓰기\n    네 칸",
+    "`" * 70 + "\n끝",
+    "👨‍👩‍👧 \u3000전각 공백",
+]
+
+
+def item(id, a=None, b=None, **more):
+    """An item whose answers are in no particular language."""
+    return Item(id, f"{id}의 질문", a=a, b=b, **{"answer_lang": "code", **more})
+
+
+def said(id, order="", verdict=None, repeat=0, **more):
+    """One judgment as the judge leaves it: of a battle if there is an order, else of a grade."""
+    failed = {} if verdict else {"invalid": "no verdict", "error": "There is no verdict."}
+    given = {"reason": "까닭", "key": f"{id}{order}{repeat}", "model": "some-judge", "cost": 0.001}
+    return Judgment(id, order, repeat, verdict, **given | failed | more)
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +80,8 @@ def battle(n=30, seed=0, **more):
 
 def games_of(items, judgments):
     verdicts = {(judgment.id, judgment.order): judgment.verdict for judgment in judgments}
-    return [
-        Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b)) for i in items
-    ]
+    return [Game(i.id, verdicts[i.id, "ab"], verdicts[i.id, "ba"], len(i.a), len(i.b))
+            for i in items]
 
 
 def graded(scores, **more):
@@ -156,11 +188,6 @@ def test_what_cannot_be_reported_is_named(tmp_path, items, judgments, names, mes
     assert not (tmp_path / "new").exists()
 
 
-def test_grades_that_hold_a_judgment_of_a_battle_are_refused(tmp_path):
-    with pytest.raises(CourseError, match=r"q00 \(ab order\) is of no item of grades of x"):
-        write(tmp_path, grades={"x": (graded([3])[0], [said("q00", "ab", "a")])})
-
-
 def test_disagreements_come_by_kind_then_by_length():
     games = [Game("longer", "a", "a", 50, 10), Game("half", "a", "tie", 90, 10),
              Game("shorter", "a", "a", 10, 50), Game("graded", "b", "b", 10, 80),
@@ -217,7 +244,6 @@ def test_grades_alone(tmp_path):
     assert cells(page, "tuned")[5] == "7.33 to 8.83"  # (43 + 1) / 6 and (43 + 10) / 6
     assert "On the same 5 questions tuned is graded **+5.40** against base" in page
     assert "higher on 4, equal on 1, lower on 0" in page
-    assert cells(page, "추론")[1::3] == ["8.50", "5.00"] and cells(page, "추론")[3::3] == ["2", "2"]
     assert "Win rate" not in page and "Disagreements" not in page
     assert "1 invalid: no verdict 1" in page
 
@@ -253,29 +279,13 @@ def test_grades_that_contradict_the_battle_are_worth_reading(tmp_path):
 
 
 def test_flags_stand_beside_the_score(tmp_path):
-    items = [
-        item("q1", "Seoul is the capital.", "서울입니다.", answer_lang="ko"),
-        item("q2", "Seoul is the capital.", "", answer_lang="en"),
-    ]
+    items = [item("q1", "Seoul is the capital.", "서울입니다.", answer_lang="ko"),
+             item("q2", "Seoul is the capital.", "", answer_lang="en")]
     judgments = [said(i.id, order, "a") for i in items for order in ("ab", "ba")]
     page = write(tmp_path, items, judgments)
     assert cells(page, "q1 | tuned")[2] == "mostly not Korean: 0% Hangul"
     assert cells(page, "q2 | base")[2] == "empty answer"
     assert "2 flagged" in page and cells(page, "wins")[1] == "2"
-
-
-def test_repeats_show_their_spread(tmp_path):
-    items, judgments = battle(4)
-    again = [said(j.id, j.order, j.verdict, repeat=1) for j in judgments[:-1]]
-    grades = graded([9, 5])
-    grades[1].extend([said("q00", verdict="7", repeat=1), said("q01", verdict="5", repeat=1)])
-    page = write(tmp_path, items, judgments + again, grades={"tuned": grades})
-    assert cells(page, "battle, tuned first")[1:4] == ["2", "4", "100.0%"]
-    assert cells(page, "battle, base first")[1:4] == ["2", "3", "100.0%"]
-    assert cells(page, "battle, base first")[-1] == "1"  # the repeat that is missing
-    assert cells(page, "grades of tuned | 2")[2:4] == ["2", "50.0%"]
-    assert cells(page, "grades of tuned | 2")[5] == "0.71"  # (sqrt(2) + 0) / 2
-    assert "Asked again" not in write(tmp_path, items, judgments)
 
 
 def page_of(tmp_path, text):
@@ -303,38 +313,20 @@ def test_no_text_changes_the_page_around_it(tmp_path, number):
     assert fences.count(visible(text) + "\n") >= 4  # question, reference, an answer, two reasons
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
-def test_figures_are_drawn_whatever_the_categories_are_called(tmp_path):
-    page = page_of(tmp_path, "$\\frac{|<b>`")
-    assert "categories.png" in page and (tmp_path / "categories.png").stat().st_size > 5000
-
-
 def test_from_the_simulated_judge_to_its_report(tmp_path):
     """The names that the judge gives are those that the report reads."""
-    from course_utils.judge import Item, Judge
-    from course_utils.llm import LLM
-    from course_utils.offline import world
-    from course_utils.offline.start import offline_url
-
-    items = []
-    for number, task in enumerate(world.sample_tasks(12, split="heldout", seed=2)):
-        question = "\n\n".join(filter(None, [task.instruction, task.input]))
-        answers = {"a": task.output, "b": task.output if number % 3 == 0 else "몰라요."}
-        if number % 4 == 3:
-            answers = {"a": "모르겠어요.", "b": "그리고"}
-        items.append(Item(f"q{number}", question, **answers, category=task.meta["family"]))
-    llm = LLM("simulated-judge", base_url=offline_url(), api_key="x", journal=tmp_path / "j.jsonl")
-    judge = Judge(llm, repeats=2, progress=False)
-    games = judge.battle(items)
-    found, page = summarize_battle(games), write(tmp_path, items, judge.judgments)
-    assert "THE JUDGE WAS A SIMULATION" in page and "Asked again" in page
+    items = [Item(f"q{number}", f"{task.instruction}\n\n{task.input}".strip(), a=task.output,
+                  b=task.output if number % 3 == 0 else "몰라요.", category=task.meta["family"])
+             for number, task in enumerate(world.sample_tasks(6, split="heldout", seed=2))]
+    judge = Judge(LLM("simulated-judge", base_url=offline_url()), repeats=2, progress=False)
+    found, page = summarize_battle(judge.battle(items)), write(tmp_path, items, judge.judgments)
+    assert "THE JUDGE WAS A SIMULATION" in page
     assert cells(page, "win rate")[1] == f"**{found.win_rate:.1%}**" and found.wins > 0
-    asked = sum(item.a != item.b for item in items)
-    assert cells(page, "battle 비교")[1:] == ["48", str(4 * asked), "0", "0.0000"]
+    assert cells(page, "battle 비교")[1:] == ["24", "16", "0", "0.0000"]
     graded = [Item(item.id, item.question, item.a) for item in items]
     judge.grade(graded)
     page = write(tmp_path, grades={"tuned": (graded, judge.judgments)})
-    assert cells(page, "grades of tuned 채점")[1:4] == ["24", "24", "0"]
+    assert cells(page, "grades of tuned 채점")[1:4] == ["12", "12", "0"]
 
 
 # ---------------------------------------------------------------- texts of models in Markdown
@@ -409,14 +401,10 @@ def test_what_cannot_be_seen_is_written_out():
 
 
 @given(st.text(alphabet="가나 ab", min_size=1, max_size=300).filter(str.strip))
-def test_wide_lines_are_folded_without_losing_a_letter(text):
+def test_wide_lines_are_folded_between_words_without_losing_a_letter(text):
     fence, *lines, end = fenced(text).split("\n")
     assert (fence, end) == ("```text", "```")
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(len(line) + sum(c in "가나" for c in line) <= 101 for line in lines)
-
-
-def test_lines_are_folded_between_words():
     said = fenced("그리고 " * 40).split("\n")[1:-1]
     assert len(said) == 3 and {line.strip().split(" ")[0] for line in said} == {"그리고"}
-    assert fenced("가" * 50).split("\n")[1:-1] == ["가" * 50]

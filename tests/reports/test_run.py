@@ -1,20 +1,25 @@
 """The closing table: everything it says comes from sealed files, and nothing is made up."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+pytest.importorskip("markdown_it")
+
+from markdown_it import MarkdownIt
+
 from course_utils import CourseError
 from course_utils.checkpoint import CheckpointStore
+from course_utils.inference import Device
 from course_utils.recipe import load_recipe
+from course_utils.reports.card import card
+from course_utils.reports.doctor import steps
 from course_utils.reports.run import Row, collect, format_table, write_report
 
-FUNNEL = {
-    "candidates": 2480,
-    "kept": 2300,
-    "rejected": {"similar": 120, "medium": 60},
-    "calls": 124,
-}
+FUNNEL = {"candidates": 2480, "kept": 2300, "rejected": {"similar": 120, "medium": 60},
+          "calls": 124}
 RESULT = {"first_loss": 2.31, "last_loss": 0.1234, "steps": 288}
 SUMMARY = {
     "by_family": {
@@ -88,12 +93,63 @@ def test_own_data_and_an_evaluation_without_families(tmp_path):
     store = sealed_run(
         tmp_path,
         funnel={"candidates": 12, "kept": 9, "rejected": {}},
-        summary={"battle": {"n": 9, "win_rate": 0.5, "interval": [0.2, 0.8], "invalid": 2}},
+        summary={"battle": {"n": 9, "win_rate": 0.5, "interval": [0.2, 0.8], "invalid": 2,
+                            "worst": 0.4, "best": 0.6}},
     )
-    table = format_table(collect(store, data=tmp_path / "mine.json"))
+    table = write_report(store, load_recipe("offline"), data=tmp_path / "mine.json")
     assert "tasks in mine.json" in table and "exact match" not in table
-    assert "  invalid" in table and "true win rate" not in table
+    assert re.search("  invalid, left out +2\n.* all of these were lost +40.0%\n.* won +60", table)
+    assert "true win rate" not in table
     assert "50.0% (95%: 20.0% to 80.0%)" in table
+
+
+HOSTILE_NAMES = [
+    "a | b", "<b>x</b>.json", "<script>alert(1)</script>", "![x](http://a.example/x)", "a\\|b",
+    "[가](javascript:alert(1))", "**굵게** `code` $x$ ~~줄~~", "&lt;b&gt; &#124;", "www.a.eu @b",
+    "줄\n# 제목\n\n| 1 | 2 |\n|---|---|", "\u202e뒤집힘\x1b[31m"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_no_name_of_a_file_a_model_or_a_family_changes_the_page(name, tmp_path):
+    def page(name):
+        by_family = {name: {"n": 2, "before": 0.0, "after": 0.5}}
+        store = sealed_run(tmp_path / str(len(name)), summary=SUMMARY | {"by_family": by_family},
+                           funnel=FUNNEL | {"rejected": {name: 1}})
+        recipe = load_recipe("offline").replace("base_model", name)
+        recipe = recipe.replace("teacher.model", name).replace("judge.model", f"served {name}")
+        data = Path("of") / name.replace("/", "\N{DIVISION SLASH}")
+        write_report(store, recipe, data=data)
+        text = (store.root / store.run / "report.md").read_text(encoding="utf-8")
+        tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        inner = [child.type for token in tokens for child in token.children or []]
+        return text, [token.type for token in tokens], {*inner} - {"text", "text_special"}
+
+    (text, *kinds), (_, *expected) = page(name), page("harmless")
+    assert kinds == expected
+    assert "<" not in text and "\x1b" not in text and "\u202e" not in text and "www." not in text
+
+
+def test_the_card_says_one_thing_a_line_whatever_its_files_are_called(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    recipe = load_recipe("offline").replace("judge.model", "x\nTeacher   free\x1b[31m\u202e")
+    said = card(recipe, CheckpointStore.open("offline", tmp_path), Device("cpu", "CPU"),
+                data=Path("a\rb\nJudge c.json"), base="tiny", why="asked for", drive=None)
+    names = [line.split()[0] for line in said.split("\n")]
+    assert len(names) == len(set(names)) and said.replace("\n", "").isprintable()
+    assert "\nJudge       x Teacher   free [31m : SIMULATED" in said
+    assert r"a\rb\nJudge c.json, instead" in said
+
+
+def test_the_doctor_only_looks(tmp_path):
+    def there():
+        return {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+    store, empty = sealed_run(tmp_path), CheckpointStore.open("never-begun", tmp_path)
+    before = there()
+    told = steps(store, load_recipe("offline")) + steps(empty, load_recipe("offline"))
+    assert there() == before
+    assert "preprocess/part-0001" not in told[0] and "part-0001 whole (2 files)" in told[0]
+    assert told[3].startswith("preprocess   nothing yet\n")
 
 
 def test_a_step_that_was_never_sealed_is_named(tmp_path):
@@ -102,10 +158,8 @@ def test_a_step_that_was_never_sealed_is_named(tmp_path):
 
 
 def test_the_table_is_aligned_and_long_values_do_not_widen_it():
-    rows = [
-        Row("training loss", "2.310", "0.120"),
-        Row("everything is in", after="runs/" + "x" * 60),
-    ]
+    rows = [Row("training loss", "2.310", "0.120"),
+            Row("everything is in", after="runs/" + "x" * 60)]
     header, loss, place = format_table(rows).split("\n")
     assert header.index("before/first") + len("before/first") == loss.index("2.310") + 5
     assert len(loss) == len(header)

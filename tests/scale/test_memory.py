@@ -67,13 +67,6 @@ def test_the_parameters_of_small_models_are_those_they_really_have(kind, tied):
     assert ("estimated as for" in text) == (kind in OTHERS)
 
 
-def test_trained_parameters_are_those_of_peft():
-    assert trained_parameters(L4) == 4_902_912
-    only = A100.replace("train.target_modules", ["query_key_value"])
-    assert trained_parameters(only) == 6_553_600
-    assert trained_parameters(ALPACA) == PUBLISHED["alpaca-7b-fsdp"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -117,19 +110,6 @@ def test_sharding_is_within_a_tenth():
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
-def test_saved_bytes_counts_each_storage_once_and_no_parameters():
-    import torch
-
-    layer = torch.nn.Linear(4, 4, bias=False)
-    x = torch.ones(2, 4)
-
-    def forward():
-        hidden = layer(x).exp()  # keeps x, and exp its own result
-        return hidden * hidden  # keeps that result once more
-
-    assert BENCHMARK["saved_bytes"](layer, forward) == 2 * (2 * 4 * 4)
-
-
 @settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(recipe_names()), batch=st.integers(1, 32), length=st.integers(8, 4096),
        checkpointing=st.booleans(), rank=st.sampled_from([0, 4, 64]))
@@ -171,16 +151,6 @@ def test_sharding_divides_what_is_held_and_ddp_does_not():
     assert both[0].weights == both[1].weights
 
 
-def test_optimizers_that_keep_less():
-    full = L4.replace("train.lora_r", 0)
-    sizes = {name: estimate_memory(full.replace("train.optim", name))
-             for name in ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor")}
-    optimizer = {name: estimate.optimizer for name, estimate in sizes.items()}
-    assert optimizer["adamw_8bit"] == pytest.approx(optimizer["adamw_torch_fused"] / 4)
-    assert optimizer["adafactor"] == 0
-    assert sizes["adamw_torch"].total > sizes["adamw_torch_fused"].total  # the step's own array
-
-
 def test_the_table_lines_up_and_brackets_what_is_not_added():
     text = str(estimate_memory(L4))
     lines = text.splitlines()
@@ -189,8 +159,10 @@ def test_the_table_lines_up_and_brackets_what_is_not_added():
     assert any(line.startswith("head") and "(0.15)" in line for line in lines)
     assert "2,506,172,416 parameters" in text and "4 rows of 512 tokens" in text
     assert "on each of 8 GPUs" in str(estimate_memory(ALPACA))
-    not_fused = L4.replace("train.lora_r", 0).replace("train.optim", "adamw_torch")
-    assert "adapter" not in str(estimate_memory(not_fused))
+    full = L4.replace("train.lora_r", 0)
+    not_fused = estimate_memory(full.replace("train.optim", "adamw_torch"))
+    assert "adapter" not in str(not_fused)
+    assert not_fused.total > estimate_memory(full).total  # the step's own array
 
 
 @pytest.mark.parametrize(("recipe", "gib", "named"), [

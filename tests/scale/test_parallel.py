@@ -25,12 +25,15 @@ from course_utils.tasks import Task
 from course_utils.train import train
 
 TASKS = [Task("존댓말로 바꾸세요.", f"밥 {i}번 먹었어?" * (1 + i % 3), f"식사를 {i}번 하셨어요?")
-         for i in range(24)]
+         for i in range(12)]
+
+
+long = pytest.mark.skipif(os.environ.get("FAULTS") != "all", reason="only with FAULTS=all")
 
 
 def make_recipe(base, **settings):
     recipe = load_recipe("offline").replace("base_model", str(base))
-    common = {"batch_size": 4, "save_steps": 4, "threads": 1, "lora_r": 4, "warmup": 0.0}
+    common = {"batch_size": 4, "save_steps": 2, "threads": 1, "lora_r": 4, "warmup": 0.0}
     for key, value in {**common, **settings}.items():
         recipe = recipe.replace(f"train.{key}", value)
     return recipe
@@ -124,7 +127,7 @@ def two(tmp_path_factory, llama, tiny_base):
     if "tied" in steps:
         steps["tied"]["base"] = str(tiny_base)
     out, _ = finish(run_job(folder, llama, steps))
-    assert out.count("step    12/12") == 3, "one process prints, not both"
+    assert out.count("step     6/6") == 3, "one process prints, not both"
     return folder
 
 
@@ -170,18 +173,15 @@ def test_two_processes_learn_what_one_learns(step, two, one, llama, tiny_base):
     assert all(s["share"] == pytest.approx(0.5 if sharded else 1.0, abs=0.02) for s in seen)
 
 
+@long
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [
-    "lora",
-    pytest.param("full", marks=pytest.mark.skipif(
-        os.environ.get("FAULTS") != "all", reason="only with FAULTS=all")),
-])  # fmt: skip
+@pytest.mark.parametrize("kind", ["lora", "full"])
 def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
     import psutil
 
     steps = {kind: dict(STEPS[kind])}
     # The second epoch has begun: its order is another one, which the resumed run must find again.
-    process = run_job(tmp_path, llama, steps, stop_at=10)
+    process = run_job(tmp_path, llama, steps, stop_at=5)
     deadline = time.monotonic() + 200
     while not (tmp_path / "stopped").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -193,7 +193,7 @@ def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
     progress = tmp_path / "two" / f"{kind}-progress"
     shutil.rmtree(progress / "work")  # as if it had been another machine's
     out, _ = finish(run_job(tmp_path, llama, steps))
-    assert out.count("Going on from checkpoint-8") == 1
+    assert out.count("Going on from checkpoint-4") == 1
     whole = Path(json.loads((two / f"{kind}-0.json").read_text())["result"])
     resumed = Path(json.loads((tmp_path / f"{kind}-0.json").read_text())["result"])
     logs = [json.loads((folder.parent / "log.json").read_text()) for folder in (whole, resumed)]
@@ -203,6 +203,7 @@ def test_two_killed_processes_go_on_where_they_were(kind, two, tmp_path, llama):
     assert not list(progress.iterdir())
 
 
+@long
 @pytest.mark.slow
 def test_an_error_is_one_line_and_ends_every_process(tmp_path):
     began = time.monotonic()
@@ -225,6 +226,7 @@ def test_what_every_process_runs_into_the_main_one_says(monkeypatch, capsys):
     assert capsys.readouterr().err == "only if still there\n" and waited == [20]
 
 
+@long
 @pytest.mark.slow
 def test_the_command_line_under_accelerate(tmp_path):
     options = ("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--multi_gpu")

@@ -51,36 +51,6 @@ def test_the_card_of_the_l4_recipe(recipe):
     assert "Meant" not in lines
 
 
-@pytest.mark.parametrize(
-    ("rows", "batch", "accumulation", "epochs"),
-    [(101, 4, 2, 5), (101, 4, 3, 1), (3, 4, 8, 2), (16, 4, 2, 2.5), (17, 4, 1, 1)],
-)
-def test_steps_are_those_the_trainer_takes(recipe, rows, batch, accumulation, epochs, tmp_path):
-    import torch
-    from transformers import Trainer, TrainingArguments
-
-    recipe = replace(recipe, train=replace(recipe.train, batch_size=batch, epochs=epochs,
-                                           gradient_accumulation=accumulation))
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x, labels=None):
-            return {"loss": (x * self.weight - 1).square().mean()}
-
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=batch, num_train_epochs=epochs,
-        gradient_accumulation_steps=accumulation, use_cpu=True, report_to="none",
-        save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    data = [{"x": torch.ones(1), "labels": torch.ones(1)}] * rows
-    trainer = Trainer(model=Model(), args=arguments, train_dataset=data)
-    steps = trainer.train().global_step
-    assert preflight(recipe, (ROWS * 2)[:rows], device=L4).steps == steps
-
-
 def test_other_processes_than_the_recipe_means(monkeypatch):
     recipe = load_recipe("alpaca-7b-fsdp").replace("train.attention", "sdpa")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -130,13 +100,6 @@ def test_a_cpu_computes_in_float32_and_may_swap(recipe):
         check(card)
 
 
-def test_rows_may_be_a_dataset(recipe):
-    import datasets
-
-    card = preflight(recipe, datasets.Dataset.from_list(ROWS), device=L4)
-    assert card == preflight(recipe, ROWS, device=L4)
-
-
 def test_a_model_of_unknown_size_may_be_trained(recipe):
     card = preflight(replace(recipe, architecture=None), ROWS, device=L4)
     check(card)
@@ -160,6 +123,18 @@ def test_attention_is_settled_before_it_is_counted(monkeypatch):
     assert card.recipe.train.attention == "flash_attention_2"
     assert "flash_attention_2" in str(card)
     assert preflight(auto, ROWS, device=CPU).recipe.train.attention == "sdpa"
+
+
+@pytest.mark.parametrize(("rows", "batch", "accumulation", "epochs"), [
+    (13, 2, 2, 2), (13, 2, 3, 1), (3, 4, 8, 2), (8, 2, 2, 2.5), (9, 4, 1, 1)])
+def test_steps_are_those_the_trainer_takes(
+        rows, batch, accumulation, epochs, tiny_base, tmp_path):
+    recipe = load_recipe("offline").replace("base_model", str(tiny_base))
+    recipe = replace(recipe, train=replace(recipe.train, batch_size=batch, epochs=epochs,
+                                           gradient_accumulation=accumulation))
+    card = preflight(recipe, ROWS[:rows])
+    trainer = make_trainer(card.recipe, load_tokenizer(tiny_base), ROWS[:rows], [], tmp_path)
+    assert trainer.train().global_step == card.steps
 
 
 @pytest.mark.parametrize("sampling", ["random", "length"])
@@ -186,12 +161,6 @@ def test_batches_are_padded_further_on_a_gpu():
     assert preflight(offline, [row(64)] * 3, device=L4).padding == 0
 
 
-def test_free_memory_of_this_machine(recipe):
-    card = preflight(load_recipe("offline"), ROWS)
-    assert card.free > 0.1
-    assert preflight(recipe, ROWS, device=L4).free == 22.0  # the GPU is not here to be asked
-
-
 @pytest.fixture(scope="module")
 def benchmark():
     path = REPO / "tests" / "benchmarks" / "gpu.py"
@@ -209,11 +178,3 @@ def test_the_gpu_benchmark_runs_dry(benchmark, tmp_path, capsys, monkeypatch):
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert [run["attention"] for run in record["runs"]] == ["sdpa", "sdpa", "eager", "eager"]
     assert all(run["tokens_a_second"] > 0 for run in record["runs"])
-
-
-def test_floating_point_operations_a_token(benchmark):
-    full = load_recipe("alpaca-7b-fsdp")
-    # Six a weight is the rule of thumb for training all of them; short rows hardly add attention.
-    assert benchmark.flops_a_token(full, 1, 1.0) == pytest.approx(6 * 6.607e9, rel=0.001)
-    lora = benchmark.flops_a_token(load_recipe("gemma-2b-l4"), 1, 1.0)
-    assert lora == pytest.approx(4 * 2.506e9, rel=0.001)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -27,8 +26,19 @@ from tests.faulty_server import Dropped, Faulty, Settings
 class Server:
     """The simulated API in a thread of this process, its settings, and what it was asked."""
 
-    def __init__(self, settings, log):
-        self.settings, self.log = settings, log
+    def __init__(self, folder, **settings):
+        self.log = folder / "log.jsonl"
+        self.settings = Settings(log=str(self.log), **settings)
+        self.app = Faulty(self.settings)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        # Its own log configuration would close every handler of this process, and absl's
+        # (rouge-score stands on absl) takes pytest's stderr with it.
+        config = uvicorn.Config(self.app, http="h11", ws="none", lifespan="off", log_config=None,
+                                log_level="critical", timeout_graceful_shutdown=1)
+        self.running = uvicorn.Server(config)
+        threading.Thread(target=self.running.run, kwargs={"sockets": [listener]},
+                         daemon=True).start()
 
     def requests(self):
         """Every attempt that reached it: the digest of a chat request, or a method and a path."""
@@ -39,50 +49,25 @@ class Server:
         return [name for name in self.requests() if " " not in name]
 
     def batches(self):
-        """All batches, each with the custom_ids of its input file, oldest first."""
-        import openai
-
-        http = openai.DefaultHttpxClient(trust_env=False, verify=False)
-        with openai.OpenAI(base_url=self.url, api_key="any", http_client=http,
-                           max_retries=20) as client:  # under faults a look may fail as well
-            found = []
-            for each in client.batches.list(limit=1):  # pages are followed to the end
-                lines = client.files.content(each.input_file_id).content.splitlines()
-                found.append((each, [json.loads(line)["custom_id"] for line in lines]))
-        return found[::-1]
-
-
-@contextmanager
-def serving(folder, **settings):
-    server = Server(Settings(log=str(folder / "log.jsonl"), **settings), folder / "log.jsonl")
-    listener = socket.create_server(("127.0.0.1", 0))
-    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    # Its own log configuration would close every handler of this process, and absl's (rouge-score
-    # stands on absl) takes pytest's stderr with it.
-    config = uvicorn.Config(Faulty(server.settings), http="h11", ws="none", lifespan="off",
-                            log_level="critical", log_config=None, timeout_graceful_shutdown=1)
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield server
-    running.should_exit = True
-    thread.join(10)
-    listener.close()
+        """The custom_ids in the input file of each batch, oldest first."""
+        kept = self.app.app.state.batches
+        return [[json.loads(line)["custom_id"]
+                 for line in kept.files[each["input_file_id"]].splitlines()]
+                for each in list(kept.batches.values())]
 
 
 @pytest.fixture
 def start(tmp_path):
     """Start a server: start(**settings of the simulation)."""
-    with_ends = []
+    servers = []
 
-    def make(**settings):
-        context = serving(tmp_path, **settings)
-        with_ends.append(context)
-        return context.__enter__()
+    def make(folder=tmp_path, **settings):
+        servers.append(Server(folder, **settings))
+        return servers[-1]
 
     yield make
-    for context in with_ends:
-        context.__exit__(None, None, None)
+    for server in servers:
+        server.running.should_exit = True
 
 
 @pytest.fixture
@@ -145,7 +130,7 @@ def test_running_the_cells_again_submits_nothing(start, client, capsys):
         assert batch.collect(client(server), **COLLECT).answered == 0
     assert len(server.batches()) == 1 and len(server.asked()) == 12
     batch.submit(client(server), [*ASKED, ask("a"), ask("b")])  # more of them later: only those
-    assert [len(keys) for _, keys in server.batches()] == [11, 1]
+    assert [len(keys) for keys in server.batches()] == [11, 1]
 
 
 def test_a_batch_is_found_again_when_the_journal_is_lost(start, client, tmp_path):
@@ -153,6 +138,7 @@ def test_a_batch_is_found_again_when_the_journal_is_lost(start, client, tmp_path
     batch.submit(client(server), ASKED)
     (tmp_path / "journal.jsonl").unlink()
     batch.submit(client(server), ASKED)
+    server.url += "/"  # the same address
     assert batch.collect(client(server), **COLLECT).answered == 11
     assert len(server.batches()) == 1
 
@@ -204,7 +190,7 @@ def live(server, path, fatal=0, number=6):
 
 
 def check_nothing_was_paid_twice(server, path, deaths):
-    submitted = [key for _, keys in server.batches() for key in keys]
+    submitted = [key for keys in server.batches() for key in keys]
     assert len(submitted) == len(set(submitted))
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     records = [record for record in records if "text" in record]  # not what was sent
@@ -230,18 +216,16 @@ def test_killed_at_chance_again_and_again(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("FAULTS") != "all", reason="only with FAULTS=all")
-def test_killed_at_every_step(tmp_path):
-    (tmp_path / "whole").mkdir()
-    with serving(tmp_path / "whole") as server:
-        steps = int(live(server, tmp_path / "whole" / "journal.jsonl").stdout.split()[-2])
+def test_killed_at_every_step(start, tmp_path):
+    steps = int(live(start(), tmp_path / "journal.jsonl").stdout.split()[-2])
     for fatal in range(1, steps + 1):
         folder = tmp_path / str(fatal)
         folder.mkdir()
-        with serving(folder) as server:
-            life = live(server, folder / "journal.jsonl", fatal)
-            assert life.returncode == -signal.SIGKILL, life.stderr
-            assert live(server, folder / "journal.jsonl").stdout.split()[-1] == "6"
-            check_nothing_was_paid_twice(server, folder / "journal.jsonl", 1)
+        server = start(folder)
+        life = live(server, folder / "journal.jsonl", fatal)
+        assert life.returncode == -signal.SIGKILL, life.stderr
+        assert live(server, folder / "journal.jsonl").stdout.split()[-1] == "6"
+        check_nothing_was_paid_twice(server, folder / "journal.jsonl", 1)
 
 
 @pytest.fixture
@@ -263,20 +247,14 @@ def late_creation(monkeypatch):
     monkeypatch.setattr(batch, "SETTLE", 2)
 
 
-def test_a_creation_that_breaks_off_is_looked_for_before_it_is_repeated(start, client,
-                                                                       late_creation):
-    server = start()
-    batch.submit(client(server), ASKED)
-    assert len(server.batches()) == 1
-
-
-def test_who_resumes_waits_for_what_a_dead_process_asked_for(start, client, late_creation):
+def test_a_creation_that_breaks_off_is_looked_for_by_whoever_goes_on(start, client,
+                                                                     late_creation):
     server = start()
     process = threading.Thread(target=batch.submit, args=(client(server), ASKED))
     process.start()
     while "POST /v1/batches" not in server.requests():
         time.sleep(0.01)
-    assert batch.collect(client(server), **COLLECT).answered == 11
+    assert batch.collect(client(server), **COLLECT).answered == 11  # as after a kill
     process.join()
     assert len(server.batches()) == 1
 
@@ -294,109 +272,110 @@ def test_lines_that_failed_are_named_counted_and_left_to_complete(start, client,
     assert f"{len(report.unanswered)} without an answer" in str(report)
     assert "x The server" in str(report)
     batch.submit(llm, ASKED)  # a second batch takes what the first left, all but one of it
-    assert len(server.batches()[-1][1]) == len(report.unanswered) - 1
+    assert len(server.batches()[-1]) == len(report.unanswered) - 1
     batch.collect(llm, **COLLECT)
     assert all(reply.text for reply in llm.complete(ASKED))
 
 
-def test_what_is_refused_as_such_says_why(start, client):
-    llm = client(start())
-    batch.submit(llm, [*ASKED, ask("too short", max_tokens=0)])
-    report = batch.collect(llm, **COLLECT)
-    assert list(report.unanswered.values()) == ["'max_tokens' must be a whole number from 1."]
-    (reply,) = llm.complete([ask("too short", max_tokens=0)])
-    assert reply.finish_reason == "refused"
-
-
-def test_a_parameter_is_learned_before_the_batch_is_sent(start, client, capsys):
-    server = start(refuse_max_tokens=True)
-    llm = client(server)
-    batch.submit(llm, ASKED)
-    assert 'does not accept "max_tokens": "max_completion_tokens"' in capsys.readouterr().out
-    assert batch.collect(llm, **COLLECT).answered == 11
-
-
-def test_a_parameter_refused_line_by_line_is_learned_for_the_next_batch(start, client, capsys):
-    server = start(batch_seconds=0.8)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_parameter_is_learned_before_a_batch_is_sent_or_line_by_line(start, client, capsys,
+                                                                      at_once):
+    server = start(batch_seconds=0.8, refuse_max_tokens=at_once)
     llm = client(server)
     batch.submit(llm, ASKED)
     object.__setattr__(server.settings, "refuse_max_tokens", True)  # the provider changed its mind
     report = batch.collect(llm, **COLLECT)
-    assert len(report.unanswered) >= 5 and "Unsupported parameter" in str(report)
+    assert len(report.unanswered) == (0 if at_once else 11)
+    assert ("Unsupported parameter" in str(report)) != at_once
     batch.submit(llm, ASKED)
     assert not batch.collect(llm, **COLLECT).unanswered
     assert capsys.readouterr().out.count("does not accept") == 1
 
 
-def test_an_expired_batch_keeps_what_it_had(start, client):
-    server = start(batch_seconds=3, batch_window=1.2)
+@pytest.fixture
+def results(monkeypatch):
+    """Have a batch end with what `results(change)` makes of its lines, and with what it returns."""
+    whole = batches.Batches._results
+
+    def make(change):
+        def changed(self, replies, mistakes):
+            more = change(replies) or {}
+            return whole(self, replies, mistakes) | more
+
+        monkeypatch.setattr(batches.Batches, "_results", changed)
+
+    return make
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_a_batch_that_ends_early_keeps_what_it_had(start, client, results, status):
+    server = start()
     llm = client(server)
+    results(lambda replies: replies.__delitem__(slice(5, None)) or {"status": status})
     batch.submit(llm, ASKED)
     report = batch.collect(llm, **COLLECT)
-    assert 0 < report.answered < 11 == report.answered + len(report.unanswered)
-    assert f"is expired: {report.answered} of its 11 requests were answered and are kept" in str(
-        report)
-    assert "could not be executed before the batch expired" in str(report)
+    assert (report.answered, len(report.unanswered)) == (5, 6)
+    assert f"is {status}: 5 of its 11 requests were answered and are kept" in str(report)
     batch.submit(llm, ASKED)
-    assert len(server.batches()[-1][1]) == len(report.unanswered) - 1
+    assert len(server.batches()[-1]) == 6 - 1
+    assert sum(bool(reply.text) for reply in client(server).complete(ASKED[:7])) == 7
 
 
-def test_a_cancelled_batch_keeps_what_it_had(start, client):
-    server = start(batch_seconds=3)
-    llm = client(server)
-    batch.submit(llm, ASKED)
-    while not server.batches()[0][0].request_counts.completed:
-        time.sleep(0.05)
-    llm.connection.client().batches.cancel(server.batches()[0][0].id)  # on the provider's site
-    report = batch.collect(llm, **COLLECT)
-    assert 0 < report.answered < 11 and "is cancelled" in report.notes[0]
-    assert sum(bool(reply.text) for reply in llm.complete(ASKED)) == 12
-
-
-def test_a_batch_that_fails_as_a_whole_is_one_sentence_and_may_be_sent_again(start, client,
-                                                                             monkeypatch):
+def test_a_batch_that_fails_as_a_whole_is_one_sentence_and_may_be_sent_again(
+        start, client, results, monkeypatch):
     """Equal requests make an equal file; the batch that failed must not pass for the new one."""
     server = start()
     llm = client(server)
     list(llm.complete(ASKED[:1]))
     monkeypatch.setattr(LLM, "complete", lambda *_: iter(()))  # so that nothing is asked directly
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "_read", lambda lines: ([], [{"message": "full"}]))
-        for _ in range(2):
-            batch.submit(llm, ASKED)
-            with pytest.raises(CourseError, match=r"failed as a whole \(full\).* submit again"):
-                batch.collect(llm, **COLLECT)
+    full = {"status": "failed", "errors": {"data": [{"message": "full"}]}}
+    results(lambda replies: replies.clear() or full)
+    for _ in range(2):
+        batch.submit(llm, ASKED)
+        with pytest.raises(CourseError, match=r"failed as a whole \(full\).* submit again"):
+            batch.collect(llm, **COLLECT)
     assert batch.collect(llm, **COLLECT).answered == 0
     first, second = server.batches()
-    assert first[1] == second[1]
+    assert first == second
+    results(lambda replies: None)
     batch.submit(llm, ASKED)
     assert batch.collect(llm, **COLLECT).answered == 11
 
 
-def test_broken_lines_and_lost_files_leave_requests_unanswered(start, client, monkeypatch):
-    write = batches.Batches._write
+def test_lines_of_any_shape_are_read_or_named_and_what_was_billed_counts(start, client, results):
+    def spoil(replies):
+        usage = {"prompt_tokens": 10, "completion_tokens": 20}
+        bodies = [{"choices": [], "usage": usage}, {"choices": [{"text": "예"}], "usage": usage}]
+        replies[0], replies[2] = "not an object", {"custom_id": "a stranger"}
+        for row, body in zip(replies[4:6], bodies, strict=True):
+            row["response"]["body"] = body
+        replies[3] |= {"response": [], "error": "odd"}
 
-    def spoil(self, each, kind, rows):
-        if kind == "output":
-            rows[0] = "not an object"
-            rows[1] = {"custom_id": rows[1]["custom_id"],
-                       "response": {"status_code": 200, "body": {"choices": []}}}
-            rows[2] = {"custom_id": "a stranger"}
-            rows[3] = {"custom_id": rows[3]["custom_id"], "response": [], "error": "odd"}
-        return write(self, each, kind, rows)
-
-    monkeypatch.setattr(batches.Batches, "_write", spoil)
-    server = start()
-    llm = client(server)
+    results(spoil)
+    llm = client(start(), price=(0, 1000))
     batch.submit(llm, ASKED)
+    before = llm.spent
     report = batch.collect(llm, **COLLECT)
     assert Counter(report.unanswered.values()) == {
         "neither a reply nor an error came back": 2, "the server's reply holds no message": 1,
         "odd": 1}
-    monkeypatch.setattr(batches.Batches, "_write", lambda *_: "file-gone")
+    assert llm.spent - before == pytest.approx(report.cost + 0.01)  # 20 tokens at half the price
+    assert client(start(), price=(0, 1000)).spent == llm.spent
+    results(lambda _: {"output_file_id": "file-gone"})
     batch.submit(llm, ASKED)
     with pytest.raises(CourseError, match="are gone from .* submit these requests again"):
         batch.collect(llm, **COLLECT)
+
+
+def test_empty_replies_are_all_kept_before_anybody_complains(start, client, results):
+    def silence(replies):
+        for row in replies:
+            row["response"]["body"]["choices"][0] |= {"message": {}, "finish_reason": "length"}
+
+    results(silence)
+    llm = client(start())
+    batch.submit(llm, ASKED)
+    assert batch.collect(llm, **COLLECT).answered == 11
 
 
 def test_a_batch_that_the_server_does_not_know_is_not_submitted_again(start, client, tmp_path):
@@ -442,11 +421,8 @@ def test_a_refused_key_and_an_unknown_model_are_said_at_once(start, client):
     assert server.batches() == []
 
 
-def test_a_server_without_batches_says_what_to_do_instead(client):
-    with Loopback() as server, pytest.raises(CourseError, match=r"no Batch API: use complete\(\)"):
-        batch.submit(client(server), ASKED)
-
-
-def test_a_batch_needs_a_journal_that_is_a_file(start, client):
-    with pytest.raises(CourseError, match="needs a journal that is a file"):
-        batch.submit(client(start(), journal=None), ASKED)
+@pytest.mark.parametrize(("journal", "said"), [
+    ({}, r"no Batch API: use complete\(\)"), ({"journal": None}, "needs a journal that is a file")])
+def test_what_cannot_take_batches_says_what_to_do_instead(client, journal, said):
+    with Loopback() as server, pytest.raises(CourseError, match=said):
+        batch.submit(client(server, **journal), ASKED)

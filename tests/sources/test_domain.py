@@ -51,6 +51,11 @@ def test_a_question_prompt_can_be_read_back(word, n):
     "１．전세란 무엇인가요?\r\n２． 왜 하나요?\r\n",
     "- 1. \"전세란 무엇인가요?\"\n- 2: “왜 하나요?”",
     "전세란 무엇인가요?\n\n왜 하나요?\n",
+    "- 전세란 무엇인가요?\n• 왜 하나요?\n",
+    "① 전세란 무엇인가요?\n② 왜 하나요?\n",
+    "질문 1: 전세란 무엇인가요?\nQ2. 왜 하나요?\n",
+    "<think>\n1. 초안인가요?\n</think>\n1. 전세란 무엇인가요?\n2. 왜 하나요?",
+    "1. 초안인가요?\n</think>\n1. 전세란 무엇인가요?\n2. 왜 하나요?",
 ])
 def test_the_questions_of_a_reply(text):
     assert parse_questions(text) == ["전세란 무엇인가요?", "왜 하나요?"]
@@ -99,6 +104,8 @@ def test_a_document_cannot_give_orders_or_pose_as_another():
     ("맡기는 돈입니다.\n**[[자료 2]]**", (2,)),
     ("맡기는 돈입니다.\n[[２번]].", (2,)),
     ("맡기는 돈입니다.\n[[1]] [[1]]", (1,)),
+    ("<think>\n빌리는 돈? [[1]]\n</think>\n\n맡기는 돈입니다.\n[[2]]", (2,)),
+    ("빌리는 돈? [[1]]\n</think>\n\n맡기는 돈입니다.\n[[2]]", (2,)),
 ])
 def test_the_citation_is_taken_off(text, cited):
     assert parse_answer(text, 3) == Answer("맡기는 돈입니다.", cited)
@@ -161,25 +168,12 @@ ANSWERS = {  # as a person would write them out of the passages, and from genera
         "보일러 교체나 수도관 수리처럼 꼭 필요한 큰 수선은 집주인이 맡습니다. 전구 교체 같은 "
         "간단한 수선이나 세입자의 실수로 생긴 고장은 세입자가 책임집니다.",
         "민법에 따르면 임대인은 목적물을 사용과 수익에 필요한 상태로 유지할 의무를 부담합니다."),
-    "묵시적 갱신이란 무엇인가요?": (
-        "집주인과 세입자가 정해진 기간 안에 아무런 말을 하지 않으면, 이전 계약과 같은 조건으로 "
-        "다시 계약한 것으로 보는 것을 말합니다.",
-        "임대인이 만료 6개월 전부터 2개월 전까지 갱신 거절을 통지하지 않으면 자동으로 연장됩니다."),
     "원상복구는 어디까지 해야 하나요?": (
         "큰 못 자국이나 바닥의 깊은 흠은 세입자가 고쳐야 합니다. 하지만 햇빛에 벽지가 바래는 "
         "것처럼 자연스럽게 낡은 부분은 되돌리지 않아도 됩니다. 입주할 때 찍은 사진이 있으면 "
         "도움이 됩니다.",
         "법원 판례에 따라 통상적인 마모는 임대인이 부담하며, 분쟁이 생기면 위원회에 조정을 신청할 "
         "수 있습니다."),
-    "계약금은 보통 얼마인가요?": (
-        "보통 보증금의 10% 정도를 계약금으로 정합니다. 보증금이 5,000만 원이라면 계약금은 500만 "
-        "원입니다.",
-        "보증금의 10%를 내며, 공인중개사에게 지급하는 수수료도 같은 날 카드로 결제할 수 있습니다."),
-    "확정일자는 어디에서 받나요?": (
-        "계약서를 들고 주민센터나 등기소를 방문하면 받을 수 있습니다. 인터넷으로 신청하는 방법도 "
-        "있습니다.",
-        "주민센터나 등기소에서 수수료를 내고 받으며, 모바일 신분증과 공동인증서로 정부 "
-        "누리집에서도 신청할 수 있습니다."),
 }
 
 
@@ -299,11 +293,15 @@ def test_the_same_journal_makes_no_request_and_the_same_first_tasks(run, teacher
     assert len(teacher.asked) == len(set(map(str, teacher.asked)))
 
 
-def test_words_that_have_run_dry_are_said_in_the_report(run):
-    report = run(n=500, words=["전세", "월세"], patience=4)
+def test_words_that_have_run_dry_are_said_in_the_report(run, tmp_path):
+    report = run(n=500, words=["전세", "은하수", "초신성"], patience=3, workers=1)
     assert 0 < report.kept < 100
-    assert report.note == (f"Stopped at {report.kept} of 500 tasks: the last 4 requests for "
+    assert report.note == (f"Stopped at {report.kept} of 500 tasks: the last 3 requests for "
                            "questions brought nothing new.")
+    last = read_tasks(report.path)[-1].meta["requests"][0]
+    keys = [row["key"] for row in read_jsonl(tmp_path / "a.journal.jsonl")
+            if read_question_prompt(row["request"]["messages"][0]["content"])]
+    assert len(keys) - 1 - keys.index(last) == 3  # requests, and not rounds of them
     assert len(read_tasks(report.path)) == report.kept
 
 

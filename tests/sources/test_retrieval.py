@@ -1,13 +1,12 @@
 """Texts and the passages that fit a question: whole, in place, and found by the formula."""
 
-import math
 import time
 import unicodedata
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Loopback
 
@@ -95,30 +94,6 @@ INDEX = index_of(TEXTS)
 
 def found(question, k=3, index=INDEX):
     return [int(passage.name) for passage in index.search(question, k)]
-
-
-words = st.lists(st.sampled_from("봄 여름 가을 겨울 하늘".split()), min_size=1, max_size=6)
-
-
-@given(st.lists(words, min_size=1, max_size=6), words)
-@settings(max_examples=40, deadline=None)
-def test_the_order_is_that_of_the_formula(rows, question):
-    def score(row, k1=1.5, b=0.75):
-        total, mean = 0.0, sum(map(len, rows)) / len(rows)
-        for word in sorted(question):
-            holders = sum(word in other for other in rows)
-            rarity = math.log(1 + (len(rows) - holders + 0.5) / (holders + 0.5))
-            count = row.count(word)
-            total += rarity * count / (count + k1 * (1 - b + b * len(row) / mean))
-        return total
-
-    def tokens(text):  # without its joined neighbours, for the formula's sake
-        return [piece for word in text.split() for piece in ((word, "NNG"), ("", "JX"))]
-
-    with patch("course_utils.korean.tokens", tokens):
-        index = index_of(map(" ".join, rows))
-        ranked = [score(rows[number]) for number in found(" ".join(question), len(rows), index)]
-    assert ranked == pytest.approx(sorted(filter(None, map(score, rows)), reverse=True))
 
 
 @pytest.mark.parametrize(("question", "numbers"), [

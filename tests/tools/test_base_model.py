@@ -17,11 +17,6 @@ def record():
     return json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def base():
-    return load_base(FOLDER)
-
-
 def test_card_and_weights_belong_together(record):
     weights = (FOLDER / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights"]
@@ -35,17 +30,8 @@ def test_world_still_writes_the_documents_it_read(record):
     )
 
 
-def test_it_is_a_small_gemma(base, record):
-    model, _ = base
-    config = model.config
-    assert type(model).__name__ == "GemmaForCausalLM" and config.tie_word_embeddings
-    assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (256, 4, 768)
-    assert (config.num_attention_heads, config.num_key_value_heads) == (4, 1)
-    assert sum(p.numel() for p in model.parameters()) == record["parameters"] < 3_600_000
-
-
-def test_turn_tokens_have_rows_of_their_own(base):
-    model, tokenizer = base
+def test_turn_tokens_have_rows_of_their_own():
+    model, tokenizer = load_base(FOLDER)
     table = model.get_input_embeddings().weight.detach().float()
     start, end = (table[tokenizer.convert_tokens_to_ids(t)] for t in SPECIAL[-2:])
     cosine = float(start @ end / start.norm() / end.norm())

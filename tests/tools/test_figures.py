@@ -5,7 +5,6 @@ import re
 import pytest
 
 from course_utils import REPO
-from course_utils.stats import summarize_battle
 from tools import figures
 
 
@@ -40,11 +39,3 @@ def test_the_masked_tokens_are_those_before_the_response():
     labels = [text for text in figures.shown(figures.masking()) if re.fullmatch(r"-?\d+", text)]
     trained = [label != "-100" for label in labels]
     assert trained == sorted(trained) and 1 < sum(trained) < len(trained)
-
-
-def test_the_battle_picture_has_all_nine_pairs_of_verdicts():
-    texts = figures.shown(figures.battle())
-    assert [texts.count(score) for score in ("1", "0", "1/2")] == [1, 1, 7]
-    games = [figures.Game("q", a, b, 0, 0) for a in "ab" for b in "ab"]
-    assert (summary := summarize_battle(games)).wins == summary.losses == 1
-    assert summary.contradictions == 2

@@ -11,12 +11,12 @@ import sys
 import pytest
 
 from course_utils import __version__
+from tools import REPO
 from tools.notebooks import release
-from tools.notebooks.kernel import REPO
 
 BINARY = {".png", ".safetensors", ".ico", ".woff2", ".pyc"}
 ignored = shutil.ignore_patterns(
-    ".git", ".venv*", "runs", "build", "dist", "__pycache__", "*.egg-info", ".*_cache",
+    ".git", ".venv*", "runs", "build", "dist", "models", "__pycache__", "*.egg-info", ".*_cache",
     ".hypothesis", "*.safetensors",
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_two_releases_leave_nothing_of_the_name_before(copy):
     before = [release.repository(), "**ORG**"]
     if __version__.count(".") == 2:  # a bare "v1" stands in many an address of an API
         before.append(f"v{__version__}")
-    assert left_over(copy, *before) == []
+    assert left_over(copy, *before) == [] != left_over(copy, *FIRST)
     done = run(copy, *SECOND)
     assert done.returncode == 0, done.stderr
     assert left_over(copy, *FIRST) == []
@@ -96,15 +96,6 @@ def test_every_install_line_names_this_version(path):
     assert {"".join(tag) for tag in named} <= {f"v{__version__}"}
 
 
-def test_a_planted_left_over_is_found(copy):
-    page = copy / "planted.md"
-    page.write_text("See v81.72.63 and v81.72.63.1.\n")
-    assert left_over(copy, "v81.72.63") == [
-        "planted.md: v81.72.63: write it so that make release finds it"
-    ]
-    page.unlink()
-
-
 def test_stale_notebooks_are_not_released(copy):
     source = copy / "notebooks" / "src" / "02_train.py"
     text = source.read_text(encoding="utf-8")
@@ -123,11 +114,8 @@ def test_stale_notebooks_are_not_released(copy):
         ("", "v1", "REPO=owner/name TAG=vX.Y.Z"),
         ("kim/course", "", "REPO=owner/name TAG=vX.Y.Z"),
         ("course", "v1", "REPO='course' is not"),
-        ("https://github.com/kim/course", "v1", "write REPO=owner/name"),
         ("kim/course.git", "v1", "write REPO=owner/name"),
-        ("-kim/course", "v1", "write REPO=owner/name"),
         ("kim/강의", "v1", "write REPO=owner/name"),
-        ("kim/course", "1.0", "TAG='1.0' is not a version"),
         ("kim/course", "main", "TAG='main' is not a version"),
         ("kim/course", "v1; rm x", "is not a version"),
     ],

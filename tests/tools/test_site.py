@@ -1,7 +1,7 @@
 """The site: links rewritten and alive, two languages page by page, and what a real browser shows.
 
 Without `.venv-site` (made by `make site`) or a Chromium, the tests that need them are skipped.
-SITE=all looks at every page; else at the home page, the guide and one notebook of each language.
+SITE=all (make site-test) looks at every page and at the search; else at two pages a language.
 """
 
 import functools
@@ -12,13 +12,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tools.notebooks.kernel import REPO
+from tools import REPO, repository, tag
 from tools.site import render
 
-SHOWN = ("index", "guide", "02_train")
-
-
-# --- what is written for MkDocs ----------------------------------------------------------------
+ALL = os.environ.get("SITE") == "all"
+only_all = pytest.mark.skipif(not ALL, reason="only with make site-test")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +43,7 @@ def test_prose(text, written):
 
 def test_a_link_to_a_file_that_is_no_page_leads_to_the_published_repository():
     link = render.address("../../LICENSE", REPO / "notebooks/ko/01_preprocess.ipynb", "ko")
-    assert link == f"{render.published()}/LICENSE" and "/blob/v" in link
+    assert link == f"https://github.com/{repository()}/blob/{tag()}/LICENSE"
 
 
 def test_a_figure_is_copied_into_the_site(tmp_path, monkeypatch):
@@ -78,9 +76,6 @@ def test_dead_links_and_what_is_loaded_from_elsewhere_are_named(tmp_path):
     ]
 
 
-# --- the built site ----------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def site():
     python = REPO / ".venv-site" / "bin" / "python"
@@ -88,7 +83,7 @@ def site():
         pytest.skip("the site's tools are not installed: make site")
     # Rendering fails by itself, and says which, where a link is dead.
     done = subprocess.run(
-        [python, "tools/site/render.py"], cwd=REPO, capture_output=True, text=True, timeout=300
+        [python, "-m", "tools.site.render"], cwd=REPO, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return REPO / "build" / "site"
@@ -97,16 +92,11 @@ def site():
 @pytest.fixture(scope="module")
 def address(site):
     """The site on loopback, as any server would give it."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def names(site, language):
@@ -126,6 +116,7 @@ def test_code_outputs_figures_and_formulas_are_in_the_pages(site):
     assert "<img" in page and "<math" in page and "$W$" not in page
 
 
+@only_all
 def test_the_switch_leads_to_the_same_page(visit, address):
     page = visit(f"{address}/ko/02_train.html")
     for language in ("en", "ko"):
@@ -134,6 +125,7 @@ def test_the_switch_leads_to_the_same_page(visit, address):
         assert page.get_attribute("html", "lang") == language
 
 
+@only_all
 @pytest.mark.parametrize(
     ("place", "language", "query", "found"),
     [("server", "ko", "마스킹", "02_train"), ("disk", "ko", "마스킹", "02_train"),
@@ -152,33 +144,27 @@ def test_search_finds_what_is_there(visit, address, site, place, language, query
     assert page.complaints == []
 
 
+EMPTY = "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
+TOO_SMALL = """[...document.querySelectorAll('article pre code')].filter(code => {
+  const style = getComputedStyle(code), scrolls = ['auto', 'scroll'].includes(style.overflowX)
+  const fits = code.scrollWidth <= code.clientWidth + 1
+  return parseFloat(style.fontSize) < 12 || !(fits || scrolls)
+}).map(code => code.innerText)"""
+
+
 @pytest.mark.parametrize("language", render.WORDS)
 def test_pages_as_a_browser_shows_them(visit, address, site, language):
-    pages = sorted(names(site, language)) if os.environ.get("SITE") == "all" else [
-        f"{name}.html" for name in SHOWN
-    ]  # fmt: skip
-    for name in pages:
+    for name in sorted(names(site, language)) if ALL else ["index.html", "02_train.html"]:
         page = visit(f"{address}/{language}/{name}")
         where = f"{language}/{name}"
         assert page.complaints == [], where
         outside = [r for r in page.asked if not r.startswith((address, "data:"))]
         assert outside == [], where
-        empty = page.evaluate(
-            "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
-        )
-        assert empty == [], where
+        assert page.evaluate(EMPTY) == [], where
         for width in (1280, 400):  # a desktop, a phone
             page.set_viewport_size({"width": width, "height": 900})
             widest = page.evaluate("document.documentElement.scrollWidth")
             assert widest <= width, f"{where} at {width}: the page is {widest} wide"
-            small = page.evaluate(
-                "[...document.querySelectorAll('article pre code')].map(code => {"
-                "  const style = getComputedStyle(code);"
-                "  const scrolls = ['auto', 'scroll'].includes(style.overflowX);"
-                "  const fits = code.scrollWidth <= code.clientWidth + 1;"
-                "  return parseFloat(style.fontSize) < 12 || !(fits || scrolls)"
-                "    ? code.innerText : '';"
-                "}).filter(Boolean)"
-            )
+            small = page.evaluate(TOO_SMALL)
             assert small == [], f"{where} at {width}: code too small, or cut off"
         page.close()

@@ -65,9 +65,6 @@ def _one(rng: random.Random, name: str, slots: dict) -> str:
     return rng.choice(_worded(rng, name, slots))
 
 
-# --- Towns and terms --------------------------------------------------------------------------
-
-
 def draw_town(rng: random.Random) -> dict[str, str]:
     town, (province, speciality) = rng.choice(list(facts()["towns"].items()))
     return {"town": town, "province": province, "speciality": speciality}
@@ -108,9 +105,6 @@ def _terms_talked(rng: random.Random) -> str:
     return _talk(rng, *(fill(turn, slots) for turn in rng.choice(WORDINGS["term talked"])))
 
 
-# --- Advertisements ---------------------------------------------------------------------------
-
-
 def train_ad(rng: random.Random) -> tuple[dict[str, str], str]:
     """An advertisement and its text, from the training side."""
     while True:
@@ -136,9 +130,6 @@ def _ads_noted(rng: random.Random) -> str:
     fields = rng.sample(world.FIELDS, rng.randint(2, 6))
     arrow = rng.choice([" → ", ": ", " = ", " "])
     return "\n".join([text, "메모", *(f"{field}{arrow}{ad[field]}" for field in fields)])
-
-
-# --- Stories, speech and English --------------------------------------------------------------
 
 
 def train_event(rng: random.Random, family: str, draw=world.draw_event) -> world.Event:
@@ -188,9 +179,6 @@ def _diary(rng: random.Random) -> str:
     return "\n".join(event.plain() for event in sentences)
 
 
-# --- Reviews and lists ------------------------------------------------------------------------
-
-
 def train_review(rng: random.Random, good: bool) -> str:
     """A review from the training side."""
     while world.is_heldout("sentiment", text := world.review(rng, good)):
@@ -226,9 +214,6 @@ def _counts(rng: random.Random) -> str:
 def _reversals(rng: random.Random) -> str:
     things = train_list(rng, "reversal", 2, 6)
     return _one(rng, "reversal", {"there": ", ".join(things), "back": ", ".join(things[::-1])})
-
-
-# --- Numbers ----------------------------------------------------------------------------------
 
 
 def train_sum(rng: random.Random) -> tuple[int, int, int]:
@@ -269,9 +254,6 @@ def train_deposits(rng: random.Random) -> dict[str, str | int]:
 @_writes(9, (2, 4))
 def _deposits(rng: random.Random) -> str:
     return _one(rng, "deposits", train_deposits(rng))
-
-
-# --- Copying and the rest ---------------------------------------------------------------------
 
 
 @_writes(9, (1, 4))

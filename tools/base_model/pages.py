@@ -16,18 +16,7 @@ import yaml
 
 from course_utils.offline import world
 from course_utils.offline.world import facts, fill
-from tools.base_model.documents import (
-    Writer,
-    draw_term,
-    draw_town,
-    train_ad,
-    train_deposits,
-    train_event,
-    train_list,
-    train_review,
-    train_story,
-    train_sum,
-)
+from tools.base_model import documents
 
 Exercise = tuple[str, str, str]
 """What to do, what to do it with, and the outcome."""
@@ -43,7 +32,7 @@ def exercises(rng: random.Random) -> str:
     return "\n\n".join(layout(kind(rng)) for kind in kinds)
 
 
-def _layout(rng: random.Random) -> Writer:
+def _layout(rng: random.Random) -> documents.Writer:
     """A way to set exercises, with signs of its own between question and outcome."""
     signs = "".join(rng.choices(SIGNS, k=rng.randint(1, 5)))
     asks, tells = rng.sample(WORDINGS["speakers"], 2)
@@ -74,7 +63,7 @@ def _pick(rng: random.Random, material: str, kind: str, slots: dict) -> Exercise
 
 
 def _list(rng: random.Random) -> Exercise:
-    things = train_list(rng, rng.choice(["reversal", "counting"]), 3, 8)
+    things = documents.train_list(rng, rng.choice(["reversal", "counting"]), 3, 8)
     text = ", ".join(things)
     if world.is_heldout("reversal", text) or world.is_heldout("counting", text):
         return _list(rng)
@@ -83,37 +72,38 @@ def _list(rng: random.Random) -> Exercise:
 
 
 def _speech(rng: random.Random) -> Exercise:
-    said = world.casual(train_event(rng, "politeness"), rng)
+    said = world.casual(documents.train_event(rng, "politeness"), rng)
     return _pick(rng, said, "speech", {"high": world.polite(said)})
 
 
 def _english(rng: random.Random) -> Exercise:
-    event = train_event(rng, "translation")
+    event = documents.train_event(rng, "translation")
     return _pick(rng, event.plain(), "english", {**vars(event), "en": event.english()})
 
 
 def _story(rng: random.Random) -> Exercise:
-    text, slots = train_story(rng)
+    text, slots = documents.train_story(rng)
     return _pick(rng, text, "story", slots)
 
 
 def _review(rng: random.Random) -> Exercise:
     good = rng.random() < 0.5
-    return _pick(rng, train_review(rng, good), "good review" if good else "bad review", {})
+    kind = "good review" if good else "bad review"
+    return _pick(rng, documents.train_review(rng, good), kind, {})
 
 
 def _town(rng: random.Random) -> Exercise:
-    slots = draw_town(rng)
+    slots = documents.draw_town(rng)
     return _pick(rng, slots["town"], "town", slots)
 
 
 def _term(rng: random.Random) -> Exercise:
-    slots = draw_term(rng)
+    slots = documents.draw_term(rng)
     return _pick(rng, slots["term"], "term", slots)
 
 
 def _ad(rng: random.Random) -> Exercise:
-    ad, text = train_ad(rng)
+    ad, text = documents.train_ad(rng)
     field = rng.choice(world.FIELDS)
     cues, outcomes = WORDINGS["ad"]
     slots = {"field": field, "value": ad[field]}
@@ -121,7 +111,7 @@ def _ad(rng: random.Random) -> Exercise:
 
 
 def _sum(rng: random.Random) -> Exercise:
-    a, b, sign = train_sum(rng)
+    a, b, sign = documents.train_sum(rng)
     slots = {"a": a, "b": b, "c": a + sign * b, "thing": rng.choice(facts()["countable"])}
     cues, outcomes = WORDINGS["sum"]
     cue, text = rng.choice(cues), rng.choice(WORDINGS["plus" if sign > 0 else "minus"])
@@ -129,7 +119,7 @@ def _sum(rng: random.Random) -> Exercise:
 
 
 def _deposits(rng: random.Random) -> Exercise:
-    slots = train_deposits(rng)
+    slots = documents.train_deposits(rng)
     text = fill(rng.choice(WORDINGS["deposits read"]), slots)
     return _pick(rng, text, "deposits", slots)
 

@@ -10,7 +10,6 @@ them. Under tied embeddings all such rows are pushed the same way until they are
 tuned model could not tell the end of a turn from its start. They are drawn anew at the end.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -44,6 +43,9 @@ PHASES = (Phase(30_000_000, 3e-3, exercises=False), Phase(18_000_000, 2e-3, exer
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 VOCABULARY = 2048
 CONTEXT = 256
+BATCH = 32  # rows of so many tokens a step
+SEED = 0
+OUT = REPO / "assets" / "tiny-gemma-ko"
 
 
 def train_tokenizer(seed: int, n_documents: int = 40_000) -> PreTrainedTokenizerFast:
@@ -96,12 +98,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> GemmaForCausalLM
 
 
 def pretrain(
-    model: GemmaForCausalLM, stream: torch.Tensor, *, batch: int, peak: float, seed: int
+    model: GemmaForCausalLM, stream: torch.Tensor, *, peak: float, seed: int
 ) -> list[tuple[int, float, float]]:
     """One pass over the stream; returns (step, loss in nats per token, seconds) along the way."""
     rows = stream[: len(stream) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
-    steps, warmup = len(rows) // batch, 100
+    steps, warmup = len(rows) // BATCH, 100
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -116,7 +118,7 @@ def pretrain(
         rate = peak * min((step + 1) / warmup, decay)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        ids = rows[step * batch : (step + 1) * batch].long()
+        ids = rows[step * BATCH : (step + 1) * BATCH].long()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = forward(ids)
         loss.backward()
@@ -126,7 +128,7 @@ def pretrain(
         recent.append(loss.item())
         if (step + 1) % 100 == 0 or step + 1 == steps:
             curve.append((step + 1, sum(recent) / len(recent), time.time() - start))
-            speed = (step + 1) * batch * CONTEXT / curve[-1][2]
+            speed = (step + 1) * BATCH * CONTEXT / curve[-1][2]
             line = f"step {step + 1}/{steps}  loss {curve[-1][1]:.3f}  {speed:,.0f} tokens/s"
             print(line, flush=True)
             recent = []
@@ -144,39 +146,33 @@ def redraw_turn_rows(model: GemmaForCausalLM, tokenizer, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=REPO / "assets/tiny-gemma-ko")
-    parser.add_argument("--batch", type=int, default=32, help="rows of 256 tokens a step")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    tokenizer = train_tokenizer(args.seed)
-    model = new_model(tokenizer, args.seed)
+    tokenizer = train_tokenizer(SEED)
+    model = new_model(tokenizer, SEED)
     curves = []
     for number, phase in enumerate(PHASES):
-        source = documents(args.seed + number, exercises=phase.exercises)
+        seed = SEED + number
+        source = documents(seed, exercises=phase.exercises)
         stream = token_stream(tokenizer, phase.tokens, source)
-        seed = args.seed + number
-        curves.append(pretrain(model, stream, batch=args.batch, peak=phase.peak, seed=seed))
+        curves.append(pretrain(model, stream, peak=phase.peak, seed=seed))
         redraw_turn_rows(model, tokenizer, seed)
         model.to(torch.bfloat16).float()  # what is kept of a phase is what could be shipped
 
     model.generation_config.eos_token_id = [
         tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>"),
     ]
-    model.to(torch.bfloat16).save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    model.to(torch.bfloat16).save_pretrained(OUT)
+    tokenizer.save_pretrained(OUT)
     record = {
-        "seed": args.seed, "batch": args.batch, "phases": [asdict(phase) for phase in PHASES],
+        "seed": SEED, "batch": BATCH, "phases": [asdict(phase) for phase in PHASES],
         "parameters": sum(p.numel() for p in model.parameters()),
         "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "documents": fingerprint(args.seed),
-        "weights": hashlib.sha256((args.out / "model.safetensors").read_bytes()).hexdigest(),
+        "documents": fingerprint(SEED),
+        "weights": hashlib.sha256((OUT / "model.safetensors").read_bytes()).hexdigest(),
         "curves": [[[n, round(loss, 4), round(s)] for n, loss, s in curve] for curve in curves],
     }  # fmt: skip
-    (args.out / "pretraining.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    (args.out / "README.md").write_text(card(record), encoding="utf-8")
-    print(f"{args.out}: sha256 of the weights {record['weights'][:16]}")
+    (OUT / "pretraining.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (OUT / "README.md").write_text(card(record), encoding="utf-8")
+    print(f"{OUT}: sha256 of the weights {record['weights'][:16]}")
 
 
 def fingerprint(seed: int, n: int = 1000) -> str:

@@ -28,10 +28,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_utils.tasks import write_atomic
+from tools import REPO
 from tools.notebooks.cards import Meter, with_card
 from tools.notebooks.checks import link_problems, machine_names, output_problems, pages
 from tools.notebooks.kernel import (
-    REPO,
     SOURCES,
     NotebookFailed,
     execute,
@@ -276,12 +276,11 @@ def _touched_outputs(built: NotebookNode, where: str) -> list[str]:
 
 
 def _first_change(built: NotebookNode, source: NotebookNode) -> str:
-    """Return " (cell 'x = 1')": the first code cell of the source that was not executed so."""
-    old, new = ([c for c in n.cells if c.cell_type == "code"] for n in (built, source))
-    for number, cell in enumerate(new):
-        if number >= len(old) or old[number].source != cell.source:
-            return f" (cell {_first_line(cell)})"
-    return " (cells were removed)" if len(old) > len(new) else ""
+    """Return " (cell 'x = 1')": the first code cell of the source that was not executed at all."""
+    executed = {cell.source for cell in built.cells}
+    code = (cell for cell in source.cells if cell.cell_type == "code")
+    new = next((cell for cell in code if cell.source not in executed), None)
+    return f" (cell {_first_line(new)})" if new else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,8 +13,7 @@ from datetime import date
 import psutil
 import yaml
 
-from tools.notebooks.checks import repository, tag
-from tools.notebooks.kernel import REPO
+from tools import REPO, repository, tag
 
 CARDS = yaml.safe_load((REPO / "tools" / "notebooks" / "cards.yaml").read_text(encoding="utf-8"))
 WORDS = CARDS.pop("words")
@@ -28,14 +27,10 @@ def links(name: str, language: str) -> str:
     address = f"https://colab.research.google.com/github/{repository()}/blob/{tag()}"
     parts = [f"[![Open in Colab]({BADGE})]({address}/notebooks/{language}/{name}.ipynb)"]
     parts += [f"[{say['other']}](../{other}/{name}.ipynb)"]
-    names = list(CARDS)
-    place = names.index(name)
-    if place:
-        before = names[place - 1]
-        parts.append(f"← [{_title(before, language)}]({before}.ipynb)")
-    if place + 1 < len(names):
-        after = names[place + 1]
-        parts.append(f"[{_title(after, language)}]({after}.ipynb) →")
+    names = [*CARDS]
+    before, (_, *after) = names[:names.index(name)], names[names.index(name):]
+    parts += [f"← [{_title(one, language)}]({one}.ipynb)" for one in before[-1:]]
+    parts += [f"[{_title(one, language)}]({one}.ipynb) →" for one in after[:1]]
     return " · ".join(parts)
 
 

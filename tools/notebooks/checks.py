@@ -1,11 +1,9 @@
 """What a page must not show: dead links, missing figures, traces of the machine that ran it."""
 
-import getpass
 import json
 import os
 import re
 import socket
-import tomllib
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebooks.kernel import MOST_LINES, REPO
+from tools import PICTURES, REPO, repository, tag
+from tools.notebooks.kernel import MOST_LINES
 
 # Colab's /content is where a reader's own files are; every other root belongs to some machine.
 # A URL's path is no such folder.
@@ -27,7 +26,7 @@ MACHINE = re.compile(
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(
     r"\]\(\s*(<[^>]*>|[^()\s]*(?:\([^()\s]*\)[^()\s]*)*)"
-    r"|\b(?:href|src|srcset)\s*=\s*[\"']?([^\"'\s>]*)"
+    r"|\b(?:href|src)\s*=\s*[\"']?([^\"'\s>]*)"
     r"|^ {0,3}\[[^\]^\n]+\]:\s*(\S+)"  # a reference's address
     r"|<(https?://[^>\s]+)>",
     re.MULTILINE | re.IGNORECASE,
@@ -36,7 +35,6 @@ REFERENCE = re.compile(r"\]\[([^\]\n]+)\]")
 HEADING = re.compile(r"^ {0,3}#{1,6} +(.+?) *#*$", re.MULTILINE)
 ROW = re.compile(r"<(?:tr|li|br|p)\b", re.IGNORECASE)
 KEY = re.compile(r"\b(?:sk-|hf_)(?=[\w-]{20,})")  # the rest of it is not repeated in a log
-FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 def pages() -> list[Path]:
@@ -48,11 +46,7 @@ def pages() -> list[Path]:
 
 def machine_names() -> list[str]:
     """Return this machine's name and this user's, where they are more than a common word."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without an entry
-        user = ""
-    names = {user, socket.gethostname()}
+    names = {Path.home().name, socket.gethostname()}
     return [name for name in names if len(name) > 4 and name not in ("localhost", "runner")]
 
 
@@ -107,7 +101,7 @@ def link_problems(path: Path) -> list[str]:
         else:
             target = (path.parent / unquote(address)) if address else path
             if not target.exists():
-                figure = target.suffix.lower() in FIGURES
+                figure = target.suffix.lower() in PICTURES
                 problem = "this figure is missing" if figure else "there is no such file"
             elif path.suffix == ".ipynb" and _other_language(path, target):
                 problem = "it is in the other language"
@@ -149,19 +143,10 @@ def anchors(markdown: str) -> set[str]:
     return names | set(re.findall(r'\b(?:id|name)="([^"]+)"', markdown))
 
 
-def repository() -> str:
-    """Return the published repository, "owner/name", as pyproject.toml has it."""
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return urlsplit(project["urls"]["Repository"]).path.strip("/")
-
-
 def _published(target: Path) -> bool:
     """Return whether a path lies in the repository and not in a folder that git ignores."""
-    inside = Path(os.path.abspath(target))
-    if not inside.is_relative_to(REPO):
-        return False
-    first = (*inside.relative_to(REPO).parts, ".")[0]
-    return first not in ("runs", "build", "dist") and not first.startswith(".venv")
+    inside = os.path.relpath(target, REPO)
+    return not re.match(r"(?:\.\.|runs|build|dist|models|\.venv[\w-]*)(?:/|$)", inside)
 
 
 def _other_language(notebook: Path, page: Path) -> bool:
@@ -171,19 +156,9 @@ def _other_language(notebook: Path, page: Path) -> bool:
     return page.name.endswith(".ko.md")
 
 
-def tag() -> str:
-    """Return the tag that is published, "v" and the version of course_utils."""
-    init = (REPO / "course_utils" / "__init__.py").read_text(encoding="utf-8")
-    return "v" + re.search(r'^__version__ = "([^"]+)"', init, re.MULTILINE)[1]
-
-
 def _address_problem(link: str) -> str:
     """Return what is wrong with the form of an address; nothing is fetched."""
     parts = urlsplit(link)
-    if parts.scheme == "mailto":
-        return "" if "@" in parts.path else "not an e-mail address"
-    if parts.scheme == "attachment":
-        return "an attachment does not reach the other edition: put the figure into assets"
     host = re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc)
     if parts.scheme not in ("http", "https") or not host:
         return "not a web address"

@@ -17,7 +17,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-REPO = Path(__file__).resolve().parents[2]
+from tools import REPO
+
 SOURCES = REPO / "notebooks" / "src"
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
+from tools import REPO, repository
+from tools import tag as published_tag
 from tools.notebooks.build import accept as accept_twins
 from tools.notebooks.build import built_problems, code_digest, refresh_text, source_problems
-from tools.notebooks.checks import pages, repository
-from tools.notebooks.checks import tag as published_tag
-from tools.notebooks.kernel import REPO, read_source, sources
+from tools.notebooks.checks import pages
+from tools.notebooks.kernel import read_source, sources
 
 OWNER_AND_NAME = re.compile(r"[a-z\d](?:[a-z\d-]{0,37}[a-z\d])?/[\w.-]{1,100}", re.ASCII | re.I)
 TAG = re.compile(r"v\d+(?:\.\d+){0,2}(?:(?:a|b|rc)\d+)?", re.ASCII)

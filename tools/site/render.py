@@ -15,12 +15,12 @@ import re
 import shutil
 import sys
 import time
-import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-REPO = Path(__file__).resolve().parents[2]
+from tools import PICTURES, REPO, repository, tag
+
 HERE = REPO / "tools" / "site"
 PAGES = REPO / "build" / "pages"
 SITE = REPO / "build" / "site"
@@ -35,11 +35,10 @@ FENCE = re.compile(r"(^ *(?:```+|~~~+).*?^ *(?:```+|~~~+) *$)", re.M | re.S)
 INLINE = re.compile(r"(`[^`\n]+`)")
 BADGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")  # a picture from elsewhere becomes its name
 LINK = re.compile(
-    r"(\]\(<?|\b(?:href|src|srcset)=[\"']|^ {0,3}\[[^\]^\n]+\]:\s*)([^)\"'<>\s]+)", re.M
+    r"(\]\(<?|\b(?:href|src)=[\"']|^ {0,3}\[[^\]^\n]+\]:\s*)([^)\"'<>\s]+)", re.M
 )
 MATH = re.compile(r"(?<![\\$\w])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?![$A-Za-z\d])")  # no price of $10
 LIST_AFTER_TEXT = re.compile(r"^(?!\s|(?:[-*+]|\d+\.) |[#>|])(.+\n)(?=(?:[-*+]|\d+\.) )", re.M)
-FIGURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 def sources(language: str) -> dict[str, Path]:
@@ -152,20 +151,12 @@ def address(link: str, source: Path, language: str) -> str:
     if not target.is_relative_to(REPO) or not target.exists():
         raise SystemExit(f"{source.relative_to(REPO)}: {link}: there is no such file here")
     inside = target.relative_to(REPO).as_posix()
-    if target.suffix.lower() in FIGURES:
+    if target.suffix.lower() in PICTURES:
         copied = PAGES / language / "files" / inside
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(target, copied)
         return f"files/{inside}"
-    return f"{published()}/{inside}"
-
-
-def published() -> str:
-    """Return the address under which the tagged repository's files are read."""
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    init = (REPO / "course_utils" / "__init__.py").read_text(encoding="utf-8")
-    tag = re.search(r'^__version__ = "([^"]+)"', init, re.M)[1]
-    return f"{project['urls']['Repository']}/blob/v{tag}"
+    return f"https://github.com/{repository()}/blob/{tag()}/{inside}"
 
 
 def render(language: str) -> None:
@@ -229,10 +220,9 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = {name: value or "" for name, value in attributes}
         self.ids |= {values[name] for name in ("id", "name") if name in values}
-        shown = [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
-        for source in [values.get("src", ""), *shown]:
-            if source and not source.startswith("data:"):
-                self.links.append((source, True))
+        source = values.get("src", "")
+        if source and not source.startswith("data:"):
+            self.links.append((source, True))
         if tag in ("a", "link") and "href" in values:
             loaded = tag == "link" and values.get("rel") in ("stylesheet", "icon", "preload")
             self.links.append((values["href"], loaded))
