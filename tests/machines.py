@@ -24,7 +24,7 @@ def bare(monkeypatch, folder):
         os.environ.pop(name, None)
     os.environ["RUNS"] = str(folder / "runs")
     monkeypatch.chdir(folder)
-    for module in ("", ".session", ".plumbing.secrets", ".inference"):
+    for module in ("", ".session", ".plumbing.secrets", ".plumbing.model_folder"):
         monkeypatch.setattr(f"course_utils{module}.REPO", folder)
     monkeypatch.setattr(scrub, "_found", {})
     monkeypatch.setattr(secrets, "can_ask", lambda: False)

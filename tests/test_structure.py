@@ -73,14 +73,14 @@ def test_the_sixteen_are_on_top_and_everything_is_short():
     longest = {path.name: n for path in TOP if (n := lines([path])) > 420}
     assert longest == {}
     assert lines(TOP) <= 4700
-    assert lines(FILES) <= 10_500
+    assert lines(FILES) <= 10_900
     assert lines((REPO / "tools").rglob("*.py")) <= 2600
 
 
 def test_the_tests_are_no_more_than_a_third_longer_than_the_code():
     code = [*FILES, *(REPO / "tools").rglob("*.py")]
     tests = [p for p in (REPO / "tests").rglob("*.py") if "benchmarks" not in p.parts]
-    assert lines(tests) <= 1.35 * lines(code)
+    assert lines(tests) <= 1.3 * lines(code)
 
 
 def test_a_name_is_imported_from_the_file_that_defines_it():
