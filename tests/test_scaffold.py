@@ -64,7 +64,7 @@ def project() -> dict:
 
 def test_torch_and_numpy_are_asked_for_in_train_only():
     extras = project()["optional-dependencies"]
-    others = {"colab", "demo", "lab", "quantize", "dev"}
+    others = {"colab", "demo", "lab", "quantize", "open-models", "dev"}
     assert set(extras) == {"train", *others}
     assert "torch" in map(name_of, extras["train"])
     for group in (project()["dependencies"], *(extras[extra] for extra in others)):
