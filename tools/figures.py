@@ -128,7 +128,7 @@ def masking():
     trained = sum(label != IGNORE_INDEX for label in row["labels"])
     masked = len(row["labels"]) - trained
     box(ax, 0.25, 2.22, 0.3, 0.22, "", GREY)
-    words(ax, 0.65, 2.33, f"정답 −100, 손실에 들어가지 않음  masked ({masked})", 9, ha="left")
+    words(ax, 0.65, 2.33, f"레이블 −100, 손실에 들어가지 않음  masked ({masked})", 9, ha="left")
     box(ax, 4.4, 2.22, 0.3, 0.22, "", GREEN)
     learned = f"배우는 토큰, 끝 표시까지  trained, end of turn too ({trained})"
     words(ax, 4.8, 2.33, learned, 9, ha="left")
