@@ -641,16 +641,17 @@ for name, batch in {"masked by length": collate(rows, eos), "masked by id": by_i
     said = generate(tuned, tokenizer, prompts, max_new_tokens=24)
     stops = sum(reply.stopped for reply in said)
     print(f"{name}: loss {last:.2f}, {stops} of {len(said)} replies stop, {said[1].text!r}")
-    assert stops == (0 if batch is by_id else len(rows))
+    assert 2 * stops < len(rows) if batch is by_id else stops == len(rows)
 
 # %% [markdown] lang="ko"
-# 손실은 둘 다 낮고 답도 배웠습니다. 그런데 한쪽은 **멈추지 않습니다**. 끝 표시를 한 번도 배우지 못했기 때문입니다.
+# 손실은 둘 다 낮고 답도 배웠습니다. 그런데 한쪽은 **멈출 줄 모릅니다**. 끝 표시를 한 번도 배우지 못했으니, 어쩌다 멈춰도 우연입니다.
 #
 # 채우는 쪽도 중요합니다. 학습할 때는 오른쪽을 채우지만, 응답을 만들 때는 왼쪽을 채워야 프롬프트의 끝이 응답의 시작과 맞닿습니다.
 # 하나씩 물었을 때와 한꺼번에 물었을 때 답이 같은지 봅니다. (아직 가르치지 않은 처음 모델에게 묻는 것이라 답은 엉뚱합니다. 같은지만 보세요.)
 
-# %% [markdown] lang="en" of="20192fc4"
-# Both losses are low, and both models learned the answers. But one of them **never stops**: it was never once shown an end.
+# %% [markdown] lang="en" of="824f9c3a"
+# Both losses are low, and both models learned the answers. But one of them **does not know how to stop**: it was never once shown
+# an end, and where it stops, it is by chance.
 #
 # Which side is padded matters, too. For training we pad on the right; to generate, padding goes to the left, so that every prompt
 # ends where its reply begins. Does a batch get the same replies as one prompt at a time? (This is the model before any teaching,
