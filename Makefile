@@ -32,7 +32,7 @@ SETUP := sh .ci/setup $(VENV) $(CONSTRAINTS) "$(PYTHON)" $(if $(filter command l
 RUN := $(VENV)/bin/python
 DATA_OPTION := $(if $(DATA),--data "$(DATA)")
 
-.PHONY: help setup course test structure faults lab notebooks base-model open-models teacher bench colab release site site-test jupyter-test clean
+.PHONY: help setup course test structure faults lab notebooks base-model open-models teacher real-check bench colab release site site-test jupyter-test clean
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [STACK=colab] [RECIPE=offline] [DATA=my.json]"
@@ -69,8 +69,12 @@ open-models: setup ## fetch two small open models into models/: Gemma 3 270M, Qw
 	@$(RUN) -m tools.open_models
 
 teacher: ## serve Qwen2.5-Coder at http://127.0.0.1:8000/v1, for TEACHER=local and JUDGE=local
-	@$(RUN) -m llama_cpp.server --model models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --n_ctx 8192 \
+	@$(RUN) -m llama_cpp.server --model models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf \
+	--model_alias qwen2.5-coder-1.5b-instruct --n_ctx 8192 --n_threads 2 --n_threads_batch 2 \
 	--flash_attn false --host 127.0.0.1 --port 8000
+
+real-check: setup ## read what is quoted of the recorded real teacher out of its journal again
+	@$(RUN) tests/benchmarks/real.py
 
 bench: setup ## run the benchmarks and put their figures into the READMEs
 	@set -e; for script in $(filter-out %/readme.py,$(wildcard tests/benchmarks/*.py)); \

@@ -1,4 +1,4 @@
-"""Korean text in pieces: one shared morphological analyser, made when it is first needed.
+"""Korean text in one form, and in pieces: one shared morphological analyser, made when needed.
 
 Spaces do not separate Korean words: `지도를`, `지도는` and `지도에서` are one noun with three
 particles, and `지도자` (a leader) is another noun altogether. Kiwi (kiwipiepy) takes them apart:

@@ -1,4 +1,4 @@
-"""Fine-tune a base model as a recipe says: our rows and masks, TRL's SFTTrainer, one or many GPUs.
+"""Fine-tune a base model as a recipe says, with TRL's SFTTrainer, or go on where that stopped.
 
     python -m course_utils.train offline --tasks data.jsonl --run my-run
     python -m course_utils.train alpaca-7b-fsdp --dry-run

@@ -1,4 +1,4 @@
-"""What a server sent back, of whatever shape: the answer in it, how it ended, what it took.
+"""What a server sent back, of whatever shape: its answer without the thoughts, its end, its cost.
 
 A reply is a message, a delta or a text of the first choice; its content is a text or a list of
 parts. What the model thought aloud is not its answer. Whatever holds none is a ValueError.

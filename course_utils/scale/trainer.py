@@ -1,5 +1,5 @@
-"""What TRL's trainer lacks here: an order of rows to go on with, an exact evaluation loss, FSDP2 on
-CPUs, adapters read back from shards, and checkpoints that say whether they are whole.
+"""What TRL's trainer lacks here: checkpoints that say whether they are whole, an order of rows to
+go on with, an exact evaluation loss, FSDP2 on CPUs, adapters read back from shards.
 
 It is set up in train.py; all that reaches into accelerate or transformers stands here.
 """
