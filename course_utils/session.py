@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 from course_utils import REPO, CourseError, shown
 from course_utils.checkpoint import CheckpointStore, Sealing
 from course_utils.inference import Device, find_device
-from course_utils.offline import world
 from course_utils.offline.start import offline_url
 from course_utils.plumbing import colab, hub
-from course_utils.plumbing.colab import DRIVE, installed, mount_drive, on_colab
+from course_utils.plumbing.colab import DRIVE, mount_drive, on_colab, version_of
 from course_utils.plumbing.entries import entries
 from course_utils.plumbing.model_folder import find_base
 from course_utils.plumbing.parts import digest, is_journal
@@ -102,7 +101,7 @@ class Course:
         chosen by hash, one family named "data"; else the course's evaluation tasks, by category.
         """
         if self._in_world:
-            return world.heldout_tasks(self.recipe.data.heldout)
+            return _world().heldout_tasks(self.recipe.data.heldout)
         if self.data:
             _, chosen = split_heldout(read_tasks(self.artefact("preprocess") / "tasks.jsonl"))
             return [replace(task, meta={**task.meta, "family": "data"}) for task in chosen]
@@ -113,12 +112,12 @@ class Course:
         """Return held-out tasks in wordings that no training task uses; none outside the world."""
         if not self._in_world:
             return []
-        return world.heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
+        return _world().heldout_tasks(self.recipe.data.heldout // 3, wordings="unseen")
 
     def truth(self, task: Task) -> str | None:
         """Return the one right answer, or None where nobody knows it: outside the small world."""
         with suppress(CourseError):
-            return world.solve(task.instruction, task.input) if self._in_world else None
+            return _world().solve(task.instruction, task.input) if self._in_world else None
 
     @property
     def _in_world(self) -> bool:
@@ -141,6 +140,12 @@ class Course:
                                   "data and folder.")
         print(f"{step}: {shown(folder)} ({kind})")
         return folder
+
+
+def _world():
+    from course_utils.offline import world  # for the offline course alone
+
+    return world
 
 
 def setup(recipe: str | Path = "auto", *, root: str | Path | None = None) -> Course:
@@ -181,8 +186,7 @@ def doctor() -> str:
     rows = {"Python": f"{sys.version.split()[0]}, {sys.platform}", "Device": find_device().name,
             "Drive": "mounted" if colab.drive_mounted() else "not mounted",
             "Replaced": ", ".join(_replaced()) or "nothing that is loaded"}
-    here = installed()
-    rows |= {name: here.get(name, "not installed") for name in PACKAGES}
+    rows |= {name: version_of(name) or "not installed" for name in PACKAGES}
     for name in ("HF_TOKEN", *(e["secret"] for e in entries().values() if "secret" in e)):
         try:
             rows[name] = "set" if has_secret(name) else "not set"
@@ -293,7 +297,6 @@ def _set_environment(course: Course) -> None:
 
 def _replaced() -> list[str]:
     """Return the packages that are loaded in another version than the one installed by now."""
-    here = installed()
     loaded = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in PACKAGES}
     return [f"{name} {version}" for name, version in loaded.items()
-            if version and version.split("+")[0] != here.get(name, version).split("+")[0]]
+            if version and version.split("+")[0] != (version_of(name) or version).split("+")[0]]

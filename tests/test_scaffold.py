@@ -50,7 +50,7 @@ def test_what_is_light_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(("module", "later"), [
-    ("session", "llm generate judge train reports.judgments plots"),
+    ("session", "llm generate judge train reports.judgments plots offline.world"),
     ("similarity", "tasks prompts llm session"),
 ])
 def test_a_module_imports_what_it_needs_at_once(module, later):

@@ -69,6 +69,14 @@ def installed() -> dict[str, str]:
     return found
 
 
+def version_of(name: str) -> str | None:
+    """Return the version of one package, None where it is not installed; `installed` reads all."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def name_of(requirement: str) -> str:
     """Return a package's name as `installed` writes it: "trl>=1.16" and "TRL" are both "trl"."""
     return re.sub(r"[-_.]+", "_", re.match(r"[\w.-]*", requirement)[0].rstrip(".")).lower()

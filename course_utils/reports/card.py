@@ -6,7 +6,7 @@ from pathlib import Path
 from course_utils import shown
 from course_utils.checkpoint import CheckpointStore
 from course_utils.inference import Device
-from course_utils.plumbing.colab import installed
+from course_utils.plumbing.colab import version_of
 from course_utils.plumbing.entries import EndpointError, retirement
 from course_utils.plumbing.scrub import scrub
 from course_utils.plumbing.secrets import has_secret
@@ -23,7 +23,6 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
     `base` is the base model's folder or name, `why` says why it is this recipe, `drive` what is
     wrong with Google Drive.
     """
-    here = installed()
     rows = {
         "Recipe": f"{recipe.name} ({why})",
         "Device": device.name,
@@ -34,7 +33,7 @@ def card(recipe: Recipe, store: CheckpointStore, device: Device, *, data: Path |
         "Sent data": data_terms(e for e in (recipe.teacher, recipe.judge) if not e.simulated),
         "Data": f"{shown(data)}, instead of generated tasks" if data else None,
         "Artefacts": shown(store.root / store.run),
-        "Versions": ", ".join(f"{name} {here[name]}" for name in ON_CARD if name in here),
+        "Versions": ", ".join(f"{name} {version_of(name)}" for name in ON_CARD if version_of(name)),
         "Drive": drive,
     }
     if base.startswith("google/") and not has_secret("HF_TOKEN"):
