@@ -19,7 +19,8 @@ def find_base(base: str | Path) -> str:
     """Return the absolute path of a model's folder, or a Hub id as it is.
 
     A relative folder is looked up in the checkout, then in the current folder; one that begins with
-    a dot only there. What looks like a folder and is none raises ModelFolderError.
+    a dot only there. A Hub id whose model `make open-models` put into models/ is that folder. What
+    looks like a folder and is none raises ModelFolderError.
     """
     name, path = str(base), Path(os.path.expanduser(base))
     places = [Path.cwd() / path] if name.startswith(".") else [REPO / path, Path.cwd() / path]
@@ -31,7 +32,8 @@ def find_base(base: str | Path) -> str:
         looked = " and ".join(map(str, places))
         raise ModelFolderError(f"There is no model folder '{base}' (looked for {looked}): correct "
                                "the name, or, for assets/tiny-gemma-ko, run `make base-model`.")
-    return name
+    made = REPO / "models" / path.name
+    return str(made) if made.is_dir() else name
 
 
 def base_hash(base: str | Path) -> str | None:

@@ -114,15 +114,26 @@ def check(card: Preflight) -> None:
 
 
 def as_it_runs(recipe: Recipe, device: Device) -> Recipe:
-    """Return a recipe as a device and so many processes train it: on a CPU in float32."""
+    """Return a recipe as a device and so many processes train it: on a CPU in float32, unless it is
+    a recipe for a CPU, one that names its threads, and the CPU computes in bfloat16."""
     batch, times = batch_shape(recipe.train, processes())
     spec = replace(recipe.train, gpus=processes(), batch_size=batch, gradient_accumulation=times)
     if device.kind != "cuda":
         again = spec.activation_checkpointing and is_sharded(spec)
-        spec = replace(spec, dtype="float32", activation_checkpointing=again)
+        half = spec.threads and spec.dtype == "bfloat16" and cpu_has_bfloat16()
+        spec = replace(spec, dtype="bfloat16" if half else "float32",
+                       activation_checkpointing=again)
     if spec.attention == "auto":
         spec = replace(spec, attention=pick_attention() if device.kind == "cuda" else "sdpa")
     return replace(recipe, train=spec)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether this CPU multiplies in bfloat16, rather than pretending to, slowly."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def padded_to(spec: TrainSpec, gpu: bool) -> int:
