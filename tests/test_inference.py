@@ -158,6 +158,11 @@ def test_where_a_base_is(tiny_base, tmp_path, monkeypatch):
     (tmp_path / "tiny-gemma").mkdir()
     assert find_base("tiny-gemma") == str(tiny_base.resolve())  # the checkout's comes first
     assert find_base("./tiny-gemma") == str(tmp_path.resolve() / "tiny-gemma")
+    # What `make open-models` made stands for its Hub id, and for no other.
+    monkeypatch.setattr("course_utils.plumbing.model_folder.REPO", tmp_path)
+    (tmp_path / "models" / "gemma-3-270m").mkdir(parents=True)
+    assert find_base("google/gemma-3-270m") == str(tmp_path / "models" / "gemma-3-270m")
+    assert find_base("google/gemma-3-1b-pt") == "google/gemma-3-1b-pt"
 
 
 def test_a_named_template_is_loaded_with_a_date_that_stays(tiny_base, tokenizer, tmp_path):

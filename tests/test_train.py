@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -11,9 +12,9 @@ from course_utils import REPO, CourseError
 from course_utils import train as train_module
 from course_utils.checkpoint import CheckpointStore
 from course_utils.collator import EncodeError, encode, encode_tasks
-from course_utils.inference import load_model, reply
+from course_utils.inference import load_model, load_tokenizer, reply
 from course_utils.plumbing.model_folder import ModelFolderError
-from course_utils.prompts import get_template
+from course_utils.prompts import chat_template, get_template
 from course_utils.recipe import TrainSpec, load_recipe, recipe_names
 from course_utils.scale import trainer
 from course_utils.scale.parallel import TrainError
@@ -102,6 +103,32 @@ def test_the_same_seed_gives_the_same_bytes_whatever_was_drawn_before(recipe, st
     assert adapter_bytes(again) == adapter_bytes(reference)
     other = train(changed(recipe, seed=1, epochs=0.2), store, TASKS, step="other-seed")
     assert adapter_bytes(other) != adapter_bytes(reference)
+
+
+def test_only_trained_positions_pass_the_head(recipe, store, reference, monkeypatch):
+    from trl.trainer import utils
+
+    seen, whole = [], utils._ChunkedLogProbFunction.apply
+
+    def noted(hidden, *rest):
+        seen.append(len(hidden))
+        return whole(hidden, *rest)
+
+    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", noted)
+    again = train(recipe, store, TASKS)
+    assert losses(again) == losses(reference)
+    tokenizer = load_tokenizer(recipe.base_model)
+    rows, report = encode_tasks(tokenizer, TASKS, chat_template(tokenizer), 256)
+    assert sum(seen) == report.response_tokens * recipe.train.epochs
+
+
+def test_a_long_training_says_after_three_steps_how_long_it_takes(recipe, store, capsys,
+                                                                  monkeypatch):
+    clock = iter(range(0, 10**6, 60))  # every look at the clock is a minute later
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: float(next(clock)))
+    train(recipe, store, TASKS)
+    said = capsys.readouterr().out
+    assert re.search(r"As fast as these 3 steps, it takes \d+ more minutes\.", said)
 
 
 def test_killed_just_before_the_result_was_sealed(recipe, store, reference, monkeypatch):

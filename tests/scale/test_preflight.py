@@ -87,6 +87,16 @@ def test_too_little_memory_names_what_would_fit(recipe):
         check(preflight(load_recipe("alpaca-7b-fsdp"), [row(512)], device=A100))
 
 
+@pytest.mark.parametrize("name, native, dtype", [
+    ("gemma-270m", True, "bfloat16"), ("gemma-270m", False, "float32"),
+    ("gemma-2b-l4", True, "float32"), ("offline", True, "float32")])  # fmt: skip
+def test_a_recipe_for_a_cpu_computes_in_bfloat16_where_the_cpu_does(
+        name, native, dtype, monkeypatch):
+    found = {"avx512_bf16": native, "amx_bf16": False}
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found)
+    assert preflight(load_recipe(name), ROWS, device=CPU).recipe.train.dtype == dtype
+
+
 def test_a_cpu_computes_in_float32_and_may_swap(recipe):
     offline = load_recipe("offline")
     card = preflight(offline, ROWS, device=CPU)
