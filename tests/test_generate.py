@@ -161,6 +161,26 @@ def test_a_teacher_that_has_run_dry_is_said_in_the_report(run, teacher):
     assert len(read_tasks(report.path)) == report.kept
 
 
+ENGLISH = "Describe the sea.\n4. 입력: <noinput>\n4. 출력: It is wide and blue.\n"
+CHINESE = "请介绍一下大海。\n4. 입력: <noinput>\n4. 출력: 大海很宽阔。\n"
+ONE = "바다를 소개하세요.\n4. 입력: <noinput>\n4. 출력: 넓고 푸릅니다.\n"
+
+
+@pytest.mark.parametrize("text, finish, kept, reasons", [
+    (ENGLISH, "stop", 0, {"not Korean"}),
+    (CHINESE, "stop", 0, {"too short"}),  # it has no spaces, so it is one word
+    (ONE, "stop", 1, {"similar"}),  # one task in place of twenty, the same one for ever
+    ((ONE + "###\n4. 지시문: ") * 30, "length", 1, {"similar", "truncated"}),  # in a loop
+    ("저는 언어 모델입니다. 무엇을 도와드릴까요?", "stop", 0, {"missing field"}),
+])  # fmt: skip
+def test_a_small_teacher_runs_dry_and_each_candidate_has_a_name(
+        run, teacher, text, finish, kept, reasons):
+    teacher.answer = lambda body, n: chat(text, finish)
+    report = run(n=10, patience=3)
+    assert (report.kept, report.calls, set(report.rejected)) == (kept, 3 + kept, reasons)
+    assert "the last 3 calls brought nothing new" in report.note
+
+
 def test_a_failing_server_stops_the_loop_and_the_next_run_goes_on(run, teacher):
     whole = run(name="whole").path.read_bytes()
     teacher.seeds.clear()

@@ -33,7 +33,7 @@ from course_utils.llm import LLM
 from course_utils.offline import world
 from course_utils.plumbing.connection import NoAnswer
 from course_utils.prompts import unquote
-from course_utils.stats import Game, Grade, summarize_battle
+from course_utils.stats import Game, Grade, summarize_battle, verdict_win_rate
 from tests.faulty_server import start
 
 FORMS = (JSON, BRACKETS, REMINDER)
@@ -320,6 +320,15 @@ def test_a_battle_asks_both_orders_and_speaks_of_models():
     assert all(asked.temperature == 0 and asked.response_format for asked in judge.llm.asked)
     assert [(j.id, j.order, j.verdict) for j in judge.judgments][:3] == [
         ("q1", "ab", "a"), ("q1", "ba", "a"), ("q2", "ab", "b")]
+
+
+def test_a_judge_that_always_says_a_gives_nobody_more_than_half():
+    judge = judge_of(lambda prompt, params: as_asked("A", params))
+    games = judge.battle(ITEMS)
+    summary = summarize_battle(games)
+    assert (summary.win_rate, summary.contradictions) == (0.5, len(ITEMS))
+    assert (summary.first_position.value, summary.consistency) == (1.0, 0.0)
+    assert verdict_win_rate([game.first for game in games]).win_rate == 1.0  # one order alone
 
 
 def test_a_judgment_can_be_audited():
