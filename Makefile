@@ -65,7 +65,8 @@ base-model: setup ## pretrain assets/tiny-gemma-ko again (about an hour)
 	@$(RUN) -m tools.base_model.pretrain
 
 open-models: setup ## fetch two small open models into models/: Gemma 3 270M, Qwen2.5-Coder 1.5B (1.9 GB)
-	@$(RUN) -m pip install -q -c $(CONSTRAINTS) -e ".[open-models]"
+	@$(RUN) -m pip install -q -c $(CONSTRAINTS) -e ".[open-models]" || { echo "llama.cpp was not built (above, why): it \
+	takes a C++ compiler, on Debian 'apt-get install g++ cmake', on macOS 'xcode-select --install'." >&2; exit 1; }
 	@$(RUN) -m tools.open_models
 
 teacher: ## serve Qwen2.5-Coder at http://127.0.0.1:8000/v1, for TEACHER=local and JUDGE=local
@@ -73,7 +74,7 @@ teacher: ## serve Qwen2.5-Coder at http://127.0.0.1:8000/v1, for TEACHER=local a
 	--model_alias qwen2.5-coder-1.5b-instruct --n_ctx 8192 --n_threads 2 --n_threads_batch 2 \
 	--flash_attn false --host 127.0.0.1 --port 8000
 
-real-check: setup ## read what is quoted of the recorded real teacher out of its journal again
+real-check: setup ## compute what is quoted of the recorded real models again, without a model
 	@$(RUN) tests/benchmarks/real.py
 
 bench: setup ## run the benchmarks and put their figures into the READMEs

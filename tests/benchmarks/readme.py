@@ -6,6 +6,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable
 from statistics import mean
 
@@ -233,6 +234,69 @@ def block(language: str) -> str:
     return "\n\n".join([intro, families(say), variants(say), speed])
 
 
+def whole_table(language: str) -> dict[str, str]:
+    """What `make course` printed, as the README quotes it: the numbers by the name of their row."""
+    text = READMES[language].read_text(encoding="utf-8")
+    quoted = text.split("<!-- table: begin -->")[1].split("<!-- table: end -->")[0]
+    rows = [line.strip().split("  ", 1) for line in quoted.splitlines()]
+    return {row[0].split(" (")[0]: row[1].strip() for row in rows if len(row) == 2}
+
+
+def around(rate: dict, digits: int = 0) -> str:
+    """A number with its interval: "61% (52% to 70%)", or "2.13 (2.02 to 2.25)" with digits."""
+    def said(value):
+        return f"{value:.{digits}f}" if digits else percent(value)
+
+    low, high = rate["interval"]
+    return f"{said(rate.get('value', rate.get('win_rate')))} ({said(low)} ~ {said(high)})"
+
+
+def kinds(language: str) -> str:
+    """The three kinds of result side by side; the README's first table."""
+    def say(english: str, korean: str) -> str:
+        return english if language == "en" else korean
+
+    def both(key: str, digits: int = 0) -> str:
+        return " → ".join(around(real["replies"][model][key], digits) for model in ("base", "both"))
+
+    simulated, real = whole_table(language), recorded("results")
+    funnel, judge = recorded("funnel"), real["judge"]["all"]
+    hits = [round(r["value"] * r["n"]) for r in (real["replies"][m]["sums"]
+                                                 for m in ("base", "both"))]
+    sums, rate = real["replies"]["both"]["sums"]["n"], simulated["win rate of the tuned model"]
+    exact = simulated["exact match, held out"].split()
+    rows = [
+        [say("who wrote the data", "데이터를 쓴 쪽"),
+         say("a program that knows the truth", "정답을 아는 프로그램"), "Qwen2.5-Coder 1.5B",
+         say("the model you have a key for", "키가 있는 모델")],
+        [say("what was tuned", "학습한 모델"),
+         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"), "Gemma 3 270M",
+         say("a 2B model on Colab", "Colab에서 2B 모델")],
+        [say("tasks kept, of those written", "남은 과제 / 쓴 과제"),
+         f"{simulated['tasks kept']} / {simulated['tasks generated']}",
+         f"{funnel['kept']} / {funnel['candidates']}", "01"],
+        [say("right replies, before → after", "맞은 응답, 학습 전 → 후"), " → ".join(exact),
+         say(f"{hits[0]} → {hits[1]} of {sums} sums", f"계산 {sums}개 중 {hits[0]} → {hits[1]}"),
+         "02, 03"],
+        [say("loss on answers never seen", "본 적 없는 답의 손실"), "", both("loss", 2), "02"],
+        [say("replies that end by themselves", "스스로 끝난 응답"), "", both("ended"), "02"],
+        [say("win rate against the base model", "베이스 모델 상대 승률"),
+         re.sub(r" \(95%: (.*) to (.*)\)", r" (\1 ~ \2)", rate),
+         around(real["battles"]["seeds against base"]), "03"],
+        [say("the judge, where the winner is known", "이긴 쪽을 아는 짝에서 심사 모델"),
+         say("its bias is a knob", "편향을 정해 둠"),
+         say(f"right {around(judge['right'])}, first place {around(judge['first_position'])}",
+             f"맞음 {around(judge['right'])}, 앞자리 {around(judge['first_position'])}"), "03"],
+    ]
+    head = say("|simulated|small and real|yours", "|모의|작은 진짜|내 것").split("|")
+    return table(head, rows)
+
+
+def recorded(name: str) -> dict:
+    """A file of assets/real."""
+    return json.loads((REPO / "assets" / "real" / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def fill(section: str, block: Callable[[str], str], *, check: bool = False) -> list[str]:
     """Replace a section of both READMEs by its block, which is made for a language.
 
@@ -253,3 +317,4 @@ def fill(section: str, block: Callable[[str], str], *, check: bool = False) -> l
 
 if __name__ == "__main__":
     fill("results", block)
+    fill("kinds", kinds)

@@ -157,11 +157,13 @@ def reply_all(names: list[str]) -> None:
 
 
 def reference_loss(model, tokenizer, task: Task, template) -> dict:
-    """The summed loss on the tokens of the reference, and how many they are."""
+    """The summed loss on the tokens of the reference, and how many they are: none without one."""
     import torch
 
     from course_utils.collator import IGNORE_INDEX, encode
 
+    if not task.output:
+        return {"loss": 0.0, "labels": 0}
     row = encode(tokenizer, template.render(task), task.output, 1024, end=template.end)
     ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:])
     with torch.inference_mode():
@@ -230,8 +232,16 @@ def replies() -> dict[str, dict[str, dict]]:
 
 def battle_items(a: str, b: str) -> list[Item]:
     return [Item(i, asked(task), a=replies()[a][i]["reply"], b=replies()[b][i]["reply"],
-                 reference=task.output, category=task.meta["category"])
+                 reference=task.output or None, category=task.meta["category"])
             for i, task in questions().items()]
+
+
+def write_pairs() -> None:
+    """Keep the pairs where a notebook reads them."""
+    rows = [{"id": item.id, "kind": item.category, "question": item.question, "right": item.a,
+             "spoiled": item.b} for item in known_pairs()]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_atomic(REAL / "pairs.jsonl", "\n".join(lines) + "\n")
 
 
 def judge_all(url: str = NOBODY, what: tuple[str, ...] = ("known", *BATTLES)) -> dict[str, list]:
@@ -260,13 +270,15 @@ def repeated_part(text: str) -> float:
 
 def measures(rows: dict[str, dict]) -> dict[str, list[float]]:
     """For each measure one number a question, in the order of the questions."""
-    tasks, labels = questions(), fmean(row["labels"] for row in rows.values())
-    total = sum(row["loss"] for row in rows.values()) / (labels * len(rows))
+    tasks = questions()
+    known = [row for row in rows.values() if row["labels"]]  # a free text has no reference
+    labels = fmean(row["labels"] for row in known)
+    total = sum(row["loss"] for row in known) / (labels * len(known))
     found = {
         # Its mean is the loss a token; a question counts by how far it pulls that mean.
-        "loss": [total + (row["loss"] - total * row["labels"]) / labels for row in rows.values()],
+        "loss": [total + (row["loss"] - total * row["labels"]) / labels for row in known],
         "rouge_l": [rouge_l(morphemes(rows[i]["reply"]), morphemes(t.output))
-                    for i, t in tasks.items()],
+                    for i, t in tasks.items() if t.output],
         "ended": [float(row["ended"]) for row in rows.values()],
         "repeated": [repeated_part(row["reply"]) for row in rows.values()],
         "hangul": [hangul_share(rows[i]["reply"]) for i, t in tasks.items()
@@ -355,6 +367,7 @@ if __name__ == "__main__":
     elif options.part == "reply":
         reply_all(names or ["base", *TUNED])
     elif options.part == "judge":
+        write_pairs()
         judge_all(options.url, tuple(names) or ("known", *BATTLES))
     elif options.part == "measure":
         write_json("results.json", measure())
