@@ -1134,7 +1134,7 @@ check("04.1", states_gib)
 # 남은 메모리가 `gib`인 GPU에서 돌 수 있는, GPU **한 장**짜리 레시피(`recipe.train.gpus`가 1)의 이름을 `recipe_names()`의 순서대로 목록으로 돌려주세요. 그 GPU에 bfloat16이 없으면(`bfloat16=False`) `recipe.train.dtype`이 `"bfloat16"`인 레시피는 뺍니다.
 # `load_recipe`, `estimate_memory`, `fits`를 쓰세요.
 #
-# 보기: 16GB로 파는 T4는 15GiB를 보여 주고, bfloat16이 없습니다. `fitting(15, False)`는 `['gemma-270m', 'gemma-2b-t4', 'midm-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
+# 보기: 16GB로 파는 T4는 15GiB를 보여 주고, bfloat16이 없습니다. `fitting(15, False)`는 `['gemma-2b-t4', 'midm-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
 # %% [markdown] lang="en" of="61fa903f"
 # ### Exercise 2. The recipes for my GPU
@@ -1144,7 +1144,7 @@ check("04.1", states_gib)
 # Return the names of the recipes for **one** GPU (`recipe.train.gpus` is 1) that run with `gib` free, as a list in the order of `recipe_names()`. If the GPU has no bfloat16 (`bfloat16=False`), leave out those whose `recipe.train.dtype` is `"bfloat16"`.
 # Use `load_recipe`, `estimate_memory` and `fits`.
 #
-# Example: a T4, sold as 16 GB, shows 15 GiB and has no bfloat16. `fitting(15, False)` is `['gemma-270m', 'gemma-2b-t4', 'midm-2b-t4', 'offline']`; where nothing fits it is `[]`.
+# Example: a T4, sold as 16 GB, shows 15 GiB and has no bfloat16. `fitting(15, False)` is `['gemma-2b-t4', 'midm-2b-t4', 'offline']`; where nothing fits it is `[]`.
 
 # %%
 def fitting(gib, bfloat16):

@@ -268,6 +268,12 @@ def repeated_part(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
+def first_number(text: str) -> str | None:
+    """The first number, a fraction too, that does not number a line: "3/5입니다." -> "3/5"."""
+    found = re.search(r"(?<![\d.])\d[\d,./:]*(?<![,.])(?!\d|\.\s)", text)
+    return found and found[0]
+
+
 def measures(rows: dict[str, dict]) -> dict[str, list[float]]:
     """For each measure one number a question, in the order of the questions."""
     tasks = questions()
@@ -283,8 +289,7 @@ def measures(rows: dict[str, dict]) -> dict[str, list[float]]:
         "repeated": [repeated_part(row["reply"]) for row in rows.values()],
         "hangul": [hangul_share(rows[i]["reply"]) for i, t in tasks.items()
                    if t.meta["answer_lang"] == "ko"],
-        "sums": [float(bool(first := re.search(r"\d[\d,./:]*\d|\d", t.output))
-                       and first[0] in re.findall(r"\d[\d,./:]*\d|\d", rows[i]["reply"]))
+        "sums": [float(first_number(rows[i]["reply"]) == first_number(t.output))
                  for i, t in tasks.items() if t.meta["category"] == "수학"]}
     return found
 
