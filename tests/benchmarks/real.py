@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import tempfile
 import time
 from functools import cache
@@ -35,13 +36,17 @@ from course_utils.tasks import Task, read_tasks, write_atomic
 REAL = REPO / "assets" / "real"
 QWEN, NOBODY = "qwen2.5-coder-1.5b-instruct", "http://127.0.0.1:9/v1"
 BATCH = 8  # tasks asked for at a time: a small teacher loses its way in longer replies
+COPIES = tempfile.TemporaryDirectory()  # a journal belongs to one process at a time
 TUNED = ("seeds", "teacher", "both")  # what Gemma was tuned on
 BATTLES = {"seeds against base": ("seeds", "base"), "both against seeds": ("both", "seeds")}
 
 
 def client(journal: str, url: str = NOBODY) -> LLM:
-    """Qwen's client; at the default address nobody answers, so that the journal has to."""
-    return LLM(QWEN, base_url=url, journal=REAL / journal, workers=4, timeout=1800, max_retries=0)
+    """Qwen's client; at the default address nobody answers, so that a copy of the journal does."""
+    path = REAL / journal
+    if url == NOBODY:
+        path = shutil.copy(path, COPIES.name)
+    return LLM(QWEN, base_url=url, journal=path, workers=4, timeout=1800, max_retries=0)
 
 
 def seeds() -> list[Task]:
