@@ -41,7 +41,8 @@
 #
 # Run the cell below and read its card first: where this runs, who judges, where results go.
 
-# %%
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title 준비 · Set-up { display-mode: "form" }
 import subprocess
 import sys
 
@@ -56,6 +57,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
 
     install()
 
+# %%
 from course_utils.session import setup
 
 course = setup()

@@ -55,7 +55,8 @@
 # the 7B. The code they pass through is the real one, but the losses and texts of such a model say nothing about any real model.
 # The text says so again wherever they appear.
 
-# %%
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title 준비 · Set-up { display-mode: "form" }
 import subprocess
 import sys
 
@@ -70,6 +71,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
 
     install()
 
+# %%
 from course_utils.session import setup
 
 course = setup()

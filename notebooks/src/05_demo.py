@@ -38,7 +38,8 @@
 #
 # With the offline recipe a sample adapter that comes with the course stands in if you have not run 02 yet; the cell says which one it is. With any other recipe, run 02 first.
 
-# %%
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title 준비 · Set-up { display-mode: "form" }
 import subprocess
 import sys
 
@@ -53,6 +54,7 @@ if "google.colab" in sys.modules:  # on Colab: the tagged course, cloned once, a
 
     install()
 
+# %%
 from course_utils.session import setup
 
 course = setup()

@@ -42,6 +42,7 @@ from tools.notebooks.kernel import (
 )
 
 LANGUAGES = ("ko", "en")
+KEPT = ("tags", "cellView", "jupyter")  # of a cell's metadata: the set-up is folded
 CODE = re.compile(r"```.*?```|`[^`]*`|https?://\S+", re.DOTALL)
 LEFT_OVER = {  # so many words of the other language in a row: a sentence that nobody translated
     "ko": re.compile(r"(?:\b[A-Za-z][a-z']*[\s,]+){5}[A-Za-z]+"),
@@ -84,7 +85,7 @@ def edition(notebook: NotebookNode, language: str, name: str) -> NotebookNode:
         cell = copy.deepcopy(cell)
         if not cells:
             cell.source = with_card(cell.source, name, language)
-        cell.metadata = {key: v for key, v in cell.metadata.items() if key == "tags"}
+        cell.metadata = {key: v for key, v in cell.metadata.items() if key in KEPT}
         cell.id = f"cell-{number:03d}"
         cells.append(cell)
     metadata = {
