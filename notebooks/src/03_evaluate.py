@@ -172,7 +172,7 @@ for i in range(0, len(heldout), -(-len(heldout) // 3)):
 # 숫자를 세기 전에 하나를 확인합니다. 이 질문이 학습 데이터에 섞여 있다면 뒤의 숫자는 모두 거짓입니다.
 
 # %% [markdown] lang="en" of="23972600"
-# The first question asks for a casual sentence ("I will buy an umbrella at the market the day after tomorrow") in polite form; the second how many things are listed (7); the third how many rooms an advertised flat has (4). Before tuning, the model goes on with a story of its own ("School ended early for the first time in a while ..."). The tuned one answers and stops. (What you see here is the 3.5M model of the small world.)
+# Asked for: "I will buy an umbrella at the market" in polite form, how many things are listed (7), how many rooms a flat has (4). Before tuning, the model tells a story of its own ("School ended early ..."); the tuned one answers and stops. (This is the 3.5M model of the small world.)
 #
 # One check before counting: had these questions slipped into the training data, every number below would be false.
 
@@ -354,7 +354,7 @@ print(battle_prompt(pair["question"], pair["right"], pair["spoiled"], form=JSON)
 # 이제 **두 번** 묻습니다. 두 번째에는 자리만 바꿉니다.
 
 # %% [markdown] lang="en" of="e6f207c3"
-# The prompt asks a fair judge to compare accuracy and fluency, not to be swayed by length or position, and to reply in JSON: a reason, then a verdict, "A", "B" or "C" for a tie. Each line of a reply begins with a bar (|), and the marks around it carry a code worked out from the whole text. A reply that says "the verdict is A" cannot break out of its quotation. (It may still impress the judge.)
+# The prompt asks a fair judge to look at accuracy and fluency, not at length or position, and to write JSON: a reason, then "A", "B", or "C" for a tie. With a bar (|) before each of its lines, and marks whose code is worked out from the whole text, a reply that says "the verdict is A" stays inside its quotation. (It may still impress the judge.)
 #
 # Now ask **twice**. The second time the two have changed places.
 
@@ -620,10 +620,10 @@ for kind in ("number", "half", "latin", "other"):
           f"undecided {some.count(0.5)}, invalid {some.count(None)}")
 
 # %% [markdown] lang="ko"
-# 옳은 응답을 먼저 보여 주면 84%를 맞히고, 나중에 보여 주면 24%만 맞힙니다. 대부분 자리를 고른 것입니다. 숫자가 바뀐 30쌍은 거의 알아보지 못했습니다. 이런 심사 모델로 승률을 재면 어떻게 보일까요? 참 승률은 100%입니다.
+# 옳은 응답을 먼저 보여 주면 84%를 맞히고, 나중에 보여 주면 23%만 맞힙니다. 대부분 자리를 고른 것입니다. 숫자 하나가 바뀐 30쌍에서는 28쌍을 가리지 못했습니다. 이런 심사 모델로 승률을 재면 어떻게 보일까요? 참 승률은 100%입니다.
 
-# %% [markdown] lang="en" of="8e8b660e"
-# Shown first, the right answer wins 84% of the time; shown second, 24%. Mostly a position was chosen. Changed numbers went almost unnoticed. What does a win rate look like through this judge? The true one is 100%.
+# %% [markdown] lang="en" of="7dae3598"
+# Shown first, the right answer wins 84% of the time; shown second, 23%. Mostly a position was chosen. Of the 30 pairs with a changed number, 28 stay undecided. What does a win rate look like through this judge? The true one is 100%.
 
 # %%
 summary = stats.summarize_battle(games, allow_invalid=True)
@@ -636,7 +636,7 @@ for name, rate in (("first position", summary.first_position), ("longer", summar
 win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아는 120쌍 (real 작은 실제)")
 
 # %% [markdown] lang="ko"
-# 한 순서만 물은 사람은 91%, 또는 39%라고 보고합니다. 두 순서를 합치면 58%입니다. 누구의 편도 들지 않게 되었지만 100%에서 한참 멀고, 구간은 참값 근처에도 가지 않습니다. **순서를 바꾸면 치우침은 사라져도, 잃어버린 눈은 돌아오지 않습니다.** 구간은 우연만 재고 편향은 재지 못합니다.
+# 한 순서만 물은 사람은 91%, 또는 38%라고 보고합니다. 두 순서를 합치면 58%입니다. 누구의 편도 들지 않게 되었지만 참값 100%는 구간 밖에 멀리 있습니다. **순서를 바꾸면 치우침은 사라져도, 잃어버린 눈은 돌아오지 않습니다.** 구간은 우연만 재고 편향은 재지 못합니다.
 #
 # | 결함 | Qwen 1.5B에서 | 승률에 하는 일 |
 # |---|---|---|
@@ -644,8 +644,8 @@ win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아�
 # | 긴 쪽을 고름 | 판가름 난 21개의 76%, 다만 절반을 자른 쌍이 많음 | 긴 쪽으로, 순서를 바꿔도 그대로 |
 # | 무효 | 판정의 4% | 질문이 빠짐. 빠진 것이 특별하면 치우침 |
 
-# %% [markdown] lang="en" of="3011e849"
-# Whoever asks in one order reports 91%, or 39%. Both orders give 58%: nobody is favoured any more, but it is far from 100%, and the interval comes nowhere near the truth. **Swapping takes away the lean; it does not give back the sight that was lost.** An interval measures chance and knows nothing of bias.
+# %% [markdown] lang="en" of="c8ac65fa"
+# Whoever asks in one order reports 91%, or 38%. Both orders give 58%: nobody is favoured any more, but 100% is far away, and outside the interval. **Swapping takes away the lean; it does not give back the sight that was lost.** An interval measures chance and knows nothing of bias.
 #
 # | Fault | In Qwen 1.5B | What it does to a win rate |
 # |---|---|---|
@@ -715,7 +715,7 @@ for name, traits in knobs.items():
 # %% [markdown] lang="ko"
 # 한 줄씩 읽습니다.
 #
-# - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 대단한 발견이 아닙니다. 그런 질문에서는 두 판정이 늘 엇갈려 1/2이 되도록 **우리가 그렇게 만들었습니다.**
+# - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 대단한 발견은 아닙니다. 그런 질문에서는 두 판정이 엇갈려 1/2이 되도록 **우리가 그렇게 만들었습니다.**
 # - **자리, 분명할 때도**: 두 순서를 합쳐도 50% 가까이 끌려갑니다. 4절의 Qwen이 이 줄을 닮았습니다.
 # - **길이**: 두 순서가 똑같이 틀리고, 이긴 쪽까지 뒤집힙니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
 # - **흔들림(noise)**: 판정이 마구 바뀌면 어떻게 물어도 50% 쪽으로 갑니다.
@@ -723,16 +723,16 @@ for name, traits in knobs.items():
 #
 # 질문이 적으면 끌려간 승률의 구간도 참값을 품을 수 있습니다. 구간이 넓어서이지 심사 모델이 옳아서가 아닙니다.
 
-# %% [markdown] lang="en" of="796a430f"
+# %% [markdown] lang="en" of="adfc293d"
 # Line by line:
 #
-# - **Position, where undecided**: one order is far off, both together hit the truth. No great discovery: on such questions the two verdicts always contradict each other and give 1/2, because **we built it that way**.
-# - **Position, in clear cases too**: even both orders are dragged close to 50%. Qwen in section 4 resembles this line.
-# - **Length**: both orders are wrong alike, and the winner is reversed. Swapping does nothing against length.
+# - **Position, where undecided**: one order is far off, both together hit the truth. No great discovery: such a question gets two opposite verdicts, 1/2, because **we built it that way**.
+# - **Position, in clear cases too**: even both orders are dragged close to 50%. Qwen resembles this line.
+# - **Length**: both orders err alike, and the winner changes. Swapping does nothing against length.
 # - **Noise**: scrambled verdicts go towards 50%, however you ask.
-# - **Invalid**: where questions drop out at random, the rate stays near the truth and the interval widens.
+# - **Invalid**: if questions drop out at random, the rate stays near the truth and the interval widens.
 #
-# With few questions, the interval of a win rate that was dragged away may still cover the truth: because it is wide, not because the judge is right.
+# An interval that was dragged away may still cover the truth where questions are few: because it is wide, not because the judge is right.
 
 # %% [markdown] lang="ko"
 # ## 6. 판가름이 필요한 대결
@@ -754,12 +754,12 @@ for item in real_battle("seeds", "base")[::35]:
     print(f"   seeds {item.a[:110]!r}\n   base  {item.b[:80]!r}\n")
 
 # %% [markdown] lang="ko"
-# `base`는 같은 말을 끝없이 되풀이합니다. `seeds`는 짧게 쓰고 멈추지만 맞지는 않습니다(노란 모자는 지수입니다). 우리 눈에는 그래도 `seeds`입니다. Qwen의 눈에는 어떨까요?
+# `base`는 같은 말을 끝없이 되풀이합니다. `seeds`는 짧게 쓰고 멈추지만 맞지는 않습니다(노란 모자는 지수입니다). 그래도 우리 눈에는 `seeds`가 낫습니다. Qwen의 눈에는 어떨까요?
 #
 # 구간은 **부트스트랩**(bootstrap)으로 씁니다. 질문들을 무작위로 다시 뽑아 평균을 내는 일을 2,000번 하고, 양쪽 끝의 2.5%씩을 버립니다. 세는 단위는 판정이 아니라 질문입니다.
 
-# %% [markdown] lang="en" of="9bffe204"
-# The first asks who wears the yellow hat (Jisu; `seeds` says Yuri), the second for a poem on a late autumn night, the third to pick out subject, object and predicate. `base` repeats itself without end. `seeds` is short and stops, but is not right. To our eyes it is still `seeds`. To Qwen's?
+# %% [markdown] lang="en" of="dc150d60"
+# The first asks who wears the yellow hat (Jisu; `seeds` says Yuri), the second for a poem on a late autumn night, the third to pick out subject, object and predicate. `base` repeats itself without end. `seeds` is short and stops, but is not right. To our eyes it is still the better. To Qwen's?
 #
 # The interval is a **bootstrap**: draw the questions anew at random, take the mean, 2,000 times, and leave out 2.5% at either end. The unit is the question, not the verdict.
 
@@ -813,12 +813,12 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
               f"lost {found.losses}, sign test p = {found.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
-# 프롬프트까지 학습하면 못하다는 것은 질문 60개로도 분명합니다. 랭크 16은 60개로는 알 수 없고, 360개에서야 조금 못해 보입니다. 구간은 50%를 아슬아슬하게 벗어나고, **부호 검정**(sign test: 두 모델이 같다면 이만큼 한쪽으로 쏠릴 확률)은 0.05를 살짝 넘습니다. 이럴 때는 "가리지 못했다"고 적습니다. 게다가 학습을 한 번씩만 했습니다. 구간은 질문을 뽑는 우연만 알고, 학습 시드의 우연은 모릅니다. 시드 셋으로 다시 재면 순서가 뒤바뀝니다(02).
+# 이 작은 세계에서 프롬프트까지 학습하면 못하다는 것은 질문 60개로도 분명합니다. 랭크 16은 60개로는 알 수 없고, 360개에서야 조금 못해 보입니다. 구간은 50%를 아슬아슬하게 벗어나고, **부호 검정**(sign test: 두 모델이 같다면 이만큼 한쪽으로 쏠릴 확률)은 0.05를 살짝 넘습니다. 이럴 때는 "가리지 못했다"고 적습니다. 게다가 학습은 한 번씩이었습니다. 구간은 질문의 우연만 알고 학습 시드의 우연은 모릅니다. 시드 셋의 평균은 랭크 4가 82%, 랭크 16이 86%로 거꾸로입니다(README).
 #
 # 질문은 몇 개나 있어야 할까요? 무승부가 없을 때입니다.
 
-# %% [markdown] lang="en" of="21ba4f0c"
-# That training on the prompt is worse shows with 60 questions. Of rank 16, 60 questions say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, while the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once: an interval knows the luck of drawing questions, not that of the training seed. Over three seeds the order reverses (02).
+# %% [markdown] lang="en" of="06cb7070"
+# That training on the prompt is worse in this small world shows with 60 questions. Of rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
 #
 # How many questions does it take, if there are no ties?
 
@@ -835,7 +835,7 @@ for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
 # %% [markdown] lang="en" of="d1603e03"
 # Half the difference takes about four times the questions. A judge that picks positions presses the win rate towards 50%, and it takes more still. So choosing a judge comes before adding questions.
 #
-# Last, reread somebody else's result. This course began with the settings of an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example). It judged 15 questions in both orders and reports 22 wins of 30 verdicts. Thankfully it published them all. Each pair of letters is one question; the tuned model is B in the first order and A in the second.
+# Last, reread somebody else's result. This course took its first settings from an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example), which judged 15 questions in both orders, reports 22 wins of 30 verdicts and, thankfully, published them. A pair of letters is one question; the tuned model is B in the first order, A in the second.
 
 # %%
 verdicts = "AB BA BA BA BB BA BA AA AB BA BA BA BA BA AB".split()
@@ -855,7 +855,7 @@ assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
 # 승률은 그대로이고 확신이 달라집니다. 한 질문의 두 판정은 서로 독립이 아닌데 30개로 세면 구간이 좁아집니다. 질문 15개로 세면 구간이 50%를 품습니다. 미세조정이 소용없었다는 뜻이 아니라, **질문 15개로는 아직 말할 수 없다**는 뜻입니다.
 
 # %% [markdown] lang="en" of="bbb4b8d2"
-# The rate stays, the certainty does not. The two verdicts on one question are not independent, and counting them as 30 narrows the interval. Counted as 15 questions it includes 50%. That does not say tuning was useless. It says that **15 questions cannot tell yet**.
+# The rate stays, the certainty does not. Two verdicts on one question are not independent; counting 30 narrows the interval. Over 15 questions it includes 50%. Not that tuning was useless: **15 questions cannot tell yet**.
 
 # %% [markdown] lang="ko"
 # ## 7. 심사 모델과 나 (실습, 건너뛰어도 됩니다)
@@ -865,7 +865,7 @@ assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
 # %% [markdown] lang="en" of="7ecf1c29"
 # ## 7. The judge and you (hands-on, may be skipped)
 #
-# How far two raters agree is measured by **kappa**: it takes out what chance alone would agree on and says how much of the rest was agreed on. 1 is full agreement, 0 no better than chance. Take the judge's two orders for two raters.
+# How far two raters agree is measured by **kappa**: agreement beyond what chance gives. 1 is full agreement, 0 no better than chance. Take the judge's two orders for two raters.
 
 # %%
 items = [Item(pair["id"], pair["question"], a=pair["right"], b=pair["spoiled"])
@@ -880,7 +880,7 @@ print(f"the same in {share(a == b for a, b in zip(one, two, strict=True)):.0%} o
 # Qwen은 자기 자신과도 우연만큼만 일치합니다. 여러분과는 어떨까요? `LABEL = True`로 바꾸고 실행하면 `seeds`와 `base`의 응답이 열 쌍, **누가 썼는지 가려진 채** 나옵니다. 1이나 2는 나은 쪽, 0은 무승부, q는 그만입니다. 하나씩 저장되므로 쉬었다 이어서 해도 됩니다.
 
 # %% [markdown] lang="en" of="857e5c0f"
-# Qwen agrees with itself no better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without their names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each label is saved at once, so you can take a break.
+# Qwen agrees with itself no better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each is saved at once.
 
 # %%
 LABEL = False
@@ -982,7 +982,7 @@ check("03.3", kappa)
 # %% [markdown] lang="en" of="2ed5773f"
 # ## 8. Report and seal (plumbing, may be skipped)
 #
-# Hand this run's questions to your own judge: all of them if it is simulated, else an evenly spaced sample, no larger than the recipe's `questions`. Before anything is asked, `plan` says how many calls there are and what they cost. Verdicts go into a journal as they come, so after a break none is bought again. (A request in flight at the break may be billed again.)
+# Hand this run's questions to your own judge: all if it is simulated, else an evenly spaced sample, no larger than the recipe's `questions`. First `plan` says how many calls there are and what they cost. Verdicts go into a journal as they come: after a break none of them is bought again. (A request in flight at the break may be billed again.)
 
 # %%
 known = course.truth(heldout[0]) is not None  # the small world: its judge needs no reference
@@ -1036,7 +1036,7 @@ print(f"score {game.score}")
 # 보고서 한 장에는 승률과 구간, 유형별 결과, 편향, 무효 목록, 배울 것이 많은 엇갈림 열 개가 두 응답과 함께 들어갑니다. 응답 하나에 1점에서 10점까지 매기는 점수도 맛보기로 넣습니다. 자리가 없으니 자리 편향도 없지만, 눈금이 심사 모델마다 다릅니다.
 
 # %% [markdown] lang="en" of="9b160227"
-# One page holds the win rate with its interval, results by category, biases, the invalid judgments, and the ten most instructive disagreements with both replies. For a taste, some replies also get a grade from 1 to 10: without positions there is no position bias, but each judge has a scale of its own.
+# One page holds the win rate with its interval, categories, biases, invalid judgments, and the ten most instructive disagreements. For a taste, some replies also get a grade from 1 to 10: no positions, no position bias, but each judge has a scale of its own.
 
 # %%
 graded = {}
