@@ -183,6 +183,16 @@ def training(say: Say) -> str:
                     f"{row['tokens_per_second_ratio']:.2f} times as fast as a plain SFTTrainer",
                     f"초당 {row['tokens_per_second']:,.0f}토큰, 기본 설정 SFTTrainer보다 "
                     f"{row['tokens_per_second_ratio']:.2f}배 빠름")])
+    found = result("gemma")
+    if found:
+        ratio, apart = found["ratio"], found["losses_apart"]
+        rows.append([
+            say("Gemma 3 270M, trained tokens a second, a plain SFTTrainer = 1",
+                "Gemma 3 270M, 초당 학습한 토큰, 기본 설정 SFTTrainer = 1"),
+            say(f"{ratio['float32']:.1f} in the same float32 (losses apart by {apart:.0e} at "
+                f"most), {ratio['bfloat16']:.1f} in bfloat16",
+                f"같은 float32에서 {ratio['float32']:.1f}(손실의 차이는 {apart:.0e} 이하), "
+                f"bfloat16에서 {ratio['bfloat16']:.1f}")])
     found = result("memory")
     if found:
         ratios = [row["ratio"] for row in found["rows"]]
@@ -191,8 +201,8 @@ def training(say: Say) -> str:
                 f"메모리, 어림값 ÷ CPU에서 잰 값, {len(ratios)}가지"),
             say(f"{min(ratios):.2f} to {max(ratios):.2f}",
                 f"{min(ratios):.2f}~{max(ratios):.2f}")])
-    head = say("The trainer (`encode.py`, `training.py`, `memory.py`)|measured",
-               "학습(`encode.py`, `training.py`, `memory.py`)|잰 값")
+    head = say("The trainer (`encode.py`, `training.py`, `gemma.py`, `memory.py`)|measured",
+               "학습(`encode.py`, `training.py`, `gemma.py`, `memory.py`)|잰 값")
     return table(head.split("|"), rows)
 
 
