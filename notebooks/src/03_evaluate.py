@@ -108,7 +108,7 @@ from course_utils.tasks import read_jsonl, read_tasks, write_atomic, write_jsonl
 # 응답을 받는 일은 02에서 배웠으니 여기서는 배관, 곧 길을 잇는 코드입니다. 늘 가장 그럴듯한 토큰만 고르므로(greedy) 다시 물어도 응답이 같습니다. `made_by`는 가중치와 질문의 지문이고, 지문이 같으면 저장해 둔 응답을 씁니다.
 
 # %% [markdown] lang="en" of="1384dc8c"
-# Getting replies was taught in 02 and is plumbing here. The likeliest token is taken each time (greedy), so asking again gives the same replies. `made_by` is a fingerprint of weights and questions; while it stays the same, the saved replies are used.
+# Getting replies was taught in 02 and is plumbing here. The likeliest token is taken each time (greedy), so asking again gives the same replies. `made_by` is a fingerprint of weights and questions: while it is the same, saved replies are used.
 
 # %%
 adapter = course.artefact("train") / "adapter"
@@ -451,7 +451,7 @@ def battle(items):
 # 썼으니 믿을 차례입니다. 진짜 판정 240개에서 `Judge.battle`과 하나하나 같은지 봅니다.
 
 # %% [markdown] lang="en" of="7bbcfb4a"
-# Written, so now trust it: is it equal to `Judge.battle` on 240 real verdicts, one by one?
+# Written; now trust it: is it equal to `Judge.battle` on 240 real verdicts?
 
 # %%
 items = [Item(pair["id"], pair["question"], a=pair["right"], b=pair["spoiled"])
@@ -813,7 +813,7 @@ for a, b in (("seeds", "base"), ("both", "seeds")):
 # 더 가까운 대결입니다. 02의 학습을 조금씩 바꾼 어댑터 셋이 작은 세계의 질문 360개에 답했습니다(기록). `response`는 응답에만 손실을 매긴 랭크 4, `everything`은 프롬프트까지 학습한 것, `rank 16`은 랭크만 키운 것입니다. 심사는 모의이고, 그래서 참값을 압니다.
 
 # %% [markdown] lang="en" of="872832fd"
-# Closer ones. Three adapters, trained as in 02 with one change each, answered 360 questions of the small world (recorded). `response` is rank 4 with the loss on the response alone, `everything` trained on the prompt as well, `rank 16` has a larger rank. The judge is simulated, so the truth is known.
+# Closer ones. Three adapters answered 360 questions of the small world (recorded): rank 4 trained on the response alone (`response`), on the prompt as well (`everything`), and `rank 16`. The judge is simulated, so the truth is known.
 
 # %%
 said = {}
@@ -1116,14 +1116,14 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # 두 모델과 직접 이야기해 보려면 [05 데모](05_demo.ipynb)로, 더 큰 모델은 [04 키우기](04_scale_up.ipynb)로 가세요.
 
 # %% [markdown] lang="en" of="636d9b55"
-# If you have run everything from 01 on, this is the table of the whole run; if this notebook alone, one sentence says what is missing.
+# After 01 and 02, this is the table of the whole run; without them, one sentence says what is missing.
 #
 # ## 9. What you have, and what is next
 #
 # 1. Read replies before numbers, and families before means.
-# 2. Before you believe a judge, test it on pairs whose winner you know. Small models pick positions.
-# 3. Ask in both orders and count questions. Swapping takes away the lean; length and noise remain.
-# 4. A verdict that cannot be read is invalid, not a tie; report the worst and the best case.
-# 5. Give a win rate with its interval. The interval knows the luck of the questions and nothing else.
+# 2. Test a judge on pairs whose winner you know before you believe it. Small models pick positions.
+# 3. Ask in both orders and count questions. Swapping takes away the lean; length and noise stay.
+# 4. An unreadable verdict is invalid, not a tie; report the worst and the best case.
+# 5. Give a win rate with its interval, which knows the luck of the questions and nothing else.
 #
 # To talk to both models yourself, go to the [05 Demo](05_demo.ipynb); larger models are in [04 Scale up](04_scale_up.ipynb).
