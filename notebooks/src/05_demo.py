@@ -85,11 +85,11 @@ for task in tasks[:3]:
 # 카드의 Base model이 `assets/tiny-gemma-ko`라면, 그 작은 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
 #
 # 이 작은 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 스스로 멈추더라도 대답을 마쳐서가 아니라 이어 쓰던 글이 끝나서입니다.
-# 베이스가 gemma-2b-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 견주어 보세요.
+# 베이스가 gemma-2b-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 비교해 보세요.
 # 미세조정한 모델의 답은 그럴듯합니다. 그럴듯해도 틀릴 수 있으니 입력과 하나하나 맞춰 보세요.
 # 이제 첫 질문의 두 답이 자라는 모습을 세 토큰마다 봅니다. 왼쪽 베이스의 답은 길어서 끝의 22글자만 적었습니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
 
-# %% [markdown] lang="en" of="20ae8720"
+# %% [markdown] lang="en" of="decdfc91"
 # If the card's base model is `assets/tiny-gemma-ko`, it knows only the small world that the course invented. It answers questions about that world; what it says about anything else means nothing.
 #
 # This tiny base model does not follow the instruction; it goes on with texts like those it has read. Where it stops by itself, it is because that text is over, not because it has answered.

@@ -267,7 +267,8 @@ def kinds(language: str) -> str:
         return english if language == "en" else korean
 
     def both(key: str, digits: int = 0) -> str:
-        return " → ".join(around(real["replies"][model][key], digits) for model in ("base", "seeds"))
+        models = real["replies"]["base"], real["replies"]["seeds"]
+        return " → ".join(around(model[key], digits) for model in models)
 
     simulated, real = whole_table(language), recorded("results")
     funnel, judge = recorded("funnel"), real["judge"]["all"]
@@ -280,7 +281,8 @@ def kinds(language: str) -> str:
          say("a program that knows the truth", "정답을 아는 프로그램"), "Qwen2.5-Coder 1.5B",
          say("the model you have a key for", "키가 있는 모델")],
         [say("what was tuned", "학습한 모델"),
-         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"), say("Gemma 3 270M, on the seeds", "Gemma 3 270M, 씨앗으로"),
+         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"),
+         say("Gemma 3 270M, on the seeds", "Gemma 3 270M, 씨앗으로"),
          say("a 2B model on Colab", "Colab에서 2B 모델")],
         [say("tasks kept, of those written", "남은 과제 / 쓴 과제"),
          f"{simulated['tasks kept']} / {simulated['tasks generated']}",
