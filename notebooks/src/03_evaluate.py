@@ -185,9 +185,9 @@ print(f"{len(heldout)} questions and {len(unseen)} in wordings unlike those of t
 sealed = course.store.seal("evaluate")  # the replies are safe now: section 8
 
 # %% [markdown] lang="ko"
-# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 주소에는 아무도 없습니다. 판정은 기록(일지)에서만 나옵니다.
+# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 그 주소에는 아무도 없습니다. 판정은 기록(일지)에서만 나옵니다.
 
-# %% [markdown] lang="en" of="729b23f2"
+# %% [markdown] lang="en" of="5d232e22"
 # The tools that later sections share. `gemma` and `qwen` are the **small and real** record: replies of Gemma 3 270M, and the verdicts of Qwen2.5-Coder 1.5B on them. Nobody is at that address; verdicts come from the record (a journal) alone.
 
 # %%
@@ -376,13 +376,16 @@ def ask_judge(question, first, second, reference=None):
 
 
 for first, second in (("right", "spoiled"), ("spoiled", "right")):
-    print(f"A = {pair[first]!r} ({first})   B = {pair[second]!r} ({second})")
-    print(ask_judge(pair["question"], pair[first], pair[second]).text, "\n")
+    reply = ask_judge(pair["question"], pair[first], pair[second])
+    said = json.loads(reply.text)["verdict"]
+    chosen = {"A": first, "B": second, "C": "neither"}[said]
+    print(f"A = {pair[first]!r} ({first})   B = {pair[second]!r} ({second})   {said} -> {chosen}")
+    print(reply.text, "\n")
 
 # %% [markdown] lang="ko"
-# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 모델로 되돌리면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
+# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
 
-# %% [markdown] lang="en" of="ecda8176"
+# %% [markdown] lang="en" of="f30742dc"
 # Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. One picture is the whole rule (`=` is a tie).
 
 # %%
@@ -827,7 +830,8 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
              for item, task in zip(items, exam, strict=True)]
     print(f"{a} against {b}: true win rate {(1 + share(gains)) / 2:.1%}")
     for step in (6, 1):
-        found = stats.summarize_battle(Judge(simulated, progress=False).battle(items[::step]))
+        games = Judge(simulated, progress=False).battle(items[::step])
+        found = stats.summarize_battle(games, allow_invalid=True)
         low, high = found.interval
         print(f"   {found.n:3} questions: {found.win_rate:.1%} [{low:.1%}, {high:.1%}], won {found.wins}, "
               f"lost {found.losses}, sign test p = {found.sign_test_p:.2g}")
