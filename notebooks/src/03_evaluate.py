@@ -728,18 +728,18 @@ for name, traits in knobs.items():
 #
 # - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 대단한 발견은 아닙니다. 그런 질문에서는 두 판정이 엇갈려 1/2이 되도록 **우리가 그렇게 만들었습니다.**
 # - **자리, 분명할 때도**: 두 순서를 합쳐도 50% 가까이 끌려갑니다. 4절의 Qwen이 이 줄을 닮았습니다.
-# - **길이**: 두 순서가 똑같이 틀리고, 이긴 쪽까지 뒤집힙니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
+# - **길이**: 두 순서가 똑같이 틀리고, `a`의 우세가 사라집니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
 # - **흔들림(noise)**: 판정이 마구 바뀌면 어떻게 물어도 50% 쪽으로 갑니다.
 # - **무효**: 아무 질문이나 빠지면 참값 근처지만 구간이 넓어집니다.
 #
 # 질문이 적으면 끌려간 승률의 구간도 참값을 품을 수 있습니다. 구간이 넓어서이지 심사 모델이 옳아서가 아닙니다.
 
-# %% [markdown] lang="en" of="adfc293d"
+# %% [markdown] lang="en" of="2dfe9e24"
 # Line by line:
 #
 # - **Position, where undecided**: one order is far off, both together hit the truth. No great discovery: such a question gets two opposite verdicts, 1/2, because **we built it that way**.
 # - **Position, in clear cases too**: even both orders are dragged close to 50%. Qwen resembles this line.
-# - **Length**: both orders err alike, and the winner changes. Swapping does nothing against length.
+# - **Length**: both orders err alike, and the lead of `a` is gone. Swapping does nothing against length.
 # - **Noise**: scrambled verdicts go towards 50%, however you ask.
 # - **Invalid**: if questions drop out at random, the rate stays near the truth and the interval widens.
 #
@@ -842,7 +842,7 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
 # 질문은 몇 개나 있어야 할까요? 무승부가 없을 때입니다.
 
 # %% [markdown] lang="en" of="06cb7070"
-# That training on the prompt is worse in this small world shows with 60 questions. Of rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
+# That training on the prompt is worse in this small world shows with 60 questions. About rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
 #
 # How many questions does it take, if there are no ties?
 
@@ -901,10 +901,10 @@ print(f"the same in {share(a == b for a, b in zip(one, two, strict=True)):.0%} o
       f"kappa {stats.cohen_kappa(one, two):.2f}")
 
 # %% [markdown] lang="ko"
-# Qwen은 자기 자신과도 우연만큼만 일치합니다. 여러분과는 어떨까요? `LABEL = True`로 바꾸고 실행하면 `seeds`와 `base`의 응답이 열 쌍, **누가 썼는지 가려진 채** 나옵니다. 1이나 2는 나은 쪽, 0은 무승부, q는 그만입니다. 하나씩 저장되므로 쉬었다 이어서 해도 됩니다.
+# Qwen은 자기 자신과도 거의 우연만큼만 일치합니다. 여러분과는 어떨까요? `LABEL = True`로 바꾸고 실행하면 `seeds`와 `base`의 응답이 열 쌍, **누가 썼는지 가려진 채** 나옵니다. 1이나 2는 나은 쪽, 0은 무승부, q는 그만입니다. 하나씩 저장되므로 쉬었다 이어서 해도 됩니다.
 
-# %% [markdown] lang="en" of="857e5c0f"
-# Qwen agrees with itself no better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each is saved at once.
+# %% [markdown] lang="en" of="db0a37aa"
+# Qwen agrees with itself hardly better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each is saved at once.
 
 # %%
 LABEL = False
