@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from course_utils.practice.cases import exercises, read_cases
-from course_utils.practice.checks import examine
+from course_utils.practice.checks import check, examine
 from tools.notebooks import kernel
 
 FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
@@ -35,8 +35,12 @@ def read_exercises() -> dict[str, Exercise]:
                 number, name = asked.groups()
                 assert number.startswith(path.name[:2]), f"{number} stands in {path.name}"
                 assert number not in found, f"{number} is there twice"
-                task, solution = ({"ko": texts[at], "en": texts[at + 1]} for at in (i - 3, i + 1))
-                found[number] = Exercise(name, task, texts[i - 1], cell.source, solution)
+                above, _, asks = cell.source.rpartition("\n")
+                whole = "def " in above  # stub and check in one cell, or in one each
+                stub, asks = (above, asks) if whole else (texts[i - 1], cell.source)
+                task, solution = ({"ko": texts[at], "en": texts[at + 1]}
+                                  for at in (i - 3 + whole, i + 1))
+                found[number] = Exercise(name, task, stub, asks, solution)
     return found
 
 
@@ -108,7 +112,7 @@ def test_the_results_that_a_task_shows_are_right(number, language):
 @pytest.mark.parametrize("number", WRITTEN)
 def test_the_untouched_stub_runs_and_waits(number, capsys):
     exercise = WRITTEN[number]
-    space = {}
+    space = {"check": check}
     exec(exercise.stub, space)
     exec(exercise.check, space)
     said = capsys.readouterr().out
