@@ -219,14 +219,14 @@ def real_battle(a, b):
 #
 # 정답이 한 줄로 정해진 질문이라면 세기만 하면 됩니다. 응답의 첫 줄이 모범 답안과 글자까지 같으면 맞은 것입니다.
 #
-# 30개 가운데 26개를 맞혔다면 87%입니다. 다른 30개를 물었다면 몇 %였을까요? 그 폭이 **95% 신뢰구간**입니다. 교과서의 구간과 **윌슨(Wilson) 구간**을 차례로 씁니다.
+# 30개 가운데 26개를 맞혔다면 87%입니다. 질문을 끝없이 물었다면 몇 %일까요? 그 참값이 있을 법한 범위가 **95% 신뢰구간**입니다. 교과서의 구간과 **윌슨(Wilson) 구간**을 차례로 씁니다.
 
-# %% [markdown] lang="en" of="f89f3a07"
+# %% [markdown] lang="en" of="1478bf3a"
 # ## 2. Exact match and its interval
 #
 # Where the answer is one fixed line, counting will do: a reply is right if its first line equals the reference to the letter.
 #
-# 26 right of 30 is 87%. What would another 30 questions have given? That is what the **95% confidence interval** says. Write the textbook's, then **Wilson's**.
+# 26 right of 30 is 87%. And of endless questions? The range in which that true share may well lie is the **95% confidence interval**. Write the textbook's, then **Wilson's**.
 
 # %%
 def textbook(k, n):
@@ -381,15 +381,13 @@ for first, second in (("right", "spoiled"), ("spoiled", "right")):
     chosen = {"A": first, "B": second, "C": "neither"}[said]
     print(f"A = {pair[first]!r} ({first})   B = {pair[second]!r} ({second})   {said} -> {chosen}")
     print(reply.text, "\n")
+Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 
 # %% [markdown] lang="ko"
-# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
+# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 규칙은 그림 한 장이 전부입니다(`=`는 무승부).
 
-# %% [markdown] lang="en" of="f30742dc"
+# %% [markdown] lang="en" of="5a257f19"
 # Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. One picture is the whole rule (`=` is a tie).
-
-# %%
-Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 
 # %% [markdown] lang="ko"
 # 판정은 읽는 것이지 짐작하는 것이 아닙니다. 다음은 400토큰에서 잘린 진짜 응답입니다. 첫 초안 `guess`는 글자 A가 있는지만 봅니다.
@@ -767,27 +765,40 @@ for item in real_battle("seeds", "base")[::35]:
 # %% [markdown] lang="ko"
 # `base`는 같은 말을 끝없이 되풀이합니다. `seeds`는 짧게 쓰고 멈추지만 맞지는 않습니다(노란 모자는 지수입니다). 그래도 우리 눈에는 `seeds`가 낫습니다. Qwen의 눈에는 어떨까요?
 #
-# 구간은 **부트스트랩**(bootstrap)으로 씁니다. 질문들을 무작위로 다시 뽑아 평균을 내는 일을 2,000번 하고, 양쪽 끝의 2.5%씩을 버립니다. 세는 단위는 판정이 아니라 질문입니다.
+# 구간은 **부트스트랩**(bootstrap)으로 씁니다. 질문을 무작위로 다시 뽑아 평균을 내는 일을 2,000번 하고, 양쪽 끝의 2.5%씩을 버립니다. 세는 단위는 판정이 아니라 질문입니다.
 
-# %% [markdown] lang="en" of="dc150d60"
+# %% [markdown] lang="en" of="59e154fc"
 # The first asks who wears the yellow hat (Jisu; `seeds` says Yuri), the second for a poem on a late autumn night, the third to pick out subject, object and predicate. `base` repeats itself without end. `seeds` is short and stops, but is not right. To our eyes it is still the better. To Qwen's?
 #
 # The interval is a **bootstrap**: draw the questions anew at random, take the mean, 2,000 times, and leave out 2.5% at either end. The unit is the question, not the verdict.
 
 # %%
-def bootstrap(scores, rng):
-    """The middle 95% of 2,000 means, each over as many questions drawn at random, with return."""
-    means = sorted(share(rng.choices(scores, k=len(scores))) for _ in range(2000))
+def drawn_anew(scores, rng):
+    """The mean over as many questions, drawn at random, each free to come again."""
+    return share(rng.choices(scores, k=len(scores)))
+
+
+def bootstrap(scores):
+    """The middle 95% of 2,000 such means."""
+    rng = random.Random(0)
+    means = sorted(drawn_anew(scores, rng) for _ in range(2000))
     return means[50], means[-51]
 
 
+ten = [1.0] * 6 + [0.5] * 2 + [0.0] * 2
+rng = random.Random(1)
+print(f"ten questions, mean {share(ten):.2f}; drawn anew:",
+      *(f"{drawn_anew(ten, rng):.2f}" for _ in range(6)))
+print("bootstrap [{:.2f}, {:.2f}]".format(*bootstrap(ten)))
+
+# %%
 judge = Judge(qwen, progress=False, max_tokens=400)
 for a, b in (("seeds", "base"), ("both", "seeds")):
     items = [item for item in real_battle(a, b)  # those whose two verdicts are recorded
              if not qwen.plan(judge.battle_requests([item])).calls]
     games = judge.battle(items)
     scores = [game.score for game in games if game.score is not None]
-    low, high = bootstrap(scores, random.Random(0))
+    low, high = bootstrap(scores)
     found = stats.summarize_battle(games, allow_invalid=True)
     assert abs(low - found.bootstrap[0]) < 0.02 and abs(high - found.bootstrap[1]) < 0.02
     one = stats.verdict_win_rate([game.first for game in games], allow_invalid=True)
