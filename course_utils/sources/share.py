@@ -1,7 +1,7 @@
 """Hand a dataset on: Alpaca's JSON, a `datasets.Dataset`, a repository on the Hugging Face Hub.
 
 What others get holds the three columns of Alpaca, and a card that says where they come from: who
-wrote the tasks, what was thrown away, and what nobody has checked. Taught in 01, section 8.
+wrote the tasks, what was thrown away, and what nobody has checked. Named in 01, section 7.
 """
 
 import hashlib
