@@ -26,7 +26,7 @@
 # %% [markdown] lang="en" of="2407a272"
 # # 03 Evaluate: how much better, and how sure
 #
-# The loss went down. But did the model get better? Put questions that were kept out of training to the model before and after tuning, and compare the replies. You will write three things yourself:
+# The loss went down. But did the model get better? Ask it, before and after tuning, what was kept out of training, and compare the replies. You will write yourself:
 #
 # - exact match, with its confidence interval
 # - an LLM as a **judge**: ask in both orders, read the verdict, swap it back, score it
@@ -61,7 +61,7 @@ course = setup()
 # Judge 줄에 `SIMULATED`가 보이면 심사 모델 자리에 정답을 아는 프로그램이 있습니다. 그 숫자는 실제 모델에 대해 아무것도 말해 주지 않습니다. 대신 참값을 알기 때문에, 평가 방법이 참값을 찾아내는지 확인할 수 있습니다.
 
 # %% [markdown] lang="en" of="e05a53c5"
-# Where the Judge line says `SIMULATED`, a program that knows the answers stands in for a judge. Its numbers say nothing about real models. But its truth is known, so you can check whether a method finds it.
+# Where the Judge line says `SIMULATED`, a program that knows the answers stands in for a judge. Its numbers say nothing about real models, but its truth is known: you can check whether a method finds it.
 
 # %% [markdown] lang="ko"
 # ## 1. 응답부터 읽기
@@ -105,10 +105,10 @@ from course_utils.similarity import morphemes, rouge_l
 from course_utils.tasks import read_jsonl, read_tasks, write_atomic, write_jsonl
 
 # %% [markdown] lang="ko"
-# 응답을 받는 일은 02에서 배웠으니 여기서는 배관입니다. 늘 가장 그럴듯한 토큰만 고르므로(greedy) 다시 물어도 응답이 같습니다. `made_by`는 가중치와 질문의 지문이고, 지문이 같으면 저장해 둔 응답을 씁니다.
+# 응답을 받는 일은 02에서 배웠으니 여기서는 배관, 곧 길을 잇는 코드입니다. 늘 가장 그럴듯한 토큰만 고르므로(greedy) 다시 물어도 응답이 같습니다. `made_by`는 가중치와 질문의 지문이고, 지문이 같으면 저장해 둔 응답을 씁니다.
 
-# %% [markdown] lang="en" of="81642701"
-# Getting replies was taught in 02 and is plumbing here. The likeliest token is taken each time (greedy), so asking again gives the same replies. `made_by` is a fingerprint of weights and questions; while it stays the same, the saved replies are used.
+# %% [markdown] lang="en" of="1384dc8c"
+# Getting replies was taught in 02 and is plumbing here. The likeliest token is taken each time (greedy), so asking again gives the same replies. `made_by` is a fingerprint of weights and questions: while it is the same, saved replies are used.
 
 # %%
 adapter = course.artefact("train") / "adapter"
@@ -138,7 +138,7 @@ def made_by(*adapters):
 # 두 모델의 응답을 나란히 읽습니다. 질문은 고르지 않고 일정한 간격으로 셋을 뽑습니다.
 
 # %% [markdown] lang="en" of="caa21054"
-# Read the replies of both models side by side: three questions at equal distances, so that nobody picks the nice ones.
+# Read the replies of both models side by side: three questions at equal distances, so nobody picks the nice ones.
 
 # %%
 work = course.store.restore("evaluate")  # what an earlier session has sealed
@@ -162,7 +162,7 @@ def replies(name, *adapters):
 
 
 before, after = replies("before"), replies("after", adapter)
-for i in range(0, len(heldout), -(-len(heldout) // 3)):
+for i in range(0, len(heldout), math.ceil(len(heldout) / 3)):
     print(before[i]["question"].replace("\n\n", " / ")[:130])
     print(f"   before {before[i]['reply'][:110]!r}\n   after  {after[i]['reply'][:110]!r}\n")
 
@@ -185,9 +185,9 @@ print(f"{len(heldout)} questions and {len(unseen)} in wordings unlike those of t
 sealed = course.store.seal("evaluate")  # the replies are safe now: section 8
 
 # %% [markdown] lang="ko"
-# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 주소에는 아무도 없습니다. 판정은 기록(일지)에서만 나옵니다.
+# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 그 주소에는 아무도 없습니다. 판정은 기록(일지)에서만 나옵니다.
 
-# %% [markdown] lang="en" of="729b23f2"
+# %% [markdown] lang="en" of="5d232e22"
 # The tools that later sections share. `gemma` and `qwen` are the **small and real** record: replies of Gemma 3 270M, and the verdicts of Qwen2.5-Coder 1.5B on them. Nobody is at that address; verdicts come from the record (a journal) alone.
 
 # %%
@@ -219,14 +219,14 @@ def real_battle(a, b):
 #
 # 정답이 한 줄로 정해진 질문이라면 세기만 하면 됩니다. 응답의 첫 줄이 모범 답안과 글자까지 같으면 맞은 것입니다.
 #
-# 30개 가운데 26개를 맞혔다면 87%입니다. 다른 30개를 물었다면 몇 %였을까요? 그 폭이 **95% 신뢰구간**입니다. 먼저 교과서의 구간을 쓰고, 그다음 **윌슨(Wilson) 구간**을 씁니다.
+# 30개 가운데 26개를 맞혔다면 87%입니다. 다른 30개를 물었다면 몇 %였을까요? 그 폭이 **95% 신뢰구간**입니다. 교과서의 구간과 **윌슨(Wilson) 구간**을 차례로 씁니다.
 
-# %% [markdown] lang="en" of="cf2747e8"
+# %% [markdown] lang="en" of="f89f3a07"
 # ## 2. Exact match and its interval
 #
 # Where the answer is one fixed line, counting will do: a reply is right if its first line equals the reference to the letter.
 #
-# 26 right of 30 is 87%. What would another 30 questions have given? That is what the **95% confidence interval** says. Write the textbook's first, then **Wilson's**.
+# 26 right of 30 is 87%. What would another 30 questions have given? That is what the **95% confidence interval** says. Write the textbook's, then **Wilson's**.
 
 # %%
 def textbook(k, n):
@@ -236,27 +236,35 @@ def textbook(k, n):
     return p - margin, p + margin
 
 
+def no_surprise(k, n):
+    """The lowest and highest true share p at most 1.96 of its own standard errors from k of n."""
+    tried = [i / 10_000 for i in range(10_001)]
+    near = [p for p in tried if abs(k / n - p) <= 1.96 * math.sqrt(p * (1 - p) / n)]
+    return near[0], near[-1]
+
+
+for k in (15, 26, 30):
+    (low, high), (first, last) = textbook(k, 30), no_surprise(k, 30)
+    print(f"{k} of 30   textbook [{low:.0%}, {high:.0%}]   no surprise [{first:.0%}, {last:.0%}]")
+
+# %% [markdown] lang="ko"
+# 30개를 모두 맞히면 교과서 구간은 [100%, 100%], 앞으로도 절대 틀리지 않는다는 말이 됩니다. `no_surprise`는 거꾸로 묻습니다. "참 정답률 p가 얼마여야 이 결과가 놀랍지 않을까?" 하나하나 대 보는 대신 p에 대해 방정식을 풀면 윌슨의 공식입니다. 어느 쪽이 95%라는 이름값을 하는지 실험해 봅니다.
+
+# %% [markdown] lang="en" of="ba299c7f"
+# With 30 of 30 the textbook's interval is [100%, 100%]: this model will never err. `no_surprise` asks the other way round: "for which true shares p would this result be no surprise?" Solve for p instead of trying one by one, and you have Wilson's formula. Which of the two deserves its 95%?
+
+# %%
 def wilson(k, n, z=1.959964):
-    """All true shares from which k of n lies at most z standard errors away."""
+    """The same two shares, solved for p."""
     p, shrink = k / n, 1 + z * z / n
     center = (p + z * z / (2 * n)) / shrink
     margin = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return center - margin, center + margin
 
 
-for k in (15, 26, 30):
-    (low, high), (left, end) = textbook(k, 30), wilson(k, 30)
-    print(f"{k} of 30   textbook [{low:.0%}, {high:.0%}]   Wilson [{left:.0%}, {end:.0%}]")
-    for ours, theirs in zip(wilson(k, 30), stats.wilson_interval(k, 30), strict=True):
-        assert math.isclose(ours, theirs, abs_tol=1e-6)
-
-# %% [markdown] lang="ko"
-# 30개를 모두 맞히면 교과서 구간은 [100%, 100%], 앞으로도 절대 틀리지 않는다는 말이 됩니다. 윌슨 구간은 거꾸로 묻습니다. "참 정답률이 얼마여야 이 결과가 놀랍지 않을까?" 어느 쪽이 95%라는 이름값을 하는지 실험해 봅니다.
-
-# %% [markdown] lang="en" of="25d8417a"
-# With 30 of 30 the textbook's interval is [100%, 100%]: this model will never err. Wilson's asks the other way round: "from which true shares would this result be no surprise?" Which of them deserves its 95%? Try it out.
-
-# %%
+ways = wilson(26, 30), no_surprise(26, 30), stats.wilson_interval(26, 30)
+for ours, tried, theirs in zip(*ways, strict=True):
+    assert math.isclose(ours, tried, abs_tol=1e-4) and math.isclose(ours, theirs, abs_tol=1e-6)
 rng, truth = random.Random(0), 0.95
 for interval in (textbook, wilson):
     covered = 0
@@ -264,13 +272,13 @@ for interval in (textbook, wilson):
         k = sum(rng.random() < truth for _ in range(30))
         low, high = interval(k, 30)
         covered += low <= truth <= high
-    print(f"{interval.__name__:9} covers the true 95% in {covered / 4000:.1%} of 4,000 tests")
+    print(f"{interval.__name__:9} covers the true share, 95%, in {covered / 4000:.1%} of 4,000 tests")
 
 # %% [markdown] lang="ko"
 # 참 정답률이 95%인 모델에게 시험을 4,000번 보게 했습니다. 윌슨 구간은 약속대로 참값을 품고, 교과서 구간은 다섯 번에 한 번꼴로 놓칩니다. 이제 유형별로 셉니다. 평균 하나만 보면 실패한 유형이 잘된 유형 뒤에 숨습니다.
 
 # %% [markdown] lang="en" of="64ce5a16"
-# A model whose true share is 95% sat 4,000 tests. Wilson's interval keeps its promise; the textbook's misses one time in five. Now count by family, for a single mean hides a family that failed behind those that went well.
+# A model whose true share is 95% sat 4,000 tests. Wilson's interval keeps its promise; the textbook's misses one time in five. Now count by family: a single mean hides one that failed.
 
 # %%
 def by_family(rows):
@@ -299,7 +307,7 @@ if unseen:
 # %% [markdown] lang="en" of="0c772238"
 # The intervals are wide: thirty questions cannot tell 87% from 97%. The last line has wordings that training never used; a lower share is a sign that some phrasing was learned by heart.
 #
-# Read a wrong reply from each family below 80%. (For a real model most references are long texts and this table may be close to 0%. Nothing is broken then.)
+# Read a wrong reply from each family below 80%. (With a real model, whose references are long texts, this table may be close to 0%. Nothing is broken.)
 
 # %%
 failing = [name for name, hits in by_family(after[: len(heldout)]).items() if share(hits) < 0.8]
@@ -335,14 +343,14 @@ for name in ("base", "seeds", "both"):
 # Exact match calls a right reply wrong, ROUGE-L gives the wrong ones more. And real Gemma scores 0 before and after tuning: this yardstick cannot see whether it got better. It takes a judge that reads for meaning.
 
 # %% [markdown] lang="ko"
-# ## 3. 심사 모델을 손으로
+# ## 3. 심사 모델을 손으로 (작은 실제)
 #
-# 심사 모델에게 가는 글부터 읽습니다. 승자를 아는 쌍입니다. 하나는 모범 답안 "떡"이고, 다른 하나는 그것을 로마자로 적어 망친 것입니다.
+# 심사 모델 Qwen에게 간 글부터 읽습니다. 승자를 아는 쌍입니다. 하나는 모범 답안 "떡"이고, 다른 하나는 그것을 로마자로 적어 망친 것입니다.
 
-# %% [markdown] lang="en" of="7511df24"
-# ## 3. A judge by hand
+# %% [markdown] lang="en" of="7a6d3b2e"
+# ## 3. A judge by hand (small and real)
 #
-# Begin with what a judge is sent. The question: if our food is soup, namul, rice cake or stew, which is baekseolgi? The winner is known: one reply is the right "떡" (rice cake), the other the same word spoiled, in Latin letters.
+# Begin with what Qwen, the judge, was sent. The question: if our food is soup, namul, rice cake or stew, which is baekseolgi? The winner is known: one reply is the right "떡" (rice cake), the other the same word spoiled, in Latin letters.
 
 # %%
 pair = next(pair for pair in read_jsonl(REAL / "pairs.jsonl") if pair["id"] == "latin-25")
@@ -368,13 +376,16 @@ def ask_judge(question, first, second, reference=None):
 
 
 for first, second in (("right", "spoiled"), ("spoiled", "right")):
-    print(f"A = {pair[first]!r} ({first})   B = {pair[second]!r} ({second})")
-    print(ask_judge(pair["question"], pair[first], pair[second]).text, "\n")
+    reply = ask_judge(pair["question"], pair[first], pair[second])
+    said = json.loads(reply.text)["verdict"]
+    chosen = {"A": first, "B": second, "C": "neither"}[said]
+    print(f"A = {pair[first]!r} ({first})   B = {pair[second]!r} ({second})   {said} -> {chosen}")
+    print(reply.text, "\n")
 
 # %% [markdown] lang="ko"
-# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 모델로 되돌리면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
+# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
 
-# %% [markdown] lang="en" of="ecda8176"
+# %% [markdown] lang="en" of="f30742dc"
 # Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. One picture is the whole rule (`=` is a tie).
 
 # %%
@@ -384,7 +395,7 @@ Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 # 판정은 읽는 것이지 짐작하는 것이 아닙니다. 다음은 400토큰에서 잘린 진짜 응답입니다. 첫 초안 `guess`는 글자 A가 있는지만 봅니다.
 
 # %% [markdown] lang="en" of="6161f5a5"
-# A verdict is read, never guessed. Here is a real reply that was cut at 400 tokens: "answer A writes the owner's reply, and answer B writes the owner's reply, and both ...", over and over. The first draft, `guess`, only looks for a letter A.
+# A verdict is read, never guessed. Here a real reply was cut at 400 tokens: "A writes the owner's reply, B writes the owner's reply, both ...", over and over. The first draft, `guess`, only looks for a letter A.
 
 # %%
 def guess(reply):
@@ -443,7 +454,7 @@ def battle(items):
 # 썼으니 믿을 차례입니다. 진짜 판정 240개에서 `Judge.battle`과 하나하나 같은지 봅니다.
 
 # %% [markdown] lang="en" of="7bbcfb4a"
-# Written, so now trust it: is it equal to `Judge.battle` on 240 real verdicts, one by one?
+# Written; now trust it: is it equal to `Judge.battle` on 240 real verdicts?
 
 # %%
 items = [Item(pair["id"], pair["question"], a=pair["right"], b=pair["spoiled"])
@@ -636,7 +647,7 @@ for name, rate in (("first position", summary.first_position), ("longer", summar
 win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아는 120쌍 (real 작은 실제)")
 
 # %% [markdown] lang="ko"
-# 한 순서만 물은 사람은 91%, 또는 38%라고 보고합니다. 두 순서를 합치면 58%입니다. 누구의 편도 들지 않게 되었지만 참값 100%는 구간 밖에 멀리 있습니다. **순서를 바꾸면 치우침은 사라져도, 잃어버린 눈은 돌아오지 않습니다.** 구간은 우연만 재고 편향은 재지 못합니다.
+# 한 순서만 물은 사람은 91%, 또는 38%라고 보고합니다. 두 순서를 합치면 58%입니다. 누구의 편도 들지 않게 되었지만 참값 100%는 구간 밖에 멀리 있습니다. **순서를 바꾸면 치우침은 사라지지만, 심사 모델이 못 알아본 차이가 보이게 되지는 않습니다.** 구간은 우연만 재고 편향은 재지 못합니다.
 #
 # | 결함 | Qwen 1.5B에서 | 승률에 하는 일 |
 # |---|---|---|
@@ -644,8 +655,8 @@ win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아�
 # | 긴 쪽을 고름 | 판가름 난 21개의 76%, 다만 절반을 자른 쌍이 많음 | 긴 쪽으로, 순서를 바꿔도 그대로 |
 # | 무효 | 판정의 4% | 질문이 빠짐. 빠진 것이 특별하면 치우침 |
 
-# %% [markdown] lang="en" of="c8ac65fa"
-# Whoever asks in one order reports 91%, or 38%. Both orders give 58%: nobody is favoured any more, but 100% is far away, and outside the interval. **Swapping takes away the lean; it does not give back the sight that was lost.** An interval measures chance and knows nothing of bias.
+# %% [markdown] lang="en" of="958d1ea1"
+# Whoever asks in one order reports 91%, or 38%. Both orders give 58%: nobody is favoured any more, but 100% is far away, and outside the interval. **Swapping takes away the lean; it does not make the judge see what it missed.** An interval measures chance and knows nothing of bias.
 #
 # | Fault | In Qwen 1.5B | What it does to a win rate |
 # |---|---|---|
@@ -661,7 +672,7 @@ win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아�
 # %% [markdown] lang="en" of="6e9a2aeb"
 # ## 5. A judge with knobs (simulated)
 #
-# In reality several faults come together and the truth is unknown. The simulated judge knows the answers, and its faults can be switched on one by one. **Two make-believe models** answer 120 questions of the small world: `a` is right about 85% of the time, `b` about 60%, and `b` always adds a polite phrase ("I hope this helped"), which makes it longer.
+# In reality faults come together and the truth is unknown. The simulated judge knows the answers, and has a knob for each fault. **Two make-believe models** answer 120 questions of the small world: `a` is right about 85% of the time, `b` about 60%, and `b` always adds "I hope this helped", which makes it longer.
 
 # %%
 rng = random.Random(0)
@@ -717,18 +728,18 @@ for name, traits in knobs.items():
 #
 # - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 대단한 발견은 아닙니다. 그런 질문에서는 두 판정이 엇갈려 1/2이 되도록 **우리가 그렇게 만들었습니다.**
 # - **자리, 분명할 때도**: 두 순서를 합쳐도 50% 가까이 끌려갑니다. 4절의 Qwen이 이 줄을 닮았습니다.
-# - **길이**: 두 순서가 똑같이 틀리고, 이긴 쪽까지 뒤집힙니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
+# - **길이**: 두 순서가 똑같이 틀리고, `a`의 우세가 사라집니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
 # - **흔들림(noise)**: 판정이 마구 바뀌면 어떻게 물어도 50% 쪽으로 갑니다.
 # - **무효**: 아무 질문이나 빠지면 참값 근처지만 구간이 넓어집니다.
 #
 # 질문이 적으면 끌려간 승률의 구간도 참값을 품을 수 있습니다. 구간이 넓어서이지 심사 모델이 옳아서가 아닙니다.
 
-# %% [markdown] lang="en" of="adfc293d"
+# %% [markdown] lang="en" of="2dfe9e24"
 # Line by line:
 #
 # - **Position, where undecided**: one order is far off, both together hit the truth. No great discovery: such a question gets two opposite verdicts, 1/2, because **we built it that way**.
 # - **Position, in clear cases too**: even both orders are dragged close to 50%. Qwen resembles this line.
-# - **Length**: both orders err alike, and the winner changes. Swapping does nothing against length.
+# - **Length**: both orders err alike, and the lead of `a` is gone. Swapping does nothing against length.
 # - **Noise**: scrambled verdicts go towards 50%, however you ask.
 # - **Invalid**: if questions drop out at random, the rate stays near the truth and the interval widens.
 #
@@ -742,7 +753,7 @@ for name, traits in knobs.items():
 # %% [markdown] lang="en" of="a950aef1"
 # ## 6. Battles that need deciding
 #
-# Between the two models of the offline recipe exact match says 311 to 0, and no statistics are needed. Here they are: is Gemma 270M tuned on the 175 seeds (`seeds`) better than before tuning (`base`)? Read first, every 35th of 105.
+# With the offline recipe exact match says 311 to 0: no statistics needed. Here they are: is Gemma 270M tuned on the 175 seeds (`seeds`) better than before tuning (`base`)? Read first, every 35th of 105.
 
 # %%
 pairs = list(zip(before[: len(heldout)], after[: len(heldout)], strict=True))
@@ -764,36 +775,48 @@ for item in real_battle("seeds", "base")[::35]:
 # The interval is a **bootstrap**: draw the questions anew at random, take the mean, 2,000 times, and leave out 2.5% at either end. The unit is the question, not the verdict.
 
 # %%
-games = Judge(qwen, progress=False, max_tokens=400).battle(real_battle("seeds", "base"))
-scores = [game.score for game in games if game.score is not None]
-rng = random.Random(0)
-again = sorted(share(rng.choices(scores, k=len(scores))) for _ in range(2000))
-low, high = again[50], again[-51]
-summary = stats.summarize_battle(games, allow_invalid=True)
-assert abs(low - summary.bootstrap[0]) < 0.01 and abs(high - summary.bootstrap[1]) < 0.01
-print(f"both orders  {share(scores):.1%}   bootstrap [{low:.1%}, {high:.1%}]")
-for name, said in {"seeds first": [game.first for game in games],
-                   "base first": [game.second for game in games]}.items():
-    print(f"{name:12} {stats.verdict_win_rate(said, allow_invalid=True).win_rate:.1%}")
-print(f"won {summary.wins}, lost {summary.losses}, undecided {summary.ties} "
-      f"(contradictions {summary.contradictions}), invalid {summary.invalid}")
-print(f"all invalid lost {summary.worst:.1%}, all invalid won {summary.best:.1%}")
+def bootstrap(scores, rng):
+    """The middle 95% of 2,000 means, each over as many questions drawn at random, with return."""
+    means = sorted(share(rng.choices(scores, k=len(scores))) for _ in range(2000))
+    return means[50], means[-51]
+
+
+judge = Judge(qwen, progress=False, max_tokens=400)
+for a, b in (("seeds", "base"), ("both", "seeds")):
+    items = [item for item in real_battle(a, b)  # those whose two verdicts are recorded
+             if not qwen.plan(judge.battle_requests([item])).calls]
+    games = judge.battle(items)
+    scores = [game.score for game in games if game.score is not None]
+    low, high = bootstrap(scores, random.Random(0))
+    found = stats.summarize_battle(games, allow_invalid=True)
+    assert abs(low - found.bootstrap[0]) < 0.02 and abs(high - found.bootstrap[1]) < 0.02
+    one = stats.verdict_win_rate([game.first for game in games], allow_invalid=True)
+    two = stats.verdict_win_rate([game.second for game in games], allow_invalid=True)
+    print(f"{a} against {b}, {len(games)} questions: {share(scores):.1%} [{low:.1%}, {high:.1%}]\n"
+          f"   {a} first {one.win_rate:.1%}, {b} first {two.win_rate:.1%}\n"
+          f"   won {found.wins}, lost {found.losses}, undecided {found.ties} "
+          f"({found.contradictions} contradictions), invalid {found.invalid}\n"
+          f"   all invalid lost {found.worst:.1%}, all invalid won {found.best:.1%}")
 
 # %% [markdown] lang="ko"
-# 한 순서만 물었다면 90%, 또는 28%였습니다. 두 순서로는 57%, 구간은 50%를 벗어납니다. 그런데 질문 15개가 무효입니다. 모두 졌다고 치면 48.6%, 모두 이겼다고 치면 62.9%입니다. **무효를 어떻게 보느냐에 결론이 달렸습니다.** 그러니 무효의 수와 두 경우를 늘 함께 적습니다.
+# 첫 대결을 한 순서만 물었다면 90%, 또는 28%였습니다. 두 순서로는 57%, 구간은 50%를 벗어납니다. 그런데 질문 15개가 무효입니다. 모두 졌다고 치면 48.6%, 모두 이겼다고 치면 62.9%입니다. **무효를 어떻게 보느냐에 결론이 달렸습니다.** 그러니 무효의 수와 두 경우를 늘 함께 적습니다.
+#
+# 둘째 대결의 `both`는 교사의 과제 120개를 더해 미세조정한 것입니다(기록된 질문까지). 구간이 50%를 품으니, 과제를 더한 보람이 있는지 이 심사 모델로는 가리지 못합니다.
 #
 # 라이브러리의 구간은 하나 더 있습니다. `interval`은 무승부까지 계산에 넣은 윌슨 구간(Tango, 1998)이고, 앞으로는 이것을 적습니다.
 
-# %% [markdown] lang="en" of="a15b5cda"
-# One order alone would have said 90%, or 28%. Both say 57%, and the interval leaves out 50%. But 15 questions are invalid: all lost, it is 48.6%; all won, 62.9%. **The conclusion hangs on what the invalid ones are.** So report how many there are, and both cases.
+# %% [markdown] lang="en" of="f429823b"
+# Of the first battle one order alone would have said 90%, or 28%. Both say 57%, and the interval leaves out 50%. But 15 questions are invalid: all lost, it is 48.6%; all won, 62.9%. **The conclusion hangs on what the invalid ones are.** So report how many there are, and both cases.
 #
-# The library has one more, `interval`: Wilson's, with ties taken into account (Tango, 1998). From here on we quote that one.
+# In the second, `both` was tuned on the teacher's 120 tasks as well (as far as recorded). The interval includes 50%: whether they helped, this judge cannot tell.
+#
+# The library's `interval` is Wilson's with ties taken into account (Tango, 1998); it is quoted from here on.
 
 # %% [markdown] lang="ko"
 # 더 가까운 대결입니다. 02의 학습을 조금씩 바꾼 어댑터 셋이 작은 세계의 질문 360개에 답했습니다(기록). `response`는 응답에만 손실을 매긴 랭크 4, `everything`은 프롬프트까지 학습한 것, `rank 16`은 랭크만 키운 것입니다. 심사는 모의이고, 그래서 참값을 압니다.
 
 # %% [markdown] lang="en" of="872832fd"
-# Closer ones. Three adapters, trained as in 02 with one change each, answered 360 questions of the small world (recorded). `response` is rank 4 with the loss on the response alone, `everything` trained on the prompt as well, `rank 16` has a larger rank. The judge is simulated, so the truth is known.
+# Closer ones. Three adapters answered 360 questions of the small world (recorded): rank 4 trained on the response alone (`response`), on the prompt as well (`everything`), and `rank 16`. The judge is simulated, so the truth is known.
 
 # %%
 said = {}
@@ -807,7 +830,8 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
              for item, task in zip(items, exam, strict=True)]
     print(f"{a} against {b}: true win rate {(1 + share(gains)) / 2:.1%}")
     for step in (6, 1):
-        found = stats.summarize_battle(Judge(simulated, progress=False).battle(items[::step]))
+        games = Judge(simulated, progress=False).battle(items[::step])
+        found = stats.summarize_battle(games, allow_invalid=True)
         low, high = found.interval
         print(f"   {found.n:3} questions: {found.win_rate:.1%} [{low:.1%}, {high:.1%}], won {found.wins}, "
               f"lost {found.losses}, sign test p = {found.sign_test_p:.2g}")
@@ -818,7 +842,7 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
 # 질문은 몇 개나 있어야 할까요? 무승부가 없을 때입니다.
 
 # %% [markdown] lang="en" of="06cb7070"
-# That training on the prompt is worse in this small world shows with 60 questions. Of rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
+# That training on the prompt is worse in this small world shows with 60 questions. About rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
 #
 # How many questions does it take, if there are no ties?
 
@@ -833,7 +857,7 @@ for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
 # 마지막으로 남의 결과를 다시 읽습니다. 이 강의의 설정은 공개 강의 [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example)에서 출발했습니다. 거기서는 질문 15개를 두 순서로 심사해, 판정 30개 가운데 22개를 이겼다고 합니다. 고맙게도 판정이 모두 공개되어 있습니다. 글자 쌍 하나가 한 질문이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
 
 # %% [markdown] lang="en" of="d1603e03"
-# Half the difference takes about four times the questions. A judge that picks positions presses the win rate towards 50%, and it takes more still. So choosing a judge comes before adding questions.
+# Half the difference takes about four times the questions. A judge that picks positions presses the win rate towards 50% and takes more still: choose a better judge before you add questions.
 #
 # Last, reread somebody else's result. This course took its first settings from an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example), which judged 15 questions in both orders, reports 22 wins of 30 verdicts and, thankfully, published them. A pair of letters is one question; the tuned model is B in the first order, A in the second.
 
@@ -877,10 +901,10 @@ print(f"the same in {share(a == b for a, b in zip(one, two, strict=True)):.0%} o
       f"kappa {stats.cohen_kappa(one, two):.2f}")
 
 # %% [markdown] lang="ko"
-# Qwen은 자기 자신과도 우연만큼만 일치합니다. 여러분과는 어떨까요? `LABEL = True`로 바꾸고 실행하면 `seeds`와 `base`의 응답이 열 쌍, **누가 썼는지 가려진 채** 나옵니다. 1이나 2는 나은 쪽, 0은 무승부, q는 그만입니다. 하나씩 저장되므로 쉬었다 이어서 해도 됩니다.
+# Qwen은 자기 자신과도 거의 우연만큼만 일치합니다. 여러분과는 어떨까요? `LABEL = True`로 바꾸고 실행하면 `seeds`와 `base`의 응답이 열 쌍, **누가 썼는지 가려진 채** 나옵니다. 1이나 2는 나은 쪽, 0은 무승부, q는 그만입니다. 하나씩 저장되므로 쉬었다 이어서 해도 됩니다.
 
-# %% [markdown] lang="en" of="857e5c0f"
-# Qwen agrees with itself no better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each is saved at once.
+# %% [markdown] lang="en" of="db0a37aa"
+# Qwen agrees with itself hardly better than chance. And with you? Set `LABEL = True` and run: ten pairs of replies by `seeds` and `base` appear, **without names**. Type 1 or 2 for the better one, 0 for a tie, q to stop. Each is saved at once.
 
 # %%
 LABEL = False
@@ -1018,10 +1042,10 @@ print(stats.summarize_battle(games, allow_invalid=True))
 sealed = course.store.seal("evaluate")  # judgments are dear: copied to where they survive
 
 # %% [markdown] lang="ko"
-# 수업에서 보여 주려면 `LIVE = True`로 바꾸세요. 일지에 있어도 한 질문을 진짜로 다시 묻습니다. 실제 심사 모델이라면 그때마다 값을 치릅니다.
+# 수업에서 보여 주려면 `LIVE = True`로 바꾸세요. 일지에 있어도 질문 하나를 진짜로 다시 묻습니다. 실제 심사 모델이라면 그때마다 값을 치릅니다.
 
-# %% [markdown] lang="en" of="2ed1e13d"
-# To show a class, set `LIVE = True`: one question is really asked again, journal or not. A real judge is paid each time.
+# %% [markdown] lang="en" of="6c1af905"
+# To show a class, set `LIVE = True`: one question is really asked again, journal or not. A real judge is paid each time. (The reasons below: A equals the answer and B does not, then the reverse.)
 
 # %%
 LIVE = False
@@ -1051,7 +1075,7 @@ print("\n".join(page.read_text(encoding="utf-8").splitlines()[:26]))
 # 여기까지는 머리 부분이고, 전체는 작업 폴더의 `report/report.md`에 있습니다. 잰 것을 모두 `summary.json`에 모아 봉인합니다. 실패한 유형도, 한 순서만 물었을 때의 값도 들어갑니다.
 
 # %% [markdown] lang="en" of="6b47571c"
-# That was its beginning; the whole is in `report/report.md` of the working folder. Everything measured goes into `summary.json` and is sealed, the families that fail and what one order would have said included.
+# The whole is in `report/report.md` of the working folder. All that was measured goes into `summary.json` and is sealed, failing families and what one order would have said included.
 
 # %%
 def compare(some):
@@ -1096,14 +1120,14 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 # 두 모델과 직접 이야기해 보려면 [05 데모](05_demo.ipynb)로, 더 큰 모델은 [04 키우기](04_scale_up.ipynb)로 가세요.
 
 # %% [markdown] lang="en" of="636d9b55"
-# If you have run everything from 01 on, this is the table of the whole run; if this notebook alone, one sentence says what is missing.
+# After 01 and 02, this is the table of the whole run; without them, one sentence says what is missing.
 #
 # ## 9. What you have, and what is next
 #
 # 1. Read replies before numbers, and families before means.
-# 2. Before you believe a judge, test it on pairs whose winner you know. Small models pick positions.
-# 3. Ask in both orders and count questions. Swapping takes away the lean; length and noise remain.
-# 4. A verdict that cannot be read is invalid, not a tie; report the worst and the best case.
-# 5. Give a win rate with its interval. The interval knows the luck of the questions and nothing else.
+# 2. Test a judge on pairs whose winner you know before you believe it. Small models pick positions.
+# 3. Ask in both orders and count questions. Swapping takes away the lean; length and noise stay.
+# 4. An unreadable verdict is invalid, not a tie; report the worst and the best case.
+# 5. Give a win rate with its interval, which knows the luck of the questions and nothing else.
 #
 # To talk to both models yourself, go to the [05 Demo](05_demo.ipynb); larger models are in [04 Scale up](04_scale_up.ipynb).

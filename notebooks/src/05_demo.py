@@ -146,11 +146,11 @@ assert different[0.0] == 1
 
 # %% [markdown] lang="ko"
 # 온도 0에서는 네 번 모두 같은 답이 나옵니다(늘 같다고 늘 맞는 것은 아니니 입력과 맞춰 보세요). 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
-# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 2절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
+# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 1절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
 
-# %% [markdown] lang="en" of="1b51aa83"
+# %% [markdown] lang="en" of="c481c4e6"
 # At temperature 0 all four replies are the same (being the same every time does not make them right: compare them with the input). The higher the temperature, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
-# A low temperature suits work that has one right answer; a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 2 there calls it greedy), so that running it again gives the same replies.
+# A low temperature suits work that has one right answer; a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 1 there calls it greedy), so that running it again gives the same replies.
 
 # %% [markdown] lang="ko"
 # ## 3. 거절하는 법
