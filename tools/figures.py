@@ -172,11 +172,10 @@ def pruning():
     for k, (name, count) in enumerate(counts.items()):
         y = 0.68 + 0.45 * k
         words(ax, 3.45, y + 0.16, name, ha="right")
-        w = 4.6 * count / total
-        color = GREY if k == 0 else ORANGE if k == len(counts) - 1 else BLUE
+        w, color = 4.6 * count / total, (GREY, BLUE, BLUE, ORANGE)[k]
         ax.add_patch(Rectangle((3.6, y), max(w, 0.015), 0.32, color=color))
-        share = count / total
-        words(ax, 3.7 + w, y + 0.16, f"{count:,}  ({share:.2%})" if k else f"{count:,}", ha="left")
+        share = f"{count:,}" + f"  ({count / total:.2%})" * (k > 0)
+        words(ax, 3.7 + w, y + 0.16, share, ha="left")
     note = "강의의 견본 데이터(모의)  the course's sample data (simulated)"
     words(ax, 0.25, 2.65, note, 8.5, "#5F656B", ha="left")
     return fig
