@@ -257,20 +257,20 @@ def kinds(language: str) -> str:
         return english if language == "en" else korean
 
     def both(key: str, digits: int = 0) -> str:
-        return " → ".join(around(real["replies"][model][key], digits) for model in ("base", "both"))
+        return " → ".join(around(real["replies"][model][key], digits) for model in ("base", "seeds"))
 
     simulated, real = whole_table(language), recorded("results")
     funnel, judge = recorded("funnel"), real["judge"]["all"]
     hits = [round(r["value"] * r["n"]) for r in (real["replies"][m]["sums"]
-                                                 for m in ("base", "both"))]
-    sums, rate = real["replies"]["both"]["sums"]["n"], simulated["win rate of the tuned model"]
+                                                 for m in ("base", "seeds"))]
+    sums, rate = real["replies"]["seeds"]["sums"]["n"], simulated["win rate of the tuned model"]
     exact = simulated["exact match, held out"].split()
     rows = [
         [say("who wrote the data", "데이터를 쓴 쪽"),
          say("a program that knows the truth", "정답을 아는 프로그램"), "Qwen2.5-Coder 1.5B",
          say("the model you have a key for", "키가 있는 모델")],
         [say("what was tuned", "학습한 모델"),
-         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"), "Gemma 3 270M",
+         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"), say("Gemma 3 270M, on the seeds", "Gemma 3 270M, 씨앗으로"),
          say("a 2B model on Colab", "Colab에서 2B 모델")],
         [say("tasks kept, of those written", "남은 과제 / 쓴 과제"),
          f"{simulated['tasks kept']} / {simulated['tasks generated']}",
@@ -278,8 +278,8 @@ def kinds(language: str) -> str:
         [say("right replies, before → after", "맞은 응답, 학습 전 → 후"), " → ".join(exact),
          say(f"{hits[0]} → {hits[1]} of {sums} sums", f"계산 {sums}개 중 {hits[0]} → {hits[1]}"),
          "02, 03"],
-        [say("loss on answers never seen", "본 적 없는 답의 손실"), "", both("loss", 2), "02"],
-        [say("replies that end by themselves", "스스로 끝난 응답"), "", both("ended"), "02"],
+        [say("loss on answers never seen", "본 적 없는 답의 손실"), "–", both("loss", 2), "02"],
+        [say("replies that end by themselves", "스스로 끝난 응답"), "–", both("ended"), "02"],
         [say("win rate against the base model", "베이스 모델 상대 승률"),
          re.sub(r" \(95%: (.*) to (.*)\)", r" (\1 ~ \2)", rate),
          around(real["battles"]["seeds against base"]), "03"],

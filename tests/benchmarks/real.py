@@ -30,7 +30,12 @@ from course_utils.judge import Item, Judge
 from course_utils.korean import hangul_share
 from course_utils.llm import LLM
 from course_utils.similarity import morphemes, rouge_l
-from course_utils.stats import bootstrap_interval, summarize_battle, verdict_win_rate
+from course_utils.stats import (
+    bootstrap_interval,
+    summarize_battle,
+    verdict_win_rate,
+    wilson_interval,
+)
 from course_utils.tasks import Task, read_tasks, write_atomic
 
 REAL = REPO / "assets" / "real"
@@ -261,9 +266,11 @@ def judge_all(url: str = NOBODY, what: tuple[str, ...] = ("known", *BATTLES)) ->
 
 
 def share(values: list[float]) -> dict:
-    """A mean over questions with its 95% bootstrap interval."""
+    """A mean over questions with its 95% interval: Wilson's for a share, a bootstrap's else."""
+    edges = (wilson_interval(sum(values), len(values)) if set(values) <= {0.0, 1.0}
+             else bootstrap_interval(values))
     return {"value": round(fmean(values), 4), "n": len(values),
-            "interval": [round(edge, 4) for edge in bootstrap_interval(values)]}
+            "interval": [round(edge, 4) for edge in edges]}
 
 
 def repeated_part(text: str) -> float:
