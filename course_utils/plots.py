@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from course_utils import CourseError
 from course_utils.korean import verb_object
-from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
+from course_utils.stats import BattleSummary, VerdictSummary
 from course_utils.tasks import Task
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.

@@ -48,8 +48,8 @@ def examine(number: str, answer: Any) -> Outcome:
     if answer is None or answer is ... or _is_empty(answer):
         return Outcome(
             "not started",
-            "아직 시작하지 않았습니다. 위 셀의 ... 자리에 쓰고 두 셀을 차례로 실행하세요.\n"
-            "Not started yet: write in place of ... above, then run both cells.")
+            "아직 시작하지 않았습니다. ... 자리에 쓰고 다시 실행하세요.\n"
+            "Not started yet: write in place of ... and run it again.")
     if not (mistake := _first_mistake(answer, cases)):
         return Outcome(
             "right", f"맞았습니다. 입력 {len(cases)}개에서 모두 기대한 값이 나왔습니다.\n"
