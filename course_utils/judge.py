@@ -259,7 +259,7 @@ class Judge:
         """Compare each item's answers a and b in both orders; an invalid verdict is None.
 
         Two identical answers are a tie and the judge is not asked. Raises CourseError for an item
-        that lacks an answer and for an id that comes twice. Taught in 03, section 5.
+        that lacks an answer and for an id that comes twice. Taught in 03, section 3.
         """
         items = check_items(items, "a", "b", say=True)
         # Ask about each question twice, once with a's answer first and once with b's. A judge that

@@ -210,24 +210,6 @@ def loss_curve(logs: Any, *, title: str = "") -> Figure:
     return fig
 
 
-def before_after(before: Mapping[str, float], after: Mapping[str, float],
-                 titles: Mapping[str, str] | None = None, *, title: str = "") -> Figure:
-    """Share of right answers by family, untuned and tuned: {family: 0..1}, the best at the top."""
-    rows = sorted(((after[name], before[name], name) for name in after), reverse=True)
-    fig, ax = _rows([(titles or {}).get(name, name) for *_, name in rows], "exact match 정답률",
-                    title=title, percent=True)
-    for place, (new, old, _) in enumerate(rows):
-        ax.plot([old, new], [place, place], color=GREY, linewidth=2, alpha=0.6, zorder=1)
-        _label(ax, (new, place), f"{new:.0%}", dx=8 if new >= old else -8, color=BLUE)
-    olds, news = [old for _, old, _ in rows], [new for new, *_ in rows]
-    ax.plot(olds, range(len(rows)), "o", color=ORANGE, markersize=7, label="before 전")
-    ax.plot(news, range(len(rows)), "o", color=BLUE, markersize=7, label="after 후")
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0,
-              handletextpad=0, labelcolor="linecolor", fontsize=9)
-    ax.set_xlim(-0.03, 1.1)
-    return fig
-
-
 def win_rate(summary: BattleSummary, one_order: Mapping[str, VerdictSummary] | None = None,
              truth: float | None = None, *, title: str = "") -> Figure:
     """Win rates with 95% intervals: both orders, each order alone, the truth if it is known."""

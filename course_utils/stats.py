@@ -33,7 +33,7 @@ def wilson_interval(k: float, n: float) -> Interval:
     """Wilson's 95% score interval for k successes in n trials, as shares from 0 to 1.
 
     k may hold halves (scipy's may not), but with ties it is too wide: see `win_rate_interval`.
-    Wilson, JASA 22 (1927). Taught in 03, section 3. wilson_interval(11, 15) -> (0.480, 0.891)
+    Wilson, JASA 22 (1927). Taught in 03, section 2. wilson_interval(11, 15) -> (0.480, 0.891)
     """
     if not (_is_number(n, 1) and _is_number(k, 0, n)):
         raise StatsError(f"An interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
@@ -48,7 +48,7 @@ def win_rate_interval(wins: float, ties: float, losses: float) -> Interval:
 
     As the win rate is (1 + P(win) - P(loss)) / 2, this is the interval for a difference of two
     proportions measured on the same questions: Tango, Statistics in Medicine 17 (1998). Taught in
-    03, section 10. win_rate_interval(40, 100, 20) -> (0.515, 0.609)
+    03, section 6. win_rate_interval(40, 100, 20) -> (0.515, 0.609)
     """
     from scipy.optimize import brentq
 
@@ -94,7 +94,7 @@ def bootstrap_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
 
 def sign_test(wins: int, losses: int) -> float:
     """Exact two-sided sign test: how often a fair coin is at least as lopsided; ties say nothing.
-    sign_test(10, 3) -> 0.092. Taught in 03, sections 8 and 11."""
+    sign_test(10, 3) -> 0.092. Taught in 03, section 6."""
     from scipy.stats import binomtest
 
     if not (_is_count(wins) and _is_count(losses)):
@@ -107,7 +107,7 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
     """How many questions until the interval leaves out 50%, or is at most `half_width` each side.
 
     Takes the win rate that will be found, without ties. Chance finds a lower one every other time:
-    prepare more. questions_needed(0.6) -> 97. Taught in 03, section 10.
+    prepare more. questions_needed(0.6) -> 97. Taught in 03, section 6.
     """
     if not all(_is_number(share, 0, 1) for share in (win_rate, half_width or 0)):
         raise StatsError(f"Shares are from 0 to 1, not {win_rate!r} and {half_width!r}.")
@@ -125,7 +125,7 @@ def questions_needed(win_rate: float, *, half_width: float | None = None) -> int
 class Game:
     """One question judged in both orders: `first` with a shown first, `second` with b shown first.
 
-    None is an invalid judgment, `len_a` the length of a's answer. Taught in 03, section 8.
+    None is an invalid judgment, `len_a` the length of a's answer. Taught in 03, section 3.
     """
 
     id: str
@@ -213,7 +213,7 @@ class BattleSummary(VerdictSummary):
 def summarize_battle(games: Iterable[Game], *, seed: int = 0,
                      allow_invalid: bool = False) -> BattleSummary:
     """Summarize a battle from the side of model a; a question is won, lost or tied as a whole.
-    Taught in 03, section 8."""
+    Taught in 03, section 6."""
     games = list(games)
     scores, invalid = _valid([game.score for game in games], "questions", allow_invalid)
     points, rate = sum(scores), _win_rate(scores, invalid)
@@ -230,7 +230,7 @@ def summarize_battle(games: Iterable[Game], *, seed: int = 0,
 def verdict_win_rate(verdicts: Iterable[Verdict | None], *,
                      allow_invalid: bool = False) -> VerdictSummary:
     """Win rate of a from the verdicts of one order alone, as a judge asked once would report it.
-    Taught in 03, sections 6 and 9. verdict_win_rate(["a", "a", "tie", "b"]).win_rate -> 0.625
+    Taught in 03, section 4. verdict_win_rate(["a", "a", "tie", "b"]).win_rate -> 0.625
     """
     # A verdict is worth what a question is whose two verdicts agree.
     scores = [Game(str(i), said, said, 0, 0).score for i, said in enumerate(verdicts)]
@@ -306,7 +306,7 @@ class PairedSummary:
 
 
 def summarize_grades(grades: Iterable[Grade], *, allow_invalid: bool = False) -> GradeSummary:
-    """Mean grade with a bootstrap interval over the questions. Taught in 03, section 12."""
+    """Mean grade with a bootstrap interval over the questions. Shown in 03, section 8."""
     valid, invalid = _valid([grade.score for grade in grades], "grades", allow_invalid)
     worst, best = (fmean([*valid, *[grade] * invalid]) for grade in (1, 10))
     return GradeSummary(len(valid), fmean(valid), bootstrap_interval(valid), invalid, worst, best)
@@ -315,7 +315,7 @@ def summarize_grades(grades: Iterable[Grade], *, allow_invalid: bool = False) ->
 def paired_difference(a: Iterable[Grade], b: Iterable[Grade], *,
                       allow_invalid: bool = False) -> PairedSummary:
     """How much higher model a is graded than model b on the same questions, matched by id.
-    Raises StatsError for ids that come twice or in one list only. Taught in 03, section 12."""
+    Raises StatsError for ids that come twice or in one list only."""
     a, b = list(a), list(b)
     if twice := repeated(grade.id for grade in a) or repeated(grade.id for grade in b):
         raise StatsError(f"A model has several grades for one question: {some_of(twice)}.")
@@ -355,7 +355,7 @@ def exact_match(reply: str, reference: str) -> bool:
     What follows does not count: a base model that never learned to stop goes on after its answer;
     nor does white space at the ends of lines, nor how line breaks and Hangul are encoded. An empty
     reference is matched by an empty reply alone. Of GSM8K compare what follows "####". Raises
-    StatsError for no text. exact_match("4\\nand then", "4") -> True. Taught in 03, section 1.
+    StatsError for no text. exact_match("4\\nand then", "4") -> True. Taught in 03, section 2.
     """
     if not (isinstance(reply, str) and isinstance(reference, str)):
         raise StatsError(f"There is no text to compare in {reply!r} and {reference!r}.")

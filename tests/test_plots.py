@@ -29,9 +29,6 @@ CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추�
 GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
 HELD = [*LOG, *({"step": e["step"], "eval_loss": e["loss"] + 0.1} for e in LOG[::6])]
-BEFORE = {"counting": 0.1, "province": 0.0, "sentiment": 0.5}
-AFTER = {"counting": 1.0, "province": 0.93, "sentiment": 0.4}
-TITLES = {"counting": "목록 세기", "province": "고장이 속한 도", "sentiment": "후기의 감정"}
 SCORES = [abs(random.Random(i).gauss(0.5, 0.2)) for i in range(300)]
 SEEDS = read_tasks(REPO / "data" / "seed_tasks.jsonl")
 SAMPLE = read_tasks(REPO / "assets" / "sample" / "preprocess" / "tasks.jsonl")[:400]
@@ -51,8 +48,6 @@ FIGURES = {
     "loss_curve": given([*LOG, {"step": 295, "train_runtime": 9.0}]),
     "loss_curve: of one step": given(LOG[:1]),
     "loss_curve: held-out rows too": given({"one 하나": HELD, "two 둘": LOG[:9]}),
-    "before_after": given(BEFORE, AFTER, TITLES),
-    "before_after: unnamed": given(BEFORE, AFTER),
     "win_rate": given(summarize_battle(GAMES), ORDERS, truth=0.8),
     "win_rate: alone": given(summarize_battle(GAMES)),
     "category_win_rates": given(CATEGORIES),
@@ -183,8 +178,6 @@ def test_the_figures_say_the_numbers():
     assert f"{rate.value:.1%}  [{low:.1%}, {high:.1%}]" in said
     assert "first position 앞자리\n(60 verdicts 판정)" in said
     assert "tuned 튜닝: mean 평균 8.00 (25)" in words(draw("grade_histogram"))
-    said = words(plots.before_after(BEFORE, AFTER, TITLES))
-    assert {"목록 세기", "100%", "93%", "40%"} <= set(said)
 
 
 def test_a_log_without_a_loss_is_refused():

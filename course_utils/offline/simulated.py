@@ -58,6 +58,7 @@ class JudgeTraits:
     noise: float = 0.01  # how often its verdict is replaced by another one, drawn at random
     invalid: float = 0.0  # how often it gives no verdict, or refuses where a schema asks for one
     length_bias: float = 0.0  # when still undecided, how often it names the longer answer
+    clear_bias: float = 0.0  # when one answer alone is right, how often the first is named anyway
 
 
 def teach(prompt: str, rng: random.Random, rates: Imperfections, *,
@@ -229,10 +230,11 @@ def _compare(question: str, first: str, second: str, reference: str | None, rng:
     if right is None:
         return "정답을 알 수 없는 질문이라 어느 쪽이 나은지 가릴 수 없습니다.", "C"
     a_right, b_right = (_first_line(answer) == right for answer in (first, second))
-    if a_right and not b_right:
-        return "답변 A는 정답과 같지만 답변 B는 다릅니다.", "A"
-    if b_right and not a_right:
-        return "답변 B는 정답과 같지만 답변 A는 다릅니다.", "B"
+    if a_right != b_right:
+        better, other = "AB" if a_right else "BA"
+        if traits.clear_bias and rng.random() < traits.clear_bias:
+            return "답변 A가 더 자연스럽고 정확합니다.", "A"
+        return f"답변 {better}는 정답과 같지만 답변 {other}는 다릅니다.", better
     both = "두 답변이 모두 맞습니다." if a_right else "두 답변이 모두 틀렸습니다."
     # What position bias looks like from outside: a reason is found, and it favours the first.
     if rng.random() < traits.position_bias:

@@ -41,7 +41,7 @@ def write_judgment_report(
     models a and b; `grades` is {model: (items, judgments)} of Judge.grade, and the first two models
     are compared. Of several judgments the first counts. Returns the path of report.md. Raises
     CourseError when there is nothing to report, and for judgments that do not belong to the items.
-    Taught in 03, section 13.
+    Taught in 03, section 8.
     """
     a, b = names
     if a == b:

@@ -85,11 +85,11 @@ for task in tasks[:3]:
 # 카드의 Base model이 `assets/tiny-gemma-ko`라면, 그 작은 모델은 강의가 지어낸 작은 세계만 압니다. 그 세계의 질문에는 답하지만 다른 질문에 하는 답에는 아무 뜻이 없습니다.
 #
 # 이 작은 베이스 모델은 지시를 따르지 않고 본 적 있는 글을 이어 씁니다. 스스로 멈추더라도 대답을 마쳐서가 아니라 이어 쓰던 글이 끝나서입니다.
-# 베이스가 gemma-2b-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 견주어 보세요.
+# 베이스가 gemma-2b-it처럼 이미 지시를 배운 모델이라면 그쪽도 대답을 하니, 무엇이 달라졌는지 비교해 보세요.
 # 미세조정한 모델의 답은 그럴듯합니다. 그럴듯해도 틀릴 수 있으니 입력과 하나하나 맞춰 보세요.
 # 이제 첫 질문의 두 답이 자라는 모습을 세 토큰마다 봅니다. 왼쪽 베이스의 답은 길어서 끝의 22글자만 적었습니다. 페이지가 보여 주는 것도 바로 이 중간 결과들입니다.
 
-# %% [markdown] lang="en" of="20ae8720"
+# %% [markdown] lang="en" of="decdfc91"
 # If the card's base model is `assets/tiny-gemma-ko`, it knows only the small world that the course invented. It answers questions about that world; what it says about anything else means nothing.
 #
 # This tiny base model does not follow the instruction; it goes on with texts like those it has read. Where it stops by itself, it is because that text is over, not because it has answered.
@@ -146,11 +146,11 @@ assert different[0.0] == 1
 
 # %% [markdown] lang="ko"
 # 온도 0에서는 네 번 모두 같은 답이 나옵니다(늘 같다고 늘 맞는 것은 아니니 입력과 맞춰 보세요). 온도를 올릴수록 점수가 낮은 토큰에도 기회가 가고, 어느 선을 넘으면 말이 흐트러집니다.
-# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 2절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
+# 정답이 하나인 일에는 낮은 온도가, 이야기를 짓는 일에는 조금 높은 온도가 어울립니다. 03에서는 두 모델의 답을 모두 온도 0에서 받았습니다(03의 1절에서 greedy라고 한 것입니다). 그래야 다시 해도 같은 답이 나오니까요.
 
-# %% [markdown] lang="en" of="1b51aa83"
+# %% [markdown] lang="en" of="c481c4e6"
 # At temperature 0 all four replies are the same (being the same every time does not make them right: compare them with the input). The higher the temperature, the more often a token with a low score gets its chance, and beyond some point the language falls apart.
-# A low temperature suits work that has one right answer; a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 2 there calls it greedy), so that running it again gives the same replies.
+# A low temperature suits work that has one right answer; a somewhat higher one suits making up stories. In 03 all replies of both models were made at temperature 0 (section 1 there calls it greedy), so that running it again gives the same replies.
 
 # %% [markdown] lang="ko"
 # ## 3. 거절하는 법

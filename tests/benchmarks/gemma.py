@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if not (REPO / "models" / "gemma-3-270m").is_dir():
+        return print("Gemma is not here: `make open-models` fetches it.")
     torch.set_num_threads(args.threads)
     recipe = load_recipe("gemma-270m")
     spec = replace(recipe.train, batch_size=4, gradient_accumulation=ROWS // 4, epochs=float(STEPS),

@@ -183,6 +183,16 @@ def training(say: Say) -> str:
                     f"{row['tokens_per_second_ratio']:.2f} times as fast as a plain SFTTrainer",
                     f"초당 {row['tokens_per_second']:,.0f}토큰, 기본 설정 SFTTrainer보다 "
                     f"{row['tokens_per_second_ratio']:.2f}배 빠름")])
+    found = result("gemma")
+    if found:
+        ratio, apart = found["ratio"], found["losses_apart"]
+        rows.append([
+            say("Gemma 3 270M, trained tokens a second, a plain SFTTrainer = 1",
+                "Gemma 3 270M, 초당 학습한 토큰, 기본 설정 SFTTrainer = 1"),
+            say(f"{ratio['float32']:.1f} in the same float32 (losses apart by {apart:.0e} at "
+                f"most), {ratio['bfloat16']:.1f} in bfloat16",
+                f"같은 float32에서 {ratio['float32']:.1f}(손실의 차이는 {apart:.0e} 이하), "
+                f"bfloat16에서 {ratio['bfloat16']:.1f}")])
     found = result("memory")
     if found:
         ratios = [row["ratio"] for row in found["rows"]]
@@ -191,8 +201,8 @@ def training(say: Say) -> str:
                 f"메모리, 어림값 ÷ CPU에서 잰 값, {len(ratios)}가지"),
             say(f"{min(ratios):.2f} to {max(ratios):.2f}",
                 f"{min(ratios):.2f}~{max(ratios):.2f}")])
-    head = say("The trainer (`encode.py`, `training.py`, `memory.py`)|measured",
-               "학습(`encode.py`, `training.py`, `memory.py`)|잰 값")
+    head = say("The trainer (`encode.py`, `training.py`, `gemma.py`, `memory.py`)|measured",
+               "학습(`encode.py`, `training.py`, `gemma.py`, `memory.py`)|잰 값")
     return table(head.split("|"), rows)
 
 
@@ -257,7 +267,8 @@ def kinds(language: str) -> str:
         return english if language == "en" else korean
 
     def both(key: str, digits: int = 0) -> str:
-        return " → ".join(around(real["replies"][model][key], digits) for model in ("base", "seeds"))
+        models = real["replies"]["base"], real["replies"]["seeds"]
+        return " → ".join(around(model[key], digits) for model in models)
 
     simulated, real = whole_table(language), recorded("results")
     funnel, judge = recorded("funnel"), real["judge"]["all"]
@@ -270,7 +281,8 @@ def kinds(language: str) -> str:
          say("a program that knows the truth", "정답을 아는 프로그램"), "Qwen2.5-Coder 1.5B",
          say("the model you have a key for", "키가 있는 모델")],
         [say("what was tuned", "학습한 모델"),
-         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"), say("Gemma 3 270M, on the seeds", "Gemma 3 270M, 씨앗으로"),
+         say("Gemma of 3.5M, pretrained here", "여기서 사전학습한 Gemma 350만"),
+         say("Gemma 3 270M, on the seeds", "Gemma 3 270M, 씨앗으로"),
          say("a 2B model on Colab", "Colab에서 2B 모델")],
         [say("tasks kept, of those written", "남은 과제 / 쓴 과제"),
          f"{simulated['tasks kept']} / {simulated['tasks generated']}",

@@ -177,13 +177,6 @@ def plain_agreement(a, b):
     return sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
 
 
-def verdict_by_verdict(games):
-    worth = {"a": 1, "tie": 0.5, "b": 0}
-    both = [verdict for game in games if None not in game for verdict in game]
-    scores = ([worth[verdict] for verdict in said] for said in ([one for one, _ in games], both))
-    return tuple(sum(values) / len(values) for values in scores)
-
-
 def all_are_trained(parameters, trained):
     return 16 * parameters / 2**30
 
@@ -238,7 +231,6 @@ MISTAKES = [
     ("03.1", positions_as_models, "('A', 'B')"),
     ("03.2", the_last_one, "[[A]]도 [[B]]도 좋습니다."),
     ("03.3", plain_agreement, "['a', 'a', 'b', 'b'], ['a', 'b', 'b', 'b']"),
-    ("03.4", verdict_by_verdict, "[('a', 'tie'), ('tie', 'a')]"),
     ("04.1", all_are_trained, "2506172416, "),
     ("04.2", without_the_card, "(15, False)"),
     ("04.3", halves_to_nothing, "(10.0, 2.0, 12, 2, 13)"),

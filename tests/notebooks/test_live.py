@@ -1,6 +1,8 @@
 """In front of a class: LIVE = True asks once more and keeps the reply; the page of presets."""
 
+import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -30,7 +32,7 @@ def test_a_live_request_is_asked_anew_and_kept(tmp_path, monkeypatch, capsys):
     teacher = setup("offline", root=tmp_path).llm("teacher", journal=tmp_path / "journal.jsonl")
     request = next(generation_requests([Task("인사말을 써 주세요.", "", "안녕하세요.")]))
     [cell] = live_cells("01_preprocess")
-    space = {"teacher": teacher, "request": request}
+    space = {"teacher": teacher, "request": request, "replace": replace, "random": random}
 
     def run(live: bool) -> bool:
         exec(cell.replace("LIVE = False", f"LIVE = {live}"), space)

@@ -272,6 +272,10 @@ def test_traits_come_at_their_rates():
     assert leaning["B"] == 0 and leaning["A"] / 2000 == pytest.approx(0.8, abs=0.03)
     noisy = Counter(verdict(said(won, rng, JudgeTraits(0.8, 0.1))) for _ in range(2000))
     assert noisy["B"] / 2000 == pytest.approx(0.9, abs=0.03) and noisy["A"] and noisy["C"]
+    for prompt, share in ((won, 0.6), (battle_prompt(COUNTING, RIGHT, "하나"), 1)):
+        swayed = Counter(verdict(said(prompt, rng, JudgeTraits(0, 0, clear_bias=0.6)))
+                         for _ in range(2000))
+        assert swayed["A"] / 2000 == pytest.approx(share, abs=0.03) and not swayed["C"]
     silent = sum("[[" not in said(won, rng, JudgeTraits(invalid=0.3)) for _ in range(1000))
     assert silent / 1000 == pytest.approx(0.3, abs=0.05)
 

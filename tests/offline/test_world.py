@@ -2,11 +2,15 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 
+from course_utils import REPO
 from course_utils.offline import world
 from course_utils.offline.world import FAMILIES, facts, josa, solve
+from course_utils.stats import exact_match
+from course_utils.tasks import read_jsonl
 from tools.base_model import documents
 
 
@@ -138,3 +142,12 @@ def test_documents_keep_heldout_sums_to_themselves():
     for _ in range(3000):
         for a, op, b in re.findall(r"(\d\d)([+-])(\d\d)=", next(source)):
             assert not world.is_heldout("arithmetic", f"{a} {1 if op == '+' else -1} {b}")
+
+
+def test_the_recorded_ways_to_train_answer_the_held_out_questions():
+    """What 03 lets compete: tests/benchmarks/variants.py."""
+    rows = read_jsonl(REPO / "assets" / "sample" / "variants.jsonl")
+    right = Counter()
+    for row, task in zip(rows, 3 * world.heldout_tasks(30), strict=True):
+        right[row["way"]] += exact_match(row["reply"], task.output)
+    assert right == {"response": 311, "everything": 212, "rank 16": 297}

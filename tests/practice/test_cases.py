@@ -15,7 +15,7 @@ from course_utils.recipe import TrainSpec, load_recipe
 from course_utils.scale.memory import estimate_memory, trained_parameters
 from course_utils.scale.parallel import TrainError, batch_shape
 from course_utils.similarity import rouge_l
-from course_utils.stats import Game, StatsError, cohen_kappa, summarize_battle, verdict_win_rate
+from course_utils.stats import Game, StatsError, cohen_kappa
 
 
 def sort_out(tasks, rules):
@@ -66,17 +66,6 @@ def kappa(a, b):
         return cohen_kappa(*zip(*pairs, strict=True)) if pairs else None
     except StatsError:  # one and the same verdict throughout
         return None
-
-
-def win_rates(games):
-    def rate(summarize, judged):
-        try:
-            return summarize(judged, allow_invalid=True).win_rate
-        except StatsError:  # nothing valid is left
-            return None
-
-    both = [Game(f"q{i}", first, second, 0, 0) for i, (first, second) in enumerate(games)]
-    return rate(verdict_win_rate, [first for first, _ in games]), rate(summarize_battle, both)
 
 
 def states_gib(parameters, trained):
