@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_utils import CourseError
-from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
+from course_utils.stats import BattleSummary, VerdictSummary
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#00805E"
@@ -65,46 +65,35 @@ def funnel(report: Any, *, title: str = "") -> Figure:
     return fig
 
 
-def loss_curve(log: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
-    """The training loss by optimiser step: the rows of the Trainer's log and their running mean."""
-    rows = [(row["step"], row["loss"]) for row in log if "loss" in row]
-    if not rows:
-        raise CourseError("The log holds no row with a loss, so there is no curve to draw.")
-    steps, losses = zip(*rows, strict=True)
-    half = len(losses) // 40
-    smooth = [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]
-    fig, (ax,) = _panels(3.2, title=title)
-    ax.plot(steps, losses, "o", markersize=3, color=BLUE, alpha=0.35, markeredgewidth=0)
-    ax.plot(steps, smooth, color=BLUE, linewidth=1.8)
-    _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=BLUE)
-    _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=7, dy=5, color=BLUE)
-    span = (steps[-1] - steps[0]) or 1
-    ax.set(xlim=(steps[0] - 0.05 * span, steps[-1] + 0.1 * span),  # room for the last label
-           ylim=(0, max(losses) * 1.12), xlabel="step 스텝", ylabel="loss 손실")
-    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    return fig
+def loss_curve(logs: Any, *, title: str = "") -> Figure:
+    """The loss by optimiser step: the training's, its running mean, and that on held-out rows.
 
-
-def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Exact match of several ways to train: one dot a seed, a bar for the 95% interval of all.
-
-    `measured` is what tests/benchmarks/tuning.py writes. The bar (Wilson) covers the choice of
-    prompts; how far the dots lie apart shows what the seed alone can do.
+    `logs` is a Trainer's log, rows with step and loss or eval_loss, or {name: log}, a panel each.
     """
-    found: dict[str, list[float]] = {}
-    for run in measured["runs"]:
-        found.setdefault(run["variant"], []).append(run["mean"])
-    fig, ax = _rows(found, "exact match on held-out prompts 떼어 둔 문제의 정답률", title=title,
-                    row=0.42, percent=True)
-    worst = min(next(iter(found.values())))  # of the first way
-    for place, means in enumerate(found.values()):
-        color = ORANGE if max(means) < worst else BLUE
-        total = measured["per_family"] * len(measured["before"]) * len(means)
-        low, high = wilson_interval(fmean(means) * total, total)
-        ax.plot([low, high], [place, place], color=color, linewidth=9, alpha=0.3)
-        ax.plot(means, [place] * len(means), "o", color=color, markersize=6)
-        _label(ax, (1.0, place), f"{fmean(means):.1%}", dx=8, color=color)
-    ax.set_xlim(0, 1)
+    logs = logs if isinstance(logs, Mapping) else {"": logs}
+    if not all(any("loss" in row for row in log) for log in logs.values()):
+        raise CourseError("The log holds no row with a loss, so there is no curve to draw.")
+    fig, panels = _panels(3.2, len(logs), title=title)
+    for ax, (name, log) in zip(panels, logs.items(), strict=True):
+        for key, color, label in (("eval_loss", ORANGE, "held-out 떼어 둔 행"),
+                                  ("loss", BLUE, "training 학습")):
+            if not (rows := [(row["step"], row[key]) for row in log if key in row]):
+                continue
+            steps, losses = zip(*rows, strict=True)
+            half = len(losses) // 40 if len(logs) == 1 else len(losses) // 16
+            smooth = [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]
+            ax.plot(steps, losses, "o", markersize=3, color=color, alpha=0.35, markeredgewidth=0)
+            ax.plot(steps, smooth, color=color, linewidth=1.8, label=label)
+            _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=color)
+            _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=4, dy=5, color=color)
+        first, last = ax.dataLim.intervalx
+        ax.set(xlim=(first - 0.05 * (last - first), last + 0.1 * len(logs) * ((last - first) or 1)),
+               ylim=(0, ax.dataLim.y1 * 1.12), xlabel="step 스텝")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        ax.set_title(name, loc="left", fontsize=9, color=INK) if name else None
+    panels[0].set_ylabel("loss 손실")
+    if len(panels[0].get_legend_handles_labels()[1]) > 1:
+        panels[0].legend(frameon=False, labelcolor="linecolor", fontsize=9)
     return fig
 
 

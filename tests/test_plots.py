@@ -26,11 +26,8 @@ ORDERS = {
 CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추론", "$글$"])}
 GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
+HELD = [*LOG, *({"step": e["step"], "eval_loss": e["loss"] + 0.1} for e in LOG[::6])]
 
-MEASURED = {"per_family": 60, "before": dict.fromkeys("ab", 0.0), "runs": [  # made up
-    {"variant": variant, "seed": seed, "mean": mean + seed / 50}
-    for variant, mean in [("응답", 0.8), ("전체", 0.5)] for seed in range(3)
-]}  # fmt: skip
 FUNNEL = SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88})
 
 def given(*arguments, **options):
@@ -42,8 +39,7 @@ FIGURES = {
     "funnel: of nothing": given(SimpleNamespace(kept=0, rejected={})),
     "loss_curve": given([*LOG, {"step": 295, "train_runtime": 9.0}]),
     "loss_curve: of one step": given(LOG[:1]),
-    "variants": given(MEASURED),
-    "variants: of one run": given(MEASURED | {"runs": MEASURED["runs"][:1]}),
+    "loss_curve: held-out rows too": given({"one 하나": HELD, "two 둘": LOG[:9]}),
     "win_rate": given(summarize_battle(GAMES), ORDERS, truth=0.8),
     "win_rate: alone": given(summarize_battle(GAMES)),
     "category_win_rates": given(CATEGORIES),
@@ -102,6 +98,12 @@ def test_the_last_value_of_the_loss_is_inside_and_above_the_axis():
     inside = figure.axes[0].get_window_extent()
     assert set(covered) == {"3.00", "0.00"}
     assert covered["0.00"].x1 < inside.x1 and covered["0.00"].y0 > inside.y0
+
+
+def test_each_log_has_its_panel_and_held_out_rows_their_own_line():
+    figure = plots.loss_curve({"one 하나": HELD, "two 둘": LOG})
+    assert {"one 하나", "two 둘", "training 학습", "held-out 떼어 둔 행"} <= set(words(figure))
+    assert [len(ax.lines) for ax in figure.axes] == [4, 2]
 
 
 def words(figure):

@@ -49,11 +49,9 @@ def test_a_dataset_has_the_three_columns():
 
 
 def test_nothing_is_not_handed_on(tmp_path):
-    for hand_on in (
-        lambda: write_alpaca_json(tmp_path / "none.json", []),
-        lambda: to_dataset([]),
-        lambda: card_of([]),
-    ):
+    nowhere = tmp_path / "none.json"
+    for hand_on in (lambda: write_alpaca_json(nowhere, []), lambda: to_dataset([]),
+                    lambda: card_of([])):
         with pytest.raises(CourseError, match="no task to hand on"):
             hand_on()
     assert not list(tmp_path.iterdir())
