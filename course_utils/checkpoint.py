@@ -6,7 +6,7 @@
 A part is made under a temporary name, its manifest last, and renamed: at any instant it is whole or
 not there. Whatever a manifest does not vouch for is not believed (plumbing/parts.py). Two parts are
 kept. An unmounted Drive looks as if empty: a folder that was there and is not is an error, and
-nothing above the run's folder is ever made while sealing. Taught in 02, section 7.
+nothing above the run's folder is ever made while sealing. Taught in 02, section 8.
 """
 
 import contextlib

@@ -6,11 +6,10 @@ files of koreanize-matplotlib and becomes matplotlib's font from the first figur
 """
 
 import importlib.util
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -20,9 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_utils import CourseError
-from course_utils.korean import verb_object
-from course_utils.stats import BattleSummary, VerdictSummary, wilson_interval
-from course_utils.tasks import Task
+from course_utils.stats import BattleSummary, VerdictSummary
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#00805E"
@@ -68,156 +65,35 @@ def funnel(report: Any, *, title: str = "") -> Figure:
     return fig
 
 
-def threshold_choice(kept: Mapping[str, Mapping[float, float]],
-                     agreement: Mapping[str, Mapping[float, tuple[float, float, float]]],
-                     *, chosen: tuple[str, float], title: str = "") -> Figure:
-    """What each kind of token keeps at each threshold, beside how often it agrees with people.
+def loss_curve(logs: Any, *, title: str = "") -> Figure:
+    """The loss by optimiser step: the training's, its running mean, and that on held-out rows.
 
-    `kept` is {tokens: {threshold: share}} and `agreement` {tokens: {threshold: (accuracy, low,
-    high)}}, all from 0 to 1. `chosen` is the (tokens, threshold) to mark.
+    `logs` is a Trainer's log, rows with step and loss or eval_loss, or {name: log}, a panel each.
     """
-    fig, (left, right) = _panels(3.2, 2, title=title)
-    for k, (name, color) in enumerate(zip(kept, COLORS, strict=False)):
-        left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
-        apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
-        rates = sorted((place + apart, *row) for place, row in agreement.get(name, {}).items())
-        right.plot([row[0] for row in rates], [row[1] for row in rates], "o-", color=color)
-        for place, _, *interval in rates:
-            right.plot([place, place], interval, color=color, linewidth=3, alpha=0.35)
-    for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
-        ax.set_title(name, loc="left", fontsize=9, color=INK)
-        ax.yaxis.set_major_formatter(PERCENT)
-        ax.axvline(chosen[1], color=INK, linewidth=1.1, linestyle=":", zorder=0)
-    left.plot(chosen[1], kept[chosen[0]][chosen[1]], "o", markersize=13, markerfacecolor="none",
-              markeredgecolor=INK)
-    left.set_ylim(0, 1.03)
-    left.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9)
-    fig.supxlabel("threshold 기준 (ROUGE-L)", fontsize=10, color=INK)
-    return fig
-
-
-def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
-                         threshold: float = 0.7, title: str = "") -> Figure:
-    """How close each task is to its nearest one (ROUGE-L, 0..1), before and after the filter."""
-    fig, (ax,) = _panels(3.2, title=title)
-    edges = [i / 20 for i in range(21)]
-    ax.hist(before, edges, color=GREY, alpha=0.5, label=f"before 전 ({len(before):,})")
-    ax.hist(after, edges, color=BLUE, linewidth=1.8, histtype="step",
-            label=f"after 후 ({len(after):,})")
-    ax.axvline(threshold, color=ORANGE, linewidth=1.3, linestyle="--")
-    top = ax.get_ylim()[1] * 0.97
-    _label(ax, (threshold, top), f"threshold 기준 {threshold:g}", dx=5, color=ORANGE)
-    ax.set(xlim=(0, 1), ylabel="tasks 과제",
-           xlabel="ROUGE-L to the nearest task 가장 비슷한 과제와의 ROUGE-L")
-    ax.legend(loc="upper left", frameon=False)
-    return fig
-
-
-def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
-    """How long instructions, inputs and outputs are, in 어절 (words between spaces).
-
-    A panel's number is how many tasks have that part; its last bar holds the longest 1%.
-    """
-    parts = {"instruction": "지시문", "input": "입력", "output": "출력"}
-    fig, panels = _panels(2.7, 3, title=title)
-    for ax, (part, name), color in zip(panels, parts.items(), COLORS, strict=False):
-        words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))
-        ax.set_title(f"{part} {name} ({len(words):,})", loc="left", fontsize=9, color=INK)
-        if not words:
-            continue
-        end = words[(len(words) - 1) * 99 // 100]
-        width = math.ceil(end / 25)
-        edges = [0.5 + width * i for i in range(math.ceil(end / width) + 1)]
-        bars, *_ = ax.hist([min(n, end) for n in words], edges, rwidth=0.92, color=color)
-        highest = max(bars)
-        ax.set(xlim=(0.5, edges[-1] + 1), ylim=(0, highest * 1.25))
-        if words[-1] > end:
-            ax.text(edges[-1] - width / 2, bars[-1] + 0.01 * highest, f" {edges[-2] + 0.5:.0f}+",
-                    ha="center", va="bottom", rotation=90, fontsize=8, color=INK)
-        middle = median(words)
-        ax.axvline(middle, color=INK, linewidth=1.1, linestyle="--")
-        _label(ax, (middle, highest * 1.17), f"median 중앙값 {middle:g}",
-               dx=4 if middle < 0.55 * end else -4)
-        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-        ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
-        ax.yaxis.set_major_formatter("{x:,.0f}")
-    panels[0].set_ylabel("tasks 과제")
-    fig.supxlabel("words 어절", fontsize=10, color=INK)
-    return fig
-
-
-def verb_objects(tasks: Sequence[Task], *, title: str = "") -> Figure:
-    """What the instructions ask for: the most frequent verbs, each divided into its objects.
-
-    The grey end of a bar holds instructions without an object and objects too rare for their name
-    to fit. After Self-Instruct (Wang et al., 2023), figure 3.
-    """
-    found = [pair for task in tasks if (pair := verb_object(task.instruction))]
-    counts = Counter(verb for verb, _ in found)
-    top = counts.most_common(15)
-    share = sum(count for _, count in top) / (len(tasks) or 1)
-    name = (f"{len(top)} of {len(counts)} verbs 동사, {share:.0%} of {len(tasks):,} tasks 과제"
-            " (grey 회색: other or no object 그 밖)")
-    fig, ax = _rows([verb for verb, _ in top], name, title=title, row=0.35)
-    longest = top[0][1] if top else 1
-    for place, (verb, count) in enumerate(top):
-        ax.barh(place, count, height=0.84, color=PALE)
-        left = 0
-        for noun, n in Counter(noun for v, noun in found if v == verb and noun).most_common():
-            room = int((n / longest * 5.8 - 0.03) / 0.112)  # letters in this part of the bar
-            half = (len(noun) + 1) // 2
-            if room >= half:
-                text = noun if len(noun) <= room else f"{noun[:half]}\n{noun[half:]}"
-                ax.barh(place, n, left=left, height=0.84, color="#BBD7E8", edgecolor="white")
-                ax.text(left + n / 2, place, text, ha="center", va="center", color=INK, fontsize=8,
-                        linespacing=1)
-                left += n
-        _label(ax, (count, place), f"{count:,}", dx=5)
-    ax.set(xlim=(0, longest * 1.08), xticks=[])
-    ax.spines["bottom"].set_visible(False)
-    return fig
-
-
-def loss_curve(log: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
-    """The training loss by optimiser step: the rows of the Trainer's log and their running mean."""
-    rows = [(row["step"], row["loss"]) for row in log if "loss" in row]
-    if not rows:
+    logs = logs if isinstance(logs, Mapping) else {"": logs}
+    if not all(any("loss" in row for row in log) for log in logs.values()):
         raise CourseError("The log holds no row with a loss, so there is no curve to draw.")
-    steps, losses = zip(*rows, strict=True)
-    half = len(losses) // 40
-    smooth = [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]
-    fig, (ax,) = _panels(3.2, title=title)
-    ax.plot(steps, losses, "o", markersize=3, color=BLUE, alpha=0.35, markeredgewidth=0)
-    ax.plot(steps, smooth, color=BLUE, linewidth=1.8)
-    _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=BLUE)
-    _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=7, dy=5, color=BLUE)
-    span = (steps[-1] - steps[0]) or 1
-    ax.set(xlim=(steps[0] - 0.05 * span, steps[-1] + 0.1 * span),  # room for the last label
-           ylim=(0, max(losses) * 1.12), xlabel="step 스텝", ylabel="loss 손실")
-    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    return fig
-
-
-def variants(measured: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Exact match of several ways to train: one dot a seed, a bar for the 95% interval of all.
-
-    `measured` is what tests/benchmarks/tuning.py writes. The bar (Wilson) covers the choice of
-    prompts; how far the dots lie apart shows what the seed alone can do.
-    """
-    found: dict[str, list[float]] = {}
-    for run in measured["runs"]:
-        found.setdefault(run["variant"], []).append(run["mean"])
-    fig, ax = _rows(found, "exact match on held-out prompts 떼어 둔 문제의 정답률", title=title,
-                    row=0.42, percent=True)
-    worst = min(next(iter(found.values())))  # of the first way
-    for place, means in enumerate(found.values()):
-        color = ORANGE if max(means) < worst else BLUE
-        total = measured["per_family"] * len(measured["before"]) * len(means)
-        low, high = wilson_interval(fmean(means) * total, total)
-        ax.plot([low, high], [place, place], color=color, linewidth=9, alpha=0.3)
-        ax.plot(means, [place] * len(means), "o", color=color, markersize=6)
-        _label(ax, (1.0, place), f"{fmean(means):.1%}", dx=8, color=color)
-    ax.set_xlim(0, 1)
+    fig, panels = _panels(3.2, len(logs), title=title)
+    for ax, (name, log) in zip(panels, logs.items(), strict=True):
+        for key, color, label in (("eval_loss", ORANGE, "held-out 떼어 둔 행"),
+                                  ("loss", BLUE, "training 학습")):
+            if not (rows := [(row["step"], row[key]) for row in log if key in row]):
+                continue
+            steps, losses = zip(*rows, strict=True)
+            half = len(losses) // 40 if len(logs) == 1 else len(losses) // 16
+            smooth = [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]
+            ax.plot(steps, losses, "o", markersize=3, color=color, alpha=0.35, markeredgewidth=0)
+            ax.plot(steps, smooth, color=color, linewidth=1.8, label=label)
+            _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=color)
+            _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=4, dy=5, color=color)
+        first, last = ax.dataLim.intervalx
+        ax.set(xlim=(first - 0.05 * (last - first), last + 0.1 * len(logs) * ((last - first) or 1)),
+               ylim=(0, ax.dataLim.y1 * 1.12), xlabel="step 스텝")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        ax.set_title(name, loc="left", fontsize=9, color=INK) if name else None
+    panels[0].set_ylabel("loss 손실")
+    if len(panels[0].get_legend_handles_labels()[1]) > 1:
+        panels[0].legend(frameon=False, labelcolor="linecolor", fontsize=9)
     return fig
 
 

@@ -7,7 +7,7 @@
 `make_trainer` is the set-up: model, arguments, LoRA, rows, collator. A complete result is sealed,
 and training the same again returns it. Until then checkpoints are sealed under "<step>-progress": a
 killed run goes on from the last whole one, bit for bit on a CPU. --dry-run says what a training
-would need; --tiny trains a tiny random stand-in on any machine. Taught in 02, sections 4 to 7.
+would need; --tiny trains a tiny random stand-in on any machine. Taught in 02, sections 5 to 8.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Nothing is believed because it is there: names must stay inside the part, sizes and checksums must
 be those of the manifest, and the manifest must be as it was written. Names are composed (NFC): a
 Mac takes Hangul apart, and they stay the same names. checkpoint.py decides what is copied and when.
-Taught in 02, section 7.
+Taught in 02, section 8.
 """
 
 import contextlib

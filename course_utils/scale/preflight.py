@@ -1,4 +1,4 @@
-"""The card before a training: GPU, memory, rows, tokens, padding, steps. Taught in 02, section 5.
+"""The card before a training: GPU, memory, rows, tokens, padding, steps. Taught in 02, section 6.
 
     card = preflight(recipe, rows)
     print(card)      # nothing is loaded yet

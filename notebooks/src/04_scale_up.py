@@ -511,6 +511,53 @@ text = (RECIPES / "koalpaca-12.8b-a100.yaml").read_text(encoding="utf-8")
 print(*text.split("\ntrain:\n")[1].splitlines()[:24], sep="\n")
 
 # %% [markdown] lang="ko"
+# ### 이어 붙이기
+#
+# 자르지 않고 행을 **통째로** 이어 붙이는 방법(packing)도 있습니다. 패딩에 쓰는 계산이 없어지지만, 뒤 행이 앞 행을 읽지 못하게 해야 합니다.
+# 02의 작은 Gemma와 여덟 행으로, 네 가지 배치의 손실을 잽니다. 같은 행이니 같은 손실이 나와야 합니다.
+
+# %% [markdown] lang="en" of="b29931c0"
+# ### Packing
+#
+# Rows can also be joined **whole**, without cutting them (packing). Nothing is spent on padding, but no row may read the ones before it. Take
+# the tiny Gemma of 02 and eight rows, and measure the loss of four kinds of batch. The rows are the same, so the loss should be.
+
+# %%
+import torch
+
+from course_utils.inference import load_model
+
+gemma, words = load_model("assets/tiny-gemma-ko", dtype="float32", device="cpu")
+sample = read_tasks(REPO / "assets" / "sample" / "preprocess" / "tasks.jsonl")[:8]
+rows = list(encode_tasks(words, sample, KOALPACA, 256)[0])
+packed = {name: torch.tensor([sum((row[name] for row in rows), [])]) for name in rows[0]}
+again = torch.cat([torch.arange(len(row["labels"])) for row in rows])[None]  # 0, 1, 2, ... 0, 1, ...
+seen = torch.ones_like(again)
+ways = {
+    "a padded batch": MaskingCollator(words.pad_token_id)(rows),
+    "packed, positions begin again with each row": packed | {"position_ids": again},
+    "the same, but everything before is seen": packed | {"position_ids": again, "attention_mask": seen},
+    "packed, one long text": packed,
+}
+losses = []
+for name, batch in ways.items():
+    with torch.no_grad():
+        losses.append(gemma(**batch, use_cache=False).loss.item())
+    print(f"{name:46}{batch['input_ids'].numel():4} places   loss {losses[-1]:.4f}")
+assert abs(losses[0] - losses[1]) < 1e-4 and min(losses[2:]) > losses[0] + 0.1
+
+# %% [markdown] lang="ko"
+# 행마다 위치 번호를 0부터 다시 매긴 둘째 줄은 패딩한 배치와 손실이 같고, 자리는 더 적습니다. 그런데 **번호만 고쳐서 되는 일이 아닙니다.** transformers는 마스크 없이 이런 번호를 받으면
+# 행의 경계를 알아보고 **어텐션까지 끊어 줍니다.** 셋째 줄은 앞을 모두 보라는 마스크를 함께 건네 그 일을 막은 것입니다. 번호가 같아도 손실이 크게 어긋납니다. 넷째 줄에서는 앞 행의 글이 뒤 행의 문맥이 됩니다.
+# 어느 쪽에서도 오류는 나지 않습니다. 이어 붙인다면 이렇게 손실로 확인하세요. 이 강의의 `train`은 이어 붙이지 않습니다.
+
+# %% [markdown] lang="en" of="1213c122"
+# With positions that begin again at 0, the second line has the padded batch's loss in fewer places. But **it takes more than the positions.**
+# Given such positions and no mask, transformers sees where rows begin and **cuts attention there as well.** The third line prevents
+# that: it also passes a mask that lets everything before be seen. The positions are the same, and the loss is far off. In the fourth, each row has the ones before as its context.
+# None of this raises an error. Where you pack, check the loss like this. The course's `train` does not pack.
+
+# %% [markdown] lang="ko"
 # ### 학습
 #
 # A100 80GB가 있다면 명령은 한 줄입니다. `--dry-run`을 붙이면 아무것도 학습하지 않고 카드만 보여 줍니다. 돈을 쓰기 전에 꼭 먼저 해 보세요.
@@ -562,10 +609,7 @@ assert after < before
 # Load the sealed adapter again and see whether it holds what was learned: the loss on responses with the adapter on, and off.
 
 # %%
-import torch
-
 from course_utils import shown
-from course_utils.inference import load_model
 
 tuned, tokenizer = load_model(tiny.base_model, result.adapter, device="cpu", dtype="float32")
 rows, _ = encode_tasks(tokenizer, tasks[:24], KOALPACA, tiny.train.max_length)
@@ -1138,7 +1182,7 @@ check("04.1", states_gib)
 #
 # 보기: 16GB로 파는 T4는 15GiB를 보여 주고, bfloat16이 없습니다. `fitting(15, False)`는 `['gemma-2b-t4', 'midm-2b-t4', 'offline']`이고, 아무것도 들어가지 않으면 `[]`입니다.
 
-# %% [markdown] lang="en" of="61fa903f"
+# %% [markdown] lang="en" of="09d65e52"
 # ### Exercise 2. The recipes for my GPU
 #
 # ★★ · about 10 minutes · section 1

@@ -151,29 +151,6 @@ def last_turn_only(turns):
     return {"input_ids": ids, "labels": labels} if last else None
 
 
-def length_of_the_prompt_alone(pieces, prompt):
-    ends = [len("".join(pieces[: i + 1])) for i in range(len(pieces))]
-    count = next((i for i, end in enumerate(ends, 1) if end >= len(prompt)), 0) if prompt else 0
-    return [i >= count for i in range(len(pieces))]
-
-
-def mask_by_id(prompts, pad):
-    width = max(map(len, prompts))
-    ids = [[pad] * (width - len(row)) + row for row in prompts]
-    mask = [[int(i != pad) for i in row] for row in ids]
-    positions = [[max(0, sum(row[: i + 1]) - 1) for i in range(width)] for row in mask]
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-
-
-def pads_in_place(prompts, pad):
-    width = max(map(len, prompts))
-    masks = [[0] * (width - len(row)) + [1] * len(row) for row in prompts]
-    positions = [[0] * (width - len(row)) + list(range(len(row))) for row in prompts]
-    for row in prompts:
-        row[:0] = [pad] * (width - len(row))
-    return {"input_ids": prompts, "attention_mask": masks, "position_ids": positions}
-
-
 def mean_of_means(steps):
     return sum(sum(step) / len(step) for step in steps) / len(steps)
 
@@ -249,9 +226,6 @@ MISTAKES = [
     ("01.3", every_reason, "'Explain'"),
     ("01.4", at_least, "['가', '나', '다', '라']"),
     ("02.1", last_turn_only, "('model', [7, 1]), ('user', [8])"),
-    ("02.2", length_of_the_prompt_alone, "['답변:', ' 네', '.'], '답변: '"),
-    ("02.3", mask_by_id, "[[5, 1, 6], [8]], 1"),
-    ("02.3", pads_in_place, "[[5, 6, 7], [8]], 0"),
     ("02.4", mean_of_means, "[[4.0], [1.0, 1.0, 1.0]]"),
     ("02.5", as_many_keys_as_heads, "'num_key_value_heads': 1"),
     ("03.1", positions_as_models, "('A', 'B')"),

@@ -36,18 +36,6 @@ def mask_turns(turns):
     return {"input_ids": ids, "labels": labels} if set(labels) - {-100} else None
 
 
-def trained_pieces(pieces, prompt):
-    return [len("".join(pieces[: i + 1])) > len(prompt) for i in range(len(pieces))]
-
-
-def pad_left(prompts, pad):
-    gaps = [max(map(len, prompts)) - len(ids) for ids in prompts]
-    rows = list(zip(gaps, prompts, strict=True))
-    return {"input_ids": [[pad] * gap + ids for gap, ids in rows],
-            "attention_mask": [[0] * gap + [1] * len(ids) for gap, ids in rows],
-            "position_ids": [[0] * gap + list(range(len(ids))) for gap, ids in rows]}
-
-
 def window_loss(steps):
     losses = sum(steps, [])
     return sum(losses) / len(losses) if losses else None
