@@ -620,6 +620,7 @@ counts = {
     "the same verdict in both orders": (sum(game.first == game.second for game in both), len(both)),
     "invalid": (2 * len(games) - len(first) - len(second), 2 * len(games)),
 }
+print("Qwen2.5-Coder 1.5B, real, recorded 2026-11-30")
 for name, (k, n) in counts.items():
     low, high = stats.wilson_interval(k, n)
     print(f"{name:42}{k:4} of {n:3}  {k / n:4.0%}  [{low:.0%}, {high:.0%}]")
@@ -803,7 +804,7 @@ for a, b in (("seeds", "base"), ("both", "seeds")):
     assert abs(low - found.bootstrap[0]) < 0.02 and abs(high - found.bootstrap[1]) < 0.02
     one = stats.verdict_win_rate([game.first for game in games], allow_invalid=True)
     two = stats.verdict_win_rate([game.second for game in games], allow_invalid=True)
-    print(f"{a} against {b}, {len(games)} questions: {share(scores):.1%} [{low:.1%}, {high:.1%}]\n"
+    print(f"{a} against {b} (real), {len(games)} questions: {share(scores):.1%} [{low:.1%}, {high:.1%}]\n"
           f"   {a} first {one.win_rate:.1%}, {b} first {two.win_rate:.1%}\n"
           f"   won {found.wins}, lost {found.losses}, undecided {found.ties} "
           f"({found.contradictions} contradictions), invalid {found.invalid}\n"
@@ -839,7 +840,7 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
     items = [Item(f"{i}", text_of(task), a=said[a][i], b=said[b][i]) for i, task in enumerate(exam)]
     gains = [stats.exact_match(item.a, task.output) - stats.exact_match(item.b, task.output)
              for item, task in zip(items, exam, strict=True)]
-    print(f"{a} against {b}: true win rate {(1 + share(gains)) / 2:.1%}")
+    print(f"{a} against {b} (SIMULATED judge): true win rate {(1 + share(gains)) / 2:.1%}")
     for step in (6, 1):
         games = Judge(simulated, progress=False).battle(items[::step])
         found = stats.summarize_battle(games, allow_invalid=True)
