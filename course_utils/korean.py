@@ -109,7 +109,7 @@ def verb_object(text: str) -> tuple[str, str | None] | None:
     noun with 하다 or 이다 is one verb. The object is the nearest noun before it with 을/를, 은/는,
     도 or 에 대해. A rule and no parser: of 60 instructions read by hand (tests/test_korean.py) it
     agrees on 48. None for a text without a verb. After Self-Instruct (Wang et al., 2023), which
-    parses English. Taught in 01, section 7.
+    parses English. Used in 01, section 5.
     """
     sentences = [part for part in _SENTENCE_END.split(clean(text)) if part.strip()]
     asking = [sentence for sentence in sentences if _ASKS.search(sentence)]

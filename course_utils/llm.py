@@ -9,7 +9,7 @@ costly job needs:
 - a journal that holds every reply before anyone sees it (plumbing/journal.py);
 - a plan that says what a job will cost before anything is spent, and a budget that stops it.
 
-Threads, not asyncio: a notebook already runs an event loop. Taught in 01, section 5.
+Threads, not asyncio: a notebook already runs an event loop. Taught in 01, section 6.
 """
 
 import hashlib

@@ -6,11 +6,10 @@ files of koreanize-matplotlib and becomes matplotlib's font from the first figur
 """
 
 import importlib.util
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -20,9 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_utils import CourseError
-from course_utils.korean import verb_object
 from course_utils.stats import BattleSummary, VerdictSummary
-from course_utils.tasks import Task
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#00805E"
@@ -65,116 +62,6 @@ def funnel(report: Any, *, title: str = "") -> Figure:
         _label(ax, (count, place), f"{count:,}  ({count / (total or 1):.1%})", dx=5)
     ax.set_xlim(0, max(counts.values()) * 1.22 or 1)
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    return fig
-
-
-def threshold_choice(kept: Mapping[str, Mapping[float, float]],
-                     agreement: Mapping[str, Mapping[float, tuple[float, float, float]]],
-                     *, chosen: tuple[str, float], title: str = "") -> Figure:
-    """What each kind of token keeps at each threshold, beside how often it agrees with people.
-
-    `kept` is {tokens: {threshold: share}} and `agreement` {tokens: {threshold: (accuracy, low,
-    high)}}, all from 0 to 1. `chosen` is the (tokens, threshold) to mark.
-    """
-    fig, (left, right) = _panels(3.2, 2, title=title)
-    for k, (name, color) in enumerate(zip(kept, COLORS, strict=False)):
-        left.plot(*zip(*sorted(kept[name].items()), strict=True), "o-", color=color, label=name)
-        apart = (k - (len(kept) - 1) / 2) * 0.012  # so that intervals stand side by side
-        rates = sorted((place + apart, *row) for place, row in agreement.get(name, {}).items())
-        right.plot([row[0] for row in rates], [row[1] for row in rates], "o-", color=color)
-        for place, _, *interval in rates:
-            right.plot([place, place], interval, color=color, linewidth=3, alpha=0.35)
-    for ax, name in ((left, "kept 남긴 비율"), (right, "agreement with people 사람과의 일치")):
-        ax.set_title(name, loc="left", fontsize=9, color=INK)
-        ax.yaxis.set_major_formatter(PERCENT)
-        ax.axvline(chosen[1], color=INK, linewidth=1.1, linestyle=":", zorder=0)
-    left.plot(chosen[1], kept[chosen[0]][chosen[1]], "o", markersize=13, markerfacecolor="none",
-              markeredgecolor=INK)
-    left.set_ylim(0, 1.03)
-    left.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=9)
-    fig.supxlabel("threshold 기준 (ROUGE-L)", fontsize=10, color=INK)
-    return fig
-
-
-def similarity_histogram(before: Sequence[float], after: Sequence[float], *,
-                         threshold: float = 0.7, title: str = "") -> Figure:
-    """How close each task is to its nearest one (ROUGE-L, 0..1), before and after the filter."""
-    fig, (ax,) = _panels(3.2, title=title)
-    edges = [i / 20 for i in range(21)]
-    ax.hist(before, edges, color=GREY, alpha=0.5, label=f"before 전 ({len(before):,})")
-    ax.hist(after, edges, color=BLUE, linewidth=1.8, histtype="step",
-            label=f"after 후 ({len(after):,})")
-    ax.axvline(threshold, color=ORANGE, linewidth=1.3, linestyle="--")
-    top = ax.get_ylim()[1] * 0.97
-    _label(ax, (threshold, top), f"threshold 기준 {threshold:g}", dx=5, color=ORANGE)
-    ax.set(xlim=(0, 1), ylabel="tasks 과제",
-           xlabel="ROUGE-L to the nearest task 가장 비슷한 과제와의 ROUGE-L")
-    ax.legend(loc="upper left", frameon=False)
-    return fig
-
-
-def lengths(tasks: Sequence[Task], *, title: str = "") -> Figure:
-    """How long instructions, inputs and outputs are, in 어절 (words between spaces).
-
-    A panel's number is how many tasks have that part; its last bar holds the longest 1%.
-    """
-    parts = {"instruction": "지시문", "input": "입력", "output": "출력"}
-    fig, panels = _panels(2.7, 3, title=title)
-    for ax, (part, name), color in zip(panels, parts.items(), COLORS, strict=False):
-        words = sorted(n for task in tasks if (n := len(getattr(task, part).split())))
-        ax.set_title(f"{part} {name} ({len(words):,})", loc="left", fontsize=9, color=INK)
-        if not words:
-            continue
-        end = words[(len(words) - 1) * 99 // 100]
-        width = math.ceil(end / 25)
-        edges = [0.5 + width * i for i in range(math.ceil(end / width) + 1)]
-        bars, *_ = ax.hist([min(n, end) for n in words], edges, rwidth=0.92, color=color)
-        highest = max(bars)
-        ax.set(xlim=(0.5, edges[-1] + 1), ylim=(0, highest * 1.25))
-        if words[-1] > end:
-            ax.text(edges[-1] - width / 2, bars[-1] + 0.01 * highest, f" {edges[-2] + 0.5:.0f}+",
-                    ha="center", va="bottom", rotation=90, fontsize=8, color=INK)
-        middle = median(words)
-        ax.axvline(middle, color=INK, linewidth=1.1, linestyle="--")
-        _label(ax, (middle, highest * 1.17), f"median 중앙값 {middle:g}",
-               dx=4 if middle < 0.55 * end else -4)
-        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-        ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
-        ax.yaxis.set_major_formatter("{x:,.0f}")
-    panels[0].set_ylabel("tasks 과제")
-    fig.supxlabel("words 어절", fontsize=10, color=INK)
-    return fig
-
-
-def verb_objects(tasks: Sequence[Task], *, title: str = "") -> Figure:
-    """What the instructions ask for: the most frequent verbs, each divided into its objects.
-
-    The grey end of a bar holds instructions without an object and objects too rare for their name
-    to fit. After Self-Instruct (Wang et al., 2023), figure 3.
-    """
-    found = [pair for task in tasks if (pair := verb_object(task.instruction))]
-    counts = Counter(verb for verb, _ in found)
-    top = counts.most_common(15)
-    share = sum(count for _, count in top) / (len(tasks) or 1)
-    name = (f"{len(top)} of {len(counts)} verbs 동사, {share:.0%} of {len(tasks):,} tasks 과제"
-            " (grey 회색: other or no object 그 밖)")
-    fig, ax = _rows([verb for verb, _ in top], name, title=title, row=0.35)
-    longest = top[0][1] if top else 1
-    for place, (verb, count) in enumerate(top):
-        ax.barh(place, count, height=0.84, color=PALE)
-        left = 0
-        for noun, n in Counter(noun for v, noun in found if v == verb and noun).most_common():
-            room = int((n / longest * 5.8 - 0.03) / 0.112)  # letters in this part of the bar
-            half = (len(noun) + 1) // 2
-            if room >= half:
-                text = noun if len(noun) <= room else f"{noun[:half]}\n{noun[half:]}"
-                ax.barh(place, n, left=left, height=0.84, color="#BBD7E8", edgecolor="white")
-                ax.text(left + n / 2, place, text, ha="center", va="center", color=INK, fontsize=8,
-                        linespacing=1)
-                left += n
-        _label(ax, (count, place), f"{count:,}", dx=5)
-    ax.set(xlim=(0, longest * 1.08), xticks=[])
-    ax.spines["bottom"].set_visible(False)
     return fig
 
 

@@ -5,7 +5,6 @@ import inspect
 import io
 import logging
 import math
-import random
 import sys
 from types import SimpleNamespace
 
@@ -16,9 +15,8 @@ pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from course_utils import REPO, CourseError, plots
+from course_utils import CourseError, plots
 from course_utils.stats import Game, summarize_battle, verdict_win_rate
-from course_utils.tasks import Task, read_tasks
 
 GAMES = [Game(str(i), "a", "a" if i % 3 else "b", 5, 7) for i in range(30)]
 ORDERS = {
@@ -29,12 +27,6 @@ CATEGORIES = {name: summarize_battle(GAMES[i:]) for i, name in enumerate(["추�
 GRADES = {"tuned 튜닝": [9, 10, 9, 5, 7] * 5, "base $원본$": [1, 2, 1, 9, 5] * 5}
 LOG = [{"step": 5 * i, "loss": 2 * math.exp(-i / 9) + 0.1} for i in range(1, 60)]
 HELD = [*LOG, *({"step": e["step"], "eval_loss": e["loss"] + 0.1} for e in LOG[::6])]
-SCORES = [abs(random.Random(i).gauss(0.5, 0.2)) for i in range(300)]
-SEEDS = read_tasks(REPO / "data" / "seed_tasks.jsonl")
-SAMPLE = read_tasks(REPO / "assets" / "sample" / "preprocess" / "tasks.jsonl")[:400]
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-KEPT = {name: {t: t - i / 10 for t in THRESHOLDS} for i, name in enumerate(["어절", "형태소"])}
-AGREED = {name: {t: (t, t - 0.1, t + 0.05) for t in THRESHOLDS} for name in KEPT}  # made up
 
 FUNNEL = SimpleNamespace(kept=2300, rejected={"similar": 412, "missing field": 88})
 
@@ -56,18 +48,6 @@ FIGURES = {
     "judge_bias: of ties": given(summarize_battle([Game("q", "tie", "tie", 1, 1)])),
     "grade_histogram": given(GRADES),
     "grade_histogram: of nothing": given({"tuned": []}),
-    "similarity_histogram": given(SCORES, [s for s in SCORES if s < 0.7]),
-    "similarity_histogram: of nothing": given([], []),
-    "threshold_choice": given(KEPT, AGREED, chosen=("형태소", 0.7)),
-    "threshold_choice: unasked": given(KEPT, {}, chosen=("어절", 0.5)),
-    "lengths": given(SEEDS),
-    "lengths: of the sample": given(SAMPLE),
-    "lengths: of one task": given([Task("한 낱말", "", "답")]),
-    "lengths: of nothing": given([]),
-    "verb_objects": given(SEEDS),
-    "verb_objects: of the sample": given(SAMPLE),
-    "verb_objects: of one task": given(SEEDS[:1]),
-    "verb_objects: of nothing": given([]),
 }
 
 
@@ -110,32 +90,6 @@ def boxes(figure):
     return {t: t.get_window_extent(renderer) for t in texts}
 
 
-@pytest.mark.parametrize("tasks", [SEEDS, SAMPLE], ids=["seeds", "sample"])
-def test_each_object_is_written_inside_its_part_of_the_bar(tasks):
-    figure = plots.verb_objects(tasks)
-    ax = figure.axes[0]
-    named = {text: box for text, box in boxes(figure).items() if not text.get_text().isdigit()}
-    parts = [bar.get_window_extent() for bar in ax.patches]
-    assert len(named) > 20
-    for box in named.values():
-        inside = [part for part in parts if part.x0 < box.x0 and box.x1 < part.x1
-                  and part.y0 < box.y0 and box.y1 < part.y1]
-        assert len(inside) == 2  # its own part and the whole bar
-    ends = {text.get_text(): box.x1 for text, box in boxes(figure).items()}
-    assert max(ends.values()) < ax.get_window_extent().x1 + 1
-
-
-def test_a_bar_is_as_long_as_its_verb_is_frequent_and_so_are_its_parts():
-    once = [Task("글을 지어 주세요."), Task("글을 요약해 주세요.")]
-    figure = plots.verb_objects([Task("시를 지어 주세요.")] * 3 + once)
-    found = [(round(bar.get_y() + 0.42), bar.get_x(), bar.get_width())
-             for bar in figure.axes[0].patches]
-    assert found == [(0, 0, 4), (0, 0, 3), (0, 3, 1), (1, 0, 1), (1, 0, 1)]
-    said = words(figure)
-    assert {"짓다", "요약하다", "시", "글", "4", "1"} <= set(said)
-    assert any("2 of 2 verbs" in text and "100% of 5 tasks" in text for text in said)
-
-
 def test_the_last_value_of_the_loss_is_inside_and_above_the_axis():
     """A loss that ends near zero used to be written across the axis and the edge."""
     log = [{"step": i, "loss": 3 / i**2} for i in range(1, 60)]
@@ -150,13 +104,6 @@ def test_each_log_has_its_panel_and_held_out_rows_their_own_line():
     figure = plots.loss_curve({"one 하나": HELD, "two 둘": LOG})
     assert {"one 하나", "two 둘", "training 학습", "held-out 떼어 둔 행"} <= set(words(figure))
     assert [len(ax.lines) for ax in figure.axes] == [4, 2]
-
-
-def test_the_lengths_say_how_many_and_the_median():
-    tasks = [Task("하나 둘 셋", "", "답")] * 2 + [Task("하나", "가 나", "답")]
-    said = set(words(plots.lengths(tasks)))
-    assert {"instruction 지시문 (3)", "input 입력 (1)", "median 중앙값 3"} <= said
-    assert "median 중앙값 2" in said and "median 중앙값 1" in said
 
 
 def words(figure):

@@ -15,7 +15,7 @@ from itertools import product
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from course_utils import REPO, similarity
 from course_utils.collator import IGNORE_INDEX, encode
@@ -86,7 +86,7 @@ def pipeline():
         arrow(ax, (end, middle), (start, middle))
     center = [sum(pair) / 2 for pair in edges]
 
-    api = "OpenAI 호환 API: 교사와 심사자  teacher, judge\n"
+    api = "OpenAI 호환 API: 교사와 심사 모델  teacher, judge\n"
     api += "실제 OpenAI, vLLM    또는    모의 서버 simulated"
     box(ax, center[1] - 0.71, 0.62, center[5] - center[1] + 1.42, 0.6, api, ORANGE, dashed=True)
     base = "베이스 모델  base model\n실제 Gemma-2B    또는    모의 tiny-gemma-ko simulated"
@@ -94,10 +94,12 @@ def pipeline():
     for x in (center[1], center[5]):
         arrow(ax, (x, 1.22), (x, y), ORANGE, dashed=True)
     arrow(ax, (center[3], 3.12), (center[3], y + h), ORANGE, dashed=True)
-    box(ax, 0.3, 3.12, 1.95, 0.6, "04 키우기\nscale up", BLUE, bold=True)
+    box(ax, 0.3, 3.42, 1.95, 0.6, "04 키우기\nscale up", BLUE, bold=True)
     box(ax, center[5] - 0.71 + 0.45, 3.12, 1.42, 0.6, "05 데모\ndemo", BLUE, bold=True)
     arrow(ax, (center[4], y + h), (center[5] - 0.26, 3.28))
-    arrow(ax, (2.25, 3.2), (edges[3][0] + 0.1, y + h))
+    box(ax, 0.3, 2.72, 1.95, 0.6, "06 내 자료\nown documents", BLUE, bold=True)
+    arrow(ax, (2.25, 2.86), (edges[2][0] + 0.3, y + h))
+    arrow(ax, (2.25, 3.6), (edges[3][0] + 0.1, y + h))
     return fig
 
 
@@ -147,38 +149,35 @@ def pruned_pairs(threshold=0.7):
     has = np.zeros((len(rows), len(columns)), np.float32)
     for i, row in enumerate(numbered):
         has[i, [columns[token] for token in row]] = 1
-    # The bounds as the filter takes them: from the shortest length of a group of kept texts.
-    shared, length = has @ has.T, has.sum(1)
-    shortest = 2 ** np.floor(np.log2(length))
-    least = np.maximum(1, np.ceil(threshold * (length[:, None] + shortest) / 2 - 1e-4))
     kept = np.zeros(len(rows), bool)
     kept[found.kept] = True
     asked = kept & (np.arange(len(rows))[None] < np.arange(len(rows))[:, None])
-    fits = asked & (least <= np.minimum(length[:, None], 2 * shortest - 1))
+    # The margin keeps what meets the threshold exactly.
+    shared, length = has @ has.T, has.sum(1)
+    least = threshold * (length[:, None] + length) / 2 - 1e-4
+    fits = asked & (np.minimum.outer(length, length) >= least)
     return {
         "모든 쌍  all pairs": int(asked.sum()),
-        "길이가 맞음  lengths allow it": int(fits.sum()),
-        "겹치는 토큰이 충분  enough tokens shared": int((fits & (shared >= least)).sum()),
-        "실제로 채점(LCS)  really scored": found.scored,
+        "길이로는 가능  lengths allow it": int(fits.sum()),
+        "겹치는 토큰으로는 가능  shared tokens allow it": int((asked & (shared >= least)).sum()),
         f"ROUGE-L > {threshold}, 버림  dropped": len(found.dropped),
     }
 
 
 def pruning():
-    """How many pairs of texts each bound leaves, on a scale of powers of ten."""
+    """How many pairs of texts each bound alone leaves."""
     counts = pruned_pairs()
     total = next(iter(counts.values()))
-    title = "필터의 가지치기: 거의 모든 쌍은 채점하지 않아도 안다  Pruning"
-    fig, ax = card(10, 3.3, title)
+    fig, ax = card(10, 2.9, "재지 않아도 아는 쌍: 무엇이 얼마나 줄이나  What rules pairs out")
     for k, (name, count) in enumerate(counts.items()):
         y = 0.68 + 0.45 * k
         words(ax, 3.45, y + 0.16, name, ha="right")
-        w = 4.1 * max(0.02, np.log10(count) / np.log10(total)) if count else 0.02
-        box(ax, 3.6, y, w, 0.32, "", GREY if k == 0 else ORANGE if k == len(counts) - 1 else BLUE)
-        share = count / total
-        words(ax, 3.7 + w, y + 0.16, f"{count:,}  ({share:.3%})" if k else f"{count:,}", ha="left")
-    note = "로그 눈금, 강의의 견본 데이터(모의)  log scale, the course's sample data (simulated)"
-    words(ax, 0.25, 3.05, note, 8.5, "#5F656B", ha="left")
+        w, color = 4.6 * count / total, (GREY, BLUE, BLUE, ORANGE)[k]
+        ax.add_patch(Rectangle((3.6, y), max(w, 0.015), 0.32, color=color))
+        share = f"{count:,}" + f"  ({count / total:.2%})" * (k > 0)
+        words(ax, 3.7 + w, y + 0.16, share, ha="left")
+    note = "강의의 견본 데이터(모의)  the course's sample data (simulated)"
+    words(ax, 0.25, 2.65, note, 8.5, "#5F656B", ha="left")
     return fig
 
 

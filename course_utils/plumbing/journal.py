@@ -8,7 +8,7 @@ killed at any moment loses at most the replies that were still on their way:
 
 What was sent as a batch stands there as well (sources/batch.py). A last line torn by a kill, and
 zeros left by a power cut, are cut off when the file is opened again. Memory holds where each line
-lies, and no line: a million replies are gigabytes. Taught in 01, section 5.
+lies, and no line: a million replies are gigabytes. Taught in 01, section 6.
 """
 
 import json

@@ -7,7 +7,7 @@ names those it used can be checked: an answer whose words or numbers are not in 
 The check knows words, not meaning, so what it lets through still wants a reader.
 
 Every question ends as a task or under one named reason; rules, filter and report are generate.py's.
-Source: retrieval-augmented generation (Lewis et al., 2020). Taught in 01, section 9.
+Source: retrieval-augmented generation (Lewis et al., 2020). Taught in 06.
 """
 
 import math

@@ -3,7 +3,7 @@
     folder of text files, or a search -> documents -> passages -> the best few for a question
 
 Which ones fit is decided by BM25 on nouns, without a model: a shared word counts more the fewer
-passages hold it. Source: BM25 (Robertson and Zaragoza, 2009), by bm25s. Taught in 01, section 9.
+passages hold it. Source: BM25 (Robertson and Zaragoza, 2009), by bm25s. Taught in 06.
 """
 
 import html
@@ -156,7 +156,7 @@ class PassageIndex:
     """Finds the passages for a question by BM25 on their content words."""
 
     def __init__(self, passages: Iterable[Passage]):
-        import bm25s  # takes half a second, and only 01, section 9 needs it
+        import bm25s  # takes half a second, and only 06 needs it
 
         self.passages = list(passages)
         rows = [_terms(passage.text) for passage in self.passages]

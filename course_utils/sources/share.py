@@ -1,7 +1,7 @@
 """Hand a dataset on: Alpaca's JSON, a `datasets.Dataset`, a repository on the Hugging Face Hub.
 
 What others get holds the three columns of Alpaca, and a card that says where they come from: who
-wrote the tasks, what was thrown away, and what nobody has checked. Taught in 01, section 8.
+wrote the tasks, what was thrown away, and what nobody has checked. Named in 01, section 7.
 """
 
 import hashlib
@@ -10,11 +10,9 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from course_utils import CourseError, __version__
-from course_utils.korean import verb_object
 from course_utils.plumbing.hub import Markdown, code, facts_table, one_line, plain, upload
 from course_utils.recipe import Recipe
 from course_utils.tasks import Task, write_atomic
@@ -114,22 +112,6 @@ def push_dataset(tasks: Sequence[Task], repo_id: str, card: str, *, private: boo
                           "dataset_card(tasks, ...).")
     files = {DATA: _jsonl(tasks), "README.md": card.encode()}
     return upload(repo_id, files, repo_type="dataset", private=private, token=token)
-
-
-def compare_with_alpaca(tasks: Sequence[Task]) -> str:
-    """Return a table of these tasks beside what Stanford published about Alpaca's 52,002.
-
-    A dash stands where Alpaca gives no number. Lengths are means in words between spaces.
-    """
-    rows = _rows(tasks)
-    pairs = {verb_object(task.instruction) for task in tasks}
-    lines = [("", "ours", "Alpaca"), ("examples", f"{len(rows):,}", "52,002"),
-             ("with an input", f"{fmean(bool(row['input']) for row in rows):.0%}", "about 40%"),
-             ("verb-object pairs", f"{len([p for p in pairs if p and p[1]]):,}", "-")]
-    for column in COLUMNS:
-        words = [n for row in rows if (n := len(row[column].split()))]
-        lines.append((f"words an {column}", f"{fmean(words or [0]):.1f}", "-"))
-    return "\n".join(f"{name:22}{ours:>8}{theirs:>12}" for name, ours, theirs in lines)
 
 
 def data_hash(tasks: Sequence[Task]) -> str:

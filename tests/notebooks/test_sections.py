@@ -24,6 +24,7 @@ NOTEBOOKS = {
     "03_evaluate": None,
     "04_scale_up": 1,
     "05_demo": None,
+    "06_own_documents": None,
 }
 
 

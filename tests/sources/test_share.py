@@ -10,7 +10,6 @@ from course_utils import CourseError
 from course_utils.recipe import load_recipe
 from course_utils.sources import share
 from course_utils.sources.share import (
-    compare_with_alpaca,
     data_hash,
     dataset_card,
     push_dataset,
@@ -50,12 +49,9 @@ def test_a_dataset_has_the_three_columns():
 
 
 def test_nothing_is_not_handed_on(tmp_path):
-    for hand_on in (
-        lambda: write_alpaca_json(tmp_path / "none.json", []),
-        lambda: to_dataset([]),
-        lambda: card_of([]),
-        lambda: compare_with_alpaca([]),
-    ):
+    nowhere = tmp_path / "none.json"
+    for hand_on in (lambda: write_alpaca_json(nowhere, []), lambda: to_dataset([]),
+                    lambda: card_of([])):
         with pytest.raises(CourseError, match="no task to hand on"):
             hand_on()
     assert not list(tmp_path.iterdir())
@@ -120,15 +116,6 @@ def test_a_repository_of_these_files_loads(tmp_path):
     loaded = datasets.load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
     assert loaded["train"].to_list() == to_dataset(TASKS).to_list()
-
-
-def test_the_table_beside_alpaca():
-    table = compare_with_alpaca([*TASKS, Task("글을 요약해 주세요.", "", "봄")])
-    rows = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
-    assert rows["examples"] == ["3", "52,002"]
-    assert rows["with an input"] == ["33%", "about", "40%"]
-    assert rows["verb-object pairs"] == ["2", "-"]
-    assert rows["words an input"] == ["2.0", "-"]
 
 
 @pytest.fixture
