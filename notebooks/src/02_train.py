@@ -72,6 +72,7 @@ from statistics import fmean
 
 import datasets
 import torch
+from IPython.display import Image
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
@@ -180,18 +181,23 @@ print("\n" + " | ".join(pieces))
 #
 # ## 3. 무엇을 가르칠 것인가: 마스킹
 #
-# 언어 모델은 자리마다 **다음 토큰**을 맞히며 배웁니다. 토큰으로 바꾼 과제가 행(row)이고, 맞혀야 할 토큰을 적은 것이 **레이블**(`labels`)입니다. 레이블은 입력과 **같은 자리**에 적습니다. 한 칸 미는 일은 모델이 합니다(4절).
-#
-# 입력을 그대로 레이블로 쓰면, 사용자의 질문을 지어내는 법까지 배웁니다. 응답만 가르치려면 프롬프트 자리를 `-100`으로 지웁니다. Alpaca는 프롬프트와 응답을 **이어서** 자르고, 프롬프트만 **한 번 더** 잘라 그 개수만큼 가립니다. 이것이 첫째 초안입니다.
+# 언어 모델은 자리마다 **다음 토큰**을 맞히며 배웁니다. 토큰으로 바꾼 과제가 행(row)이고, 맞혀야 할 토큰을 적은 것이 **레이블**(`labels`)입니다. 레이블은 입력과 **같은 자리**에 적습니다. 한 칸 미는 일은 모델이 합니다(4절). 이렇게 되어야 합니다.
 
-# %% [markdown] lang="en" of="b7913772"
+# %% [markdown] lang="en" of="838c10da"
 # A tokenizer's default depends on template and model; in this course it is always one. The numbers on the right differ by the template's fixed text, paid for in every row.
 # In the tokens below `▁` is a space, `⏎` a line break. Frequent words are one token; a syllable that the vocabulary lacks falls apart into three bytes such as `<0xEB>`.
 #
 # ## 3. What to teach: masking
 #
-# A language model learns by predicting the **next token** at every position. A task turned into tokens is a row; what is to be predicted are its **labels**. They stand at the **same positions** as the input: the model shifts them by one (section 4).
-#
+# A language model learns by predicting the **next token** at every position. A task turned into tokens is a row; what is to be predicted are its **labels**. They stand at the **same positions** as the input: the model shifts them by one (section 4). This is the aim:
+
+# %%
+Image(filename=REPO / "assets" / "figures" / "masking.png", width=820)
+
+# %% [markdown] lang="ko"
+# 입력을 그대로 레이블로 쓰면, 사용자의 질문을 지어내는 법까지 배웁니다. 응답만 가르치려면 프롬프트 자리를 `-100`으로 지웁니다. Alpaca는 프롬프트와 응답을 **이어서** 자르고, 프롬프트만 **한 번 더** 잘라 그 개수만큼 가립니다. 이것이 첫째 초안입니다.
+
+# %% [markdown] lang="en" of="039e516a"
 # With the input itself as labels, the model also learns to make up the user's questions. To teach the response only, put `-100` in place of the prompt's labels. Alpaca tokenises prompt and response **together**, the prompt **once more** by itself, and masks as many tokens as that gives. This is draft 1.
 
 # %%
@@ -293,7 +299,7 @@ assert not scores.grad[2].any() and scores.grad[:2].all()
 # %% [markdown] lang="en" of="412ccf3d"
 # With -100 the third position is in neither the sum nor the number it is divided by, and that prediction's gradient (which way and how far to change it) is 0. The model still learns to **read** prompts: the response is predicted from them.
 #
-# And a row where **every** label is -100? Cut at `max_length`, a whole response may be gone. Count, at three limits.
+# And a row where **every** label is -100? Cut at `max_length`, a whole response may be gone.
 
 # %%
 full = [mask_by_segments(template.render(t), t.output + end) for t in tasks]
@@ -304,8 +310,7 @@ for limit in (lengths[-1], lengths[len(full) * 3 // 4], lengths[len(full) // 2])
     empty = sum(set(row["labels"][:limit]) == {IGNORE_INDEX} for row in full)
     print(f"{limit:10} {len(full) - cut:7,} {cut - empty:7,} {empty:7,}")
 
-nothing = cross_entropy(torch.zeros(4, 3), torch.full((4,), IGNORE_INDEX))
-print(f"\nthe loss of a row with nothing left to train: {nothing}")
+print("\nits loss:", cross_entropy(torch.zeros(4, 3), torch.full((4,), IGNORE_INDEX)).item())
 
 # %% [markdown] lang="ko"
 # 0을 0으로 나누어 `nan`(수가 아님)이 되었습니다. 라이브러리는 흔히 0으로 적거나 말없이 지나칩니다. 우리는 버리고 셉니다.
@@ -313,7 +318,7 @@ print(f"\nthe loss of a row with nothing left to train: {nothing}")
 # 마지막 초안입니다. 조각으로 나누고, BOS는 한 번, 끝 표시까지 가르치고, 길이를 넘으면 자르고, 가르칠 것이 없으면 버립니다. 강의의 `encode_tasks`와 한 토큰도 다르지 않아야 합니다.
 
 # %% [markdown] lang="en" of="23f411bf"
-# Zero divided by zero: `nan`, not a number. Libraries often write down 0, or say nothing. We drop such rows and count them.
+# Zero divided by zero: `nan`, not a number. Libraries often write down 0, or say nothing. We drop and count such rows.
 #
 # The final draft: by segments, BOS once, the end trained, cut at the limit, dropped where nothing is left. No token may differ from the course's `encode_tasks`.
 
@@ -584,7 +589,7 @@ assert max(by_tokens) - min(by_tokens) < 1e-4 and abs(means - by_tokens[0]) > 0.
 # %% [markdown] lang="en" of="b7576c3f"
 # Rows have different numbers of trained tokens, so a mean of means depends on the division: tokens of short responses weigh more. On the right the **sums** are divided **once**, by all trained tokens. Today's Trainer does this, through `num_items_in_batch`.
 #
-# Now have them checked by somebody else. TRL's `SFTTrainer` makes labels of its own from texts or conversations. This takes them out, and shows one of our rows.
+# Have them checked by somebody else. TRL's `SFTTrainer` makes labels of its own from texts or conversations. This takes them out, and shows one of our rows.
 
 # %%
 logging.getLogger("trl").setLevel("ERROR")  # it warns of the last row; here you look for yourself
@@ -904,12 +909,12 @@ for step, losses in enumerate(zip(by_hand, plain, ours, strict=True), 1):
 # %% [markdown] lang="ko"
 # 같습니다. **`train()`은 이 반복문에 이어 가기, 봉인, 카드를 더한 것**입니다(8절).
 #
-# 이 반복문으로 학습률과 에폭이 하는 일을 봅니다. 일부러 16행만, 레시피의 학습률로 24에폭, 열 배로 8에폭 가르칩니다. 주황색이 학습에 쓰지 않은 32행입니다.
+# 이 반복문으로 학습률과 에폭이 하는 일을 봅니다. 일부러 16행만(2스텝이 1에폭), 레시피의 학습률로 24에폭, 열 배로 8에폭 가르칩니다. 주황색이 학습에 쓰지 않은 32행입니다.
 
-# %% [markdown] lang="en" of="5e22d827"
+# %% [markdown] lang="en" of="fd2157a0"
 # They agree. **`train()` is this loop, plus resuming, sealing and the card** (section 8).
 #
-# What do rate and epochs do? Give the loop only 16 rows, on purpose: 24 epochs at the recipe's rate, 8 at ten times that. Orange are 32 rows not trained on.
+# What do rate and epochs do? Give the loop only 16 rows, on purpose: 24 epochs of 2 steps at the recipe's rate, 8 at ten times that. Orange: 32 rows not trained on.
 
 # %%
 few, unseen = encoded[16:32], encoded[128:]
@@ -1040,12 +1045,12 @@ for name, replies in {"before": before, "after": after}.items():
     print(f"{name:7}{right:3} right, {sum(r.stopped for r in replies):3} stopped by themselves, of {len(questions)}")
 
 # %% [markdown] lang="ko"
-# 틀린 셋을 읽어 보세요. 교실을 kitchen으로 옮겼고, 더 비싼 집을 골랐고, 거꾸로 말하는 대신 개수를 셌습니다. 그래도 짧게 답하고 멈춥니다. 전에는 이야기를 지어내며 열두 번 가운데 두 번만 멈췄습니다. 모든 문제로는 03에서 잽니다.
+# 틀린 셋을 읽어 보세요. 거꾸로 말하는 대신 개수를 셌고, 더 비싼 집을 골랐고, 교실을 kitchen으로 옮겼습니다. 그래도 짧게 답하고 멈춥니다. 전에는 이야기를 지어내며 열두 번 가운데 두 번만 멈췄습니다. 모든 문제로는 03에서 잽니다.
 #
 # **마스크는 얼마나 중요할까요?** 미리 재어 둔 결과입니다. 시드(난수의 출발값)마다 데이터를 새로 만들고 방법만 바꾸어 같은 스텝만큼 가르쳤습니다. `everything`은 프롬프트까지 가르친 것, `one token late`는 응답의 첫 토큰까지 가린 것입니다. `full`은 모든 가중치를 고쳤고 **학습률도 다릅니다**(4분의 1인 5e-4. 찾아본 값은 아닙니다).
 
-# %% [markdown] lang="en" of="44453677"
-# Read the three wrong ones: a classroom became a kitchen, the dearer flat was chosen, a list to be reversed was counted. But they are short answers, and they stop. Before, the model made up stories and stopped in two of twelve. 03 measures all tasks.
+# %% [markdown] lang="en" of="f5287e0b"
+# Read the three wrong ones: a list to be reversed was counted, the dearer flat was chosen, a classroom became a kitchen. But they are short answers, and they stop. Before, the model made up stories and stopped in two of twelve. 03 measures all tasks.
 #
 # **What is the mask worth?** Measured beforehand: new data for each random seed, the same number of steps each way. `everything` trains the prompt as well; with `one token late` the mask hides the response's first token. `full` changes all weights, and **its rate differs too** (5e-4, a quarter; not searched for).
 
@@ -1066,22 +1071,22 @@ assert min(run["mean"] for run in ways["response"]) > max(run["mean"] for run in
 #
 # ### 진짜 모델은?
 #
-# 작지만 **진짜**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사가 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 쟀습니다. 위 두 줄은 참고 답안의 손실과 겹치는 정도, 나머지는 비율(`4 morphemes again`은 같은 네 형태소를 되풀이한 비율)이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
+# 작지만 **진짜**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사가 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 쟀습니다. 위 두 줄은 참고 답안의 손실과 겹치는 정도, 나머지는 비율(`repeated`는 앞에 나온 네 형태소를 되풀이한 비율)이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
 
-# %% [markdown] lang="en" of="4b457bd0"
+# %% [markdown] lang="en" of="36ff0b8c"
 # The lowest loss, `one token late`, has the fewest right answers: each mask measures its loss on other tokens, so losses of different masks cannot be compared. Look with `show_mask` before you train.
 # This is a tiny model in a simulated world, and the order **does not transfer**: in chapter 7 of Raschka's *LLMs from Scratch*, masking the instruction came out slightly worse. `response` overlaps with both `rank 16` and `full` from seed to seed: too early to call one better.
 #
 # ### And a real one?
 #
-# Small but **real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks: loss on the reference answer, overlap with it, then shares (`4 morphemes again`: of runs that came before), with 95% intervals over the choice of tasks.
+# Small but **real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks: loss on the reference answer, overlap with it, then shares (`repeated`: of four morphemes that came before), with 95% intervals over the choice of tasks.
 
 # %%
 real = REPO / "assets" / "real"
 found = json.loads((real / "results.json").read_text(encoding="utf-8"))
 models = ("base", "seeds", "teacher", "both")
 told = {"loss": "loss a token", "rouge_l": "ROUGE-L", "ended": "ended by itself",
-        "repeated": "4 morphemes again", "hangul": "Hangul", "sums": "sums right"}
+        "repeated": "repeated", "hangul": "Hangul", "sums": "sums right"}
 print(f"{'SMALL AND REAL':18}" + "".join(f"{name:21}" for name in models))
 for key, name in told.items():
     cells = [found["replies"][model][key] for model in models]
@@ -1098,14 +1103,14 @@ plots.loss_curve(logs, title="Gemma 3 270M, training loss 학습 손실 (recorde
 # %% [markdown] lang="ko"
 # 그림의 세 손실은 서로 다른 행에서 재어 비교할 수 없습니다(떼어 둔 행의 손실은 기록하지 않았습니다). 표를 봅니다.
 #
-# - **형식은 배웠습니다.** 한 번도 멈추지 못하던 모델이 85~98%는 멈추고, 되풀이는 0.52에서 0.03~0.15로 줄었습니다.
+# - **형식은 배웠습니다.** 128토큰 안에 한 번도 멈추지 못하던 모델이 85~98%는 멈추고, 되풀이는 0.52에서 0.03~0.15로 줄었습니다.
 # - **데이터가 다르면 결과도 다릅니다.** 아래 세 줄은 같은 문제끼리 뺀 차이입니다. 씨앗으로는 손실이 0.20 내려가고, 틀린 출력이 많은 교사의 과제로는 그대로입니다(구간에 0이 있습니다).
 # - **계산은 배우지 못했습니다.** 14문제에서 하나도 맞지 않았습니다.
 
-# %% [markdown] lang="en" of="94948b99"
+# %% [markdown] lang="en" of="f7a3fc35"
 # The figure's losses are of different rows and cannot be compared (none on held-out rows was recorded). The table can:
 #
-# - **Form was learned.** A model that never stopped now stops in 85 to 98%, and repetition fell from 0.52 to between 0.03 and 0.15.
+# - **Form was learned.** A model that never stopped within 128 tokens now stops in 85 to 98%, and repetition fell from 0.52 to between 0.03 and 0.15.
 # - **Other data, other results.** The last three lines are differences on the same tasks. The seeds lower the loss by 0.20; the teacher's tasks, with many wrong outputs, leave it where it was (the interval holds 0).
 # - **Arithmetic was not learned.** None of 14 sums is right.
 
@@ -1172,9 +1177,7 @@ with tempfile.TemporaryDirectory() as folder:
 print("\nthe adapter is byte for byte that of an uninterrupted training:", again == never)
 
 # %% [markdown] lang="ko"
-# 한 번도 끊기지 않은 학습과 바이트까지 같은 어댑터입니다.
-#
-# 남들도 쓰게 하려면 허깅페이스 허브(Hub)에 올립니다. [안내](../../colab_guide.ko.md#7-내-모델을-hub에)에 있습니다.
+# 허깅페이스 허브(Hub)에 올리는 법은 [안내](../../colab_guide.ko.md#7-내-모델을-hub에)에 있습니다.
 #
 # ## 9. 이제 가진 것
 #
@@ -1182,10 +1185,8 @@ print("\nthe adapter is byte for byte that of an uninterrupted training:", again
 #
 # 다음은 [03 평가](03_evaluate.ipynb)입니다. 얼마나 나아졌고, 그것이 얼마나 확실한지 잽니다.
 
-# %% [markdown] lang="en" of="940640ef"
-# Byte for byte, it is the adapter of an uninterrupted training.
-#
-# To let others use it, put it on the Hugging Face Hub; the [guide](../../colab_guide.md#7-your-own-model-on-the-hub) says how.
+# %% [markdown] lang="en" of="56fcc214"
+# The [guide](../../colab_guide.md#7-your-own-model-on-the-hub) says how to put it on the Hugging Face Hub.
 #
 # ## 9. What you have now
 #
