@@ -13,14 +13,14 @@
 # %% [markdown] lang="ko"
 # # 01 전처리: 씨앗 과제에서 지시 데이터까지
 #
-# 이 강의가 끝나면 여러분은 한국어 지시를 따르는 작은 언어 모델을 손수 만들어 본 사람이 됩니다. 데이터를 만들고(01), 학습하고(02), 얼마나 나아졌는지 잽니다(03).
-# 이 노트북은 45분쯤 걸립니다. 먼저 아래의 두 셀을 실행하고, 곧바로 **끝에서 얻을 것**부터 봅니다.
+# 이 강의에서는 한국어 지시를 따르는 작은 언어 모델을 직접 만들어 봅니다. 데이터를 만들고(01), 학습하고(02), 얼마나 나아졌는지 잽니다(03).
+# 이 노트북은 45분쯤 걸리도록 썼습니다. 아래의 두 셀을 실행하면 카드가 나옵니다. 지금은 훑어만 보세요(1절에서 설명합니다). 그리고 곧바로 **끝에서 얻을 것**부터 봅니다.
 
-# %% [markdown] lang="en" of="9794d1bc"
+# %% [markdown] lang="en" of="65650741"
 # # 01 Preprocess: from seed tasks to instruction data
 #
-# By the end of this course you will have made a small language model that follows instructions in Korean: the data (01), the training (02), and
-# a measurement of how much better it got (03). This notebook takes about 45 minutes. Run the two cells below, and then look at **where it ends** before we begin.
+# In this course you make a small language model that follows instructions in Korean: its data (01), its training (02), and
+# a measurement of how much better it got (03). This notebook is meant to take 45 minutes. The two cells below print a card; glance at it (section 1 explains it), and then look at **where it all ends** before we begin.
 
 # %% cellView="form" jupyter={"source_hidden": true}
 # @title 준비 · Set-up { display-mode: "form" }
@@ -70,11 +70,11 @@ for name, model in {"before": "base", "after": "both"}.items():
     print(f"\n[{name}]\n{replies[model, 'eval_030']['reply']}")
 
 # %% [markdown] lang="ko"
-# 베이스 모델은 `1. 1. 1.`만 되풀이합니다. 학습한 모델은 교수님께 인사하고, 과제와 날짜를 집어 가며 **이메일을 씁니다**. 잘 쓴 것은 아닙니다. 제목도 이름도 없고, 뒤로 가면 날짜를 뒤섞으며 맴돕니다.
+# 베이스 모델은 `1. 1. 1.`만 되풀이합니다. 학습한 모델은 교수님께 인사하고, 과제와 날짜를 챙겨 **이메일을 씁니다**. 잘 쓴 것은 아닙니다. 제목도 이름도 없고, 뒤로 가면 날짜를 뒤섞으며 맴돕니다.
 #
 # 마음에 드는 하나를 고른 것이 아닌지 의심해야 합니다. 그래서 규칙을 먼저 정했습니다. 평가 과제 105개에서 **열째마다** 하나씩, 열 개의 첫머리를 그대로 보입니다.
 
-# %% [markdown] lang="en" of="65e06879"
+# %% [markdown] lang="en" of="90f7d11a"
 # The base model repeats `1. 1. 1.` and nothing else. The tuned one greets the professor, takes up the assignment and its dates, and **writes an e-mail**. Not a good one: no
 # subject, no name, and towards the end it goes round in circles about the dates.
 #
@@ -93,14 +93,14 @@ for number in range(10, 101, 10):
 assert not any(row["ended"] for (model, _), row in replies.items() if model == "base")
 
 # %% [markdown] lang="ko"
-# 학습한 모델은 응답답게 시작하고 대개 스스로 끝맺습니다. 105개 가운데 96개를 끝맺었고, 베이스 모델은 하나도 끝맺지 못했습니다. 그러나 **내용은 대부분 틀렸습니다.** 행성의 순서도(080) 확률도(020) 모릅니다.
+# 학습한 모델은 응답답게 시작하고 대개 스스로 끝맺습니다. 105개 가운데 96개를 128토큰 안에 끝맺었고, 베이스 모델은 하나도 끝맺지 못했습니다. 그러나 **위의 열 개 가운데 내용이 맞는 것은 하나도 없습니다.** 행성의 순서도(080) 확률도(020) 모릅니다.
 # 작은 모델이 과제 몇백 개로 배운 것은 지식이 아니라 *지시에 응답하는 모양*입니다. 02와 03에서 이 차이를 숫자로 다룹니다.
 #
 # 어떻게 이렇게 되었을까요? 길은 이렇습니다. 이 노트북은 첫 파란 상자입니다.
 
-# %% [markdown] lang="en" of="b373b1f1"
-# The tuned model begins like an answer and mostly stops by itself: it ended 96 of the 105 replies, the base model none. But **most of what it says is wrong**. It knows neither
-# the order of the planets (080: "ten, ten of ten") nor a probability (020: "100%"). What a small model learns from a few hundred tasks is not knowledge but *what answering an instruction looks like*. 02 and 03 put numbers to that.
+# %% [markdown] lang="en" of="48262352"
+# The tuned model begins like an answer and mostly stops by itself: within 128 tokens it ended 96 of the 105 replies, the base model none. But **not one of these ten is right**. It knows neither
+# the order of the planets (080: "twelve, the twelve of twelve") nor a probability (020: "100%"). What a small model learns from a few hundred tasks is not knowledge but *what answering an instruction looks like*. 02 and 03 put numbers to that.
 #
 # How did that come about? This is the way there; this notebook is the first blue box.
 
@@ -262,12 +262,12 @@ print(f"by hand {len(hand)} tasks, by the library {len(parsed.tasks)}, rejected:
 assert hand == parsed.tasks or not course.simulated
 
 # %% [markdown] lang="ko"
-# 이 응답에서는 열한 줄짜리 함수와 라이브러리의 `parse_generation`이 같은 과제를 읽었습니다. (`check_task`는 3절의 규칙입니다. 그래프를 보라는 과제 하나를 `needs another medium`, 곧 글만으로는 할 수 없다며 거절했습니다.)
+# 이 응답에서는 아홉 줄짜리 함수와 라이브러리의 `parse_generation`이 같은 과제를 읽었습니다. (`check_task`는 3절의 규칙입니다. 그래프를 보라는 과제 하나를 `needs another medium`, 곧 글만으로는 할 수 없다며 거절했습니다.)
 #
 # 그런데 이것은 모의 교사의 **깨끗한** 응답입니다. 실제 모델은 어떨까요? Qwen2.5-Coder 1.5B가 쓴 응답 하나를 봅니다(작고 실제인 기록). 이 모델에게는 한 번에 여덟 개씩 부탁했습니다.
 
-# %% [markdown] lang="en" of="df9991bc"
-# On this reply eleven lines and the library's `parse_generation` read the same tasks. (`check_task` are the rules of section 3; they rejected one task, about reading a graph, as `needs another medium`: a text model cannot do it.)
+# %% [markdown] lang="en" of="c972a7c3"
+# On this reply nine lines and the library's `parse_generation` read the same tasks. (`check_task` are the rules of section 3; they rejected one task, about reading a graph, as `needs another medium`: a text model cannot do it.)
 #
 # But this was a simulated, **clean** reply. What does a real model write? Here is one by Qwen2.5-Coder 1.5B (small and real, recorded); it was asked for eight tasks at a time.
 
@@ -674,14 +674,14 @@ kept, scored = brute_force(rows, 0.7)
 print(f"{len(kept)} of {len(rows)} texts kept, {scored:,} pairs scored")
 
 # %% [markdown] lang="ko"
-# 맞지만 느립니다. 과제가 52,000개면 쌍이 13억 개입니다. 그런데 LCS를 구하지 않고도 점수의 **한계**를 알 수 있습니다.
+# 맞지만 느립니다. 과제가 52,000개면 쌍이 13억 개입니다. 그런데 LCS를 구하지 않고도 점수의 **상한**(bound)을 알 수 있습니다.
 #
 # 1. $P$와 $R$을 넣어 정리하면 $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$ 입니다.
 # 2. LCS의 토큰은 두 글이 함께 가진 토큰이므로, 함께 가진 토큰의 수를 $s$라 하면 $L \le s$이고 $F_1 \le \dfrac{2s}{m+n}$ 입니다.
 #
-# 그러니 이 한계가 기준보다 작은 쌍은 재지 않아도 됩니다. 순서를 보지 않고 세기만 하면 되니 훨씬 쌉니다.
+# 그러니 이 상한이 기준보다 작은 쌍은 재지 않아도 됩니다. 순서를 보지 않고 세기만 하면 되니 훨씬 쌉니다.
 
-# %% [markdown] lang="en" of="5f22559c"
+# %% [markdown] lang="en" of="a2cbd661"
 # Right, but slow: 52,000 tasks make 1.3 billion pairs. Yet without any LCS you can know how high a score can be at most.
 #
 # 1. With $P$ and $R$ put in, $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$.
@@ -713,12 +713,12 @@ for threshold in (0.7, 0.4):
     print(f"threshold {threshold}: {len(fast[0])} kept; scored {slow[1]:,} -> {fast[1]:,} pairs")
 
 # %% [markdown] lang="ko"
-# 판정은 하나도 다르지 않고, 채점한 쌍은 아주 적습니다. 라이브러리의 `filter_similar`와 `SimilarityFilter`도 같은 판정을 내립니다. 같은 한계를 쓰되, 토큰을 세는 일까지 수천 개씩 한꺼번에 합니다.
-# 견본 데이터 2,200개의 모든 쌍에서 무엇이 쌍을 얼마나 줄이는지 그림으로 봅니다. 길이만 비교하면 72%가 남지만, 함께 가진 토큰을 세면 0.11%만 남습니다.
+# 판정은 하나도 다르지 않고, 채점한 쌍은 아주 적습니다. 라이브러리의 `filter_similar`와 `SimilarityFilter`도 같은 판정을 내립니다. 같은 상한을 쓰되, 토큰을 세는 일까지 수천 개씩 한꺼번에 합니다.
+# 견본 데이터 2,200개를 거를 때 재야 할 모든 쌍에서 무엇이 쌍을 얼마나 줄이는지 그림으로 봅니다. 길이만 비교하면 72%가 남지만, 함께 가진 토큰을 세면 0.11%만 남습니다.
 
-# %% [markdown] lang="en" of="5057e9ae"
+# %% [markdown] lang="en" of="574bf75b"
 # Not one decision differs, and few pairs are scored. The library's `filter_similar` and `SimilarityFilter` decide the same; they use the same bound and count tokens for thousands of texts at once.
-# What rules out how many of all pairs of the 2,200 sample tasks? Lengths alone leave 72%; counting shared tokens leaves 0.11%.
+# Filtering the 2,200 sample tasks, what rules out how many of all the pairs to be scored? Lengths alone leave 72%; counting shared tokens leaves 0.11%.
 
 # %%
 Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
@@ -757,20 +757,18 @@ for same, title in {True: "the same task", False: "different tasks"}.items():
 #
 # ★★ · 약 10분 · 4절
 #
-# ROUGE-L의 F1은 $2 \cdot \mathrm{LCS} / (m + n)$입니다($m$, $n$은 두 글의 토큰 수). LCS는 두 글이 **함께 가진 토큰의 수**보다 길 수 없습니다.
-# 그러니 함께 가진 토큰의 수가 $t(m+n)/2$를 넘지 않으면, LCS를 구하지 않고도 F1이 기준 $t$를 넘지 못한다는 것을 알 수 있습니다.
+# 위의 `best_possible`을 보지 말고, 두 줄짜리 증명을 떠올리며 써 보세요.
 #
 # F1이 `threshold`를 **넘을 수도 있으면** `True`, 절대 넘을 수 없으면 `False`를 돌려주세요. 순서는 보지 말고, 같은 토큰이 여러 번 나오면 그만큼 셉니다.
 #
 # 보기: `may_exceed(["나", "는", "간다"], ["나", "는", "온다"], 0.5)`는 함께 가진 토큰이 둘이고 2 > 0.5 × 6 / 2이므로 `True`입니다.
 
-# %% [markdown] lang="en" of="69685c82"
+# %% [markdown] lang="en" of="61ca753d"
 # ### Exercise 4. Rule out without scoring
 #
 # ★★ · about 10 minutes · section 4
 #
-# ROUGE-L's F1 is $2 \cdot \mathrm{LCS} / (m + n)$, where $m$ and $n$ count the tokens of both texts. An LCS cannot be longer than **the number of tokens that both share**.
-# So if they share no more than $t(m+n)/2$ tokens, F1 cannot be above the threshold $t$, and there is no need to work out the LCS.
+# Do not look at `best_possible` above; think of the proof in two lines.
 #
 # Return `True` if F1 **might** be above `threshold`, `False` if it cannot be. Ignore the order, and count a token as often as both have it.
 #
@@ -827,12 +825,12 @@ check("01.4", may_exceed)
 # All pieces are there. Ask, read, apply rules and filter, and repeat until enough is kept. That is all of Self-Instruct.
 
 # %%
-def self_instruct(teacher, seeds, n, threshold, batch=20):
+def self_instruct(teacher, seeds, n, threshold, seed=0, batch=20):
     """Ask until n tasks are kept; also count what was rejected, by reason."""
     similar, kept, rejected = SimilarityFilter(threshold), [], Counter()
     for task in seeds:
         similar.add(question_text(task))  # nothing new may resemble a seed
-    for reply in teacher.complete(generation_requests(seeds, seed=spec.seed, batch=batch)):
+    for reply in teacher.complete(generation_requests(seeds, seed=seed, batch=batch)):
         assert reply.text is not None, reply.error
         parsed = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason)
         rejected.update(reason for reason, _ in parsed.rejected)
@@ -855,7 +853,7 @@ def texts_of(tasks):
     return [(task.instruction, task.input, task.output) for task in tasks]
 
 
-kept, rejected = self_instruct(teacher, seeds, 100, spec.threshold)
+kept, rejected = self_instruct(teacher, seeds, 100, spec.threshold, spec.seed)
 options = {"threshold": spec.threshold, "seed": spec.seed, "progress": False}
 report = generate_tasks(teacher, seeds, 100, out=work / "hundred.jsonl", **options)
 assert texts_of(kept) == texts_of(read_tasks(report.path)) and rejected == report.rejected
@@ -863,11 +861,11 @@ print(report)
 (work / "hundred.jsonl").unlink()
 
 # %% [markdown] lang="ko"
-# 과제도, 이유별로 버린 수도 같습니다. `generate_tasks`가 더 하는 일은 사소합니다. 과제마다 어느 요청에서 왔는지 적고, 새것이 스무 번 내리 나오지 않으면 그만둡니다.
+# 과제도, 이유별로 버린 수도 같습니다. `generate_tasks`가 더 하는 일은 사소합니다. 과제마다 어느 요청에서 왔는지 적고, 스무 번 연달아 새것이 없으면 그만둡니다.
 #
 # 이제 끝까지 합니다. 여러분의 `DATA` 파일이 있으면 그것이 교사의 과제를 대신하는 곳이 여기입니다.
 
-# %% [markdown] lang="en" of="d2bba317"
+# %% [markdown] lang="en" of="8ac2e1d5"
 # The same tasks, and the same counts of rejections. What `generate_tasks` adds is small: each task notes the request it came from, and after twenty calls without anything new it gives up.
 #
 # Now all of it. If you have a `DATA` file, this is where it takes the place of the teacher's tasks.
@@ -933,9 +931,9 @@ else:
 #
 # ### 실제 교사라면?
 #
-# 방금 쓴 `self_instruct`에 Qwen2.5-Coder 1.5B의 기록을 물립니다. (작고 실제인 결과: 4비트, 2026년 11월 30일 기록, 한 번에 여덟 개씩 부탁, CPU 두 코어로 38분.) 아무도 듣지 않는 주소로 물으므로 응답은 모두 기록에서 나옵니다.
+# 방금 쓴 `self_instruct`에 교사로 Qwen2.5-Coder 1.5B의 기록을 넣습니다. (작고 실제인 결과: 4비트, 2026년 11월 30일 기록, 한 번에 여덟 개씩 부탁, CPU 두 코어로 38분.) 아무도 듣지 않는 주소로 물으므로 응답은 모두 기록에서 나옵니다.
 
-# %% [markdown] lang="en" of="9aac11c3"
+# %% [markdown] lang="en" of="b4932e08"
 # The simulated teacher gives a fixed share of wrong answers on purpose. No rule has caught them. With real data there is only one way: draw a hundred and read them. That hour is the most valuable one of the course.
 #
 # ### And a real teacher?
@@ -960,10 +958,10 @@ for reason in ["kept", *RULES, "truncated", "similar"]:
         print(f"{reason:24}{shares[0]:8.1%}{shares[1]:8.1%}")
 
 # %% [markdown] lang="ko"
-# `these`는 위에서 만든 데이터, `Qwen`은 작은 실제 모델입니다. Qwen은 칸을 훨씬 자주 빠뜨립니다. 여덟 개를 부탁했는데 하나도 못 썼거나 하나만 쓴 응답이 125개 가운데 74개입니다. 그런데 `similar`는 왜 이렇게 많을까요? 필터를 통과하지 못한 것과 남은 것을 읽어 봅니다.
+# `these`는 위에서 만든 데이터, `Qwen`은 작은 실제 모델입니다. (필터의 기준은 Qwen이 0.7, 위의 데이터는 레시피대로이고 offline이면 0.8입니다.) Qwen은 칸을 훨씬 자주 빠뜨립니다. 여덟 개를 부탁했는데 하나도 못 썼거나 하나만 쓴 응답이 125개 가운데 74개입니다. 그런데 `similar`는 왜 이렇게 많을까요? 필터를 통과하지 못한 것과 남은 것을 읽어 봅니다.
 
-# %% [markdown] lang="en" of="a43af41e"
-# `these` are the tasks made above, `Qwen` the small real model, which leaves fields out far more often; asked for eight tasks, it wrote one or none in 74 of 125 replies. But why so many `similar`? Read what did not pass the filter, and what did.
+# %% [markdown] lang="en" of="09ed8e13"
+# `these` are the tasks made above, `Qwen` the small real model. (Its filter had the threshold 0.7; above it was the recipe's, offline 0.8.) It leaves fields out far more often; asked for eight tasks, it wrote one or none in 74 of 125 replies. But why so many `similar`? Read what did not pass the filter, and what did.
 
 # %%
 seed_texts, written = set(map(question_text, seeds)), []
@@ -976,11 +974,11 @@ for task in random.Random(0).sample(real_tasks, 3):
     print(f"instruction {task.instruction}\ninput       {task.input or '-'}\noutput      {task.output}\n")
 
 # %% [markdown] lang="ko"
-# 작은 교사는 새로 쓰는 대신 **보여 준 씨앗을 베끼기** 일쑤입니다. 필터에 씨앗을 먼저 넣어 둔 것이 그래서 중요합니다. 남은 과제도 겉은 멀쩡하지만 말이 되지 않는 것이 많습니다. 필터는 뜻을 모르니까요.
+# 작은 교사는 새로 쓰는 대신 **보여 준 씨앗을 자주 그대로 베낍니다.** 그래서 필터에 씨앗을 먼저 넣어 두는 것이 중요합니다. 남은 과제는 어떤가요? 위의 셋은 겉만 멀쩡하고, 그대로 가르칠 만한 것이 없습니다. 필터는 뜻을 모릅니다.
 # 그래도 첫머리의 Gemma는 이 120개와 씨앗 175개로 학습했습니다. 모양을 배우기에는 넉넉했고, 내용을 배우기에는 턱없이 모자랐습니다. 실제로 쓸 데이터라면 교사부터 커야 합니다.
 
-# %% [markdown] lang="en" of="f570e26b"
-# Instead of writing something new, the small teacher often **copies a seed it was shown**; so it matters that the filter holds the seeds from the start. Much of what is left looks well and makes no sense: the filter knows no meaning.
+# %% [markdown] lang="en" of="526167b1"
+# Instead of writing something new, the small teacher often **copies a seed it was shown**; so it matters that the filter holds the seeds from the start. And what is left? Of these three, well formed as they are, none is fit for teaching: the filter knows no meaning.
 # (The three: "Classify today's schedule", answered "schedules are work, work, study, play, ..."; "Answer the next sentence", about some film; and "Let us all walk slowly today", answered "propositive sentence".)
 # Still, the Gemma at the beginning was tuned on these 120 and the 175 seeds: enough for the manner of answering, far too little for knowing anything. For data that is to be used, begin with a larger teacher.
 
@@ -1012,14 +1010,14 @@ assert all(reply.cached for reply in teacher.complete(first))
 print(f"{before:,} replies in the journal, and as many after asking again: {len(teacher.journal):,}")
 
 # %% [markdown] lang="ko"
-# 첫 줄은 모두 일지가 답하므로 0번 묻습니다. 실제 교사라면 계획에 요금도 나오고, 레시피의 `budget`을 넘기 전에 멈춥니다.
+# 첫 줄은 모두 일지가 답하므로 0번 묻습니다. 실제 교사라면 계획에 요금도 나오고, `course.llm("teacher", ..., budget=2.0)`이라고 쓰면 2달러를 넘기 전에 멈춥니다.
 #
 # **더 싸게.** 하루 기다려도 된다면 Batch API가 절반 값입니다. 받은 응답은 같은 일지에 들어가므로 이 노트북은 달라지지 않습니다. `generate_tasks(..., as_json=True)`는 JSON으로 받습니다. 다른 교사에게 물으려면 첫 셀 위에 `%env TEACHER=gemini`처럼 씁니다. 모두 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 #
 # **봉인**(seal). 5절에서 `course.store.seal`이 작업 폴더를 복사하고 파일마다 체크섬(내용에서 계산한 지문)을 적었습니다. Colab에서는 Drive에 놓입니다. 다음 노트북은 봉인한 것만 읽고, 한 글자라도 달라졌으면 멈춥니다.
 
-# %% [markdown] lang="en" of="c7976aed"
-# The first line takes no calls: the journal has those replies. With a real teacher the plan shows a price, and the run stops before the recipe's `budget` is passed.
+# %% [markdown] lang="en" of="98dcec91"
+# The first line takes no calls: the journal has those replies. With a real teacher the plan shows a price, and `course.llm("teacher", ..., budget=2.0)` stops before two dollars are passed.
 #
 # **Cheaper.** If you can wait a day, the Batch API costs half. Its replies go into the same journal, so nothing changes here. `generate_tasks(..., as_json=True)` asks for JSON. For another teacher write, say, `%env TEACHER=gemini` above the first cell. All this is in section 5 of the [colab_guide](../../colab_guide.md).
 #
@@ -1037,11 +1035,11 @@ for path in sorted(folder.iterdir()):
 # - `funnel.json`: 무엇을 왜 버렸는지 빠짐없이 센 것. 03의 보고서에 실립니다.
 # - `journal.jsonl`: 교사의 응답 모두. 지우지 마세요. 이것만 있으면 데이터를 다시 만들 수 있습니다.
 #
-# 그리고 손에 익은 것: 응답 읽기, 빠짐없이 세기, ROUGE-L과 그 한계, 열다섯 줄짜리 Self-Instruct. 데이터를 남에게 건넬 때는 `course_utils.sources.share`의 `dataset_card`로 **데이터 카드**를 함께 쓰고, 교사 모델의 약관부터 확인하세요. 응답으로 다른 모델을 학습하지 못하게 하는 곳도 있습니다.
+# 그리고 손에 익은 것: 응답 읽기, 빠짐없이 세기, ROUGE-L과 그 상한, 열다섯 줄짜리 Self-Instruct. 데이터를 남에게 건넬 때는 `course_utils.sources.share`의 `dataset_card`로 **데이터 카드**를 함께 쓰고, 교사 모델의 약관부터 확인하세요. 응답으로 다른 모델을 학습하지 못하게 하는 곳도 있습니다.
 #
 # 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다. 내 자료에서 데이터를 만들려면 [06 내 자료](06_own_documents.ipynb)로 가세요.
 
-# %% [markdown] lang="en" of="5056feb7"
+# %% [markdown] lang="en" of="548d1624"
 # ## 7. What you have now
 #
 # - `tasks.jsonl`: Korean instruction data, filtered, one task a line. 02 trains on it.
