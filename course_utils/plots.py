@@ -74,22 +74,25 @@ def loss_curve(logs: Any, *, title: str = "") -> Figure:
     if not all(any("loss" in row for row in log) for log in logs.values()):
         raise CourseError("The log holds no row with a loss, so there is no curve to draw.")
     fig, panels = _panels(3.2, len(logs), title=title)
+    top = max(row[key] for log in logs.values() for row in log for key in ("loss", "eval_loss")
+              if key in row)
     for ax, (name, log) in zip(panels, logs.items(), strict=True):
         for key, color, label in (("eval_loss", ORANGE, "held-out 떼어 둔 행"),
                                   ("loss", BLUE, "training 학습")):
             if not (rows := [(row["step"], row[key]) for row in log if key in row]):
                 continue
             steps, losses = zip(*rows, strict=True)
-            half = len(losses) // 40 if len(logs) == 1 else len(losses) // 16
+            half = len(losses) // (40 if len(logs) == 1 else 16) if key == "loss" else 0
             smooth = [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]
             ax.plot(steps, losses, "o", markersize=3, color=color, alpha=0.35, markeredgewidth=0)
             ax.plot(steps, smooth, color=color, linewidth=1.8, label=label)
-            _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=color)
+            if len(logs) == 1:
+                _label(ax, (steps[0], losses[0]), f"{losses[0]:.2f}", dx=5, dy=8, color=color)
             _label(ax, (steps[-1], smooth[-1]), f"{smooth[-1]:.2f}", dx=4, dy=5, color=color)
         first, last = ax.dataLim.intervalx
         ax.set(xlim=(first - 0.05 * (last - first), last + 0.1 * len(logs) * ((last - first) or 1)),
-               ylim=(0, ax.dataLim.y1 * 1.12), xlabel="step 스텝")
-        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+               ylim=(0, 1.12 * top), xlabel="step 스텝")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(9 if len(logs) == 1 else 5, integer=True))
         ax.set_title(name, loc="left", fontsize=9, color=INK) if name else None
     panels[0].set_ylabel("loss 손실")
     if len(panels[0].get_legend_handles_labels()[1]) > 1:

@@ -87,9 +87,9 @@ def pipeline():
     center = [sum(pair) / 2 for pair in edges]
 
     api = "OpenAI 호환 API: 교사와 심사 모델  teacher, judge\n"
-    api += "실제 OpenAI, vLLM    또는    모의 서버 simulated"
+    api += "실제 모델 real    또는    모의 서버 simulated"
     box(ax, center[1] - 0.71, 0.62, center[5] - center[1] + 1.42, 0.6, api, ORANGE, dashed=True)
-    base = "베이스 모델  base model\n실제 Gemma-2B    또는    모의 tiny-gemma-ko simulated"
+    base = "베이스 모델  base model\n실제 모델 real    또는    모의 tiny-gemma-ko simulated"
     box(ax, center[3] - 1.9, 3.12, 3.8, 0.6, base, ORANGE, dashed=True)
     for x in (center[1], center[5]):
         arrow(ax, (x, 1.22), (x, y), ORANGE, dashed=True)

@@ -13,24 +13,16 @@
 # %% [markdown] lang="ko"
 # # 02 학습: 어느 토큰을 가르칠 것인가
 #
-# 01에서 지시 데이터를 얻었습니다. 이제 모델이 지시를 따르도록 **미세조정**(fine-tuning)합니다. 라이브러리가 거의 다 해 주지만, **어느 토큰에서 배우게 할지**는 사람이 정합니다. 토큰(token)은 모델이 글을 읽고 쓰는 조각이고, 배우지 않을 토큰을 가리는 일이 마스킹(masking)입니다.
+# 01의 지시 데이터로 모델을 **미세조정**(fine-tuning)합니다. 라이브러리가 거의 다 해 주지만, **어느 토큰에서 배우게 할지**는 사람이 정합니다. 토큰(token)은 모델이 글을 읽고 쓰는 조각이고, 배우지 않을 토큰을 가리는 일이 마스킹(masking)입니다.
 #
 # 마스크와 배치, LoRA 층과 학습 반복문을 직접 쓰고 라이브러리와 같은지 확인한 다음, 작은 모의 세계와 진짜 Gemma에서 학습 전과 후의 응답을 봅니다.
-#
-# ```text
-# 씨앗 과제 ──▶ [01 전처리] ──▶ 지시 데이터 ──▶ [02 학습] ──▶ LoRA 어댑터 ──▶ [03 평가] ──▶ 보고서
-# ```
 
-# %% [markdown] lang="en" of="cbe5ff5f"
+# %% [markdown] lang="en" of="0092092e"
 # # 02 Train: which tokens to teach
 #
-# Notebook 01 left you with instruction data. Now **fine-tune** a model until it follows instructions. Libraries do nearly all of it, but one decision is yours: **which tokens the model is to learn from**. Tokens are the pieces in which a model reads and writes; hiding those that it should not learn is called masking.
+# Now **fine-tune** a model on the instruction data of 01. Libraries do nearly all of it, but one decision is yours: **which tokens the model is to learn from**. Tokens are the pieces in which a model reads and writes; hiding some of them is masking.
 #
-# You will write the mask and the batch, a LoRA layer and a training loop, show that they equal the libraries', and see replies from before and after: in a small simulated world, and from a real Gemma.
-#
-# ```text
-# seed tasks ──▶ [01 preprocess] ──▶ instruction data ──▶ [02 train] ──▶ LoRA adapter ──▶ [03 evaluate] ──▶ report
-# ```
+# You will write mask, batch, LoRA layer and training loop, show that they equal the libraries', and see replies from before and after: in a small simulated world, and from a real Gemma.
 
 # %% cellView="form" jupyter={"source_hidden": true}
 # @title 준비 · Set-up { display-mode: "form" }
@@ -54,20 +46,20 @@ from course_utils.session import setup
 course = setup()
 
 # %% [markdown] lang="ko"
-# 카드의 Base model이 `assets/tiny-gemma-ko`라면, 이 강의가 직접 사전학습(pretraining)한 아주 작은 Gemma입니다. CPU에서 몇 분이면 배우지만 아는 세계도 그만큼 작습니다. 그 숫자를 진짜 모델의 실력으로 읽지 마세요.
+# 카드의 Base model이 `assets/tiny-gemma-ko`라면, 이 강의가 직접 사전학습(pretraining)한 아주 작은 Gemma입니다. CPU에서 몇 분이면 배우지만 아는 세계도 작으니, 그 숫자를 진짜 모델의 실력으로 읽지 마세요.
 # 이것은 글을 이어 쓰는 법만 배운 **베이스 모델**입니다. 레시피 `gemma-2b-l4`는 다릅니다. 지시를 이미 한 번 배운 gemma-2b-it에서 시작합니다.
 #
 # ## 1. 봉인된 데이터에서 시작하기
 #
-# 아래 셀이 이 노트북에서 쓸 이름을 모두 들여옵니다. `MaskingCollator`, `encode_tasks`, `train`은 직접 써 본 다음 비교하려는 것이고, 나머지는 배관(plumbing)입니다. 어느 절부터 다시 시작하든 1절까지만 먼저 실행하면 됩니다.
+# 아래 셀이 쓸 이름을 모두 들여옵니다. `MaskingCollator`, `encode_tasks`, `train`은 직접 써 보고 비교할 것이고, 나머지는 배관(plumbing)입니다. 어느 절부터 다시 시작하든 1절까지만 먼저 실행하면 됩니다.
 
-# %% [markdown] lang="en" of="4194fd05"
-# If the card's base model is `assets/tiny-gemma-ko`, it is a very small Gemma that this course pretrained itself. It learns in minutes on a CPU, but the world it knows is just as small: do not read its numbers as those of a real model.
+# %% [markdown] lang="en" of="10a0af0b"
+# If the card's base model is `assets/tiny-gemma-ko`, it is a very small Gemma that this course pretrained itself. It learns in minutes on a CPU, but knows only a small world: its numbers are not those of a real model.
 # It is a **base model**, one that has only learned to continue text. The recipe `gemma-2b-l4` is different: it starts from gemma-2b-it, which has been taught instructions once already.
 #
 # ## 1. Start from sealed data
 #
-# The cell below imports every name this notebook uses. `MaskingCollator`, `encode_tasks` and `train` are there to be compared with what you write; the rest is plumbing. To start from any later section, run up to the end of this one first.
+# The cell below imports every name that is used. `MaskingCollator`, `encode_tasks` and `train` are to be compared with what you write; the rest is plumbing. To start from any later section, run up to the end of this one first.
 
 # %%
 import json
@@ -80,6 +72,7 @@ from statistics import fmean
 
 import datasets
 import torch
+from IPython.display import Image
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
@@ -102,7 +95,7 @@ datasets.disable_progress_bars()
 # 01에서 봉인한 과제를, 없으면 강의의 견본을 꺼냅니다. 평가 문제는 따로 떼어 두었습니다(held out). 하나라도 겹치면 03의 숫자를 믿을 수 없으므로 확인합니다.
 
 # %% [markdown] lang="en" of="2d66c930"
-# Take the tasks that 01 sealed, or else the course's sample. The tasks for evaluation are held out. If a single one were in both, no number of 03 could be trusted, so we check.
+# Take the tasks that 01 sealed, or the course's sample. Those for evaluation are held out: with a single one in both, no number of 03 could be trusted.
 
 # %%
 tasks, heldout = course.training_tasks(), course.heldout()
@@ -134,18 +127,18 @@ IGNORE_INDEX = -100  # the label that PyTorch's cross-entropy leaves out
 #
 # ## 2. 과제 하나가 글이 되기까지
 #
-# 무엇을 어떻게 학습할지는 **레시피**(recipe)에 적혀 있습니다. 노트북 컴퓨터든 L4든 바뀌는 것은 이 파일뿐입니다. 그 가운데 `template`은 과제를 글로 펴는 틀, `max_length`는 그 글의 최대 토큰 수입니다.
+# 무엇을 어떻게 학습할지는 **레시피**(recipe)에 적혀 있습니다. 노트북 컴퓨터든 L4든 이 파일만 바뀝니다. `template`은 과제를 글로 펴는 틀, `max_length`는 그 글의 최대 토큰 수입니다.
 #
-# 모델은 이어진 글 하나만 읽습니다. 같은 과제를 틀 세 가지로 펴 봅니다. `⟨…⟩`가 응답이 들어갈 자리입니다.
+# 모델은 이어진 글 하나만 읽습니다. 같은 과제를 틀 세 가지로 펴 봅니다. `⟨…⟩`가 응답이 들어갈 자리이고, 그 앞이 **프롬프트**(prompt)입니다.
 
-# %% [markdown] lang="en" of="9926524c"
+# %% [markdown] lang="en" of="b48e8635"
 # Nothing is in both. The example of sections 2 and 3 asks which province 가평 (Gapyeong) is in: `경기도입니다.` (It is Gyeonggi.)
 #
 # ## 2. From a task to text
 #
-# What is trained, and how, is in the **recipe**. Laptop or L4, this file is the only thing that changes. In it, `template` lays a task out as text, and `max_length` is the most tokens that text may have.
+# What is trained, and how, is in the **recipe**, the only file that changes between a laptop and an L4. Its `template` lays a task out as text; `max_length` is the most tokens that text may have.
 #
-# A model sees only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is.
+# A model sees only one string of text. Here is the same task in three layouts. The response goes where `⟨…⟩` is; what stands before it is the **prompt**.
 
 # %%
 for name in names[1:]:
@@ -153,8 +146,7 @@ for name in names[1:]:
     closing = (layout.end or tokenizer.eos_token).strip()
     print(f"----- {name}\n{layout.render(task)}⟨…⟩{closing}\n")
     if name == "chat":
-        ours = layout.render(task) + task.output + layout.end
-        assert ours == tokenizer.apply_chat_template(conversation(task), tokenize=False)
+        assert layout.render(task) + task.output + layout.end == tokenizer.apply_chat_template(conversation(task), tokenize=False)
 
 # %% [markdown] lang="ko"
 # 대화 틀(`chat`)이 있는 모델이라면 그것을 따릅니다. 서빙 도구도 같은 틀을 씁니다. 없다면 짧은 `koalpaca`나, 문장으로 풀어 주는 `alpaca-ko`를 씁니다. 무엇이든 **학습할 때와 쓸 때 같은 틀**이어야 합니다.
@@ -166,9 +158,9 @@ for name in names[1:]:
 # %% [markdown] lang="en" of="9d1e95f3"
 # Where a model has a chat template, follow it: serving tools use it too. For a base model without one there is the short `koalpaca`, or `alpaca-ko`, which explains itself. Whichever it is, **train and use the model with the same one**.
 # And look at the ends: the chat template closes with `<end_of_turn>`, the others with `<eos>`. **Unless this end is trained as well**, the model never learns to stop.
-# The chat layout equals, to the letter, what the tokenizer writes, the tool that turns text into tokens (the `assert`).
+# The chat layout equals what the tokenizer (which turns text into tokens) writes, to the letter: the `assert`.
 #
-# Now cut text into tokens. BOS (`<bos>`), which begins a text, must be there **exactly once**. Two are something the model has never seen; without one, the real Gemma writes nonsense.
+# Now cut text into tokens. BOS (`<bos>`), which begins a text, must be there **exactly once**. Two are something it has never seen; without one, the real Gemma writes nonsense.
 
 # %%
 bos = tokenizer.bos_token_id
@@ -189,18 +181,23 @@ print("\n" + " | ".join(pieces))
 #
 # ## 3. 무엇을 가르칠 것인가: 마스킹
 #
-# 언어 모델은 자리마다 **다음 토큰**을 맞히며 배웁니다. 토큰으로 바꾼 과제가 행(row)이고, 맞혀야 할 토큰을 적은 것이 **레이블**(`labels`)입니다. 레이블은 입력과 **같은 자리**에 적습니다. 한 칸 미는 일은 모델이 합니다(4절).
-#
-# 입력을 그대로 레이블로 쓰면, 사용자의 질문을 지어내는 법까지 배웁니다. 응답만 가르치려면 프롬프트 자리를 `-100`으로 지웁니다. Alpaca는 프롬프트와 응답을 **이어서** 자르고, 프롬프트만 **한 번 더** 잘라 그 개수만큼 가립니다. 이것이 첫째 초안입니다.
+# 언어 모델은 자리마다 **다음 토큰**을 맞히며 배웁니다. 토큰으로 바꾼 과제가 행(row)이고, 맞혀야 할 토큰을 적은 것이 **레이블**(`labels`)입니다. 레이블은 입력과 **같은 자리**에 적습니다. 한 칸 미는 일은 모델이 합니다(4절). 이렇게 되어야 합니다.
 
-# %% [markdown] lang="en" of="b7913772"
+# %% [markdown] lang="en" of="838c10da"
 # A tokenizer's default depends on template and model; in this course it is always one. The numbers on the right differ by the template's fixed text, paid for in every row.
 # In the tokens below `▁` is a space, `⏎` a line break. Frequent words are one token; a syllable that the vocabulary lacks falls apart into three bytes such as `<0xEB>`.
 #
 # ## 3. What to teach: masking
 #
-# A language model learns by predicting the **next token** at every position. A task turned into tokens is a row; what is to be predicted are its **labels**. They stand at the **same positions** as the input: the model shifts them by one (section 4).
-#
+# A language model learns by predicting the **next token** at every position. A task turned into tokens is a row; what is to be predicted are its **labels**. They stand at the **same positions** as the input: the model shifts them by one (section 4). This is the aim:
+
+# %%
+Image(filename=REPO / "assets" / "figures" / "masking.png", width=820)
+
+# %% [markdown] lang="ko"
+# 입력을 그대로 레이블로 쓰면, 사용자의 질문을 지어내는 법까지 배웁니다. 응답만 가르치려면 프롬프트 자리를 `-100`으로 지웁니다. Alpaca는 프롬프트와 응답을 **이어서** 자르고, 프롬프트만 **한 번 더** 잘라 그 개수만큼 가립니다. 이것이 첫째 초안입니다.
+
+# %% [markdown] lang="en" of="039e516a"
 # With the input itself as labels, the model also learns to make up the user's questions. To teach the response only, put `-100` in place of the prompt's labels. Alpaca tokenises prompt and response **together**, the prompt **once more** by itself, and masks as many tokens as that gives. This is draft 1.
 
 # %%
@@ -225,7 +222,7 @@ print("\ndraft 1\n" + show_mask(tokenizer, row))
 
 # %% [markdown] lang="en" of="1da439ff"
 # It looks right. But it assumes that prompt and response together begin with **exactly** the tokens of the prompt alone. Where a token grows across the border, they do not.
-# Count that for our template and for a prompt where somebody left a space after `### 답변:` ("answer:"). One that went wrong is shown one token a line, with its id.
+# Count that for our template and for one with a space left after `### 답변:` ("answer:"), and look at a wrong one: a token a line, with its id.
 
 # %%
 def border_moves(prompt, response):
@@ -297,12 +294,12 @@ assert not scores.grad[2].any() and scores.grad[:2].all()
 # %% [markdown] lang="ko"
 # 셋째 자리가 -100이면 합에서도, 나누는 개수에서도 빠지고, 그 예측의 기울기(gradient, 값을 어느 쪽으로 얼마나 고칠지)도 0입니다. 그래도 프롬프트를 **읽는 법**은 배웁니다. 응답의 예측이 프롬프트를 읽고 나오기 때문입니다.
 #
-# 그렇다면 **모든** 자리가 -100인 행은 어떨까요? `max_length`에서 자르면 응답이 통째로 잘려 나갈 수 있습니다. 길이를 줄여 가며 셉니다.
+# **모든** 자리가 -100인 행은 어떨까요? `max_length`에서 자르면 응답이 통째로 잘려 나갈 수 있습니다. 세어 봅니다.
 
-# %% [markdown] lang="en" of="b15ceb06"
+# %% [markdown] lang="en" of="412ccf3d"
 # With -100 the third position is in neither the sum nor the number it is divided by, and that prediction's gradient (which way and how far to change it) is 0. The model still learns to **read** prompts: the response is predicted from them.
 #
-# Then what about a row where **every** label is -100? Cut at `max_length`, a response may be gone entirely. Count as the limit gets smaller.
+# And a row where **every** label is -100? Cut at `max_length`, a whole response may be gone.
 
 # %%
 full = [mask_by_segments(template.render(t), t.output + end) for t in tasks]
@@ -313,8 +310,7 @@ for limit in (lengths[-1], lengths[len(full) * 3 // 4], lengths[len(full) // 2])
     empty = sum(set(row["labels"][:limit]) == {IGNORE_INDEX} for row in full)
     print(f"{limit:10} {len(full) - cut:7,} {cut - empty:7,} {empty:7,}")
 
-nothing = cross_entropy(torch.zeros(4, 3), torch.full((4,), IGNORE_INDEX))
-print(f"\nthe loss of a row with nothing left to train: {nothing}")
+print("\nits loss:", cross_entropy(torch.zeros(4, 3), torch.full((4,), IGNORE_INDEX)).item())
 
 # %% [markdown] lang="ko"
 # 0을 0으로 나누어 `nan`(수가 아님)이 되었습니다. 라이브러리는 흔히 0으로 적거나 말없이 지나칩니다. 우리는 버리고 셉니다.
@@ -322,7 +318,7 @@ print(f"\nthe loss of a row with nothing left to train: {nothing}")
 # 마지막 초안입니다. 조각으로 나누고, BOS는 한 번, 끝 표시까지 가르치고, 길이를 넘으면 자르고, 가르칠 것이 없으면 버립니다. 강의의 `encode_tasks`와 한 토큰도 다르지 않아야 합니다.
 
 # %% [markdown] lang="en" of="23f411bf"
-# Zero divided by zero: `nan`, not a number. Libraries often write down 0, or say nothing. We drop such rows and count them.
+# Zero divided by zero: `nan`, not a number. Libraries often write down 0, or say nothing. We drop and count such rows.
 #
 # The final draft: by segments, BOS once, the end trained, cut at the limit, dropped where nothing is left. No token may differ from the course's `encode_tasks`.
 
@@ -343,32 +339,32 @@ for limit in (course.recipe.train.max_length, lengths[len(full) // 2]):
     print(f"max_length {limit}: {report}")
 
 # %% [markdown] lang="ko"
-# 같습니다. 첫 줄이 이 레시피의 것입니다. 가린 토큰이 가르친 토큰의 몇 배인가요?
+# 같습니다. 첫 줄이 이 레시피의 것으로, 가린 토큰이 훨씬 많습니다.
 
-# %% [markdown] lang="en" of="47872f58"
-# They are equal. The first line is this recipe's. How many times more tokens are masked than trained?
+# %% [markdown] lang="en" of="05bc1d12"
+# Equal. The first line is this recipe's.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 여러 번 주고받은 대화
 #
 # ★★ · 약 10분 · 3절
 #
-# 대화가 여러 번 오갔다면 응답도 여럿입니다. `(역할, 토큰 번호의 목록)`의 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 레이블은 `-100`입니다. 가르칠 토큰이 없으면 `None`입니다.
+# `(역할, 토큰 번호의 목록)`의 목록을 받아 `{"input_ids": [...], "labels": [...]}`를 돌려주세요. `model`의 토큰만 가르치고 나머지 레이블은 `-100`입니다. 가르칠 토큰이 없으면 `None`입니다.
 #
 # 보기: `mask_turns([("user", [5, 6]), ("model", [7, 1])])`은 `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`입니다.
 #
-# `...` 자리에 쓰고 셀을 실행하면, 어긋날 때 **어떤 입력에서** 무엇이 나왔는지 알려 줍니다.
+# `...` 자리에 쓰고 실행하면 `check`가 처음 어긋난 입력을 알려 줍니다.
 
-# %% [markdown] lang="en" of="08ecc7eb"
+# %% [markdown] lang="en" of="551ef516"
 # ### Exercise 1. A conversation of several turns
 #
 # ★★ · about 10 minutes · section 3
 #
-# A longer conversation has several responses. Take a list of `(role, token ids)` and return `{"input_ids": [...], "labels": [...]}`. Only tokens of `model` are trained; everywhere else the label is `-100`. If nothing is left to train, return `None`.
+# Take a list of `(role, token ids)` and return `{"input_ids": [...], "labels": [...]}`. Only tokens of `model` are trained; everywhere else the label is `-100`. If nothing is left to train, return `None`.
 #
 # Example: `mask_turns([("user", [5, 6]), ("model", [7, 1])])` is `{"input_ids": [5, 6, 7, 1], "labels": [-100, -100, 7, 1]}`.
 #
-# Write in place of `...` and run the cell: where something is wrong, it says **on which input** and what came back.
+# Write in place of `...` and run: `check` names the first input that goes wrong.
 
 # %%
 def mask_turns(turns):
@@ -418,7 +414,7 @@ check("02.1", mask_turns)
 # %% [markdown] lang="en" of="cb27b45f"
 # ## 4. Batches: pad, shift, divide
 #
-# Right rows can still go wrong when they are put together in a batch. Whatever the recipe, this section and the next experiment with the tiny Gemma, which trains in seconds. The template here is KoAlpaca's, which ends with `<eos>`.
+# Right rows can still go wrong in a batch. Whatever the recipe, this section and the next experiment with the tiny Gemma, which trains in seconds; here with KoAlpaca's template, which ends with `<eos>`.
 
 # %%
 eight = sorted(sample[:40], key=lambda t: len(t.instruction + t.input))[:8]  # short ones
@@ -429,11 +425,11 @@ for t, row in zip(eight, rows, strict=True):
 
 # %% [markdown] lang="ko"
 # 짧은 행은 패딩(padding) 토큰으로 채워야 한 배치가 됩니다. 첫째 초안은 채운 다음 **패딩 토큰인 자리**를 모두 가립니다. 그림에서 `-`는 가린 프롬프트, `#`은 가르치는 토큰, `.`은 모델에게 보이지 않는 자리입니다.
-# 패딩 토큰이 없는 모델(Polyglot-Ko)에서는 흔히 `pad = eos`로 둡니다. 그것도 그려 봅니다.
+# 패딩 토큰이 없는 모델(Polyglot-Ko)에서는 흔히 `pad = eos`로 둡니다.
 
-# %% [markdown] lang="en" of="a26514b0"
+# %% [markdown] lang="en" of="588ecac1"
 # Short rows are padded to make one batch. Draft 1 fills them up with the padding token and then masks **every such token**. In the picture `-` is the masked prompt, `#` what is trained, `.` what the model does not see.
-# For models without a padding token (Polyglot-Ko), people set `pad = eos`. Draw that as well.
+# For models without a padding token (Polyglot-Ko), people set `pad = eos`.
 
 # %%
 def collate_by_id(rows, pad):
@@ -446,9 +442,11 @@ def collate_by_id(rows, pad):
 
 
 def picture(batch):
-    marks = torch.where(batch["labels"] == IGNORE_INDEX, ord("-"), ord("#"))
-    marks = torch.where(batch["attention_mask"] == 0, ord("."), marks)
-    return "\n".join("".join(map(chr, line)) for line in marks)
+    def mark(label, seen):
+        return "." if not seen else "-" if label == IGNORE_INDEX else "#"
+
+    rows = zip(batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True)
+    return "\n".join("".join(map(mark, *row)) for row in rows)
 
 
 eos = small_tokenizer.eos_token_id
@@ -517,7 +515,7 @@ for name, batch in {"masked by length": collate(rows, eos), "masked by id": by_i
 # %% [markdown] lang="en" of="4e6fb8bf"
 # Both models begin all eight replies with their own row's label. But one **does not know how to stop**: it was never shown an end, and stops by chance if at all.
 #
-# What the model predicts after reading place $i$ is paired with the label at place $i + 1$. That is the **shift** by one.
+# What is predicted after reading place $i$ is paired with the label at $i + 1$: the **shift** by one.
 
 # %%
 model, _ = load_model(small.base_model, dtype="float32", device="cpu")
@@ -541,7 +539,7 @@ assert torch.isclose(output.loss, by_hand)
 # %% [markdown] lang="en" of="7d1c8927"
 # The **last place of the masked prompt** predicts the response's first token, and after the last token there is nothing to predict. The loss shifted by hand equals the model's.
 #
-# Which side is padded matters, too. A reply goes on from the rightmost place. So to generate, unlike in training, padding goes to the **left**: every prompt ends next to its reply (`>`). Are the replies those of one prompt at a time? (This model has not been taught yet.)
+# Which side is padded matters, too. A reply goes on from the rightmost place, so to generate, unlike in training, padding goes to the **left**: prompts end next to their replies (`>`). Are the replies those of one prompt at a time? (This model is untaught.)
 
 # %%
 asked = encode_prompts(small_tokenizer, prompts)
@@ -591,11 +589,11 @@ assert max(by_tokens) - min(by_tokens) < 1e-4 and abs(means - by_tokens[0]) > 0.
 # %% [markdown] lang="en" of="b7576c3f"
 # Rows have different numbers of trained tokens, so a mean of means depends on the division: tokens of short responses weigh more. On the right the **sums** are divided **once**, by all trained tokens. Today's Trainer does this, through `num_items_in_batch`.
 #
-# Now have them checked by somebody else. TRL's `SFTTrainer` makes labels of its own from texts or conversations. This takes them out, and shows one of our rows.
+# Have them checked by somebody else. TRL's `SFTTrainer` makes labels of its own from texts or conversations. This takes them out, and shows one of our rows.
 
 # %%
 logging.getLogger("trl").setLevel("ERROR")  # it warns of the last row; here you look for yourself
-sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+sizes = dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), 8)
 stub = LlamaForCausalLM(LlamaConfig(vocab_size=len(small_tokenizer), **sizes))
 
 
@@ -613,10 +611,10 @@ by_chat = list(encode_tasks(small_tokenizer, eight, chat, 256)[0])
 print(show_mask(small_tokenizer, by_chat[0]))
 
 # %% [markdown] lang="ko"
-# 같은 과제를 여섯 가지로 건네고, 토큰과 레이블이 여덟 행 모두 우리 것과 같은지 봅니다.
+# 같은 과제 여덟 개를 여섯 가지로 건넵니다.
 
-# %% [markdown] lang="en" of="45ef0dda"
-# Hand the same tasks over in six ways. Are tokens and labels equal to ours, in all eight rows?
+# %% [markdown] lang="en" of="e3ad1a0e"
+# Hand over the same eight tasks in six ways:
 
 # %%
 messages, halves, text, closed, spaced = [], [], [], [], []
@@ -650,32 +648,32 @@ for name, examples, ours, equal in [
 # - 틀의 끝까지 적은 글에는 `<eos>`가 하나 더 붙습니다.
 # - 공백으로 끝나는 프롬프트에서는 경계를 넘은 토큰을 가르칩니다. 나중에 받을 프롬프트의 그 공백이 학습 때는 없습니다.
 #
-# 그래서 이 강의는 **우리가 만든 `input_ids`와 `labels`를** 건넵니다. TRL은 그대로 씁니다.
+# 그래서 **우리가 만든 `input_ids`와 `labels`를** 건넵니다. TRL은 그대로 씁니다.
 
-# %% [markdown] lang="en" of="20f3a99a"
+# %% [markdown] lang="en" of="28bea52f"
 # Some ways agree; the others raise **no error**.
 #
 # - `messages` with `assistant_only_loss` left off trains everything, the question included.
 # - Text that has its template's end already gets one more, `<eos>`.
-# - Where a prompt ends in a space, the token across the border is trained, and the prompt lacks the space that it will have when the model is asked.
+# - Where a prompt ends in a space, the token across the border is trained, and the prompt has lost the space that it will have later.
 #
-# That is why this course hands over **the `input_ids` and `labels` you have made**. TRL uses them as they are.
+# So this course hands over **the `input_ids` and `labels` you have made**, which TRL uses as they are.
 
 # %% [markdown] lang="ko"
-# ### 연습 4. 한 스텝의 손실
+# ### 연습 2. 한 스텝의 손실
 #
 # ★ · 약 5분 · 4절
 #
-# `steps`에는 한 스텝을 나누어 계산한 배치마다 **가르치는 토큰의 손실**이 목록으로 들어 있습니다. 어떻게 나누었든 같은 손실을 돌려주세요. 가르치는 토큰이 없으면 `None`입니다.
+# `steps`에는 한 스텝을 나눈 배치마다 **가르치는 토큰의 손실**이 들어 있습니다. 어떻게 나누었든 같은 손실을 돌려주세요. 가르치는 토큰이 없으면 `None`입니다.
 #
 # 보기: `window_loss([[4.0], [1.0, 1.0, 1.0]])`은 (4 + 1 + 1 + 1) / 4 = 1.75입니다. 평균의 평균인 2.5가 아닙니다.
 
-# %% [markdown] lang="en" of="d8be6886"
-# ### Exercise 4. The loss of one step
+# %% [markdown] lang="en" of="4f8aa3f0"
+# ### Exercise 2. The loss of one step
 #
 # ★ · about 5 minutes · section 4
 #
-# `steps` holds, for each part of one accumulated step, a list of **the losses of its trained tokens**. Return the loss, the same however the step is cut into parts; without a trained token, `None`.
+# `steps` holds, for each part of one step, **the losses of its trained tokens**. Return the step's loss, however it is cut; without a trained token, `None`.
 #
 # Example: `window_loss([[4.0], [1.0, 1.0, 1.0]])` is (4 + 1 + 1 + 1) / 4 = 1.75, not the mean of means, 2.5.
 
@@ -685,7 +683,7 @@ def window_loss(steps):
     ...
 
 
-check("02.4", window_loss)
+check("02.2", window_loss)
 
 # %% [markdown] lang="ko"
 # <details><summary>풀이</summary>
@@ -716,12 +714,12 @@ check("02.4", window_loss)
 # %% [markdown] lang="ko"
 # ## 5. LoRA와 학습
 #
-# 이 레이블로 가르칩니다. 설정 가운데 결과를 좌우하는 것은 여섯 가지입니다. 작은 Gemma(`offline`), 진짜 Gemma 3 270M, L4의 Gemma 2B에서 어떻게 다른지 봅니다.
+# 이 레이블로 가르칩니다. 결과를 좌우하는 설정은 여섯 가지입니다. 작은 Gemma(`offline`), 진짜 Gemma 3 270M, L4의 Gemma 2B의 것입니다.
 
-# %% [markdown] lang="en" of="d25aed86"
+# %% [markdown] lang="en" of="fc45a4fd"
 # ## 5. LoRA and training
 #
-# Now teach with these labels. Six settings decide what comes out. See how they differ between the tiny Gemma (`offline`), the real Gemma 3 270M, and Gemma 2B on an L4.
+# Now teach with these labels. Six settings decide what comes out, here for the tiny Gemma (`offline`), the real Gemma 3 270M, and Gemma 2B on an L4.
 
 # %%
 decisive = ("learning_rate", "epochs", "batch_size", "gradient_accumulation", "warmup", "lora_r", "lora_alpha")
@@ -735,18 +733,18 @@ for name in decisive:
 # |---|---|---|
 # | `learning_rate` 학습률 | 한 스텝에 가중치를 고치는 폭 | 작으면 더디고 크면 망가집니다(아래 그림). 작은 모델은 큰 폭을 견딥니다 |
 # | `epochs` 에폭 | 데이터를 되풀이해 읽는 횟수 | 모자라면 덜 배우고 넘치면 외웁니다. 2,200행은 두 번, 175행은 세 번. L4의 다섯 번은 원본을 따랐습니다 |
-# | `batch_size` × `gradient_accumulation` | 한 스텝에 읽는 행의 수 | 많으면 기울기가 덜 흔들리지만 스텝이 줄어듭니다. 메모리가 모자라면 곱을 지키며 나눕니다 |
-# | `warmup` 예열 | 학습률을 0에서 올리는 처음 구간 | 옵티마이저가 기울기의 크기를 알 때까지, 전체의 5% |
+# | `batch_size` × `gradient_accumulation` | 한 스텝에 읽는 행의 수 | 많으면 기울기가 덜 흔들리지만 스텝이 줄어듭니다. 메모리가 모자라면 곱을 지킵니다 |
+# | `warmup` 예열 | 학습률을 0에서 올리는 구간 | 옵티마이저(기울기로 가중치를 고치는 알고리즘)가 기울기의 크기를 알 때까지, 전체의 5% |
 # | `lora_r` | $A$, $B$의 좁은 쪽 길이(rank) | 답하는 법을 배우는 데는 작아도 됩니다. 7절에서 16과 비교합니다 |
-# | `lora_alpha` | 변화에 곱하는 $\alpha / r$의 $\alpha$ | 배율이 크면 학습률을 키운 것과 비슷합니다. $r$를 바꾸면 함께 봅니다 |
+# | `lora_alpha` | 변화에 $\alpha / r$를 곱합니다 | 학습률과 비슷하게 듣습니다. $r$를 바꾸면 함께 봅니다 |
 #
 # <details><summary>나머지 스무 가지</summary>
 #
-# 글: `template`, `max_length`. LoRA를 붙일 곳: `target_modules`, `lora_dropout`. 고치는 방법: `scheduler`, `optim`, `weight_decay`, `max_grad_norm`. 정밀도와 메모리: `dtype`, `quantize`, `attention`, `activation_checkpointing`. 나누어 계산하기: `gpus`, `parallel`, `sampling`, `threads`. 살피기: `heldout`(검증할 몫), `seed`, `save_steps`, `report_to`.
+# `template`, `max_length`; `target_modules`, `lora_dropout`; `scheduler`, `optim`, `weight_decay`, `max_grad_norm`; 메모리와 속도 `dtype`, `quantize`, `attention`, `activation_checkpointing`, `gpus`, `parallel`, `sampling`, `threads`; 살피기 `heldout`, `seed`, `save_steps`, `report_to`.
 #
 # </details>
 #
-# **LoRA**는 큰 행렬 $W$를 얼려 두고(고치지 않고), 곁에 얇은 행렬 $A$와 $B$를 붙여 $W + \frac{\alpha}{r}BA$로 계산합니다. 이 얇은 행렬들이 **어댑터**이고, 배우는 수는 $mn$개가 아니라 $r(n + m)$개입니다.
+# **LoRA**는 큰 행렬 $W$를 얼려 두고, 곁에 얇은 행렬 $A$와 $B$를 붙여 $W + \frac{\alpha}{r}BA$로 계산합니다. 이것이 **어댑터**입니다. 입력이 $n$, 출력이 $m$이면 배우는 수는 $mn$개가 아니라 $r(n + m)$개입니다.
 #
 # ```text
 #     W (m × n)                 B (m × r)   A (r × n)
@@ -755,23 +753,23 @@ for name in decisive:
 #    └──────────┘                  └─┘
 # ```
 
-# %% [markdown] lang="en" of="9bcbe251"
+# %% [markdown] lang="en" of="556c7ad2"
 # | setting | what it is | why this number |
 # |---|---|---|
 # | `learning_rate` | how far a step changes the weights | too small is slow, too large breaks the model (below). A small model needs, and survives, more |
 # | `epochs` | how often the data is read | too few teach little, too many are learned by heart. 2,200 rows take two, 175 take three; the L4's five are the original's |
-# | `batch_size` × `gradient_accumulation` | rows read in one step | many make a steadier gradient but fewer steps. Where memory is short, divide them and keep the product |
-# | `warmup` | the first stretch, in which the rate climbs from 0 | 5% of the steps, until the optimizer knows how large gradients are |
+# | `batch_size` × `gradient_accumulation` | rows read in one step | more make a steadier gradient, but fewer steps. Short of memory, keep the product |
+# | `warmup` | the rate climbs from 0 | in 5% of the steps, until the optimizer (which turns gradients into changes) knows their size |
 # | `lora_r` | the narrow side of $A$ and $B$ (rank) | learning how to answer takes little. Section 7 compares it with 16 |
-# | `lora_alpha` | the $\alpha$ of $\alpha / r$, by which the change is multiplied | a larger factor acts much like a larger rate. Look at it when you change $r$ |
+# | `lora_alpha` | the change is multiplied by $\alpha / r$ | acts much like the rate. Look at it when you change $r$ |
 #
 # <details><summary>The other twenty</summary>
 #
-# Text: `template`, `max_length`. Where LoRA goes: `target_modules`, `lora_dropout`. How weights change: `scheduler`, `optim`, `weight_decay`, `max_grad_norm`. Precision and memory: `dtype`, `quantize`, `attention`, `activation_checkpointing`. Sharing out the work: `gpus`, `parallel`, `sampling`, `threads`. Keeping watch: `heldout` (the share for validation), `seed`, `save_steps`, `report_to`.
+# `template`, `max_length`; `target_modules`, `lora_dropout`; `scheduler`, `optim`, `weight_decay`, `max_grad_norm`; for memory and speed `dtype`, `quantize`, `attention`, `activation_checkpointing`, `gpus`, `parallel`, `sampling`, `threads`; to keep watch `heldout`, `seed`, `save_steps`, `report_to`.
 #
 # </details>
 #
-# **LoRA** freezes a large matrix $W$ (does not change it) and puts two thin ones, $A$ and $B$, beside it: $W + \frac{\alpha}{r}BA$. These thin matrices are the **adapter**, and what is learned is $r(n + m)$ numbers instead of $mn$.
+# **LoRA** freezes a large matrix $W$ and puts two thin ones, $A$ and $B$, beside it: $W + \frac{\alpha}{r}BA$. They are the **adapter**. With $n$ inputs and $m$ outputs, $r(n + m)$ numbers are learned instead of $mn$.
 #
 # ```text
 #     W (m × n)                 B (m × r)   A (r × n)
@@ -804,10 +802,10 @@ assert torch.allclose(lora(x) - linear(x), 2 * change, atol=1e-3)
 print("B = 0 changes nothing; twice alpha is twice the change")
 
 # %% [markdown] lang="ko"
-# $B$가 0에서 시작하므로 처음에는 **아무것도 바뀌지 않습니다**. $A$까지 0이면 둘 다 기울기가 0이라 영영 배우지 못하니, $A$는 무작위로 시작합니다. PEFT 라이브러리의 층에 같은 수를 넣어 비교합니다.
+# $B$가 0에서 시작하므로 처음에는 **아무것도 바뀌지 않습니다**. $A$까지 0이면 둘 다 기울기가 0이라 영영 배우지 못하므로 $A$는 무작위입니다. PEFT 라이브러리의 층에 같은 수를 넣어 비교합니다.
 
-# %% [markdown] lang="en" of="4a7f9602"
-# $B$ starts at 0, so at first **nothing is changed**. Were $A$ 0 as well, both gradients would be 0 for ever; so it starts at random. Now give a layer of the PEFT library the same numbers.
+# %% [markdown] lang="en" of="024fa0ef"
+# $B$ starts at 0, so at first **nothing is changed**. Were $A$ 0 as well, both gradients would be 0 for ever, so $A$ is random. Now give a layer of the PEFT library the same numbers.
 
 # %%
 spec, x = small.train, torch.randn(5, 256)
@@ -835,7 +833,7 @@ print(f"equal to peft's layer; {trained:,} of {everything:,} numbers are trained
 # 같습니다. 다음은 **학습 반복문**(training loop)입니다. 4절의 `taught`에 LoRA, 올렸다 내리는 학습률, 너무 긴 기울기 줄이기를 더하고, 학습에 쓰지 않은 행(`unseen`)에서도 손실을 잽니다. 이것이 **검증**(validation)입니다.
 
 # %% [markdown] lang="en" of="6db8d7ae"
-# Equal. Next, a **training loop**. It adds to section 4's `taught`: LoRA, a rate that climbs and falls, a limit on long gradients, and the loss on rows that are not trained on (`unseen`), which is **validation**.
+# Equal. Next, a **training loop**. It adds to section 4's `taught`: LoRA, a rate that climbs and falls, a limit on long gradients, and **validation**, the loss on rows that are not trained on (`unseen`).
 
 # %%
 encoded = list(encode_tasks(small_tokenizer, sample, get_template("chat", small_tokenizer), 256)[0])
@@ -866,17 +864,25 @@ def fit(rows, rate, epochs, size, unseen=None):
         log.append({"step": step + 1, "loss": loss.item()})
 
 # %% [markdown] lang="ko"
-# 같은 128행을 우리 반복문, 아무것도 고치지 않은 `SFTTrainer`, 강의의 `train()`으로 가르칩니다. `train()`은 시드(seed)로 행을 섞으므로 앞의 둘에는 섞어서 건넵니다.
+# 128행으로 돌려 봅니다. 행은 나중에 `train()`이 섞을 순서대로 섞었습니다.
 
-# %% [markdown] lang="en" of="6e5679e0"
-# Train on the same 128 rows with our loop, a plain `SFTTrainer`, and the course's `train()`, which shuffles rows by its seed: the other two get them shuffled.
+# %% [markdown] lang="en" of="f7b165db"
+# Run it on 128 rows, shuffled as `train()` will shuffle them.
 
 # %%
 rows, size = encoded[:128], spec.batch_size
 order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(spec.seed)).tolist()
-ordered = [rows[i] for i in order]
+ordered = [rows[i] for i in order]  # as train() shuffles them
 by_hand = [entry["loss"] for entry in fit(ordered, spec.learning_rate, 1, size)]
+print(f"the loop: {len(by_hand)} steps, loss {by_hand[0]:.3f} -> {by_hand[-1]:.3f}")
 
+# %% [markdown] lang="ko"
+# 같은 행을 고치지 않은 `SFTTrainer`와 `train()`에 건네고, 스텝마다 손실 셋을 비교합니다.
+
+# %% [markdown] lang="en" of="db8d8f66"
+# Hand the same rows to a plain `SFTTrainer` and to `train()`, and compare the three losses of each step.
+
+# %%
 with tempfile.TemporaryDirectory() as folder, quiet():
     arguments = SFTConfig(
         folder, learning_rate=spec.learning_rate, warmup_steps=spec.warmup, num_train_epochs=1,
@@ -892,13 +898,6 @@ with tempfile.TemporaryDirectory() as folder, quiet():
     trainer.train()
 plain = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-# %% [markdown] lang="ko"
-# 스텝마다 손실 셋을 나란히 놓습니다.
-
-# %% [markdown] lang="en" of="085536ff"
-# The three losses of each step, side by side:
-
-# %%
 with tempfile.TemporaryDirectory() as folder:
     store, recipe = CheckpointStore.open("compare", folder), small.replace("train.epochs", 1.0)
     ours = [entry["loss"] for entry in train(recipe, store, rows=rows, progress=False).log]
@@ -910,12 +909,12 @@ for step, losses in enumerate(zip(by_hand, plain, ours, strict=True), 1):
 # %% [markdown] lang="ko"
 # 같습니다. **`train()`은 이 반복문에 이어 가기, 봉인, 카드를 더한 것**입니다(8절).
 #
-# 이 반복문으로 학습률과 에폭이 하는 일을 봅니다. 일부러 16행만, 레시피의 학습률로 24에폭, 열 배로 8에폭 가르칩니다. 주황색이 학습에 쓰지 않은 32행입니다.
+# 이 반복문으로 학습률과 에폭이 하는 일을 봅니다. 일부러 16행만(2스텝이 1에폭), 레시피의 학습률로 24에폭, 열 배로 8에폭 가르칩니다. 주황색이 학습에 쓰지 않은 32행입니다.
 
-# %% [markdown] lang="en" of="5e22d827"
+# %% [markdown] lang="en" of="fd2157a0"
 # They agree. **`train()` is this loop, plus resuming, sealing and the card** (section 8).
 #
-# What do learning rate and epochs do? Give the loop only 16 rows, on purpose: 24 epochs at the recipe's rate, 8 at ten times that. Orange is the loss on 32 rows not trained on.
+# What do rate and epochs do? Give the loop only 16 rows, on purpose: 24 epochs of 2 steps at the recipe's rate, 8 at ten times that. Orange: 32 rows not trained on.
 
 # %%
 few, unseen = encoded[16:32], encoded[128:]
@@ -928,32 +927,32 @@ for name, log in logs.items():
 plots.loss_curve(logs, title="Training and held-out loss 학습 손실과 떼어 둔 행의 손실 (tiny Gemma)")
 
 # %% [markdown] lang="ko"
-# 레시피의 학습률에서 학습 손실은 0.00까지 내려가지만, 떼어 둔 행의 손실은 11에폭에서 0.61로 가장 낮고 끝에는 0.66입니다. 배운 행을 외우느라 새 행에는 나빠지는 것, 이것이 **과적합**(overfitting)입니다. 학습 손실에는 나타나지 않으니 검증이 필요합니다.
-# 학습률이 열 배면 처음 두 에폭은 더 빨리 내려가지만, 도로 튀어 올라 3.39로 끝납니다. (일부러 16행만 쓴 작은 모델입니다. 에폭 수를 그대로 옮기지 마세요.)
+# 레시피의 학습률에서 학습 손실은 0.00까지 내려가지만, 떼어 둔 행의 손실은 11에폭에서 0.61로 가장 낮고 끝에는 0.66입니다. 배운 행을 외우느라 새 행에는 나빠지는 것이 **과적합**(overfitting)입니다. 학습 손실에는 나타나지 않으니 검증합니다.
+# 학습률이 열 배면 처음 두 에폭은 더 빨리 내려가지만, 도로 튀어 올라 3.39로 끝납니다. (16행만 쓴 작은 모델입니다. 에폭 수를 그대로 옮기지 마세요.)
 
-# %% [markdown] lang="en" of="7c9c80a6"
-# At the recipe's rate the training loss falls to 0.00, but the loss on held-out rows is lowest, 0.61, after 11 epochs, and 0.66 at the end. The model learns its rows by heart and gets worse on new ones: that is **overfitting**. The training loss does not show it, which is why you validate.
-# At ten times the rate the first two epochs fall faster, but then the loss leaps up and ends at 3.39. (This is a tiny model on 16 rows. Do not take its number of epochs for your own.)
+# %% [markdown] lang="en" of="b5a9d290"
+# At the recipe's rate the training loss falls to 0.00, but the loss on held-out rows is lowest, 0.61, after 11 epochs, and 0.66 at the end. Learning rows by heart and getting worse on new ones is **overfitting**. The training loss does not show it, so validate.
+# At ten times the rate the first two epochs fall faster, then the loss leaps up and ends at 3.39. (A tiny model on 16 rows: its number of epochs is not yours.)
 
 # %% [markdown] lang="ko"
-# ### 연습 5. 설정만 보고 LoRA 세기
+# ### 연습 3. 설정만 보고 LoRA 세기
 #
 # ★★ · 약 15분 · 5절
 #
-# Gemma 구조의 설정 `config`와 `r`을 받아, 층마다 있는 일곱 행렬에 모두 LoRA를 붙였을 때 학습하는 수의 개수를 돌려주세요. 모델은 만들지 않습니다.
+# Gemma 구조의 설정 `config`를 받아, 층마다 있는 일곱 행렬에 모두 rank `r`의 LoRA를 붙였을 때 학습하는 수의 개수를 돌려주세요.
 #
-# `q_proj`는 hidden → 헤드 수 × head_dim, `k_proj`와 `v_proj`는 hidden → **키·값** 헤드 수 × head_dim, `o_proj`는 헤드 수 × head_dim → hidden, `gate_proj`와 `up_proj`는 hidden → intermediate, `down_proj`는 그 반대입니다.
+# `q_proj`는 hidden에서 헤드 수 × head_dim으로, `o_proj`는 그 반대로 갑니다. `k_proj`와 `v_proj`는 hidden에서 **키·값** 헤드 수 × head_dim으로, `gate_proj`와 `up_proj`는 hidden에서 intermediate로, `down_proj`는 그 반대로 갑니다.
 #
 # 키는 `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`입니다. 보기: Gemma-2B(2048, 16384, 18, 8, 1, 256)에 `r = 4`이면 4,902,912입니다.
 
-# %% [markdown] lang="en" of="9e99ebb4"
-# ### Exercise 5. Count LoRA from a configuration
+# %% [markdown] lang="en" of="b504c18e"
+# ### Exercise 3. Count LoRA from a configuration
 #
 # ★★ · about 15 minutes · section 5
 #
-# Take the configuration `config` of a Gemma-like model and `r`, and return how many numbers are trained with LoRA on all seven matrices of every layer. Build no model.
+# Return how many numbers are trained with LoRA of rank `r` on all seven matrices of every layer, from the configuration `config` of a Gemma-like model.
 #
-# `q_proj` goes from hidden to heads x head_dim, `k_proj` and `v_proj` from hidden to **key and value** heads x head_dim, `o_proj` from heads x head_dim to hidden, `gate_proj` and `up_proj` from hidden to intermediate, `down_proj` back.
+# `q_proj` goes from hidden to heads x head_dim, and `o_proj` back; `k_proj` and `v_proj` from hidden to **key and value** heads x head_dim; `gate_proj` and `up_proj` from hidden to intermediate, `down_proj` back.
 #
 # The keys are `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`. Example: for Gemma-2B (2048, 16384, 18, 8, 1, 256) and `r = 4` it is 4,902,912.
 
@@ -963,7 +962,7 @@ def lora_size(config, r):
     ...
 
 
-check("02.5", lora_size)
+check("02.3", lora_size)
 
 # %% [markdown] lang="ko"
 # <details><summary>풀이</summary>
@@ -1000,125 +999,120 @@ check("02.5", lora_size)
 # %% [markdown] lang="ko"
 # ## 6. 학습하기
 #
-# 이제 모든 과제로 학습합니다. 먼저 나오는 카드에서 메모리, 스텝 수, 잘리거나 버린 행을 읽어 보세요.
+# 모든 과제로 학습합니다. 먼저 나오는 카드에서 메모리, 스텝 수, 잘리거나 버린 행을 읽어 보세요.
 
-# %% [markdown] lang="en" of="db434bb4"
+# %% [markdown] lang="en" of="1352cdfe"
 # ## 6. Train
 #
-# Now train on all the tasks. The card comes first: read the memory, the steps, and whether rows were truncated or dropped.
+# Now train on all the tasks. Read the card first: memory, steps, rows truncated or dropped.
 
 # %%
 result = train(course.recipe, course.store, course.training_tasks())
 plots.loss_curve(result.log, title="Training loss 학습 손실")
 
 # %% [markdown] lang="ko"
-# 어댑터와 두 기록, `log.json`(이 그림)과 `result.json`(레시피, 데이터의 해시, 버전)이 남습니다. 다시 실행하면 봉인된 결과를 돌려줍니다. 선은 이동 평균입니다. 이 모의 세계에서는 처음 몇십 스텝에 거의 다 내려갑니다.
+# 어댑터와 `log.json`(이 그림), `result.json`(레시피, 데이터의 해시, 버전)이 남습니다. 다시 실행하면 봉인된 결과를 돌려줍니다. 이 모의 세계에서는 처음 몇십 스텝에 거의 다 내려갑니다.
 #
 # ## 7. 전과 후
 #
 # ### 모의 세계의 작은 모델
 #
-# 어댑터를 끄면 학습 전의 모델입니다. 떼어 둔 문제를 유형마다 하나씩 두 번 묻습니다. 화살표 왼쪽이 학습 전, 오른쪽이 학습 후입니다(긴 글은 줄였습니다).
+# 어댑터를 끄면 학습 전의 모델입니다. 떼어 둔 문제를 유형마다 하나씩 두 번 묻습니다. 화살표 왼쪽이 학습 전, 오른쪽이 학습 후입니다.
 
-# %% [markdown] lang="en" of="4f3594b5"
-# What stays is an adapter and two records, `log.json` (this figure) and `result.json` (recipe, hash of the data, versions). Run it again and the sealed result comes back. The line is a running mean. In this simulated world nearly all of the fall is in the first few dozen steps.
+# %% [markdown] lang="en" of="d86cd002"
+# What stays is an adapter, `log.json` (this figure) and `result.json` (recipe, hash of the data, versions). Run again, the sealed result comes back. In this simulated world nearly all of the fall is in the first few dozen steps.
 #
 # ## 7. Before and after
 #
 # ### The tiny model of the simulated world
 #
-# Switch the adapter off and you have the model before training. Ask one held-out question of each kind twice. Left of the arrow is the reply before training, right of it the one after (long texts are shortened).
+# With the adapter off this is the model before training. Ask one held-out question of each kind twice. Left of the arrow is the reply before training, right of it after (shortened).
 
 # %%
-model, words = load_model(course.base_model, course.artefact("train") / "adapter")
-families = {}
-for question in heldout:
-    families.setdefault(question.meta["family"], question)
+model, _ = load_model(course.base_model, course.artefact("train") / "adapter")
+families = {question.meta["family"]: question for question in reversed(heldout)}
 questions = list(families.values()) if len(families) > 5 else heldout[:6]
 prompts = [template.render(question) for question in questions]
 with model.disable_adapter():
-    before = generate(model, words, prompts, max_new_tokens=48)
-after = generate(model, words, prompts, max_new_tokens=48)
+    before = generate(model, tokenizer, prompts, max_new_tokens=course.recipe.evaluate.max_new_tokens)
+after = generate(model, tokenizer, prompts, max_new_tokens=course.recipe.evaluate.max_new_tokens)
 for question, old, new in zip(questions, before, after, strict=True):
     right = exact_match(new.text, question.output)
-    print(f"{'right' if right else 'WRONG'}  ... {f'{question.instruction} {question.input}'[-80:]}")
+    print(f"{'right' if right else 'WRONG'}  {f'{question.instruction} {question.input}'.strip()[-80:]}")
     print(f"       {old.text[:20]!r} -> {new.text[:36]!r}{'' if right else f', not {question.output[:36]!r}'}")
 for name, replies in {"before": before, "after": after}.items():
     right = sum(exact_match(r.text, q.output) for r, q in zip(replies, questions, strict=True))
     print(f"{name:7}{right:3} right, {sum(r.stopped for r in replies):3} stopped by themselves, of {len(questions)}")
 
 # %% [markdown] lang="ko"
-# 틀린 셋을 읽어 보세요. 교실을 kitchen으로 옮겼고, 더 비싼 집을 골랐고, 거꾸로 말하는 대신 개수를 셌습니다. 그래도 짧게 답하고 멈춥니다. 전에는 이야기를 지어내며 열두 번 가운데 두 번만 멈췄습니다. 얼마나 나아졌는지는 03에서 모든 문제로 잽니다.
+# 틀린 셋을 읽어 보세요. 거꾸로 말하는 대신 개수를 셌고, 더 비싼 집을 골랐고, 교실을 kitchen으로 옮겼습니다. 그래도 짧게 답하고 멈춥니다. 전에는 이야기를 지어내며 열두 번 가운데 두 번만 멈췄습니다. 모든 문제로는 03에서 잽니다.
 #
-# **마스크는 얼마나 중요할까요?** 미리 재어 둔 결과입니다. 시드마다 데이터를 새로 만들고 방법만 바꾸어 같은 스텝만큼 가르쳤습니다. `everything`은 프롬프트까지 가르친 것, `one token late`는 응답의 첫 토큰까지 가린 것입니다. `full`은 모든 가중치를 고쳤고 **학습률도 다릅니다**(4분의 1인 5e-4. 찾아본 값은 아닙니다).
+# **마스크는 얼마나 중요할까요?** 미리 재어 둔 결과입니다. 시드(난수의 출발값)마다 데이터를 새로 만들고 방법만 바꾸어 같은 스텝만큼 가르쳤습니다. `everything`은 프롬프트까지 가르친 것, `one token late`는 응답의 첫 토큰까지 가린 것입니다. `full`은 모든 가중치를 고쳤고 **학습률도 다릅니다**(4분의 1인 5e-4. 찾아본 값은 아닙니다).
 
-# %% [markdown] lang="en" of="c224bfbd"
-# Read the three wrong ones: a classroom became a kitchen, the dearer flat was chosen, and a list that was to be reversed was counted. But they are short answers, and they stop. Before, the model made up stories and stopped in two of twelve. How much better it is, 03 measures on all tasks.
+# %% [markdown] lang="en" of="f5287e0b"
+# Read the three wrong ones: a list to be reversed was counted, the dearer flat was chosen, a classroom became a kitchen. But they are short answers, and they stop. Before, the model made up stories and stopped in two of twelve. 03 measures all tasks.
 #
-# **What is the mask worth?** Measured beforehand: new data for each seed, the same number of steps each way. `everything` trains the prompt as well; with `one token late` the mask hides the response's first token. `full` changes all weights, and **its rate differs too** (5e-4, a quarter; not searched for).
+# **What is the mask worth?** Measured beforehand: new data for each random seed, the same number of steps each way. `everything` trains the prompt as well; with `one token late` the mask hides the response's first token. `full` changes all weights, and **its rate differs too** (5e-4, a quarter; not searched for).
 
 # %%
-results = REPO / "tests" / "benchmarks" / "results"
-measured, ways = json.loads((results / "tuning.json").read_text(encoding="utf-8")), {}
+tuning = REPO / "tests" / "benchmarks" / "results" / "tuning.json"
+measured, ways = json.loads(tuning.read_text(encoding="utf-8")), {}
 for run in measured["runs"]:
     ways.setdefault(run["variant"], []).append(run)
-print(f"SIMULATED world, {measured['recipe']['base_model']}, measured {measured['date']}")
-print(f"{'':18}last loss   right   each of three seeds")
+print(f"{'SIMULATED ' + measured['date']:22}last loss   right   each of three seeds")
 for name, runs in ways.items():
     each = "  ".join(f"{run['mean']:.1%}" for run in runs)
-    print(f"{name:18}{fmean(run['last_loss'] for run in runs):9.3f}{fmean(run['mean'] for run in runs):8.1%}   {each}")
-right = {name: [run["mean"] for run in runs] for name, runs in ways.items()}
-assert min(right["response"]) > max(right["everything"]) > max(right["one token late"])
+    print(f"{name:22}{fmean(run['last_loss'] for run in runs):9.3f}{fmean(run['mean'] for run in runs):8.1%}   {each}")
+assert min(run["mean"] for run in ways["response"]) > max(run["mean"] for run in ways["everything"])
 
 # %% [markdown] lang="ko"
 # 손실이 가장 낮은 `one token late`가 정답률은 가장 낮습니다. 마스크마다 손실을 재는 토큰이 달라 손실끼리는 비교할 수 없으니, 학습하기 전에 `show_mask`로 보세요.
-# 모의 세계의 작은 모델에서 잰 것이니 이 순위가 다른 데로 **옮겨 가지는 않습니다**. Raschka의 책 『LLMs from Scratch』 7장에서는 지시문을 가린 쪽이 조금 나빴습니다. `response`, `rank 16`, `full`은 시드 하나하나가 서로 겹쳐, 어느 쪽이 낫다고 말할 수 없습니다.
+# 모의 세계의 작은 모델에서 잰 것이니 이 순위가 다른 데로 **옮겨 가지는 않습니다**. Raschka의 책 『LLMs from Scratch』 7장에서는 지시문을 가린 쪽이 조금 나빴습니다. `response`는 시드에 따라 `rank 16`과도 `full`과도 겹치니, 어느 쪽이 낫다고 말하기에는 이릅니다.
 #
 # ### 진짜 모델은?
 #
-# 이번에는 작지만 **진짜**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사 모델이 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 잰 값이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
-#
-# `loss`는 참고 답안의 토큰당 손실, `rouge_l`은 참고 답안과 겹치는 정도, `ended`는 128토큰 안에 스스로 멈춘 비율, `repeated`는 앞에 나온 네 형태소가 되풀이된 비율, `hangul`은 한글의 비율, `sums`는 첫 숫자가 맞은 계산 문제의 비율입니다.
+# 작지만 **진짜**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사가 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 쟀습니다. 위 두 줄은 참고 답안의 손실과 겹치는 정도, 나머지는 비율(`repeated`는 앞에 나온 네 형태소를 되풀이한 비율)이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
 
-# %% [markdown] lang="en" of="02153d69"
+# %% [markdown] lang="en" of="36ff0b8c"
 # The lowest loss, `one token late`, has the fewest right answers: each mask measures its loss on other tokens, so losses of different masks cannot be compared. Look with `show_mask` before you train.
-# This is a tiny model in a simulated world, and the order **does not transfer**: in chapter 7 of Raschka's *LLMs from Scratch*, masking the instruction came out slightly worse. The seeds of `response`, `rank 16` and `full` overlap: none can be called better.
+# This is a tiny model in a simulated world, and the order **does not transfer**: in chapter 7 of Raschka's *LLMs from Scratch*, masking the instruction came out slightly worse. `response` overlaps with both `rank 16` and `full` from seed to seed: too early to call one better.
 #
 # ### And a real one?
 #
-# Small but **real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks; brackets are 95% intervals over the choice of tasks.
-#
-# `loss` is that of the reference answer, per token; `rouge_l` how much a reply overlaps with it; `ended` the share that stopped by themselves within 128 tokens; `repeated` the share of runs of four morphemes that came before; `hangul` the share of Hangul; `sums` the share of sums whose first number is right.
+# Small but **real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks: loss on the reference answer, overlap with it, then shares (`repeated`: of four morphemes that came before), with 95% intervals over the choice of tasks.
 
 # %%
 real = REPO / "assets" / "real"
 found = json.loads((real / "results.json").read_text(encoding="utf-8"))
 models = ("base", "seeds", "teacher", "both")
-print(f"{'SMALL AND REAL':16}" + "".join(f"{name:21}" for name in models))
-for key in ("loss", "rouge_l", "ended", "repeated", "hangul", "sums"):
+told = {"loss": "loss a token", "rouge_l": "ROUGE-L", "ended": "ended by itself",
+        "repeated": "repeated", "hangul": "Hangul", "sums": "sums right"}
+print(f"{'SMALL AND REAL':18}" + "".join(f"{name:21}" for name in models))
+for key, name in told.items():
     cells = [found["replies"][model][key] for model in models]
     values = [f"{c['value']:.2f} [{c['interval'][0]:.2f}, {c['interval'][1]:.2f}]" for c in cells]
-    print(f"{key:16}" + "".join(f"{value:21}" for value in values) + f"n = {cells[0]['n']}")
+    print(f"{name:18}" + "".join(f"{value:21}" for value in values) + f"n = {cells[0]['n']}")
 for model in models[1:]:
     change = found["change"][model]["loss"]
-    print(f"{model}: loss against base {change['value']:+.2f} on the same tasks, {change['interval']}")
+    low, high = change["interval"]
+    print(f"{model:8} loss against base, on the same tasks {change['value']:+.2f} [{low:+.2f}, {high:+.2f}]")
 runs = json.loads((real / "training.json").read_text(encoding="utf-8"))
 logs = {f"{name} ({run['rows']} rows 행)": run["log"] for name, run in runs.items()}
 plots.loss_curve(logs, title="Gemma 3 270M, training loss 학습 손실 (recorded 기록 2026-11-30)")
 
 # %% [markdown] lang="ko"
-# 그림은 서로 다른 행에서 잰 학습 손실이라 셋을 비교할 수 없습니다(떼어 둔 행의 손실은 기록하지 않았습니다). 표를 봅니다.
+# 그림의 세 손실은 서로 다른 행에서 재어 비교할 수 없습니다(떼어 둔 행의 손실은 기록하지 않았습니다). 표를 봅니다.
 #
-# - **형식은 배웠습니다.** 한 번도 멈추지 못하던 모델이 85~98%는 멈추고, 되풀이는 0.52에서 0.15 아래로 줄었습니다.
-# - **데이터가 다르면 결과도 다릅니다.** 아래 세 줄은 같은 문제끼리 뺀 차이입니다. 씨앗으로 배우면 손실이 0.20 내려가고, 틀린 출력이 많은 교사의 과제로는 그대로입니다(구간에 0이 있습니다).
-# - **계산은 배우지 못했습니다.** 14문제 가운데 하나도 맞지 않았습니다.
+# - **형식은 배웠습니다.** 128토큰 안에 한 번도 멈추지 못하던 모델이 85~98%는 멈추고, 되풀이는 0.52에서 0.03~0.15로 줄었습니다.
+# - **데이터가 다르면 결과도 다릅니다.** 아래 세 줄은 같은 문제끼리 뺀 차이입니다. 씨앗으로는 손실이 0.20 내려가고, 틀린 출력이 많은 교사의 과제로는 그대로입니다(구간에 0이 있습니다).
+# - **계산은 배우지 못했습니다.** 14문제에서 하나도 맞지 않았습니다.
 
-# %% [markdown] lang="en" of="f3a9b36f"
-# The figure's training losses are measured on different rows, so the three cannot be compared (no loss on held-out rows was recorded). Look at the table.
+# %% [markdown] lang="en" of="f7a3fc35"
+# The figure's losses are of different rows and cannot be compared (none on held-out rows was recorded). The table can:
 #
-# - **Form was learned.** A model that never stopped now stops in 85 to 98%, and repetition fell from 0.52 to 0.15 or less.
-# - **Other data, other results.** The three lines below are differences on the same tasks. The seeds lower the loss by 0.20; the teacher's tasks, with many wrong outputs, leave it where it was (the interval holds 0).
-# - **Arithmetic was not learned.** None of the 14 sums is right.
+# - **Form was learned.** A model that never stopped within 128 tokens now stops in 85 to 98%, and repetition fell from 0.52 to between 0.03 and 0.15.
+# - **Other data, other results.** The last three lines are differences on the same tasks. The seeds lower the loss by 0.20; the teacher's tasks, with many wrong outputs, leave it where it was (the interval holds 0).
+# - **Arithmetic was not learned.** None of 14 sums is right.
 
 # %%
 recorded = map(json.loads, (real / "replies.jsonl").read_text(encoding="utf-8").splitlines())
@@ -1128,21 +1122,21 @@ for name in ("eval_037", "eval_014"):
     print(f"{asked[name].instruction} {asked[name].input}".strip())
     for model in ("base", "both"):
         row = replies[name, model]
-        print(f"   {model:5} {'ended' if row['ended'] else 'cut off'}  {' '.join(row['reply'].split())[:150]!r}")
+        print(f"   {model:5} {'ended' if row['ended'] else 'cut off'}  {' '.join(row['reply'].split())[:140]!r}")
 
 # %% [markdown] lang="ko"
 # `both`는 온전한 문장을 쓰고 멈춥니다. 하지만 "사흘간"이 "3월 4일부터 4일까지"가 되었고, 23,700원이어야 할 값은 15,000원이었다가 21,000원이 됩니다. **모양은 맞고 내용은 틀렸습니다.** 모델마다 학습 한 번, 시드 하나의 기록입니다.
 #
 # ## 8. 봉인하고, 다시 불러오고, 이어 가기
 #
-# 건너뛰어도 되는 절입니다. `train`은 결과를 봉인했습니다. 파일마다 크기와 체크섬(SHA-256)을 적은 목록(manifest)을 **맨 나중에** 쓰고, 목록이 없거나 맞지 않는 폴더는 없는 것으로 칩니다. 어댑터를 다른 폴더에 복사해 불러와도 응답이 같은지 봅니다.
+# 건너뛰어도 되는 절입니다. `train`은 결과를 봉인했습니다. 파일마다 체크섬(SHA-256)을 적은 목록(manifest)을 **맨 나중에** 쓰고, 목록이 없거나 맞지 않는 폴더는 없는 것으로 칩니다. 어댑터를 다른 폴더에 복사해 불러와도 응답이 같은지 봅니다.
 
-# %% [markdown] lang="en" of="0cbdd6e3"
+# %% [markdown] lang="en" of="b7804005"
 # The first asks to turn a note on building works (from 4 March, three days) into polite sentences, the second for the price of a delivery (23,700 won). `both` writes whole sentences and stops. But "three days" became "from 4 to 4 March", and the price is 15,000 and then 21,000. **The form is right, the content wrong.** Each model was trained once, from one seed.
 #
 # ## 8. Seal, load again, resume
 #
-# You may skip this section. `train` sealed its result: the manifest, with the size and checksum (SHA-256) of every file, is written **last**, and a folder without one that fits counts as not there. Nothing cut off half-way is trusted. Does a copy of the adapter, loaded from another folder, give the same replies?
+# You may skip this section. `train` sealed its result: the manifest, with the checksum (SHA-256) of every file, is written **last**, and a folder without one that fits counts as not there. Does a copy of the adapter, loaded from another folder, give the same replies?
 
 # %%
 sealed = course.artefact("train")
@@ -1156,14 +1150,13 @@ with tempfile.TemporaryDirectory() as elsewhere:
     copy = shutil.copytree(sealed / "adapter", f"{elsewhere}/adapter")
     here, there = (reply(*load_model(course.base_model, adapter), prompts, max_new_tokens=48)
                    for adapter in (sealed / "adapter", copy))
-assert here == there
-print(f"{len(prompts)} equal replies from the sealed adapter and from its copy")
+print(f"{len(prompts)} replies, the same from the sealed adapter and from its copy: {here == there}")
 
 # %% [markdown] lang="ko"
 # 학습을 도중에 끊어 봅니다. 4스텝마다 체크포인트(checkpoint)를 봉인하고, 5스텝 뒤에 전원이 나간 것처럼 멈춥니다. 같은 호출을 되풀이하면 이어집니다.
 
 # %% [markdown] lang="en" of="68b20fea"
-# Now cut a training off: a checkpoint is sealed every 4 steps, and after step 5 the power fails. The same call again goes on.
+# Now cut a training off: a checkpoint every 4 steps, and after step 5 the power fails. The same call goes on.
 
 # %%
 class PowerCut(TrainerCallback):
@@ -1184,45 +1177,19 @@ with tempfile.TemporaryDirectory() as folder:
 print("\nthe adapter is byte for byte that of an uninterrupted training:", again == never)
 
 # %% [markdown] lang="ko"
-# 한 번도 끊기지 않은 학습과 바이트까지 같은 어댑터입니다.
-#
-# 남들도 쓰게 하려면 허깅페이스 허브(Hub)에 올립니다. 함께 올라갈 모델 카드를 먼저 읽어 보세요.
-#
-# ```python
-# from course_utils.inference import push
-# from course_utils.plumbing.hub import model_card
-#
-# print(model_card(sealed / "adapter"))
-# push(sealed / "adapter", "내-아이디/gemma-2b-ko-lora")  # 비공개로 올라갑니다
-# ```
+# 허깅페이스 허브(Hub)에 올리는 법은 [안내](../../colab_guide.ko.md#7-내-모델을-hub에)에 있습니다.
 #
 # ## 9. 이제 가진 것
 #
-# - 마스크, 배치, LoRA, 학습 반복문을 직접 쓰고 라이브러리와 같음을 확인한 경험
-# - 봉인된 LoRA 어댑터와, 누가 해도 같은 것을 만들 수 있는 기록 `result.json`
+# 마스크, 배치, LoRA, 학습 반복문을 직접 썼고, 봉인된 어댑터가 있습니다. `course.recipe.replace("train.heldout", 0.1)`을 `train(..., step="validated")`에 건네면 손실 그림에 주황색이 생깁니다.
 #
-# 더 해 볼 것: `course.recipe.replace("train.heldout", 0.1)`을 `train(..., step="validated")`에 건네면 손실 그림에 주황색이 생깁니다. 언제부터 평평해지나요?
-#
-# 다음은 [03 평가](03_evaluate.ipynb)입니다. 얼마나 나아졌는지, 그 말이 얼마나 확실한지 잽니다.
+# 다음은 [03 평가](03_evaluate.ipynb)입니다. 얼마나 나아졌고, 그것이 얼마나 확실한지 잽니다.
 
-# %% [markdown] lang="en" of="be61133e"
-# Byte for byte, it is the adapter of an uninterrupted training.
-#
-# To let others use it, put it on the Hugging Face Hub. Read the model card first that goes with it.
-#
-# ```python
-# from course_utils.inference import push
-# from course_utils.plumbing.hub import model_card
-#
-# print(model_card(sealed / "adapter"))
-# push(sealed / "adapter", "your-name/gemma-2b-ko-lora")  # private, unless you say otherwise
-# ```
+# %% [markdown] lang="en" of="56fcc214"
+# The [guide](../../colab_guide.md#7-your-own-model-on-the-hub) says how to put it on the Hugging Face Hub.
 #
 # ## 9. What you have now
 #
-# - Mask, batch, LoRA and training loop, written by you and shown to equal the libraries
-# - A sealed LoRA adapter, and its record `result.json`, with which anybody can repeat the run
-#
-# To try: with `course.recipe.replace("train.heldout", 0.1)` given to `train(..., step="validated")`, the loss figure gets an orange line. From when on is it flat?
+# Mask, batch, LoRA and training loop, written by you, and a sealed adapter. Give `course.recipe.replace("train.heldout", 0.1)` to `train(..., step="validated")`, and the loss figure gets an orange line.
 #
 # Next is [03 Evaluate](03_evaluate.ipynb): how much better the model is, and how sure that is.

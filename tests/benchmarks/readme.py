@@ -300,7 +300,7 @@ def kinds(language: str) -> str:
          say(f"right {around(judge['right'])}, first place {around(judge['first_position'])}",
              f"맞음 {around(judge['right'])}, 앞자리 {around(judge['first_position'])}"), "03"],
     ]
-    head = say("|simulated|small and real|yours", "|모의|작은 진짜|내 것").split("|")
+    head = say("|simulated|small and real|yours", "|모의|작은 실제|내 것").split("|")
     return table(head, rows)
 
 
