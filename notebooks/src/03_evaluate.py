@@ -384,10 +384,10 @@ for first, second in (("right", "spoiled"), ("spoiled", "right")):
 Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 
 # %% [markdown] lang="ko"
-# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 규칙은 그림 한 장이 전부입니다(`=`는 무승부).
+# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 위 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
 
-# %% [markdown] lang="en" of="5a257f19"
-# Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. One picture is the whole rule (`=` is a tie).
+# %% [markdown] lang="en" of="23a776f0"
+# Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. The picture above is the whole rule (`=` is a tie).
 
 # %% [markdown] lang="ko"
 # 판정은 읽는 것이지 짐작하는 것이 아닙니다. 다음은 400토큰에서 잘린 진짜 응답입니다. 첫 초안 `guess`는 글자 A가 있는지만 봅니다.
