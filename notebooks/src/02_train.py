@@ -1015,16 +1015,16 @@ plots.loss_curve(result.log, title="Training loss 학습 손실")
 #
 # ## 7. 전과 후
 #
-# ### 모의 세계의 작은 모델
+# ### 작은 모델 (모의)
 #
 # 어댑터를 끄면 학습 전의 모델입니다. 떼어 둔 문제를 유형마다 하나씩 두 번 묻습니다. 화살표 왼쪽이 학습 전, 오른쪽이 학습 후입니다.
 
-# %% [markdown] lang="en" of="d86cd002"
+# %% [markdown] lang="en" of="07b5df41"
 # What stays is an adapter, `log.json` (this figure) and `result.json` (recipe, hash of the data, versions). Run again, the sealed result comes back. In this simulated world nearly all of the fall is in the first few dozen steps.
 #
 # ## 7. Before and after
 #
-# ### The tiny model of the simulated world
+# ### The tiny model (simulated)
 #
 # With the adapter off this is the model before training. Ask one held-out question of each kind twice. Left of the arrow is the reply before training, right of it after (shortened).
 
@@ -1069,17 +1069,17 @@ assert min(run["mean"] for run in ways["response"]) > max(run["mean"] for run in
 # 손실이 가장 낮은 `one token late`가 정답률은 가장 낮습니다. 마스크마다 손실을 재는 토큰이 달라 손실끼리는 비교할 수 없으니, 학습하기 전에 `show_mask`로 보세요.
 # 모의 세계의 작은 모델에서 잰 것이니 이 순위가 다른 데로 **옮겨 가지는 않습니다**. Raschka의 책 『LLMs from Scratch』 7장에서는 지시문을 가린 쪽이 조금 나빴습니다. `response`는 시드에 따라 `rank 16`과도 `full`과도 겹치니, 어느 쪽이 낫다고 말하기에는 이릅니다.
 #
-# ### 진짜 모델은?
+# ### 진짜 모델은? (작은 실제)
 #
-# 작지만 **진짜**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사가 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 쟀습니다. 위 두 줄은 참고 답안의 손실과 겹치는 정도, 나머지는 비율(`repeated`는 앞에 나온 네 형태소를 되풀이한 비율)이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
+# **작은 실제**입니다. 베이스 모델 google/gemma-3-270m을 세 번 학습한 2026-11-30의 기록입니다. `seeds`는 씨앗 175개, `teacher`는 진짜 교사가 지은 120개, `both`는 둘 다입니다. 평가 문제 105개에서 쟀습니다. 위 두 줄은 참고 답안의 손실과 겹치는 정도, 나머지는 비율(`repeated`는 앞에 나온 네 형태소를 되풀이한 비율)이고, 대괄호는 문제를 달리 골랐을 때의 95% 구간입니다.
 
-# %% [markdown] lang="en" of="36ff0b8c"
+# %% [markdown] lang="en" of="36438378"
 # The lowest loss, `one token late`, has the fewest right answers: each mask measures its loss on other tokens, so losses of different masks cannot be compared. Look with `show_mask` before you train.
 # This is a tiny model in a simulated world, and the order **does not transfer**: in chapter 7 of Raschka's *LLMs from Scratch*, masking the instruction came out slightly worse. `response` overlaps with both `rank 16` and `full` from seed to seed: too early to call one better.
 #
-# ### And a real one?
+# ### And a real one? (small and real)
 #
-# Small but **real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks: loss on the reference answer, overlap with it, then shares (`repeated`: of four morphemes that came before), with 95% intervals over the choice of tasks.
+# **Small and real**: the base model google/gemma-3-270m, trained three times, recorded 2026-11-30. `seeds` are the 175 seeds, `teacher` the 120 tasks that a real teacher wrote, `both` are both. Measured on 105 evaluation tasks: loss on the reference answer, overlap with it, then shares (`repeated`: of four morphemes that came before), with 95% intervals over the choice of tasks.
 
 # %%
 real = REPO / "assets" / "real"
