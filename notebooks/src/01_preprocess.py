@@ -170,8 +170,8 @@ print(f"{len(mine)} tasks: {len(training)} to train on, held out {[t.instruction
 # %% [markdown] lang="en" of="88e2dc1f"
 # - **Where does it go?** Write `%env DATA=my_tasks.json` above the first cell of each notebook and run from the top. 01 then puts your file through the same rules and filter in place of the teacher's tasks, and 02 trains on it.
 # - **What is held out?** A tenth, chosen by a hash of the question, is never trained on; 03 tests with it. Above it is one of the five.
-# - **How many are enough?** Nobody can say beforehand. Alpaca had 52,002, LIMA 1,000 that people had picked with care, and the Gemma above learned the manner of answering, no more, from 295. Tone and format take few; facts take many, and stick badly even then.
-# - **When not to fine-tune**: facts that change (the shop's opening hours above!) belong into the prompt, looked up (06). If only the format is wrong, first put a few examples into the prompt. If a large model does the job with a prompt, use it. Training pays where the same job is done countless times, cheaply, on your own machine.
+# - **How many are enough?** Nobody can say beforehand. Alpaca had 52,002, LIMA 1,000 that people had picked with care, and the Gemma above learned the manner of answering, no more, from 295. Tone and format take few examples; facts take many, and stick badly even then.
+# - **When not to fine-tune**: facts that change (the shop's opening hours above!) belong in the prompt, looked up for each question (06). If only the format is wrong, first put a few examples into the prompt. If a large model does the job with a prompt, use it. Training pays where the same job is done countless times, cheaply, on your own machine.
 #
 # Without data, make some. People write only **seeds**; a larger model, the **teacher**, is shown some of them and writes the rest. The method is called Self-Instruct. Alpaca began with 175 seeds, and so do we, written by hand.
 
@@ -298,7 +298,7 @@ assert candidates == good + reasons.total()
 # 그래야 무엇을 고칠지 알 수 있습니다. 같은 함수가 JSON으로 온 응답도 읽습니다.
 
 # %% [markdown] lang="en" of="5089c7fb"
-# One thing is kept to here: **every candidate becomes a task or is rejected for one named reason.** Nothing disappears silently. Our function drops what it does not know without a word; the library says `missing field`, `truncated` and so on, which tells you what to mend.
+# One rule holds here: **every candidate becomes a task or is rejected for one named reason.** Nothing disappears silently. Our function drops what it does not know without a word; the library says `missing field`, `truncated` and so on, which tells you what to mend.
 # The same function reads replies in JSON.
 
 # %% [markdown] lang="ko"
@@ -438,7 +438,7 @@ assert not any(alpaca_says(task.instruction) == "kept" for task in begin_in_hang
 # 비슷한 과제를 거르는 필터는 거꾸로 틀립니다. 두 글이 함께 가진 **토큰**(token, 글을 자른 조각)을 세는데, Alpaca가 쓰는 rouge-score는 영문자와 숫자만 토큰으로 남깁니다.
 
 # %% [markdown] lang="en" of="7677f2e0"
-# Of the instructions that begin in Hangul **not one is left**; the few that remain happen to begin with a digit or a Latin letter. No error is raised: if you do not look, you end up with empty data.
+# Of the instructions that begin in Hangul, **not one is left**; the few that remain happen to begin with a digit or a Latin letter. No error is raised: if you do not look, you end up with empty data.
 #
 # The filter for near-duplicates fails the other way round. It counts the **tokens** (pieces of text) that two texts share, and rouge-score, which Alpaca uses, keeps nothing but Latin letters and digits.
 
@@ -749,7 +749,7 @@ for same, title in {True: "the same task", False: "different tasks"}.items():
 
 # %% [markdown] lang="en" of="bb805ecc"
 # Agreement near 50% follows from how the pairs were chosen; it does not say that the filter tosses a coin on a teacher's tasks. What the table teaches is **what gets confused**. Of the same task, the filter catches ten in ten where words were added (`덧붙인 말`) or only a name or number differs (`이름이나 숫자`), nine with a synonym (`비슷한 말`), seven with another ending or word order, and two of ten
-# told in quite other words (`통째로`). But it also takes eight or nine in ten **different** tasks for similar: the direction reversed (`방향`), other numbers or conditions (`수나 조건`), another job for the same object (`다른 일`).
+# reworded altogether (`통째로`). But it also calls eight or nine in ten **different** tasks similar: the direction reversed (`방향`), other numbers or conditions (`수나 조건`), another job for the same object (`다른 일`).
 # ROUGE-L looks at appearance, not meaning. Knowing that, the course uses morphemes and 0.7; only the offline recipe has 0.8, since in the simulated teacher's small world tasks resemble each other more.
 
 # %% [markdown] lang="ko"
@@ -912,7 +912,7 @@ for name, some in {"seeds": seeds, "these tasks": tasks}.items():
 # 답은 맞을까요? 규칙과 필터는 형식과 되풀이를 볼 뿐, 맞는지는 모릅니다. 작은 세계의 쓸모가 여기에 있습니다. 정답을 아니까 셀 수 있습니다.
 
 # %% [markdown] lang="en" of="7fb7e6ca"
-# Written by hand, a mere 175 seeds have more verbs. Mind the length of the outputs, too: a model answers **as long or short as the outputs it was trained on**. The simulated teacher's have a median of two words, so training on them makes a model of few words.
+# Written by hand, a mere 175 seeds have more verbs. Mind the length of the outputs, too: a model answers **as long or short as the outputs it was trained on**. The simulated teacher's have a median of two words, so a model trained on them says little.
 #
 # Are the answers right? Rules and filter see form and repetition and cannot tell. Here a small world pays off: its truth is known, so the wrong ones can be counted.
 
