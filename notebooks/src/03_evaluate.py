@@ -19,14 +19,14 @@
 # - 두 순서로 묻고, 판정을 읽고, 되돌려 점수로 바꾸는 **심사 모델**(LLM-as-a-judge)
 # - 승률(win rate)과 그 구간
 #
-# 결과에는 꼬리표가 붙습니다. **모의**는 정답을 아는 프로그램, **작은 실제**는 270M과 1.5B 모델의 기록(2026-11-30), 나머지는 **여러분의 것**입니다.
+# 결과에는 꼬리표가 붙습니다. **모의**는 정답을 아는 프로그램, **작은 실제**는 매개변수 2억 7천만 개(270M)와 15억 개(1.5B)인 모델의 기록(2026-11-30), 나머지는 **여러분의 것**입니다.
 #
-# 7절과 8절은 건너뛰어도 됩니다. 먼저 아래 카드에서 심사 모델(Judge)이 누구인지 보세요.
+# 연습까지 모두 하면 두 시간쯤 걸립니다. 바쁘면 1절에서 4절까지와 6절의 앞부분(실제 대결 둘)만 읽고, 연습과 5, 7, 8절은 나중에 하세요. 먼저 아래 카드에서 심사 모델(Judge)이 누구인지 봅니다.
 
-# %% [markdown] lang="en" of="2407a272"
+# %% [markdown] lang="en" of="c941e3a0"
 # # 03 Evaluate: how much better, and how sure
 #
-# The loss went down. But did the model get better? Ask it, before and after tuning, what was kept out of training, and compare the replies. You will write yourself:
+# The loss went down. But did the model get better? Put questions that were kept out of training to the model before and after tuning, and compare the replies. You will write three things yourself:
 #
 # - exact match, with its confidence interval
 # - an LLM as a **judge**: ask in both orders, read the verdict, swap it back, score it
@@ -34,7 +34,7 @@
 #
 # Every result says what it is: **simulated** (a program that knows the answers), **small and real** (recorded from models of 270M and 1.5B parameters, 2026-11-30), or **yours**.
 #
-# Sections 7 and 8 may be skipped. First see on the card below who judges.
+# With all exercises this takes about two hours. In a hurry, read sections 1 to 4 and the first part of 6 (two real battles); leave the exercises and sections 5, 7 and 8 for later. First see on the card below who judges.
 
 # %% cellView="form" jupyter={"source_hidden": true}
 # @title 준비 · Set-up { display-mode: "form" }
@@ -73,7 +73,7 @@ course = setup()
 # %% [markdown] lang="en" of="eff45b17"
 # ## 1. Read the replies first
 #
-# You need the model before tuning, the adapter of 02, and questions that training never saw. If you have not run 02, the offline recipe takes a sample adapter.
+# You need the model before tuning, the adapter of 02, and questions that training never saw. Without 02, the offline recipe takes a sample adapter.
 #
 # The next cell imports everything. After this section you can jump to any other.
 
@@ -105,9 +105,9 @@ from course_utils.similarity import morphemes, rouge_l
 from course_utils.tasks import read_jsonl, read_tasks, write_atomic, write_jsonl
 
 # %% [markdown] lang="ko"
-# 응답을 받는 일은 02에서 배웠으니 여기서는 배관, 곧 길을 잇는 코드입니다. 늘 가장 그럴듯한 토큰만 고르므로(greedy) 다시 물어도 응답이 같습니다. `made_by`는 가중치와 질문의 지문이고, 지문이 같으면 저장해 둔 응답을 씁니다.
+# 응답을 받는 일은 02에서 배웠으니 여기서는 보조 코드(plumbing)입니다. 늘 가장 그럴듯한 토큰만 고르므로(greedy) 다시 물어도 응답이 같습니다. `made_by`는 가중치와 질문의 지문이고, 지문이 같으면 저장해 둔 응답을 다시 씁니다.
 
-# %% [markdown] lang="en" of="1384dc8c"
+# %% [markdown] lang="en" of="3adf04ad"
 # Getting replies was taught in 02 and is plumbing here. The likeliest token is taken each time (greedy), so asking again gives the same replies. `made_by` is a fingerprint of weights and questions: while it is the same, saved replies are used.
 
 # %%
@@ -138,7 +138,7 @@ def made_by(*adapters):
 # 두 모델의 응답을 나란히 읽습니다. 질문은 고르지 않고 일정한 간격으로 셋을 뽑습니다.
 
 # %% [markdown] lang="en" of="caa21054"
-# Read the replies of both models side by side: three questions at equal distances, so nobody picks the nice ones.
+# Read both models side by side: three questions at equal distances, not the nicest.
 
 # %%
 work = course.store.restore("evaluate")  # what an earlier session has sealed
@@ -169,12 +169,12 @@ for i in range(0, len(heldout), math.ceil(len(heldout) / 3)):
 # %% [markdown] lang="ko"
 # 미세조정 전 모델은 질문에 답하지 않고 제 글을 이어 씁니다. 미세조정한 모델은 짧게 답하고 멈춥니다. (여기에 보이는 것은 작은 세계의 3.5M 모델입니다.)
 #
-# 숫자를 세기 전에 하나를 확인합니다. 이 질문이 학습 데이터에 섞여 있다면 뒤의 숫자는 모두 거짓입니다.
+# 숫자를 세기 전에 하나를 확인합니다. 이 질문이 학습 데이터에 섞여 있다면 뒤의 숫자는 모두 거짓입니다. (글자까지 같은 질문만 찾습니다. 비슷한 질문을 찾는 법은 01의 4절에 있습니다.)
 
-# %% [markdown] lang="en" of="23972600"
+# %% [markdown] lang="en" of="e35367f3"
 # Asked for: "I will buy an umbrella at the market" in polite form, how many things are listed (7), how many rooms a flat has (4). Before tuning, the model tells a story of its own ("School ended early ..."); the tuned one answers and stops. (This is the 3.5M model of the small world.)
 #
-# One check before counting: had these questions slipped into the training data, every number below would be false.
+# One check before counting: had these questions slipped into the training data, every number below would be false. (This finds only exact copies; section 4 of 01 shows how to find near ones.)
 
 # %%
 training = {(task.instruction, task.input) for task in course.training_tasks()}
@@ -185,10 +185,10 @@ print(f"{len(heldout)} questions and {len(unseen)} in wordings unlike those of t
 sealed = course.store.seal("evaluate")  # the replies are safe now: section 8
 
 # %% [markdown] lang="ko"
-# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 그 주소에는 아무도 없습니다. 판정은 기록(일지)에서만 나옵니다.
+# 다음은 뒤의 절들이 함께 쓰는 도구입니다. `gemma`와 `qwen`은 **작은 실제**의 기록입니다. 270M짜리 Gemma 3의 응답과, 그것을 심사한 Qwen2.5-Coder 1.5B의 판정입니다. 서버가 없는 주소라 판정은 기록(일지, journal)에서만 나옵니다.
 
-# %% [markdown] lang="en" of="5d232e22"
-# The tools that later sections share. `gemma` and `qwen` are the **small and real** record: replies of Gemma 3 270M, and the verdicts of Qwen2.5-Coder 1.5B on them. Nobody is at that address; verdicts come from the record (a journal) alone.
+# %% [markdown] lang="en" of="cf1e2043"
+# The tools that later sections share. `gemma` and `qwen` are the **small and real** record: replies of Gemma 3 270M, and the verdicts of Qwen2.5-Coder 1.5B on them. There is no server at that address: verdicts come from the record (a journal) alone.
 
 # %%
 def right(row):
@@ -217,16 +217,16 @@ def real_battle(a, b):
 # %% [markdown] lang="ko"
 # ## 2. 정답률과 그 구간
 #
-# 정답이 한 줄로 정해진 질문이라면 세기만 하면 됩니다. 응답의 첫 줄이 모범 답안과 글자까지 같으면 맞은 것입니다.
+# 정답이 한 줄로 정해진 질문이라면 세기만 하면 됩니다. 응답이 모범 답안과 글자까지 똑같이 시작하면 맞은 것입니다(뒤에 다른 줄이 이어져도 됩니다).
 #
-# 30개 가운데 26개를 맞혔다면 87%입니다. 질문을 끝없이 물었다면 몇 %일까요? 그 참값이 있을 법한 범위가 **95% 신뢰구간**입니다. 교과서의 구간과 **윌슨(Wilson) 구간**을 차례로 씁니다.
+# 30개 가운데 26개를 맞혔다면 87%입니다. 질문을 끝없이 물었다면 몇 %일까요? 그 참값이 있을 만한 범위가 **95% 신뢰구간**입니다. 약속은 이렇습니다. 시험을 되풀이하며 매번 구간을 구하면, 100번에 95번꼴로 구간이 참값을 품습니다. 교과서의 구간과 **윌슨(Wilson) 구간**을 차례로 씁니다. `1.96`은 정규분포의 가운데 95%가 평균에서 표준오차의 1.96배 안에 있다는 뜻입니다. 표준오차는 시험을 되풀이할 때 정답률이 흩어지는 폭입니다.
 
-# %% [markdown] lang="en" of="1478bf3a"
+# %% [markdown] lang="en" of="0701086c"
 # ## 2. Exact match and its interval
 #
-# Where the answer is one fixed line, counting will do: a reply is right if its first line equals the reference to the letter.
+# Where the answer is one fixed line, counting will do: a reply is right if it begins with the reference, to the letter (more lines may follow).
 #
-# 26 right of 30 is 87%. And of endless questions? The range in which that true share may well lie is the **95% confidence interval**. Write the textbook's, then **Wilson's**.
+# 26 right of 30 is 87%. What would it be over endless questions? The range in which that true share may well lie is the **95% confidence interval**. Its promise: repeat the test, work out the interval each time, and about 95 in 100 of them hold the true share. Write the textbook's, then **Wilson's**. The standard error is how far the share scatters from test to test, and 95% of a normal distribution lies within 1.96 of them.
 
 # %%
 def textbook(k, n):
@@ -251,7 +251,7 @@ for k in (15, 26, 30):
 # 30개를 모두 맞히면 교과서 구간은 [100%, 100%], 앞으로도 절대 틀리지 않는다는 말이 됩니다. `no_surprise`는 거꾸로 묻습니다. "참 정답률 p가 얼마여야 이 결과가 놀랍지 않을까?" 하나하나 대 보는 대신 p에 대해 방정식을 풀면 윌슨의 공식입니다. 어느 쪽이 95%라는 이름값을 하는지 실험해 봅니다.
 
 # %% [markdown] lang="en" of="ba299c7f"
-# With 30 of 30 the textbook's interval is [100%, 100%]: this model will never err. `no_surprise` asks the other way round: "for which true shares p would this result be no surprise?" Solve for p instead of trying one by one, and you have Wilson's formula. Which of the two deserves its 95%?
+# With 30 of 30 the textbook's interval is [100%, 100%], as if this model could never err. `no_surprise` asks the other way round: "for which true shares p would this result be no surprise?" Solve for p instead of trying one by one, and you have Wilson's formula. Which of the two deserves its 95%?
 
 # %%
 def wilson(k, n, z=1.959964):
@@ -291,21 +291,22 @@ def by_family(rows):
 
 n = len(heldout)
 old, new = by_family(before[:n]), by_family(after[:n])
+for rows, found in ((before, old), (after, new)):
+    found["all"] = [right(row) for row in rows[:n]]
+    if unseen:
+        found["new wordings"] = [right(row) for row in rows[n:]]
 for name, hits in new.items():
     low, high = stats.wilson_interval(sum(hits), len(hits))
     print(f"{name:12}{share(old[name]):6.0%} -> {share(hits):4.0%}  of {len(hits):3}"
           f"   [{low:.0%}, {high:.0%}]")
-print(f"{'all':12}{share(map(right, before[:n])):6.0%} -> {share(map(right, after[:n])):4.0%}")
-if unseen:
-    print(f"{'new wordings':12}{share(map(right, before[n:])):6.0%} -> {share(map(right, after[n:])):4.0%}")
 
 # %% [markdown] lang="ko"
-# 구간이 넓습니다. 30개로는 87%와 97%를 가를 수 없습니다. 마지막 줄은 학습 데이터에 없던 표현으로 물은 질문입니다. 더 낮다면, 일보다 표현을 외운 몫이 있다는 신호입니다.
+# 구간이 넓습니다. 30개로는 87%와 97%를 가를 수 없습니다. 비교(comparison)의 50%는 둘 중 하나를 고르는 질문이니 동전 던지기와 같습니다. 마지막 줄은 학습 데이터에 없던 표현으로 물은 질문입니다. 더 낮은 것은 표현을 외운 몫이 있다는 신호입니다.
 #
 # 80%에 못 미치는 유형의 틀린 응답을 읽어 봅니다. (실제 모델의 모범 답안은 대개 긴 글이라 이 표가 0%에 가까울 수 있습니다. 고장이 아닙니다. 그때는 유형마다 하나씩만 나옵니다.)
 
-# %% [markdown] lang="en" of="0c772238"
-# The intervals are wide: thirty questions cannot tell 87% from 97%. The last line has wordings that training never used; a lower share is a sign that some phrasing was learned by heart.
+# %% [markdown] lang="en" of="72f4388f"
+# The intervals are wide: thirty questions cannot tell 87% from 97%. The 50% of `comparison`, where one of two is to be chosen, is no better than tossing a coin. The last line has wordings that training never used; that it is lower is a sign that some phrasing was learned by heart.
 #
 # Read a wrong reply from each family below 80%. (With a real model, whose references are long texts, this table may be close to 0%. Nothing is broken.)
 
@@ -322,7 +323,7 @@ for name in failing[:6]:
 # 정답률이 보지 못하는 것도 있습니다. 모범 답안이 "모두 5개입니다."일 때 네 응답을 채점합니다. 겹치는 형태소를 세는 ROUGE-L도 곁에 둡니다.
 
 # %% [markdown] lang="en" of="53f5ef03"
-# The translation turned the classroom into a kitchen; the comparison asked for the lower deposit (구름빌라, 74 million won) and got the higher. That says more than the number.
+# The translation turned the classroom into a kitchen; the comparison asked for the lower deposit (구름빌라, 74 million won) and got the higher. That says more than a number.
 #
 # Exact match is blind, too. Let it mark four replies where the reference is "모두 5개입니다." (five in all): that very sentence, "모두 다섯 개예요." (five, in other words), "모두 6개입니다." (six) and "모두 50개입니다." (fifty). Beside it stands ROUGE-L, which counts shared morphemes.
 
@@ -330,17 +331,17 @@ for name in failing[:6]:
 reference = "모두 5개입니다."
 for answer in ("모두 5개입니다.", "모두 다섯 개예요.", "모두 6개입니다.", "모두 50개입니다."):
     overlap = rouge_l(morphemes(answer), morphemes(reference))
-    print(f"{answer:16} exact match {answer == reference!s:6} ROUGE-L {overlap:.2f}")
+    print(f"{answer:16} exact match {stats.exact_match(answer, reference)!s:6} ROUGE-L {overlap:.2f}")
 written = {i: task.output for i, task in questions.items() if task.output}
 for name in ("base", "seeds", "both"):
     hits = sum(stats.exact_match(gemma[name, i], output) for i, output in written.items())
     print(f"Gemma 270M (real), {name}: {hits} of {len(written)} replies match exactly")
 
 # %% [markdown] lang="ko"
-# 정답률은 맞는 응답을 틀렸다 하고, ROUGE-L은 틀린 응답에 더 높은 점수를 줍니다. 작은 실제의 Gemma는 미세조정 전에도 후에도 0개입니다. 나아졌는지 아닌지 이 자로는 볼 수 없습니다. 뜻을 읽는 심사 모델이 필요합니다.
+# 정답률은 맞는 응답을 틀렸다 하고, ROUGE-L은 틀린 응답에 더 높은 점수를 줍니다. 작은 실제의 Gemma는 미세조정 전에도 후에도 0개입니다. 나아졌는지 아닌지 이 지표로는 볼 수 없습니다. 뜻을 읽는 심사 모델이 필요합니다.
 
-# %% [markdown] lang="en" of="7d4d7bde"
-# Exact match calls a right reply wrong, ROUGE-L gives the wrong ones more. And real Gemma scores 0 before and after tuning: this yardstick cannot see whether it got better. It takes a judge that reads for meaning.
+# %% [markdown] lang="en" of="2687d65a"
+# Exact match calls a right reply wrong, and ROUGE-L gives the wrong ones a higher score. Real Gemma scores 0 before and after tuning: this measure cannot see whether it got better. It takes a judge that reads for meaning.
 
 # %% [markdown] lang="ko"
 # ## 3. 심사 모델을 손으로 (작은 실제)
@@ -369,8 +370,9 @@ print(battle_prompt(pair["question"], pair["right"], pair["spoiled"], form=JSON)
 # %%
 def ask_judge(question, first, second, reference=None):
     """Qwen's reply about two answers, shown in this order."""
-    prompt = battle_prompt(question, first, second, reference, form=JSON)
-    params = {"temperature": 0, "max_tokens": 400, "response_format": verdict_format("ABC")}
+    prompt = battle_prompt(question, first, second, reference, form=JSON)  # printed above
+    shape = verdict_format("ABC")  # the JSON allowed: a reason, then one of these verdicts
+    params = {"temperature": 0, "max_tokens": 400, "response_format": shape}
     [reply] = qwen.complete([Request([{"role": "user", "content": prompt}], params)])
     return reply
 
@@ -384,15 +386,15 @@ for first, second in (("right", "spoiled"), ("spoiled", "right")):
 Image(filename=REPO / "assets" / "figures" / "battle.png", width=820)
 
 # %% [markdown] lang="ko"
-# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 위 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
+# 두 번 다 `A`입니다. 판정은 **자리**를 말합니다. 그 자리에 무엇이 있었는지 되돌려 보면 첫 번째는 옳은 쪽, 두 번째는 망친 쪽입니다. 이유도 그때그때 지어냈습니다. 이렇게 `A`가 두 번이거나 `B`가 두 번이면 두 순서가 서로 다른 승자를 말한 것입니다. 그런 질문을 **모순**(contradiction)이라 하고, 점수는 1/2입니다. 위 그림 한 장이 규칙의 전부입니다(`=`는 무승부).
 
-# %% [markdown] lang="en" of="23a776f0"
-# Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Such a question is a **contradiction** and counts 1/2. The picture above is the whole rule (`=` is a tie).
+# %% [markdown] lang="en" of="4127f9fe"
+# Twice `A`. A verdict names a **position**: put back into models, it was the right reply first and the spoiled one second. The reasons follow suit: "A is the better choice; '떡' is the most common way", then "choosing 'tteok' is the better choice". Twice `A`, or twice `B`, means that the two orders name different winners: such a question is a **contradiction** and counts 1/2. The picture above is the whole rule (`=` is a tie).
 
 # %% [markdown] lang="ko"
-# 판정은 읽는 것이지 짐작하는 것이 아닙니다. 다음은 400토큰에서 잘린 진짜 응답입니다. 첫 초안 `guess`는 글자 A가 있는지만 봅니다.
+# 판정은 읽는 것이지 짐작하는 것이 아닙니다. 다음은 400토큰에서 잘린 실제 응답입니다. 첫 초안 `guess`는 글자 A가 있는지만 봅니다.
 
-# %% [markdown] lang="en" of="6161f5a5"
+# %% [markdown] lang="en" of="540a0b27"
 # A verdict is read, never guessed. Here a real reply was cut at 400 tokens: "A writes the owner's reply, B writes the owner's reply, both ...", over and over. The first draft, `guess`, only looks for a letter A.
 
 # %%
@@ -449,10 +451,10 @@ def battle(items):
     return games
 
 # %% [markdown] lang="ko"
-# 썼으니 믿을 차례입니다. 진짜 판정 240개에서 `Judge.battle`과 하나하나 같은지 봅니다.
+# 맞는지 확인할 차례입니다. 실제 판정 240개에서 `Judge.battle`과 하나하나 같은지 봅니다.
 
-# %% [markdown] lang="en" of="7bbcfb4a"
-# Written; now trust it: is it equal to `Judge.battle` on 240 real verdicts?
+# %% [markdown] lang="en" of="686e6359"
+# Now check it: is it equal to `Judge.battle` on 240 real verdicts?
 
 # %%
 items = [Item(pair["id"], pair["question"], a=pair["right"], b=pair["spoiled"])
@@ -597,14 +599,14 @@ check("03.2", read_verdict)
 # </details>
 
 # %% [markdown] lang="ko"
-# ## 4. 진짜 심사 모델의 실력 (작은 실제)
+# ## 4. 실제 심사 모델의 실력 (작은 실제)
 #
-# 심사 모델도 시험을 봐야 합니다. 승자를 아는 쌍이 120개 있습니다. 씨앗 과제의 모범 답안과, 그것을 코드로 망친 답안입니다. 숫자 하나를 바꾸거나(number), 절반을 자르거나(half), 로마자로 적거나(latin), 다른 과제의 답으로 바꿨습니다(other). 좋은 심사 모델이라면 어느 순서로 물어도 옳은 쪽을 고릅니다.
+# 심사 모델도 시험을 봐야 합니다. 승자를 아는 쌍이 120개 있습니다. 씨앗 과제의 모범 답안과, 그것을 코드로 망친 답안입니다. 숫자 하나를 바꾸거나(number), 절반을 자르거나(half), 로마자로 적거나(latin), 다른 과제의 답으로 바꿨습니다(other). 좋은 심사 모델이라면 어느 순서로 물어도 옳은 쪽을 고릅니다. 모범 답안은 따로 보여 주지 않습니다.
 
-# %% [markdown] lang="en" of="1551d2e5"
+# %% [markdown] lang="en" of="3e617880"
 # ## 4. What a real judge is worth (small and real)
 #
-# A judge has to sit a test as well. There are 120 pairs whose winner is known: the answer of a seed task, and the same spoiled by code. A number was changed (number), half cut off (half), Hangul spelt in Latin letters (latin), or another task's answer put in its place (other). A good judge picks the right one in either order.
+# A judge has to sit a test as well. There are 120 pairs whose winner is known: the answer of a seed task, and the same spoiled by code. A number was changed (number), half cut off (half), Hangul spelt in Latin letters (latin), or another task's answer put in its place (other). A good judge picks the right one in either order. It is shown no reference.
 
 # %%
 items = [Item(pair["id"], pair["question"], a=pair["right"], b=pair["spoiled"])
@@ -641,35 +643,35 @@ one_order = {
     "right first 옳은 쪽 먼저": stats.verdict_win_rate(first),
     "spoiled first 망친 쪽 먼저": stats.verdict_win_rate(second),
 }
-for name, rate in (("first position", summary.first_position), ("longer", summary.longer_answer)):
-    print(f"{name}: {rate.value:.0%} of {rate.n} [{rate.interval[0]:.0%}, {rate.interval[1]:.0%}]")
+chosen = summary.first_position
+print(f"first position: {chosen.value:.0%} of {chosen.n} verdicts that name a winner")
 win_rate(summary, one_order, 1.0, title="Qwen 1.5B, known winner 승자를 아는 120쌍 (real 작은 실제)")
 
 # %% [markdown] lang="ko"
-# 한 순서만 물은 사람은 91%, 또는 38%라고 보고합니다. 두 순서를 합치면 58%입니다. 누구의 편도 들지 않게 되었지만 참값 100%는 구간 밖에 멀리 있습니다. **순서를 바꾸면 치우침은 사라지지만, 심사 모델이 못 알아본 차이가 보이게 되지는 않습니다.** 구간은 우연만 재고 편향은 재지 못합니다.
+# 무승부를 1/2로 치면, 한 순서만 물은 사람은 91%, 또는 38%라고 보고합니다. 두 순서를 합치면 58%입니다. (두 값의 평균이 아닙니다. 승리와 무승부가 만나도 3/4이 아니라 1/2로 셉니다.) 참값 100%는 구간 밖에 멀리 있습니다. **두 순서로 물으면 어느 한쪽의 편을 들지는 않지만, 승률은 50% 쪽으로 눌립니다.** 심사 모델이 못 알아본 차이는 보이지 않습니다. 구간은 우연만 재고 편향은 재지 못합니다.
 #
 # | 결함 | Qwen 1.5B에서 | 승률에 하는 일 |
 # |---|---|---|
-# | 앞자리를 고름 | 승자를 말한 판정의 84% | 한 순서: 앞쪽으로. 두 순서: 50% 쪽으로 |
-# | 긴 쪽을 고름 | 판가름 난 21개의 76%, 다만 절반을 자른 쌍이 많음 | 긴 쪽으로, 순서를 바꿔도 그대로 |
+# | 앞자리를 고름 | 승자를 말한 판정 173개의 84% | 한 순서: 앞쪽으로. 두 순서: 50% 쪽으로 |
+# | 긴 쪽을 고름 | 이 쌍들로는 모름(half에서는 옳은 쪽이 늘 김) | 긴 쪽으로, 순서를 바꿔도 그대로 |
 # | 무효 | 판정의 4% | 질문이 빠짐. 빠진 것이 특별하면 치우침 |
 
-# %% [markdown] lang="en" of="958d1ea1"
-# Whoever asks in one order reports 91%, or 38%. Both orders give 58%: nobody is favoured any more, but 100% is far away, and outside the interval. **Swapping takes away the lean; it does not make the judge see what it missed.** An interval measures chance and knows nothing of bias.
+# %% [markdown] lang="en" of="ed58e5a7"
+# With a tie counted as 1/2, whoever asks in one order reports 91%, or 38%. Both orders give 58%. (Not the mean of the two: a win that meets a tie counts 1/2, not 3/4.) The true 100% is far outside the interval. **Asking in both orders favours neither side, but presses the win rate towards 50%.** What the judge missed stays missed. An interval measures chance and knows nothing of bias.
 #
 # | Fault | In Qwen 1.5B | What it does to a win rate |
 # |---|---|---|
-# | picks the first position | 84% of verdicts that name a winner | one order: towards the first. Both: towards 50% |
-# | picks the longer | 76% of the 21 decided, though many of those had half cut off | towards the longer, swapped or not |
+# | picks the first position | 84% of the 173 verdicts that name a winner | one order: towards the first. Both: towards 50% |
+# | picks the longer | these pairs cannot tell (in `half` the right one is always longer) | towards the longer, swapped or not |
 # | invalid | 4% of verdicts | questions drop out; a bias where those are special |
 
 # %% [markdown] lang="ko"
-# ## 5. 손잡이가 달린 심사 모델 (모의)
+# ## 5. 결함을 조절할 수 있는 심사 모델 (모의, 바쁘면 나중에)
 #
 # 실제로는 여러 결함이 섞여 있고 참값도 모릅니다. 모의 심사 모델은 정답을 알고, 결함을 하나씩 켤 수 있습니다. **가짜 모델 둘**이 작은 세계의 질문 120개에 답합니다. `a`는 85%쯤, `b`는 60%쯤 맞히고, `b`는 늘 인사말을 붙여 더 깁니다.
 
-# %% [markdown] lang="en" of="6e9a2aeb"
-# ## 5. A judge with knobs (simulated)
+# %% [markdown] lang="en" of="ba2bf3a9"
+# ## 5. A judge with knobs (simulated, may wait)
 #
 # In reality faults come together and the truth is unknown. The simulated judge knows the answers, and has a knob for each fault. **Two make-believe models** answer 120 questions of the small world: `a` is right about 85% of the time, `b` about 60%, and `b` always adds "I hope this helped", which makes it longer.
 
@@ -696,10 +698,10 @@ print(f"a is right in {share(a for a, _ in hits):.0%}, b in {share(b for _, b in
       f"on {sum(a != b for a, b in hits)} of {len(hits)} one alone is right: win rate {truth:.0%}")
 
 # %% [markdown] lang="ko"
-# 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다. 그 평균이 참 승률입니다. 손잡이를 돌려 같은 질문을 심사시킵니다.
+# 한쪽만 맞으면 1이나 0, 둘 다 맞거나 둘 다 틀리면 1/2입니다. 그 평균이 참 승률입니다. 이제 결함을 하나씩 켜고 같은 질문을 심사시킵니다. 자리 80%는 열에 여덟은 앞쪽을 고른다는 뜻이고, 길이 80%는 긴 쪽을 고른다는 뜻입니다. 흔들림(noise) 30%는 열에 셋은 판정을 다른 것으로 바꾼다는 뜻입니다.
 
-# %% [markdown] lang="en" of="17ee1db7"
-# One alone right is 1 or 0; both or neither is 1/2; the mean is the true win rate. Turn the knobs and have the same questions judged.
+# %% [markdown] lang="en" of="b0381b01"
+# Where one alone is right, the question counts 1 or 0; where both or neither is, 1/2. The mean is the true win rate. Now turn on one fault at a time and have the same questions judged. Position 80% names the first in eight cases of ten, length 80% the longer; noise 30% replaces three verdicts in ten by another.
 
 # %%
 knobs = {
@@ -725,34 +727,30 @@ for name, traits in knobs.items():
 # %% [markdown] lang="ko"
 # 한 줄씩 읽습니다.
 #
-# - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 대단한 발견은 아닙니다. 그런 질문에서는 두 판정이 엇갈려 1/2이 되도록 **우리가 그렇게 만들었습니다.**
+# - **자리, 우열이 없을 때만**: 한 순서는 크게 틀리고 두 순서는 참값 그대로입니다. 그런 질문에서는 두 판정이 엇갈려 1/2이 되도록 **우리가 만들었기** 때문입니다.
 # - **자리, 분명할 때도**: 두 순서를 합쳐도 50% 가까이 끌려갑니다. 4절의 Qwen이 이 줄을 닮았습니다.
-# - **길이**: 두 순서가 똑같이 틀리고, `a`의 우세가 사라집니다. 순서를 바꾸는 것은 길이에 듣지 않습니다.
-# - **흔들림(noise)**: 판정이 마구 바뀌면 어떻게 물어도 50% 쪽으로 갑니다.
+# - **길이**: 두 순서가 똑같이 틀리고, `a`의 우세가 사라집니다. 순서를 바꿔도 길이 편향은 줄지 않습니다.
+# - **흔들림**: 판정이 마구 바뀌면 어떻게 물어도 50% 쪽으로 갑니다.
 # - **무효**: 아무 질문이나 빠지면 참값 근처지만 구간이 넓어집니다.
-#
-# 질문이 적으면 끌려간 승률의 구간도 참값을 품을 수 있습니다. 구간이 넓어서이지 심사 모델이 옳아서가 아닙니다.
 
-# %% [markdown] lang="en" of="2dfe9e24"
+# %% [markdown] lang="en" of="09cce895"
 # Line by line:
 #
-# - **Position, where undecided**: one order is far off, both together hit the truth. No great discovery: such a question gets two opposite verdicts, 1/2, because **we built it that way**.
+# - **Position, where undecided**: one order is far off, both together hit the truth, because **we built it** so that such a question gets two opposite verdicts, 1/2.
 # - **Position, in clear cases too**: even both orders are dragged close to 50%. Qwen resembles this line.
 # - **Length**: both orders err alike, and the lead of `a` is gone. Swapping does nothing against length.
 # - **Noise**: scrambled verdicts go towards 50%, however you ask.
 # - **Invalid**: if questions drop out at random, the rate stays near the truth and the interval widens.
-#
-# An interval that was dragged away may still cover the truth where questions are few: because it is wide, not because the judge is right.
 
 # %% [markdown] lang="ko"
-# ## 6. 판가름이 필요한 대결
+# ## 6. 우열을 가려야 하는 대결
 #
-# offline 레시피의 두 모델은 정답률로 311 대 0입니다. 통계가 필요 없습니다. 통계가 필요한 것은 이런 대결입니다. 씨앗 175개로 미세조정한 Gemma 270M(`seeds`)은 미세조정 전(`base`)보다 나을까요? 먼저 읽습니다. 105개에서 35개마다 하나입니다.
+# offline 레시피의 두 모델은 정답률로 311 대 0입니다. 통계가 필요 없습니다(심사 모델로 잰 승률은 8절에 있습니다). 통계가 필요한 것은 이런 대결입니다. 씨앗 175개로 미세조정한 Gemma 270M(`seeds`)은 미세조정 전(`base`)보다 나을까요? 먼저 읽습니다. 105개에서 35개마다 하나입니다.
 
-# %% [markdown] lang="en" of="a950aef1"
+# %% [markdown] lang="en" of="5448181f"
 # ## 6. Battles that need deciding
 #
-# With the offline recipe exact match says 311 to 0: no statistics needed. Here they are: is Gemma 270M tuned on the 175 seeds (`seeds`) better than before tuning (`base`)? Read first, every 35th of 105.
+# With the offline recipe exact match says 311 to 0: no statistics needed (the judge's win rate is in section 8). Here they are needed: is Gemma 270M tuned on the 175 seeds (`seeds`) better than before tuning (`base`)? Read first, every 35th of 105.
 
 # %%
 pairs = list(zip(before[: len(heldout)], after[: len(heldout)], strict=True))
@@ -764,14 +762,14 @@ for item in real_battle("seeds", "base")[::35]:
     print(f"   seeds {item.a[:110]!r}\n   base  {item.b[:80]!r}\n")
 
 # %% [markdown] lang="ko"
-# `base`는 같은 말을 끝없이 되풀이합니다. `seeds`는 짧게 쓰고 멈추지만 맞지는 않습니다(노란 모자는 지수입니다). 그래도 우리 눈에는 `seeds`가 낫습니다. Qwen의 눈에는 어떨까요?
+# `base`는 같은 말을 끝없이 되풀이합니다. `seeds`는 짧게 쓰고 멈추지만 맞지는 않습니다(노란 모자는 지수입니다). 그래도 우리 눈에는 `seeds`가 낫습니다. Qwen의 눈에는 어떨까요? 4절과 달리, 모범 답안이 있는 92개에서는 Qwen에게 그것도 보여 줍니다.
 #
-# 구간은 **부트스트랩**(bootstrap)으로 씁니다. 질문을 무작위로 다시 뽑아 평균을 내는 일을 2,000번 하고, 양쪽 끝의 2.5%씩을 버립니다. 세는 단위는 판정이 아니라 질문입니다.
+# 구간은 **부트스트랩**(bootstrap)으로 씁니다. 뽑은 질문을 되돌려 놓으면서(복원추출) 같은 수만큼 다시 뽑아 평균을 내는 일을 2,000번 하고, 양쪽 끝의 2.5%씩을 버립니다. 세는 단위는 판정이 아니라 질문입니다.
 
-# %% [markdown] lang="en" of="59e154fc"
-# The first asks who wears the yellow hat (Jisu; `seeds` says Yuri), the second for a poem on a late autumn night, the third to pick out subject, object and predicate. `base` repeats itself without end. `seeds` is short and stops, but is not right. To our eyes it is still the better. To Qwen's?
+# %% [markdown] lang="en" of="a772afd5"
+# The first asks who wears the yellow hat (Jisu; `seeds` says Yuri), the second for a poem on a late autumn night, the third to pick out subject, object and predicate. `base` repeats itself without end. `seeds` is short and stops, but is not right. We would still call it the better. Would Qwen? Unlike in section 4, it is shown the reference too where there is one (92 questions).
 #
-# The interval is a **bootstrap**: draw the questions anew at random, take the mean, 2,000 times, and leave out 2.5% at either end. The unit is the question, not the verdict.
+# The interval is a **bootstrap**: draw as many questions with replacement, take the mean, 2,000 times over, and leave out 2.5% at either end. The unit is the question, not the verdict.
 
 # %%
 def drawn_anew(scores, rng):
@@ -809,26 +807,28 @@ for a, b in (("seeds", "base"), ("both", "seeds")):
           f"   won {found.wins}, lost {found.losses}, undecided {found.ties} "
           f"({found.contradictions} contradictions), invalid {found.invalid}\n"
           f"   all invalid lost {found.worst:.1%}, all invalid won {found.best:.1%}")
+    sure = min(low, found.worst) > 0.5 or max(high, found.best) < 0.5
+    assert not sure, "who is better no longer hangs on chance or on the invalid ones"
 
 # %% [markdown] lang="ko"
 # 첫 대결을 한 순서만 물었다면 90%, 또는 28%였습니다. 두 순서로는 57%, 구간은 50%를 벗어납니다. 그런데 질문 15개가 무효입니다. 모두 졌다고 치면 48.6%, 모두 이겼다고 치면 62.9%입니다. **무효를 어떻게 보느냐에 결론이 달렸습니다.** 그러니 무효의 수와 두 경우를 늘 함께 적습니다.
 #
-# 둘째 대결의 `both`는 교사의 과제 120개를 더해 미세조정한 것입니다(기록된 질문까지). 구간이 50%를 품으니, 과제를 더한 보람이 있는지 이 심사 모델로는 가리지 못합니다.
+# 둘째 대결의 `both`는 씨앗에 교사의 과제 120개를 더해 미세조정한 것입니다. 구간과 무효의 두 경우가 모두 50%의 같은 쪽에 있어야 우열을 말할 수 있는데, 그렇지 않습니다(셀의 `assert`). 과제를 더한 보람이 있는지 이 심사 모델로는 가리지 못합니다.
 #
-# 라이브러리의 구간은 하나 더 있습니다. `interval`은 무승부까지 계산에 넣은 윌슨 구간(Tango, 1998)이고, 앞으로는 이것을 적습니다.
+# 4절과 5절에서, 그리고 아래에서 쓰는 라이브러리의 `interval`은 무승부까지 계산에 넣은 윌슨 구간(Tango, 1998)입니다. 공식은 여기서 다루지 않습니다.
 
-# %% [markdown] lang="en" of="f429823b"
+# %% [markdown] lang="en" of="289fe578"
 # Of the first battle one order alone would have said 90%, or 28%. Both say 57%, and the interval leaves out 50%. But 15 questions are invalid: all lost, it is 48.6%; all won, 62.9%. **The conclusion hangs on what the invalid ones are.** So report how many there are, and both cases.
 #
-# In the second, `both` was tuned on the teacher's 120 tasks as well (as far as recorded). The interval includes 50%: whether they helped, this judge cannot tell.
+# In the second, `both` was tuned on the seeds and the teacher's 120 tasks. A winner can be named only if the interval and both cases of the invalid lie on one side of 50%; they do not (the `assert`). Whether the tasks helped, this judge cannot tell.
 #
-# The library's `interval` is Wilson's with ties taken into account (Tango, 1998); it is quoted from here on.
+# The library's `interval`, in sections 4 and 5 and below, is Wilson's with ties taken into account (Tango, 1998). Its formula is not taught here.
 
 # %% [markdown] lang="ko"
-# 더 가까운 대결입니다. 02의 학습을 조금씩 바꾼 어댑터 셋이 작은 세계의 질문 360개에 답했습니다(기록). `response`는 응답에만 손실을 매긴 랭크 4, `everything`은 프롬프트까지 학습한 것, `rank 16`은 랭크만 키운 것입니다. 심사는 모의이고, 그래서 참값을 압니다.
+# 더 가까운 대결입니다. 02의 학습을 조금씩 바꾼 어댑터 셋이 작은 세계의 질문 360개에 답했습니다(기록). `response`는 응답에만 손실을 매긴 랭크 4, `everything`은 프롬프트까지 학습한 것, `rank 16`은 랭크만 키운 것입니다. 심사는 모의라 참값을 압니다. (이 심사 모델은 우열이 없을 때 80%는 앞쪽을 고르고, 판정의 1%는 흔들립니다.)
 
-# %% [markdown] lang="en" of="872832fd"
-# Closer ones. Three adapters answered 360 questions of the small world (recorded): rank 4 trained on the response alone (`response`), on the prompt as well (`everything`), and `rank 16`. The judge is simulated, so the truth is known.
+# %% [markdown] lang="en" of="cda22c5b"
+# Closer ones. Three adapters answered 360 questions of the small world (recorded): rank 4 trained on the response alone (`response`), on the prompt as well (`everything`), and `rank 16`. The judge is simulated, so the truth is known. (Where undecided it names the first in 80%, and its noise is 1%.)
 
 # %%
 said = {}
@@ -849,27 +849,27 @@ for a, b in (("response", "everything"), ("rank 16", "response")):
               f"lost {found.losses}, sign test p = {found.sign_test_p:.2g}")
 
 # %% [markdown] lang="ko"
-# 이 작은 세계에서 프롬프트까지 학습하면 못하다는 것은 질문 60개로도 분명합니다. 랭크 16은 60개로는 알 수 없고, 360개에서야 조금 못해 보입니다. 구간은 50%를 아슬아슬하게 벗어나고, **부호 검정**(sign test: 두 모델이 같다면 이만큼 한쪽으로 쏠릴 확률)은 0.05를 살짝 넘습니다. 이럴 때는 "가리지 못했다"고 적습니다. 게다가 학습은 한 번씩이었습니다. 구간은 질문의 우연만 알고 학습 시드의 우연은 모릅니다. 시드 셋의 평균은 랭크 4가 82%, 랭크 16이 86%로 거꾸로입니다(README).
+# 이 작은 세계에서 프롬프트까지 학습하면 못하다는 것은 질문 60개로도 분명합니다. 랭크 16은 60개로는 알 수 없고, 360개에서야 조금 못해 보입니다. 구간은 50%를 아슬아슬하게 벗어나고, **부호 검정**(sign test: 두 모델이 같다면 이만큼 이상 한쪽으로 쏠릴 확률)은 0.05를 살짝 넘습니다. 이럴 때는 "가리지 못했다"고 적습니다. 게다가 학습은 한 번씩이었습니다. 구간은 질문의 우연만 알고 학습 시드의 우연은 모릅니다. 시드 셋의 평균은 랭크 4가 82%, 랭크 16이 86%로 거꾸로입니다(README).
 #
-# 질문은 몇 개나 있어야 할까요? 무승부가 없을 때입니다.
+# 질문은 몇 개나 있어야 할까요? 잰 승률과 50%의 차이가 $d$이면 약 $(0.98 / d)^2$개부터 구간이 50%를 벗어납니다(무승부가 없을 때, 0.98은 1.96의 반).
 
-# %% [markdown] lang="en" of="06cb7070"
-# That training on the prompt is worse in this small world shows with 60 questions. About rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
+# %% [markdown] lang="en" of="880e8fd7"
+# That training on the prompt is worse in this small world shows with 60 questions. About rank 16, 60 say nothing, and 360 hint that it is a little worse: the interval just leaves out 50%, the **sign test** (how often two equal models would look at least this lopsided) is just above 0.05. Then write "could not tell". Besides, each was trained once, and an interval knows the luck of the questions, not of the training seed. Over three seeds the means are 82% for rank 4 and 86% for rank 16, the other way round (README).
 #
-# How many questions does it take, if there are no ties?
+# How many questions does it take? Where the rate found is $d$ away from 50%, the interval leaves out 50% from about $(0.98 / d)^2$ questions on (without ties; 0.98 is half of 1.96).
 
 # %%
-print("win rate   questions to leave 50% behind")
+print("rate found   questions until the interval leaves out 50%")
 for rate in (0.52, 0.55, 0.6, 0.75, 0.9):
-    print(f"{rate:8.0%}{stats.questions_needed(rate):12,}")
+    print(f"{rate:10.0%}{stats.questions_needed(rate):12,}")
 
 # %% [markdown] lang="ko"
-# 차이를 반으로 줄이면 질문은 네 배쯤 듭니다. 자리를 고르는 심사 모델이라면 승률이 50% 쪽으로 눌리니 더 듭니다. 그래서 심사 모델을 고르는 일이 질문을 늘리는 일보다 먼저입니다.
+# 차이가 반이면 질문은 네 배쯤 듭니다. 다만 참 승률이 60%여도 97개로는 두 번에 한 번꼴로만 50%를 벗어납니다. 잰 승률은 우연히 60%보다 낮기도 하기 때문입니다. 열에 여덟 번 벗어나려면 두 배쯤 필요합니다. 자리를 고르는 심사 모델이라면 더 듭니다. 심사 모델을 고르는 일이 질문을 늘리는 일보다 먼저입니다.
 #
 # 마지막으로 남의 결과를 다시 읽습니다. 이 강의의 설정은 공개 강의 [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example)에서 출발했습니다. 거기서는 질문 15개를 두 순서로 심사해, 판정 30개 가운데 22개를 이겼다고 합니다. 고맙게도 판정이 모두 공개되어 있습니다. 글자 쌍 하나가 한 질문이고, 첫 순서에서는 B가, 둘째 순서에서는 A가 미세조정 모델입니다.
 
-# %% [markdown] lang="en" of="d1603e03"
-# Half the difference takes about four times the questions. A judge that picks positions presses the win rate towards 50% and takes more still: choose a better judge before you add questions.
+# %% [markdown] lang="en" of="2aa794d5"
+# Half the difference takes about four times the questions. But with a true rate of 60%, 97 questions suffice only about every other time, since chance often finds a lower rate; for eight times in ten it takes about double. A judge that picks positions needs more still: choose a better judge before you add questions.
 #
 # Last, reread somebody else's result. This course took its first settings from an open one, [aiqwe/instruction-tuning-with-rag-example](https://github.com/aiqwe/instruction-tuning-with-rag-example), which judged 15 questions in both orders, reports 22 wins of 30 verdicts and, thankfully, published them. A pair of letters is one question; the tuned model is B in the first order, A in the second.
 
@@ -891,7 +891,7 @@ assert (won, again.wins, again.contradictions, again.losses) == (22, 10, 2, 3)
 # 승률은 그대로이고 확신이 달라집니다. 한 질문의 두 판정은 서로 독립이 아닌데 30개로 세면 구간이 좁아집니다. 질문 15개로 세면 구간이 50%를 품습니다. 미세조정이 소용없었다는 뜻이 아니라, **질문 15개로는 아직 말할 수 없다**는 뜻입니다.
 
 # %% [markdown] lang="en" of="bbb4b8d2"
-# The rate stays, the certainty does not. Two verdicts on one question are not independent; counting 30 narrows the interval. Over 15 questions it includes 50%. Not that tuning was useless: **15 questions cannot tell yet**.
+# The rate stays, the certainty does not. Two verdicts on one question are not independent, and counting 30 narrows the interval. Over 15 questions it includes 50%. That does not mean tuning was useless: **15 questions cannot tell yet**.
 
 # %% [markdown] lang="ko"
 # ## 7. 심사 모델과 나 (실습, 건너뛰어도 됩니다)
@@ -1011,14 +1011,14 @@ check("03.3", kappa)
 # </details>
 
 # %% [markdown] lang="ko"
-# ## 8. 보고서와 봉인 (배관, 건너뛰어도 됩니다)
+# ## 8. 보고서와 봉인 (보조 코드, 건너뛰어도 됩니다)
 #
-# 이 실행의 질문을 여러분의 심사 모델에게 맡깁니다. 모의라면 전부, 실제라면 레시피의 `questions`까지만 고르게 뽑습니다. 묻기 전에 `plan`이 호출 수와 비용을 말해 줍니다. 판정은 오는 대로 일지(journal)에 적히니, 끊겨도 받은 것은 다시 사지 않습니다. (끊길 때 오가던 요청은 다시 청구될 수 있습니다.)
+# 이 실행의 질문을 여러분의 심사 모델에게 맡깁니다. 모의라면 전부, 실제라면 레시피의 `questions`까지만 고르게 뽑습니다. 묻기 전에 `plan`이 호출 수와 비용을 말해 줍니다. 판정은 오는 대로 일지(journal)에 적히니, 끊겨도 받은 것은 다시 사지 않습니다.
 
-# %% [markdown] lang="en" of="2ed5773f"
+# %% [markdown] lang="en" of="443c6b0f"
 # ## 8. Report and seal (plumbing, may be skipped)
 #
-# Hand this run's questions to your own judge: all if it is simulated, else an evenly spaced sample, no larger than the recipe's `questions`. First `plan` says how many calls there are and what they cost. Verdicts go into a journal as they come: after a break none of them is bought again. (A request in flight at the break may be billed again.)
+# Hand this run's questions to your own judge: all if it is simulated, else an evenly spaced sample, no larger than the recipe's `questions`. First `plan` says how many calls there are and what they cost. Verdicts go into a journal as they come: after a break none of them is bought again.
 
 # %%
 known = course.truth(heldout[0]) is not None  # the small world: its judge needs no reference
@@ -1051,12 +1051,12 @@ for name, why in list(judge.invalid.items())[:5]:
     print(f"  {name}: {why}")
 print(f"asked again: {judge.llm.plan(judge.battle_requests(items))}")
 print(stats.summarize_battle(games, allow_invalid=True))
-sealed = course.store.seal("evaluate")  # judgments are dear: copied to where they survive
+sealed = course.store.seal("evaluate")  # judgments are expensive: copied to where they survive
 
 # %% [markdown] lang="ko"
-# 수업에서 보여 주려면 `LIVE = True`로 바꾸세요. 일지에 있어도 질문 하나를 진짜로 다시 묻습니다. 실제 심사 모델이라면 그때마다 값을 치릅니다.
+# 수업에서 보여 주려면 `LIVE = True`로 바꾸세요. 일지에 있어도 질문 하나를 실제로 다시 묻습니다. 실제 심사 모델이라면 그때마다 값을 치릅니다.
 
-# %% [markdown] lang="en" of="6c1af905"
+# %% [markdown] lang="en" of="241c60b8"
 # To show a class, set `LIVE = True`: one question is really asked again, journal or not. A real judge is paid each time. (The reasons below: A equals the answer and B does not, then the reverse.)
 
 # %%
@@ -1069,10 +1069,10 @@ for said in live.judgments:
 print(f"score {game.score}")
 
 # %% [markdown] lang="ko"
-# 보고서 한 장에는 승률과 구간, 유형별 결과, 편향, 무효 목록, 배울 것이 많은 엇갈림 열 개가 두 응답과 함께 들어갑니다. 응답 하나에 1점에서 10점까지 매기는 점수도 맛보기로 넣습니다. 자리가 없으니 자리 편향도 없지만, 눈금이 심사 모델마다 다릅니다.
+# 보고서 한 장에는 승률과 구간, 유형별 결과, 편향, 무효 목록, 배울 것이 많은 엇갈림 열 개가 들어갑니다. 응답 하나에 1점에서 10점까지 매기는 점수도 넣습니다. 자리가 없으니 자리 편향도 없지만, 눈금이 심사 모델마다 다릅니다.
 
-# %% [markdown] lang="en" of="9b160227"
-# One page holds the win rate with its interval, categories, biases, invalid judgments, and the ten most instructive disagreements. For a taste, some replies also get a grade from 1 to 10: no positions, no position bias, but each judge has a scale of its own.
+# %% [markdown] lang="en" of="a1d05020"
+# One page holds the win rate with its interval, categories, biases, invalid judgments, and ten instructive disagreements. Some replies also get a grade from 1 to 10: no positions, no position bias, but each judge has a scale of its own.
 
 # %%
 graded = {}
@@ -1125,20 +1125,20 @@ except CourseError as error:  # opened alone: 01 and 02 have no artefacts of thi
 #
 # 1. 숫자보다 응답을 먼저 읽고, 평균보다 유형을 먼저 봅니다.
 # 2. 심사 모델을 믿기 전에 승자를 아는 쌍으로 시험합니다. 작은 모델은 자리를 고릅니다.
-# 3. 두 순서로 묻고 질문을 단위로 셉니다. 순서를 바꾸면 치우침은 사라져도, 길이와 흔들림은 남습니다.
+# 3. 두 순서로 묻고 질문을 단위로 셉니다. 한쪽 자리의 편을 드는 일은 없어지지만 승률은 50% 쪽으로 눌리고, 길이 치우침은 그대로입니다.
 # 4. 읽지 못한 판정은 무승부가 아니라 무효이고, 최악과 최선을 함께 적습니다.
 # 5. 승률은 구간과 함께 말합니다. 구간은 질문의 우연만 압니다.
 #
 # 두 모델과 직접 이야기해 보려면 [05 데모](05_demo.ipynb)로, 더 큰 모델은 [04 키우기](04_scale_up.ipynb)로 가세요.
 
-# %% [markdown] lang="en" of="636d9b55"
+# %% [markdown] lang="en" of="80282cf2"
 # After 01 and 02, this is the table of the whole run; without them, one sentence says what is missing.
 #
 # ## 9. What you have, and what is next
 #
 # 1. Read replies before numbers, and families before means.
 # 2. Test a judge on pairs whose winner you know before you believe it. Small models pick positions.
-# 3. Ask in both orders and count questions. Swapping takes away the lean; length and noise stay.
+# 3. Ask in both orders and count questions. That favours neither side, but presses the rate towards 50%, and a bias for length stays.
 # 4. An unreadable verdict is invalid, not a tie; report the worst and the best case.
 # 5. Give a win rate with its interval, which knows the luck of the questions and nothing else.
 #
