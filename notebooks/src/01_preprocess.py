@@ -16,7 +16,7 @@
 # 이 강의에서는 한국어 지시를 따르는 작은 언어 모델을 직접 만들어 봅니다. 데이터를 만들고(01), 학습하고(02), 얼마나 나아졌는지 잽니다(03).
 # 연습문제와 6절을 빼고 읽는 데 50분쯤, 연습문제 네 개에 45분쯤 잡으세요. 아래의 두 셀을 실행하면 카드가 나옵니다. 지금은 훑어만 보고, 곧바로 **끝에서 얻을 것**부터 봅니다.
 
-# %% [markdown] lang="en" of="65650741"
+# %% [markdown] lang="en" of="96ba981d"
 # # 01 Preprocess: from seed tasks to instruction data
 #
 # In this course you make a small language model that follows instructions in Korean: its data (01), its training (02), and a measurement of how much better it got (03). Allow about 50 minutes here without exercises and section 6, and 45 for the four exercises.
@@ -49,7 +49,7 @@ course = setup()
 # 아래는 실제 모델이 쓴 글입니다. Gemma 3 270M(가중치가 2억 7천만 개인 아주 작은 모델)에게 같은 부탁을 두 번 했습니다. `before`는 내려받은 그대로의 베이스 모델이고,
 # `after`는 이 강의의 방법으로 만든 과제 295개로 학습한 모델입니다. (작은 실제 기록, 2026년 11월 30일.)
 
-# %% [markdown] lang="en" of="91a1f033"
+# %% [markdown] lang="en" of="84a778c2"
 # ### The end first: before and after
 #
 # What follows was written by a real model, Gemma 3 270M (270 million weights), given the same request twice: `before` is the base model as downloaded, `after` the same model tuned on 295 tasks made the way this course makes them. (Small and real, recorded 30 November 2026.)
@@ -74,7 +74,7 @@ for name, model in {"before": "base", "after": "both"}.items():
 #
 # 마음에 드는 하나를 고른 것이 아닌지 의심해야 합니다. 그래서 규칙을 먼저 정했습니다. 평가 과제 105개에서 **열 개마다** 하나씩, 모두 열 개의 첫머리를 그대로 보입니다.
 
-# %% [markdown] lang="en" of="90f7d11a"
+# %% [markdown] lang="en" of="3c3b8377"
 # The base model repeats `1. 1. 1.` and nothing else. The tuned one greets the professor, takes up the assignment and its dates, and **writes an e-mail**. Not a good one: no subject, no name, and towards the end it goes round in circles.
 #
 # Did we pick a pleasing example? The rule was fixed first: of 105 evaluation tasks **every tenth**, with the beginnings of both replies. (The ten: a conclusion, a probability, the e-mail, a fake review, pandas code, answers from a text, a comma that settles a meaning, the planets in order, a pan on fire, a building's ratios.)
@@ -98,7 +98,7 @@ print(f"ended within 128 tokens: before {ended['base']}, after {ended['both']} o
 #
 # 여기까지 오는 길은 이렇습니다. 이 노트북은 `01` 상자입니다.
 
-# %% [markdown] lang="en" of="48262352"
+# %% [markdown] lang="en" of="233b5dfb"
 # The tuned model mostly begins like an answer and stops by itself, though 090 repeats the question and 100 copies its input. And **not one of these ten is right**: it knows neither the order of the planets (080: "twelve, the twelve of twelve") nor a probability (020: "100%").
 # What a small model learns from a few hundred tasks is not knowledge but *what answering an instruction looks like*. 02 and 03 put numbers to that.
 #
@@ -115,7 +115,7 @@ Image(filename=REPO / "assets" / "figures" / "pipeline.png", width=820)
 # 지시 데이터의 한 줄은 **과제**(task)입니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없어도 됩니다), `output`은 바른 응답입니다.
 # 여러분의 데이터가 있다면 이런 JSON 파일이면 됩니다. 먼저 이 노트북이 쓰는 것을 한꺼번에 불러오고, 과제 다섯 개짜리 파일을 만들어 읽어 봅니다.
 
-# %% [markdown] lang="en" of="8615baa3"
+# %% [markdown] lang="en" of="22646854"
 # ## 1. Your data, and seeds
 #
 # One row of instruction data is a **task**: `instruction` says what to do, `input` is the text to do it with (there may be none), `output` is a good response.
@@ -166,7 +166,7 @@ print(f"{len(mine)} tasks: {len(training)} to train on, held out {[t.instruction
 #
 # 데이터가 없다면 만듭니다. 사람은 **씨앗**(seed)만 쓰고, 나머지는 더 큰 모델인 **교사**(teacher)에게 씨앗을 보여 주며 쓰게 합니다. 이 방법이 Self-Instruct입니다. Alpaca처럼 우리도 씨앗 175개를 손으로 썼습니다.
 
-# %% [markdown] lang="en" of="88e2dc1f"
+# %% [markdown] lang="en" of="9bc5ecc8"
 # - **Where does it go?** Write `%env DATA=path/to/my_file.json` above the first cell of each notebook and run from the top. 01 then puts your file through the same rules and filter in place of the teacher's tasks, and 02 trains on it.
 # - **What is held out?** A tenth (at least one), chosen by a hash of the question, is never trained on; 03 tests with it.
 # - **How many are enough?** Nobody can say. In English, Alpaca had 52,002, LIMA 1,000 picked by people; the Gemma above learned only a manner of answering, from 295. Tone and format take few examples; facts take many, and stick badly even then.
@@ -191,7 +191,7 @@ teacher = course.llm("teacher", journal=work / "journal.jsonl")
 # 맨 위 카드의 Recipe는 크기와 설정의 묶음(**레시피**)입니다. Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다. 작은 세계의 과제를 열두 유형으로 쓰면서, 실제 교사가 하는 실수를 정해진 비율로 섞습니다.
 # 절차를 배우기에는 좋지만, 씨앗을 읽지도 않고 실제 모델의 품질을 말해 주지도 않습니다. 그래서 필요한 자리마다 작은 실제 기록을 나란히 보입니다. GPU나 API 키가 있으면 같은 셀을 실제 교사가 맡습니다.
 
-# %% [markdown] lang="en" of="b8688f50"
+# %% [markdown] lang="en" of="1d80d78d"
 # A real teacher imitates the tone and the range of the seeds, so much of your data's quality is decided there.
 #
 # The **recipe** on the card at the top is a set of sizes and settings. If its Teacher line says `SIMULATED`, the teacher is not a language model but **a small program that knows the answers**. It writes tasks of twelve kinds about a small world and mixes in mistakes at fixed rates.
@@ -202,7 +202,7 @@ teacher = course.llm("teacher", journal=work / "journal.jsonl")
 #
 # 교사에게 보내는 글이 **프롬프트**입니다. 씨앗 셋을 보여 주고, 이어서 새 과제 스무 개를 써 달라고 합니다. 씨앗은 난수로 고르되 요청 번호가 난수를 정하므로, n번째 요청은 언제 만들어도 글자 하나까지 같습니다. (코드의 `seed`는 씨앗 과제가 아니라 난수의 출발점입니다.)
 
-# %% [markdown] lang="en" of="a7f4b057"
+# %% [markdown] lang="en" of="db57f199"
 # ## 2. Ask the teacher, read the reply
 #
 # What we send is the **prompt**: three seeds, and the request to go on with twenty new tasks. The seeds are drawn at random, but the number of the request decides the draw, so request n is always the same to the letter. (In code, `seed` is where random numbers start, not a seed task.)
@@ -219,7 +219,7 @@ print(prompt)
 # 앞부분은 교사가 지킬 것, 뒷부분은 씨앗 셋입니다. 끝을 보세요. `4. 지시문:`에서 멈춥니다. 글을 이어 쓰기만 하던 옛 모델에게 묻던 방식입니다. 채팅 모델은 새 차례에서 응답하므로 4번부터 이어 쓴다는 보장이 없습니다. 이 절 뒤쪽의 실제 응답은 1번부터 시작합니다.
 # `assert`는 손으로 만든 요청이 라이브러리의 것과 같다는 확인입니다. 이 강의의 중요한 함수는 모두 이렇게 **직접 써 보고, 같은지 확인한 다음에** 라이브러리의 것을 씁니다. 이제 물어봅시다.
 
-# %% [markdown] lang="en" of="fc1e8cc6"
+# %% [markdown] lang="en" of="f2e8a46c"
 # First the rules for the teacher (varied verbs, many kinds of task, only what a text model can do, and so on), then three seeds. Look at the end: it stops at `4. 지시문:` ("4. Instruction:"). That comes from older models, which only continued text. A chat model begins a new turn and may not go on with item 4; the real one below begins with 1.
 # The `assert` says that the request made by hand equals the library's. So it goes with every function that matters here: **write it, see that it is equal, then** use the library's.
 
@@ -237,7 +237,7 @@ print(*reply.text.splitlines()[:11], "...", sep="\n")
 #
 # 글을 과제로 바꿔 봅시다. `###`에서 자르고, 이름표 셋으로 나누면 됩니다.
 
-# %% [markdown] lang="en" of="55566d37"
+# %% [markdown] lang="en" of="ae79306b"
 # This is the reply as it came. Its first item lacks `4. 지시문:`, which we had already written. The labels are 지시문 (instruction), 입력 (input), 출력 (output). `finish_reason` is `stop` if the model ended by itself, `length` if a limit cut it off; then the last task is dropped, complete as it may look.
 #
 # Now turn the text into tasks: cut at `###`, then at the labels.
@@ -264,7 +264,7 @@ assert hand == parsed.tasks or not course.simulated
 #
 # 그런데 이것은 모의 교사의 **깨끗한** 응답입니다. 실제 모델은 어떨까요? Qwen2.5-Coder 1.5B가 쓴 응답 하나를 봅니다(작은 실제 기록). 이 모델에게는 한 번에 여덟 개씩 부탁했습니다.
 
-# %% [markdown] lang="en" of="c972a7c3"
+# %% [markdown] lang="en" of="775a16d9"
 # On this reply our function and the library's `parse_generation` read the same tasks. (`check_task` holds the rules of section 3, which `parse_generation` applies too; one task, about reading a graph, was rejected as `needs another medium`.)
 #
 # But this was a simulated, **clean** reply. Here is one by a real model, Qwen2.5-Coder 1.5B, asked for eight tasks at a time (small and real, recorded).
@@ -276,7 +276,7 @@ print(*recorded[13]["text"].splitlines()[:11], "...", sep="\n")
 # %% [markdown] lang="ko"
 # 4번부터 쓰라고 했는데 1번부터 씁니다. 번호가 `1. 입력`, `2. 출력`처럼 어긋나고, 한국어 이름표 대신 중국어 `输入`(입력)이 나옵니다. 이런 응답 125개를 두 함수로 읽어 봅니다. (우리 함수에는 3절의 규칙을 적용하지 않았습니다.)
 
-# %% [markdown] lang="en" of="68c2cd70"
+# %% [markdown] lang="en" of="22857303"
 # Numbers begin with 1, not 4, and drift (`1. 입력`, then `2. 출력`), and one label is the Chinese `输入` ("input"). Read all 125 recorded replies with both functions, ours without the rules of section 3.
 
 # %%
@@ -297,7 +297,7 @@ assert candidates == good + reasons.total()
 # 여기서 지킬 것은 하나입니다. **모든 후보(candidate)는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다. 우리 함수는 모르는 모양을 만나면 말없이 버리지만, 라이브러리는 `missing field`(빠진 칸), `truncated`(잘림)처럼 이유를 남깁니다.
 # 그래야 무엇을 고칠지 알 수 있습니다. 또 여덟 개를 부탁했는데 하나밖에 못 쓴 응답이 절반을 넘습니다. 작은 교사의 한계입니다.
 
-# %% [markdown] lang="en" of="5089c7fb"
+# %% [markdown] lang="en" of="b2785069"
 # One rule holds here: **every candidate becomes a task or is rejected for one named reason.** Our function silently drops what it does not know; the library says `missing field`, `truncated` and so on, which tells you what to mend.
 # And asked for eight tasks, the small teacher wrote at most one in more than half of its replies.
 
@@ -321,7 +321,7 @@ assert candidates == good + reasons.total()
 #
 # 이 글에서는 `{"instruction": "글을 요약해 주세요.", "output": "요약할 글이 없습니다."}`가 나옵니다.
 
-# %% [markdown] lang="en" of="659ab1ba"
+# %% [markdown] lang="en" of="c6487175"
 # ### Exercise 1. Read one numbered item
 #
 # ★★★ · about 20 minutes · section 2
@@ -459,7 +459,7 @@ print(f"{blind} of {len(seeds)} seed instructions have no token at all")
 # 한국어에는 어절(띄어 쓴 한 덩이)보다 작은 단위가 필요합니다. `지도를`과 `지도에서`는 같은 명사에 조사가 붙은 것이고, `지도자`는 다른 단어입니다. 글을 뜻이 있는 가장 작은 조각으로 나누는 **형태소**(morpheme) 분석기가 이것을 가려 줍니다.
 # 단어가 들어 있는지만 보는 검사와 비교해 봅니다. (`NNG`는 명사, `JKO`는 목적격 조사라는 품사 표시입니다.)
 
-# %% [markdown] lang="en" of="93437ba9"
+# %% [markdown] lang="en" of="20f43277"
 # Without tokens nothing overlaps, and every similarity is 0. So of text in Hangul alone the rules **reject everything** and this filter **admits everything**.
 #
 # Korean needs a unit smaller than what stands between two spaces (an 어절, eojeol): `지도를` and `지도에서` are one noun, "map", with different particles, while `지도자`, "leader", is another word. A **morpheme** analyser, which cuts text into its smallest meaningful pieces, tells them apart. Against it stands a test that only looks for the words "map", "picture" and "music". The six: draw a map of Seoul; the qualities of a good leader; a letter to my supervisor (`지도 교수`); why shadows (`그림자`) form; play quiet music; terms from music class.
@@ -483,7 +483,7 @@ for instruction, impossible in cases.items():
 # %% [markdown] lang="ko"
 # 단어만 보면 여섯 문장이 모두 걸리고, 형태소를 보면 정말 못 하는 둘만 걸립니다. 규칙은 모두 여덟 개이고, 먼저 걸린 하나가 거절 이유가 됩니다. 우리 씨앗을 버리지는 않는지도 봅니다.
 
-# %% [markdown] lang="en" of="200b1727"
+# %% [markdown] lang="en" of="4497a385"
 # By word all six are caught; by morpheme only the two that are impossible. There are eight rules; the first that fires is the reason. Do they spare our seeds?
 
 # %%
@@ -534,7 +534,7 @@ check("01.2", hangul_share)
 #
 # </details>
 
-# %% [markdown] lang="en" of="27b19115"
+# %% [markdown] lang="en" of="43a0a259"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -681,7 +681,7 @@ print(f"{len(kept)} of {len(rows)} texts kept, {scored:,} pairs scored")
 #
 # 그러니 이 상한이 기준보다 작은 쌍은 계산하지 않아도 됩니다. 순서를 보지 않고 세기만 하면 되니 훨씬 빠릅니다.
 
-# %% [markdown] lang="en" of="a2cbd661"
+# %% [markdown] lang="en" of="34cc31bc"
 # Right, but slow: 52,000 tasks make 1.3 billion pairs. (In a hurry, skip to below the next figure: this changes the speed and no decision.) Without any LCS there is an upper **bound** on a score.
 #
 # 1. Substituting $P$ and $R$, $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$.
@@ -717,7 +717,7 @@ for threshold in (0.7, 0.4):
 # 판정은 하나도 다르지 않습니다. 107,379쌍 가운데 0.7에 이를 수라도 있는 것은 57쌍입니다. 평범한 쌍은 대개 0.7보다 훨씬 아래에 있다는 뜻이기도 합니다. 라이브러리의 `filter_similar`와 `SimilarityFilter`도 같은 판정을 내립니다.
 # 그림은 모의 견본 데이터 2,200개를 하나씩 **앞서 남긴 과제와** 비교한 쌍(1,659,298개)입니다. 길이만 비교하면 72%가 남지만, 함께 가진 토큰을 세면 0.11%만 남습니다.
 
-# %% [markdown] lang="en" of="574bf75b"
+# %% [markdown] lang="en" of="627b2a80"
 # Not one decision differs. Of 107,379 pairs only 57 could reach 0.7 at all; ordinary pairs mostly lie far below it. The library's `filter_similar` and `SimilarityFilter` decide the same.
 # The figure: each of the 2,200 simulated sample tasks against **those kept before it**. Lengths alone leave 72% of the pairs, counting shared tokens 0.11%.
 
@@ -728,7 +728,7 @@ Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
 # 형태소와 0.7이 옳은 선택일까요? 강의를 쓴 사람이 두 과제씩 120쌍을 지어 뜻에 따라 '같은 과제'와 '다른 과제'로 나누고, 다른 사람이 규칙과 글만 보고 다시 나누었습니다(120쌍 모두 일치). `caught`는 걸러 낸 같은 과제, `lost`는 잘못 걸러 낸 다른 과제, `agrees`는 레이블과 일치한 비율입니다.
 # 다만 이 쌍들은 **일부러 어려운 것만**, 점수가 0.45에서 0.95 사이인 것으로, 두 레이블을 반반씩 모은 것입니다.
 
-# %% [markdown] lang="en" of="d6a5218d"
+# %% [markdown] lang="en" of="873f2879"
 # Are morphemes and 0.7 right? An author of the course wrote 120 pairs of tasks and labelled each, by meaning, as the same task or different ones; another reader, given only rule and texts, gave the same 120 labels. `caught` is the share of same tasks filtered out, `lost` that of different ones filtered out by mistake.
 # But mind: these pairs were **chosen to be hard**, with scores of 0.45 to 0.95, and half of each label.
 
@@ -746,7 +746,7 @@ for row in measured["agreement"]:
 # 일치율이 50%쯤인 것은 쌍을 이렇게 골랐기 때문이지, 교사의 과제에서 필터가 동전 던지기라는 뜻이 아닙니다. 구간이 모두 겹치니 **이 표로는 가장 나은 설정을 가릴 수 없습니다.** 형태소는 어절보다 되풀이를 더 잡고(75%와 57%), 그만큼 다른 과제도 더 잃습니다.
 # 잃은 과제는 교사에게 더 써 달라고 하면 되지만 남은 되풀이는 학습에 들어갑니다. 그래서 형태소를 쓰고, 0.7은 Alpaca의 관례를 따릅니다. 모의 교사의 과제는 서로 많이 닮아 offline 레시피만 0.8입니다. 필터는 무엇을 혼동할까요?
 
-# %% [markdown] lang="en" of=""
+# %% [markdown] lang="en" of="66ffe10d"
 # Agreement is near 50% because of how the pairs were chosen; on a teacher's tasks the filter is no coin toss. All intervals overlap: **this table cannot tell which setting is best.** Morphemes catch more repeats than words (75% against 57%) and lose more different tasks. But a teacher can write another task, while a repeat that stays is trained on: hence morphemes.
 # The 0.7 is Alpaca's; the offline recipe has 0.8, because simulated tasks resemble each other. What does the filter confuse?
 
@@ -763,7 +763,7 @@ for row, english in zip(rows_07, in_short, strict=True):
 # %% [markdown] lang="ko"
 # 말을 덧붙였거나 이름만 다른 되풀이는 열에 열을 잡지만, 통째로 다시 쓴 같은 과제는 열에 여덟을 놓칩니다. 반대로 **다른** 과제 여섯 가지 가운데 네 가지는 열에 여덟아홉을 비슷하다고 봅니다. ROUGE-L은 뜻이 아니라 겉모습을 봅니다.
 
-# %% [markdown] lang="en" of="bb805ecc"
+# %% [markdown] lang="en" of="25902822"
 # Repeats with words added or another name are all caught, but of those told in other words eight in ten are missed. And of six kinds of **different** tasks four are called similar eight or nine times in ten. ROUGE-L looks at appearance, not meaning.
 
 # %% [markdown] lang="ko"
@@ -812,7 +812,7 @@ check("01.4", may_exceed)
 #
 # </details>
 
-# %% [markdown] lang="en" of="c36e7e5c"
+# %% [markdown] lang="en" of="c69145ca"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -834,7 +834,7 @@ check("01.4", may_exceed)
 # 묻고, 읽고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다. 이것이 Self-Instruct의 전부입니다.
 # 요청은 끝없이 만들 수 있고, `complete`가 필요한 만큼(조금은 미리) 꺼내 보냅니다. `admit`은 비슷한 것이 있으면 그것을 돌려주고, 없으면 글을 **넣고** `None`을 돌려줍니다.
 
-# %% [markdown] lang="en" of="d0600ca9"
+# %% [markdown] lang="en" of="9b908d2a"
 # ## 5. The loop: from seeds to data
 #
 # Ask, read, apply rules and filter, and repeat until enough is kept: that is all of Self-Instruct.
@@ -882,7 +882,7 @@ print(report)
 #
 # 이제 끝까지 합니다. `DATA` 파일이 있으면 여기에서 교사의 과제를 대신합니다.
 
-# %% [markdown] lang="en" of="8ac2e1d5"
+# %% [markdown] lang="en" of="008c8f7a"
 # The same tasks, and the same counts of rejections. `generate_tasks` also notes which request a task came from, and gives up after twenty calls without anything new, lest you pay a teacher that has run dry.
 #
 # Now all of it. Here a `DATA` file takes the place of the teacher's tasks.
@@ -909,7 +909,7 @@ plots.funnel(report, title="What became of the candidates 후보는 어떻게 �
 #
 # 데이터를 **읽어** 봅시다. 숫자와 그림이 아무리 좋아도 이것을 대신하지 못합니다.
 
-# %% [markdown] lang="en" of="ec47bf1e"
+# %% [markdown] lang="en" of="c75550a5"
 # In this **funnel**, candidates are exactly what was kept plus what was rejected. The longest grey bar is `similar`: the simulated teacher fills a fixed set of patterns. Its first 100 tasks took 114 candidates; on the way to 2,200 only 58% are kept, so you get less and less for your money.
 #
 # Now **read** the data; nothing stands in for that. (Offline: two reviews, positive or negative; a list reversed; a floor found in an advertisement.)
@@ -928,7 +928,7 @@ for name, some in {"seeds": seeds, "these tasks": tasks}.items():
 #
 # 답은 맞을까요? 규칙과 필터는 형식과 되풀이를 볼 뿐, 맞는지는 모릅니다. 작은 세계의 쓸모가 여기에 있습니다. 정답을 아니까 셀 수 있습니다.
 
-# %% [markdown] lang="en" of="7fb7e6ca"
+# %% [markdown] lang="en" of="d7b36704"
 # A mere 175 handwritten seeds have more verbs. Mind the outputs, too: a model answers **as long or short as those it was trained on**. The simulated teacher's have a median of two words, so a model trained on them says little.
 #
 # Are the answers right? Rules and filter cannot tell. But the truth of a small world is known, so the wrong ones can be counted. (Offline, below: six words counted as three, and the translation of another sentence.)
@@ -950,7 +950,7 @@ else:
 #
 # 방금 쓴 `self_instruct`에 교사로 Qwen2.5-Coder 1.5B의 기록을 넣습니다. (작은 실제 기록: 가중치를 4비트로 줄인 모델, 2026년 11월 30일, CPU 두 코어로 38분.) 서버가 없는 주소라 응답은 모두 기록에서 나옵니다.
 
-# %% [markdown] lang="en" of="b4932e08"
+# %% [markdown] lang="en" of="842fc39a"
 # The simulated teacher gives a fixed share of wrong answers on purpose, and no rule has caught them. With real data, draw a hundred and read them. No hour is better spent.
 #
 # ### And a real teacher?
@@ -978,7 +978,7 @@ for reason in ["kept", *RULES, "truncated", "similar"]:
 # %% [markdown] lang="ko"
 # `these`는 위에서 만든 데이터입니다. (필터의 기준은 Qwen이 0.7, 위의 데이터는 레시피대로이고 offline이면 0.8입니다. 2절의 기록은 125개이지만, 120번째 과제가 남는 114번째에서 멈췄습니다.) Qwen은 칸을 훨씬 자주 빠뜨립니다. 그런데 `similar`는 왜 이렇게 많을까요? 기록에서 교사가 쓴 과제를, 그때 보여 준 씨앗과 비교해 봅니다.
 
-# %% [markdown] lang="en" of="09ed8e13"
+# %% [markdown] lang="en" of="0bb3038a"
 # `these` are the tasks made above. (Qwen's filter had 0.7, theirs the recipe's threshold, offline 0.8. Of the 125 replies of section 2 the loop needed 114: it stops at task 120.) Qwen leaves fields out far more often. But why so many `similar`? Compare the recorded tasks with the seeds shown each time.
 
 # %%
@@ -998,7 +998,7 @@ for task in random.Random(0).sample(real_tasks, 3):
 # 작은 교사는 새로 쓰는 대신 **보여 준 씨앗을 자주 그대로 베낍니다.** 그래서 필터에 씨앗을 먼저 넣어 두는 것이 중요합니다. 남은 과제는 어떤가요? 위의 셋은 겉만 멀쩡하고, 그대로 가르칠 만한 것이 없습니다. 필터는 뜻을 모릅니다.
 # 첫머리의 Gemma는 이 120개와 씨앗 175개로 학습했습니다. 응답의 모양은 배웠지만 내용은 배우지 못했습니다. 실제로 쓸 데이터라면 교사부터 커야 합니다.
 
-# %% [markdown] lang="en" of="526167b1"
+# %% [markdown] lang="en" of="2357fa72"
 # The small teacher often **copies a seed it was shown** (such as "Could you shorten my script to five minutes?"); so it matters that the filter holds the seeds from the start. And of the three that were kept, well formed as they are, none is fit for teaching: the filter knows no meaning. ("Classify today's schedule", answered "schedules are work, work, study, play, ..."; "Answer the next sentence", about some film; "Let us all walk slowly today", answered "propositive sentence".)
 # The Gemma at the beginning was tuned on these 120 and the 175 seeds: it learned the manner of answering and no content. For data to be used, begin with a larger teacher.
 
@@ -1011,7 +1011,7 @@ for task in random.Random(0).sample(real_tasks, 3):
 #
 # **계획**(plan). 보내기 전에 몇 번 묻고 얼마가 들지 계산합니다. 아무에게도 묻지 않으니 공짜입니다.
 
-# %% [markdown] lang="en" of="dc11a911"
+# %% [markdown] lang="en" of="41f64c99"
 # ## 6. What works behind the scenes
 #
 # You may skip this section until a teacher costs you money.
@@ -1034,7 +1034,7 @@ print(f"{before:,} replies in the journal, and as many after asking again: {len(
 #
 # **봉인**(seal). 5절에서 `course.store.seal`이 작업 폴더를 복사하고 파일마다 체크섬(내용에서 계산한 지문)을 적었습니다. Colab에서는 Drive에 놓입니다. 다음 노트북은 봉인한 것만 읽고, 한 글자라도 달라졌으면 멈춥니다.
 
-# %% [markdown] lang="en" of="98dcec91"
+# %% [markdown] lang="en" of="8395d532"
 # The first line takes no calls: the journal has those replies. With a real teacher the plan shows a price, and `course.llm("teacher", ..., budget=2.0)` stops before two dollars are passed. Other teachers, and the Batch API at half the price, are in section 5 of the [colab_guide](../../colab_guide.md).
 #
 # **Seal.** In section 5 `course.store.seal` copied the working folder, with a checksum (a fingerprint of the content) for each file; on Colab to Drive. The next notebook reads only the copy, and stops if a single letter has changed.
@@ -1055,7 +1055,7 @@ for path in sorted(folder.iterdir()):
 #
 # 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다. 내 자료에서 데이터를 만들려면 [06 내 자료](06_own_documents.ipynb)로 가세요.
 
-# %% [markdown] lang="en" of="548d1624"
+# %% [markdown] lang="en" of="8efffbe0"
 # ## 7. What you have now
 #
 # - `tasks.jsonl`: filtered Korean instruction data, one task a line. 02 trains on it.
