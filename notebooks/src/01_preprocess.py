@@ -14,13 +14,13 @@
 # # 01 전처리: 씨앗 과제에서 지시 데이터까지
 #
 # 이 강의에서는 한국어 지시를 따르는 작은 언어 모델을 직접 만들어 봅니다. 데이터를 만들고(01), 학습하고(02), 얼마나 나아졌는지 잽니다(03).
-# 이 노트북은 45분쯤 걸리도록 썼습니다. 아래의 두 셀을 실행하면 카드가 나옵니다. 지금은 훑어만 보세요(1절에서 설명합니다). 그리고 곧바로 **끝에서 얻을 것**부터 봅니다.
+# 연습문제와 6절을 빼고 읽는 데 50분쯤, 연습문제 네 개에 45분쯤 잡으세요. 아래의 두 셀을 실행하면 카드가 나옵니다. 지금은 훑어만 보고, 곧바로 **끝에서 얻을 것**부터 봅니다.
 
-# %% [markdown] lang="en" of="65650741"
+# %% [markdown] lang="en" of="96ba981d"
 # # 01 Preprocess: from seed tasks to instruction data
 #
-# In this course you make a small language model that follows instructions in Korean: its data (01), its training (02), and
-# a measurement of how much better it got (03). This notebook is meant to take 45 minutes. The two cells below print a card; glance at it (section 1 explains it), and then look at **where it all ends** before we begin.
+# In this course you make a small language model that follows instructions in Korean: its data (01), its training (02), and a measurement of how much better it got (03). Allow about 50 minutes here without exercises and section 6, and 45 for the four exercises.
+# The two cells below print a card; glance at it, and then look at **where it all ends**.
 
 # %% cellView="form" jupyter={"source_hidden": true}
 # @title 준비 · Set-up { display-mode: "form" }
@@ -46,18 +46,18 @@ course = setup()
 # %% [markdown] lang="ko"
 # ### 끝부터 보기: 학습 전과 후
 #
-# 아래는 실제 모델이 쓴 글입니다. Gemma 3 270M이라는 아주 작은 모델에게 같은 부탁을 두 번 했습니다. `before`는 내려받은 그대로의 베이스 모델이고,
-# `after`는 이 강의의 방법으로 만든 과제 295개로 학습한 모델입니다. (작고 실제인 결과: 2026년 11월 30일에 CPU 두 코어에서 기록해 두었습니다.)
+# 아래는 실제 모델이 쓴 글입니다. Gemma 3 270M(가중치가 2억 7천만 개인 아주 작은 모델)에게 같은 부탁을 두 번 했습니다. `before`는 내려받은 그대로의 베이스 모델이고,
+# `after`는 이 강의의 방법으로 만든 과제 295개로 학습한 모델입니다. (작은 실제 기록, 2026년 11월 30일.)
 
-# %% [markdown] lang="en" of="91a1f033"
+# %% [markdown] lang="en" of="84a778c2"
 # ### The end first: before and after
 #
-# What follows was written by a real model. Gemma 3 270M, a very small one, got the same request twice: `before` is the base model as downloaded,
-# `after` the same model tuned on 295 tasks made the way this course makes them. (Small and real: recorded on two CPU cores, 30 November 2026.)
-# The request: write a professor an e-mail asking for more time, with a subject line, all the facts given, at most six sentences. The facts: student Han
-# Ji-ho, introductory data analysis; assignment 3 is due on 8 May; the laptop is being repaired; the new date asked for is 10 May.
+# What follows was written by a real model, Gemma 3 270M (270 million weights), given the same request twice: `before` is the base model as downloaded, `after` the same model tuned on 295 tasks made the way this course makes them. (Small and real, recorded 30 November 2026.)
+# The request: an e-mail asking a professor for more time, with a subject line, all the facts given, at most six sentences. The facts: student Han Ji-ho, introductory data analysis; assignment 3, due 8 May; laptop in repair; new date 10 May.
 
 # %%
+from collections import Counter
+
 from course_utils import REPO
 from course_utils.tasks import read_jsonl, read_tasks
 
@@ -72,13 +72,12 @@ for name, model in {"before": "base", "after": "both"}.items():
 # %% [markdown] lang="ko"
 # 베이스 모델은 `1. 1. 1.`만 되풀이합니다. 학습한 모델은 교수님께 인사하고, 과제와 날짜를 챙겨 **이메일을 씁니다**. 잘 쓴 것은 아닙니다. 제목도 이름도 없고, 뒤로 가면 날짜를 뒤섞으며 맴돕니다.
 #
-# 마음에 드는 하나를 고른 것이 아닌지 의심해야 합니다. 그래서 규칙을 먼저 정했습니다. 평가 과제 105개에서 **열째마다** 하나씩, 열 개의 첫머리를 그대로 보입니다.
+# 마음에 드는 하나를 고른 것이 아닌지 의심해야 합니다. 그래서 규칙을 먼저 정했습니다. 평가 과제 105개에서 **열 개마다** 하나씩, 모두 열 개의 첫머리를 그대로 보입니다.
 
-# %% [markdown] lang="en" of="90f7d11a"
-# The base model repeats `1. 1. 1.` and nothing else. The tuned one greets the professor, takes up the assignment and its dates, and **writes an e-mail**. Not a good one: no
-# subject, no name, and towards the end it goes round in circles about the dates.
+# %% [markdown] lang="en" of="3c3b8377"
+# The base model repeats `1. 1. 1.` and nothing else. The tuned one greets the professor, takes up the assignment and its dates, and **writes an e-mail**. Not a good one: no subject, no name, and towards the end it goes round in circles.
 #
-# You should suspect that we picked a pleasing example. So the rule was fixed first: of 105 evaluation tasks **every tenth**, ten in all, with the beginnings of both replies.
+# Did we pick a pleasing example? The rule was fixed first: of 105 evaluation tasks **every tenth**, with the beginnings of both replies. (The ten: a conclusion, a probability, the e-mail, a fake review, pandas code, answers from a text, a comma that settles a meaning, the planets in order, a pan on fire, a building's ratios.)
 
 # %%
 def beginning(text, most=64):
@@ -90,19 +89,20 @@ for number in range(10, 101, 10):
     print(f"{key} {beginning(questions[key].instruction)}")
     print(f"  before {beginning(replies['base', key]['reply'])}")
     print(f"  after  {beginning(replies['both', key]['reply'])}")
-assert not any(row["ended"] for (model, _), row in replies.items() if model == "base")
+ended = Counter(model for (model, _), row in replies.items() if row["ended"])
+print(f"ended within 128 tokens: before {ended['base']}, after {ended['both']} of {len(questions)}")
 
 # %% [markdown] lang="ko"
-# 학습한 모델은 응답답게 시작하고 대개 스스로 끝맺습니다. 105개 가운데 96개를 128토큰 안에 끝맺었고, 베이스 모델은 하나도 끝맺지 못했습니다. 그러나 **위의 열 개 가운데 내용이 맞는 것은 하나도 없습니다.** 행성의 순서도(080) 확률도(020) 모릅니다.
+# 학습한 모델은 대개 응답하듯 시작하고 스스로 끝맺습니다. 그래도 090은 질문을 되뇌고 100은 입력을 베낍니다. 그리고 **위의 열 개 가운데 내용이 맞는 것은 하나도 없습니다.** 행성의 순서도(080) 확률도(020) 모릅니다.
 # 작은 모델이 과제 몇백 개로 배운 것은 지식이 아니라 *지시에 응답하는 모양*입니다. 02와 03에서 이 차이를 숫자로 다룹니다.
 #
-# 어떻게 이렇게 되었을까요? 길은 이렇습니다. 이 노트북은 첫 파란 상자입니다.
+# 여기까지 오는 길은 이렇습니다. 이 노트북은 `01` 상자입니다.
 
-# %% [markdown] lang="en" of="48262352"
-# The tuned model begins like an answer and mostly stops by itself: within 128 tokens it ended 96 of the 105 replies, the base model none. But **not one of these ten is right**. It knows neither
-# the order of the planets (080: "twelve, the twelve of twelve") nor a probability (020: "100%"). What a small model learns from a few hundred tasks is not knowledge but *what answering an instruction looks like*. 02 and 03 put numbers to that.
+# %% [markdown] lang="en" of="233b5dfb"
+# The tuned model mostly begins like an answer and stops by itself, though 090 repeats the question and 100 copies its input. And **not one of these ten is right**: it knows neither the order of the planets (080: "twelve, the twelve of twelve") nor a probability (020: "100%").
+# What a small model learns from a few hundred tasks is not knowledge but *what answering an instruction looks like*. 02 and 03 put numbers to that.
 #
-# How did that come about? This is the way there; this notebook is the first blue box.
+# This is the way there; this notebook is the box `01`.
 
 # %%
 from IPython.display import Image
@@ -113,20 +113,19 @@ Image(filename=REPO / "assets" / "figures" / "pipeline.png", width=820)
 # ## 1. 내 데이터와 씨앗
 #
 # 지시 데이터의 한 줄은 **과제**(task)입니다. `instruction`은 시키는 말, `input`은 그 일에 필요한 글(없어도 됩니다), `output`은 바른 응답입니다.
-# 여러분의 데이터가 있다면 이런 JSON 파일이면 됩니다. 먼저 이 노트북이 쓰는 것을 한꺼번에 불러오고, 다섯 줄짜리 파일을 만들어 읽어 봅니다.
+# 여러분의 데이터가 있다면 이런 JSON 파일이면 됩니다. 먼저 이 노트북이 쓰는 것을 한꺼번에 불러오고, 과제 다섯 개짜리 파일을 만들어 읽어 봅니다.
 
-# %% [markdown] lang="en" of="8615baa3"
+# %% [markdown] lang="en" of="22646854"
 # ## 1. Your data, and seeds
 #
 # One row of instruction data is a **task**: `instruction` says what to do, `input` is the text to do it with (there may be none), `output` is a good response.
-# If you have data of your own, a JSON file like the one below is all it takes. First import what this notebook uses, then write five rows and read them.
+# Data of your own can be a JSON file like the one below. Import what this notebook uses, then write and read five rows: make this polite; classify a complaint; our shop's opening hours; a title; a country of three letters.
 
 # %%
 import json
 import random
 import re
 import string
-from collections import Counter
 from dataclasses import asdict, replace
 from itertools import islice
 
@@ -160,20 +159,20 @@ training, heldout = split_heldout(mine)
 print(f"{len(mine)} tasks: {len(training)} to train on, held out {[t.instruction for t in heldout]}")
 
 # %% [markdown] lang="ko"
-# - **어디에 넣나요?** 노트북마다 첫 셀 위에 `%env DATA=my_tasks.json`이라고 쓰고 처음부터 실행하세요. 01은 교사가 쓴 과제 대신 그 파일을 같은 규칙과 필터로 거르고, 02는 그것으로 학습합니다.
-# - **무엇을 떼어 두나요?** 질문의 해시(hash)로 고른 10분의 1은 학습에 쓰지 않고 03의 시험에 씁니다. 위에서는 다섯 가운데 하나입니다.
-# - **몇 개면 되나요?** 정해진 답은 없습니다. Alpaca는 52,002개, LIMA는 사람이 정성껏 고른 1,000개였고, 앞의 Gemma는 295개로 말하는 모양만 배웠습니다. 말투와 형식은 적게 들고, 지식은 훨씬 많이 들어도 잘 배우지 못합니다.
-# - **학습하지 말아야 할 때**: 자주 바뀌는 사실(위의 영업시간!)은 검색해서 프롬프트에 넣으세요(06). 형식만 문제라면 프롬프트에 보기 몇 개를 넣는 것이 먼저입니다. 큰 모델이 프롬프트만으로 이미 잘한다면 그대로 쓰세요. 학습은 같은 일을 수없이, 싸게, 내 컴퓨터에서 시킬 때 값을 합니다.
+# - **어디에 넣나요?** 노트북마다 첫 셀 위에 `%env DATA=내_파일의_경로.json`이라고 쓰고 처음부터 실행하세요. 01은 교사가 쓴 과제 대신 그 파일을 같은 규칙과 필터로 거르고, 02는 그것으로 학습합니다.
+# - **무엇을 떼어 두나요?** 질문의 해시(hash)로 고른 10분의 1(적어도 하나)은 학습에 쓰지 않고 03의 시험에 씁니다.
+# - **몇 개면 되나요?** 정해진 답은 없습니다. 영어 지시 데이터인 Alpaca는 52,002개, LIMA는 사람이 고른 1,000개였고, 앞의 Gemma는 295개로 말하는 모양만 배웠습니다. 말투와 형식은 적은 데이터로도 배우지만, 지식은 훨씬 많은 데이터로도 잘 배우지 못합니다.
+# - **학습하지 말아야 할 때**: 자주 바뀌는 사실(위의 영업시간!)은 검색해서 프롬프트에 넣으세요(노트북 06). 형식만 문제라면 프롬프트에 보기 몇 개를 넣는 것이 먼저입니다.
 #
-# 데이터가 없다면 만듭니다. 사람은 **씨앗**(seed)만 쓰고, 나머지는 더 큰 모델인 **교사**(teacher)에게 씨앗을 보여 주며 쓰게 합니다. 이 방법이 Self-Instruct입니다. Alpaca는 씨앗 175개로 시작했고, 우리도 175개를 손으로 썼습니다.
+# 데이터가 없다면 만듭니다. 사람은 **씨앗**(seed)만 쓰고, 나머지는 더 큰 모델인 **교사**(teacher)에게 씨앗을 보여 주며 쓰게 합니다. 이 방법이 Self-Instruct입니다. Alpaca처럼 우리도 씨앗 175개를 손으로 썼습니다.
 
-# %% [markdown] lang="en" of="88e2dc1f"
-# - **Where does it go?** Write `%env DATA=my_tasks.json` above the first cell of each notebook and run from the top. 01 then puts your file through the same rules and filter in place of the teacher's tasks, and 02 trains on it.
-# - **What is held out?** A tenth, chosen by a hash of the question, is never trained on; 03 tests with it. Above it is one of the five.
-# - **How many are enough?** Nobody can say beforehand. Alpaca had 52,002, LIMA 1,000 that people had picked with care, and the Gemma above learned the manner of answering, no more, from 295. Tone and format take few examples; facts take many, and stick badly even then.
-# - **When not to fine-tune**: facts that change (the shop's opening hours above!) belong in the prompt, looked up for each question (06). If only the format is wrong, first put a few examples into the prompt. If a large model does the job with a prompt, use it. Training pays where the same job is done countless times, cheaply, on your own machine.
+# %% [markdown] lang="en" of="9bc5ecc8"
+# - **Where does it go?** Write `%env DATA=path/to/my_file.json` above the first cell of each notebook and run from the top. 01 then puts your file through the same rules and filter in place of the teacher's tasks, and 02 trains on it.
+# - **What is held out?** A tenth (at least one), chosen by a hash of the question, is never trained on; 03 tests with it.
+# - **How many are enough?** Nobody can say. In English, Alpaca had 52,002, LIMA 1,000 picked by people; the Gemma above learned only a manner of answering, from 295. Tone and format take few examples; facts take many, and stick badly even then.
+# - **When not to fine-tune**: facts that change (opening hours!) belong in the prompt, looked up for each question (notebook 06). If only the format is wrong, first put a few examples into the prompt.
 #
-# Without data, make some. People write only **seeds**; a larger model, the **teacher**, is shown some of them and writes the rest. The method is called Self-Instruct. Alpaca began with 175 seeds, and so do we, written by hand.
+# Without data, make some. People write only **seeds**; a larger model, the **teacher**, is shown some and writes the rest. This is Self-Instruct. Like Alpaca, we wrote 175 seeds by hand. The two shown: sort a shopping list by shop section; five things to buy for a first home.
 
 # %%
 seeds = read_tasks(REPO / "data" / "seed_tasks.jsonl")
@@ -182,32 +181,31 @@ for task in seeds[:2]:
     print(f"\ninstruction {task.instruction}\ninput       {task.input or '-'}")
     print("output     ", task.output.replace("\n", " / "))
 
-spec = course.recipe.data  # how many tasks, which threshold
+spec = course.recipe.data  # of the recipe (the card's first line): how many tasks, which threshold
 work = course.store.restore("preprocess")  # the folder where this notebook works
 teacher = course.llm("teacher", journal=work / "journal.jsonl")
 
 # %% [markdown] lang="ko"
-# 실제 교사는 씨앗의 말투와 범위를 흉내 냅니다. 그래서 데이터 품질의 절반은 씨앗에서 정해집니다.
+# 실제 교사는 씨앗의 말투와 범위를 흉내 냅니다. 그래서 데이터의 품질은 많은 부분이 씨앗에서 정해집니다.
 #
-# 맨 위 카드의 Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다. 작은 세계의 과제를 열두 유형으로 쓰면서, 실제 교사가 하는 실수를 정해진 비율로 섞습니다.
-# 절차를 배우고 결과를 확인하기에는 좋지만, 씨앗을 읽지도 않고 실제 모델의 품질을 말해 주지도 않습니다. 그래서 실제 모델이 궁금한 자리마다 기록해 둔 작은 모델의 결과를 나란히 보입니다. GPU나 키가 있으면 같은 셀을 실제 교사가 맡습니다.
+# 맨 위 카드의 Recipe는 크기와 설정의 묶음(**레시피**)입니다. Teacher 줄에 `SIMULATED`가 보인다면 교사는 언어 모델이 아니라 **정답을 아는 작은 프로그램**입니다. 작은 세계의 과제를 열두 유형으로 쓰면서, 실제 교사가 하는 실수를 정해진 비율로 섞습니다.
+# 절차를 배우기에는 좋지만, 씨앗을 읽지도 않고 실제 모델의 품질을 말해 주지도 않습니다. 그래서 필요한 자리마다 작은 실제 기록을 나란히 보입니다. GPU나 API 키가 있으면 같은 셀을 실제 교사가 맡습니다.
 
-# %% [markdown] lang="en" of="b8688f50"
-# A real teacher imitates the tone and the range of the seeds, so half of your data's quality is decided there.
+# %% [markdown] lang="en" of="1d80d78d"
+# A real teacher imitates the tone and the range of the seeds, so much of your data's quality is decided there.
 #
-# If the card at the top says `SIMULATED` in its Teacher line, the teacher is not a language model but **a small program that knows the answers**. It writes tasks of twelve kinds about a small world and mixes in, at fixed
-# rates, the mistakes that real teachers make. That is good for learning the procedure and checking results; but it does not read the seeds, and says nothing about the quality of real models. So wherever you will ask "and a real one?", a small model's recorded results stand
-# beside it. With a GPU or a key the same cells are answered by a real teacher.
+# The **recipe** on the card at the top is a set of sizes and settings. If its Teacher line says `SIMULATED`, the teacher is not a language model but **a small program that knows the answers**. It writes tasks of twelve kinds about a small world and mixes in mistakes at fixed rates.
+# Good for learning the procedure; but it does not read the seeds and says nothing about the quality of real models. For that, a small real record stands beside it. With a GPU or an API key a real teacher answers the same cells.
 
 # %% [markdown] lang="ko"
 # ## 2. 교사에게 묻고 응답 읽기
 #
-# 교사에게 보내는 글이 **프롬프트**입니다. 씨앗 셋을 보여 주고, 이어서 새 과제 스무 개를 써 달라고 합니다. 씨앗은 난수로 고르되 요청 번호가 난수를 정하므로, n번째 요청은 언제 만들어도 글자 하나까지 같습니다.
+# 교사에게 보내는 글이 **프롬프트**입니다. 씨앗 셋을 보여 주고, 이어서 새 과제 스무 개를 써 달라고 합니다. 씨앗은 난수로 고르되 요청 번호가 난수를 정하므로, n번째 요청은 언제 만들어도 글자 하나까지 같습니다. (코드의 `seed`는 씨앗 과제가 아니라 난수의 출발점입니다.)
 
-# %% [markdown] lang="en" of="a7f4b057"
+# %% [markdown] lang="en" of="db57f199"
 # ## 2. Ask the teacher, read the reply
 #
-# What we send is the **prompt**: three seeds, and the request to go on with twenty new tasks. The seeds are drawn at random, but the number of the request decides the draw, so request n is the same to the letter whenever it is made.
+# What we send is the **prompt**: three seeds, and the request to go on with twenty new tasks. The seeds are drawn at random, but the number of the request decides the draw, so request n is always the same to the letter. (In code, `seed` is where random numbers start, not a seed task.)
 
 # %%
 index = 0  # the first request
@@ -218,12 +216,12 @@ assert request == next(generation_requests(seeds, seed=spec.seed))
 print(prompt)
 
 # %% [markdown] lang="ko"
-# 앞부분은 교사가 지킬 것, 뒷부분은 씨앗 셋입니다. 끝을 보세요. `4. 지시문:`에서 멈춥니다. 언어 모델은 글을 이어 쓰므로, 이렇게 열어 두면 4번부터 쓰기 시작합니다.
-# 마지막 `assert`는 손으로 만든 요청이 라이브러리의 것과 같다는 확인입니다. 이 강의의 중요한 함수는 모두 이렇게 **직접 써 보고, 같은지 확인한 다음에** 라이브러리의 것을 씁니다. 한번 물어봅시다.
+# 앞부분은 교사가 지킬 것, 뒷부분은 씨앗 셋입니다. 끝을 보세요. `4. 지시문:`에서 멈춥니다. 글을 이어 쓰기만 하던 옛 모델에게 묻던 방식입니다. 채팅 모델은 새 차례에서 응답하므로 4번부터 이어 쓴다는 보장이 없습니다. 이 절 뒤쪽의 실제 응답은 1번부터 시작합니다.
+# `assert`는 손으로 만든 요청이 라이브러리의 것과 같다는 확인입니다. 이 강의의 중요한 함수는 모두 이렇게 **직접 써 보고, 같은지 확인한 다음에** 라이브러리의 것을 씁니다. 이제 물어봅시다.
 
-# %% [markdown] lang="en" of="fc1e8cc6"
-# First the rules for the teacher (use varied verbs, mix questions and requests, vary the kinds, only what a text model can do, and so on), then three seeds. Look at the end: it stops at `4. 지시문:` ("4. Instruction:"). A language
-# model continues text, so an open door makes it begin with item 4. The `assert` says that the request made by hand equals the library's. Every function that matters in this course is treated like that: **write it, see that it is equal, then** use the library's. Now ask, once.
+# %% [markdown] lang="en" of="f2e8a46c"
+# First the rules for the teacher (varied verbs, many kinds of task, only what a text model can do, and so on), then three seeds. Look at the end: it stops at `4. 지시문:` ("4. Instruction:"). That comes from older models, which only continued text. A chat model begins a new turn and may not go on with item 4; the real one below begins with 1.
+# The `assert` says that the request made by hand equals the library's. So it goes with every function that matters here: **write it, see that it is equal, then** use the library's.
 
 # %%
 LIVE = False  # True: really ask again each time, in front of a class, and pay for it
@@ -235,14 +233,14 @@ print("finish_reason", reply.finish_reason, "  cached", reply.cached, "\n")
 print(*reply.text.splitlines()[:11], "...", sep="\n")
 
 # %% [markdown] lang="ko"
-# 이것이 받은 그대로의 응답입니다. 첫 과제에 `4. 지시문:`이 없는 것은 우리가 이미 써 주었기 때문입니다. `finish_reason`은 왜 끝났는지입니다. `stop`은 스스로 마쳤고, `length`라면 길이 제한에 잘렸습니다.
+# 이것이 받은 그대로의 응답입니다. 첫 과제에 `4. 지시문:`이 없는 것은 우리가 이미 써 주었기 때문입니다. `finish_reason`은 왜 끝났는지입니다. `stop`은 스스로 마쳤고, `length`라면 길이 제한에 잘렸습니다. 잘린 응답의 마지막 과제는 다 쓴 것처럼 보여도 중간에 끊겼을 수 있으므로 버립니다.
 #
 # 글을 과제로 바꿔 봅시다. `###`에서 자르고, 이름표 셋으로 나누면 됩니다.
 
-# %% [markdown] lang="en" of="55566d37"
-# This is the reply as it came. Its first item lacks `4. 지시문:` because we had already written that. The labels are 지시문 (instruction), 입력 (input), 출력 (output). `finish_reason` says why it ended: `stop` by itself, `length` cut off by the limit.
+# %% [markdown] lang="en" of="ae79306b"
+# This is the reply as it came. Its first item lacks `4. 지시문:`, which we had already written. The labels are 지시문 (instruction), 입력 (input), 출력 (output). `finish_reason` is `stop` if the model ended by itself, `length` if a limit cut it off; then the last task is dropped, complete as it may look.
 #
-# Turn the text into tasks: cut it at `###`, then at the three labels.
+# Now turn the text into tasks: cut at `###`, then at the labels.
 
 # %%
 def parse_clean(text, number=4):
@@ -262,51 +260,53 @@ print(f"by hand {len(hand)} tasks, by the library {len(parsed.tasks)}, rejected:
 assert hand == parsed.tasks or not course.simulated
 
 # %% [markdown] lang="ko"
-# 이 응답에서는 아홉 줄짜리 함수와 라이브러리의 `parse_generation`이 같은 과제를 읽었습니다. (`check_task`는 3절의 규칙입니다. 그래프를 보라는 과제 하나를 `needs another medium`, 곧 글만으로는 할 수 없다며 거절했습니다.)
+# 이 응답에서는 우리 함수와 라이브러리의 `parse_generation`이 같은 과제를 읽었습니다. (`check_task`는 3절의 규칙이고, `parse_generation`은 이것까지 적용합니다. 그래프를 보라는 과제 하나를 `needs another medium`, 곧 글만으로는 할 수 없다며 거절했습니다.)
 #
-# 그런데 이것은 모의 교사의 **깨끗한** 응답입니다. 실제 모델은 어떨까요? Qwen2.5-Coder 1.5B가 쓴 응답 하나를 봅니다(작고 실제인 기록). 이 모델에게는 한 번에 여덟 개씩 부탁했습니다.
+# 그런데 이것은 모의 교사의 **깨끗한** 응답입니다. 실제 모델은 어떨까요? Qwen2.5-Coder 1.5B가 쓴 응답 하나를 봅니다(작은 실제 기록). 이 모델에게는 한 번에 여덟 개씩 부탁했습니다.
 
-# %% [markdown] lang="en" of="c972a7c3"
-# On this reply nine lines and the library's `parse_generation` read the same tasks. (`check_task` are the rules of section 3; they rejected one task, about reading a graph, as `needs another medium`: a text model cannot do it.)
+# %% [markdown] lang="en" of="775a16d9"
+# On this reply our function and the library's `parse_generation` read the same tasks. (`check_task` holds the rules of section 3, which `parse_generation` applies too; one task, about reading a graph, was rejected as `needs another medium`.)
 #
-# But this was a simulated, **clean** reply. What does a real model write? Here is one by Qwen2.5-Coder 1.5B (small and real, recorded); it was asked for eight tasks at a time.
+# But this was a simulated, **clean** reply. Here is one by a real model, Qwen2.5-Coder 1.5B, asked for eight tasks at a time (small and real, recorded).
 
 # %%
 recorded = read_jsonl(REAL / "teacher.jsonl")
 print(*recorded[13]["text"].splitlines()[:11], "...", sep="\n")
 
 # %% [markdown] lang="ko"
-# 4번부터 쓰라고 했는데 1번부터 씁니다. 번호가 `1. 입력`, `2. 출력`처럼 어긋나고, 한국어 이름표 대신 중국어 `输入`(입력)가 나옵니다. 이런 응답 125개를 두 함수로 읽어 봅니다.
+# 4번부터 쓰라고 했는데 1번부터 씁니다. 번호가 `1. 입력`, `2. 출력`처럼 어긋나고, 한국어 이름표 대신 중국어 `输入`(입력)이 나옵니다. 이런 응답 125개를 두 함수로 읽어 봅니다. (우리 함수에는 3절의 규칙을 적용하지 않았습니다.)
 
-# %% [markdown] lang="en" of="68c2cd70"
-# Told to go on with item 4, it begins with 1. Numbers drift (`1. 입력`, then `2. 출력`), and where a Korean label belongs there is the Chinese `输入` ("input"). Read all 125 recorded replies with both functions.
+# %% [markdown] lang="en" of="22857303"
+# Numbers begin with 1, not 4, and drift (`1. 입력`, then `2. 출력`), and one label is the Chinese `输入` ("input"). Read all 125 recorded replies with both functions, ours without the rules of section 3.
 
 # %%
-by_hand, good, reasons, candidates = 0, 0, Counter(), 0
+by_hand, good, reasons, sizes = 0, 0, Counter(), []
 for row in recorded:
     parsed = parse_generation(row["text"], first_number=4, finish_reason=row["finish_reason"])
     by_hand += len(parse_clean(row["text"]))
     good += len(parsed.tasks)
     reasons.update(reason for reason, _ in parsed.rejected)
-    candidates += len(split_candidates(row["text"], first_number=4))
+    sizes.append(len(split_candidates(row["text"], first_number=4)))
+candidates = sum(sizes)
 print(f"by hand: {by_hand} tasks, and not a word about the rest")
 print(f"library: {candidates} candidates = {good} tasks + {reasons.total()} rejected", dict(reasons))
+print(f"{sum(size <= 1 for size in sizes)} of {len(sizes)} replies hold one candidate or none")
 assert candidates == good + reasons.total()
 
 # %% [markdown] lang="ko"
 # 여기서 지킬 것은 하나입니다. **모든 후보(candidate)는 과제가 되거나, 이름 붙은 이유 하나로 거절됩니다.** 조용히 사라지는 것은 없습니다. 우리 함수는 모르는 모양을 만나면 말없이 버리지만, 라이브러리는 `missing field`(빠진 칸), `truncated`(잘림)처럼 이유를 남깁니다.
-# 그래야 무엇을 고칠지 알 수 있습니다. 같은 함수가 JSON으로 온 응답도 읽습니다.
+# 그래야 무엇을 고칠지 알 수 있습니다. 또 여덟 개를 부탁했는데 하나밖에 못 쓴 응답이 절반을 넘습니다. 작은 교사의 한계입니다.
 
-# %% [markdown] lang="en" of="5089c7fb"
-# One rule holds here: **every candidate becomes a task or is rejected for one named reason.** Nothing disappears silently. Our function drops what it does not know without a word; the library says `missing field`, `truncated` and so on, which tells you what to mend.
-# The same function reads replies in JSON.
+# %% [markdown] lang="en" of="b2785069"
+# One rule holds here: **every candidate becomes a task or is rejected for one named reason.** Our function silently drops what it does not know; the library says `missing field`, `truncated` and so on, which tells you what to mend.
+# And asked for eight tasks, the small teacher wrote at most one in more than half of its replies.
 
 # %% [markdown] lang="ko"
 # ### 연습 1. 번호 붙은 과제 하나 읽기
 #
 # ★★★ · 약 20분 · 2절
 #
-# 절 끝마다 문제가 있습니다. `...` 자리에 쓰고 셀을 실행하면 `check`가 여러 입력으로 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 알려 줍니다. 비워 두어도 오류는 나지 않습니다.
+# `...` 자리에 쓰고 셀을 실행하면 `check`가 여러 입력으로 불러 보고, 어긋나면 **어떤 입력에서** 무엇이 나왔는지 알려 줍니다. 비워 두어도 오류는 나지 않습니다.
 #
 # 과제 하나의 글을 받아, 들어 있는 칸만 담은 딕셔너리를 돌려주는 `read_item`을 쓰세요.
 #
@@ -321,16 +321,16 @@ assert candidates == good + reasons.total()
 #
 # 이 글에서는 `{"instruction": "글을 요약해 주세요.", "output": "요약할 글이 없습니다."}`가 나옵니다.
 
-# %% [markdown] lang="en" of="659ab1ba"
+# %% [markdown] lang="en" of="c6487175"
 # ### Exercise 1. Read one numbered item
 #
 # ★★★ · about 20 minutes · section 2
 #
-# Sections end with exercises. Write in place of `...` and run the cell: `check` calls your function on many inputs and says **on which** it was wrong. Left empty it raises no error.
+# Write in place of `...` and run the cell: `check` calls your function on many inputs and says **on which** it was wrong. Left empty it raises no error.
 #
-# Write `read_item`: it takes the text of one item and returns a dictionary of the fields that are there.
+# Write `read_item`: it takes the text of one item and returns a dictionary of its fields.
 #
-# - A label begins a line: `4. 지시문:` (instruction), `4. 입력:` (input) or `4. 출력:` (output). Numbers differ from item to item and are the same within one.
+# - A label begins a line: `4. 지시문:` (instruction), `4. 입력:` (input) or `4. 출력:` (output). Within an item the number is the same.
 # - Keys are `instruction`, `input`, `output`. **A missing field has no key.** An `input` of `<noinput>` and nothing else becomes an empty string.
 # - A value runs to the next label and may span several lines; strip the space around it.
 #
@@ -407,7 +407,7 @@ check("01.1", read_item)
 # %% [markdown] lang="en" of="58a0c382"
 # ## 3. Rules for Korean
 #
-# Alpaca first filters tasks with a handful of rules. They were written for English. What do they do to our seeds, every one written with care by hand?
+# Alpaca first filters tasks with a handful of rules, made for English. What do they do to our handwritten seeds?
 
 # %%
 BLACKLIST = "image|images|graph|graphs|picture|pictures|file|files|map|maps|draw|plot|go to"
@@ -438,9 +438,9 @@ assert not any(alpaca_says(task.instruction) == "kept" for task in begin_in_hang
 # 비슷한 과제를 거르는 필터는 거꾸로 틀립니다. 두 글이 함께 가진 **토큰**(token, 글을 자른 조각)을 세는데, Alpaca가 쓰는 rouge-score는 영문자와 숫자만 토큰으로 남깁니다.
 
 # %% [markdown] lang="en" of="7677f2e0"
-# Of the instructions that begin in Hangul, **not one is left**; the few that remain happen to begin with a digit or a Latin letter. No error is raised: if you do not look, you end up with empty data.
+# Of the instructions that begin in Hangul, **not one is left**; the few that remain begin with a digit or a Latin letter. No error is raised: unless you look, your data is empty.
 #
-# The filter for near-duplicates fails the other way round. It counts the **tokens** (pieces of text) that two texts share, and rouge-score, which Alpaca uses, keeps nothing but Latin letters and digits.
+# The filter for near-duplicates fails the other way round. It counts the **tokens** (pieces of text) that two texts share, and Alpaca's rouge-score keeps only Latin letters and digits.
 
 # %%
 def stock_tokens(text):
@@ -454,16 +454,15 @@ blind = sum(not stock_tokens(task.instruction) for task in seeds)
 print(f"{blind} of {len(seeds)} seed instructions have no token at all")
 
 # %% [markdown] lang="ko"
-# 토큰이 없으면 겹치는 것도 없어 유사도는 늘 0입니다. 그러니 한국어에서 앞의 규칙은 **모두 버리고**, 이 필터는 **모두 통과**시킵니다.
+# 토큰이 없으면 겹치는 것도 없어 유사도는 늘 0입니다. 그러니 한글뿐인 글이라면 앞의 규칙은 **모두 버리고**, 이 필터는 **모두 통과**시킵니다.
 #
 # 한국어에는 어절(띄어 쓴 한 덩이)보다 작은 단위가 필요합니다. `지도를`과 `지도에서`는 같은 명사에 조사가 붙은 것이고, `지도자`는 다른 단어입니다. 글을 뜻이 있는 가장 작은 조각으로 나누는 **형태소**(morpheme) 분석기가 이것을 가려 줍니다.
-# 단어가 들어 있는지만 보는 검사와 비교해 봅니다.
+# 단어가 들어 있는지만 보는 검사와 비교해 봅니다. (`NNG`는 명사, `JKO`는 목적격 조사라는 품사 표시입니다.)
 
-# %% [markdown] lang="en" of="93437ba9"
-# Without tokens nothing overlaps, and every similarity is 0. So of Korean text the rules **reject everything** and this filter **admits everything**.
+# %% [markdown] lang="en" of="20f43277"
+# Without tokens nothing overlaps, and every similarity is 0. So of text in Hangul alone the rules **reject everything** and this filter **admits everything**.
 #
-# Korean needs a unit smaller than what stands between two spaces (an 어절, eojeol): `지도를` and `지도에서` are one noun, "map", with different particles, while `지도자`, "leader", is another word. A **morpheme** analyser, which cuts text into its smallest meaningful pieces, tells them apart.
-# Compare it with a test that only looks for the words. The six instructions: draw a map of Seoul; name the qualities of a good leader; write a letter to my supervisor (`지도 교수`); explain why shadows (`그림자`) form; play some quiet music; explain terms from music class.
+# Korean needs a unit smaller than what stands between two spaces (an 어절, eojeol): `지도를` and `지도에서` are one noun, "map", with different particles, while `지도자`, "leader", is another word. A **morpheme** analyser, which cuts text into its smallest meaningful pieces, tells them apart. Against it stands a test that only looks for the words "map", "picture" and "music". The six: draw a map of Seoul; the qualities of a good leader; a letter to my supervisor (`지도 교수`); why shadows (`그림자`) form; play quiet music; terms from music class.
 
 # %%
 cases = {
@@ -482,14 +481,15 @@ for instruction, impossible in cases.items():
     assert by_word and by_rule == impossible
 
 # %% [markdown] lang="ko"
-# 단어만 보면 여섯 문장이 모두 걸리고, 형태소를 보면 정말 못 하는 둘만 걸립니다. 규칙은 모두 여덟 개이고, 먼저 걸린 하나가 거절 이유가 됩니다.
+# 단어만 보면 여섯 문장이 모두 걸리고, 형태소를 보면 정말 못 하는 둘만 걸립니다. 규칙은 모두 여덟 개이고, 먼저 걸린 하나가 거절 이유가 됩니다. 우리 씨앗을 버리지는 않는지도 봅니다.
 
-# %% [markdown] lang="en" of="200b1727"
-# By word all six are caught; by morpheme only the two that really are impossible. There are eight rules, and the first that fires is the reason.
+# %% [markdown] lang="en" of="4497a385"
+# By word all six are caught; by morpheme only the two that are impossible. There are eight rules; the first that fires is the reason. Do they spare our seeds?
 
 # %%
 for name, rule in RULES.items():
     print(f"{name:24}{rule.description}")
+print(f"\n{sum(check_task(task) is not None for task in seeds)} of {len(seeds)} seeds rejected")
 assert len(RULES) == 8
 
 # %% [markdown] lang="ko"
@@ -507,7 +507,7 @@ assert len(RULES) == 8
 #
 # ★ · about 5 minutes · section 3
 #
-# Return what share of a text's **letters** is Hangul, as a number from 0 to 1. `str.isalpha` decides what counts as a letter: spaces, digits and punctuation do not.
+# Return what share of a text's **letters** is Hangul, from 0 to 1. `str.isalpha` decides what is a letter; spaces, digits and punctuation are not.
 # Single jamo such as `ㅋ` (from `ㄱ` to `ㆎ`) are Hangul as well. For a text without letters return 0.0.
 #
 # Example: of the eight letters of `hangul_share("Python 설치")` two are Hangul, so it is 0.25.
@@ -530,11 +530,11 @@ check("01.2", hangul_share)
 #     return len(hangul) / len(letters) if letters else 0.0
 # ```
 #
-# 3절의 규칙 `not Korean`이 바로 이 값을 씁니다. 글자만 세므로 숫자가 많은 지시문도 억울하게 버려지지 않습니다.
+# 3절의 규칙 `not Korean`이 바로 이 값을 씁니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="27b19115"
+# %% [markdown] lang="en" of="43a0a259"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -544,7 +544,7 @@ check("01.2", hangul_share)
 #     return len(hangul) / len(letters) if letters else 0.0
 # ```
 #
-# The rule `not Korean` of section 3 uses this very number. Counting letters alone, it does not punish an instruction for its digits.
+# The rule `not Korean` of section 3 uses this number.
 #
 # </details>
 
@@ -563,8 +563,8 @@ check("01.2", hangul_share)
 #
 # ★★ · about 10 minutes · section 3
 #
-# Take a list of tasks and the rules, and return **the tasks that are kept** and **how many were rejected, by reason**. `rules` is `{name: test}`, and a test is `True`
-# for a bad task. Ask the rules in the order given; the first that fires is the only reason. A reason that did not occur is not listed.
+# From a list of tasks and the rules, return **the tasks that are kept** and **how many were rejected, by reason**. `rules` is `{name: test}`, and a test is `True`
+# for a bad task. Ask the rules in the order given; the first that fires is the only reason. List no reason that did not occur.
 #
 # Example: of three tasks the second alone is `too short`: `([first, third], {"too short": 1})`.
 
@@ -626,9 +626,9 @@ check("01.3", sort_out)
 # %% [markdown] lang="en" of="921118d1"
 # ## 4. Leaving out near-duplicates
 #
-# A teacher repeats itself with new endings. Such tasks make the data larger and teach nothing. Alpaca compares a new task with everything kept so far and drops it if any ROUGE-L is above 0.7.
+# A teacher repeats itself with new endings, which teaches nothing. Alpaca compares a new task with everything kept so far and drops it if any ROUGE-L is above 0.7.
 #
-# ROUGE-L comes from the longest series of tokens that both texts hold **in the same order** (longest common subsequence, LCS). Its length $L$ divided by the token counts $m$ and $n$ gives precision $P = L/m$ and recall $R = L/n$; their harmonic mean F1 is the score, 0 if nothing is shared, 1 if the tokens are equal. By hand, for "Change the following sentence into polite speech, please" and "Would you change the sentence below into polite speech?":
+# ROUGE-L comes from the longest series of tokens that both texts hold **in the same order** (longest common subsequence, LCS). Its length $L$ divided by the token counts $m$ and $n$ gives precision $P = L/m$ and recall $R = L/n$; their harmonic mean F1 is the score, 0 if nothing is shared, 1 if the tokens are equal. By hand, for "Please change the following sentence into polite speech" and "Would you change the sentence below into polite speech?":
 
 # %%
 def lcs(a, b):
@@ -653,7 +653,7 @@ assert f1 == rouge_l(a, b)
 # 손으로 구한 값이 `rouge_l`과 마지막 자리까지 같습니다. 그러면 필터는 이렇게 쓰면 됩니다. 씨앗 175개와 모의 교사의 과제 300개로 해 봅니다. 비교하는 글은 지시문과 입력을 이은 것입니다.
 
 # %% [markdown] lang="en" of="d1ac99cf"
-# Your value and `rouge_l` agree to the last digit. Then a filter is easily written. Try it on the 175 seeds and 300 tasks of the simulated teacher; what is compared is an instruction together with its input.
+# Your value and `rouge_l` agree to the last digit. Now a filter, tried on the 175 seeds and 300 simulated tasks; instruction and input are compared together.
 
 # %%
 def brute_force(rows, threshold):
@@ -674,20 +674,20 @@ kept, scored = brute_force(rows, 0.7)
 print(f"{len(kept)} of {len(rows)} texts kept, {scored:,} pairs scored")
 
 # %% [markdown] lang="ko"
-# 맞지만 느립니다. 과제가 52,000개면 쌍이 13억 개입니다. 그런데 LCS를 구하지 않고도 점수의 **상한**(bound)을 알 수 있습니다.
+# 맞지만 느립니다. 과제가 52,000개면 쌍이 13억 개입니다. (바쁘면 다음 그림 뒤로 건너뛰어도 됩니다. 판정은 그대로이고 빨라지기만 합니다.) LCS를 구하지 않고도 점수의 **상한**(bound)은 알 수 있습니다.
 #
 # 1. $P$와 $R$을 넣어 정리하면 $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$ 입니다.
 # 2. LCS의 토큰은 두 글이 함께 가진 토큰이므로, 함께 가진 토큰의 수를 $s$라 하면 $L \le s$이고 $F_1 \le \dfrac{2s}{m+n}$ 입니다.
 #
-# 그러니 이 상한이 기준보다 작은 쌍은 재지 않아도 됩니다. 순서를 보지 않고 세기만 하면 되니 훨씬 쌉니다.
+# 그러니 이 상한이 기준보다 작은 쌍은 계산하지 않아도 됩니다. 순서를 보지 않고 세기만 하면 되니 훨씬 빠릅니다.
 
-# %% [markdown] lang="en" of="a2cbd661"
-# Right, but slow: 52,000 tasks make 1.3 billion pairs. Yet without any LCS you can know how high a score can be at most.
+# %% [markdown] lang="en" of="34cc31bc"
+# Right, but slow: 52,000 tasks make 1.3 billion pairs. (In a hurry, skip to below the next figure: this changes the speed and no decision.) Without any LCS there is an upper **bound** on a score.
 #
-# 1. With $P$ and $R$ put in, $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$.
+# 1. Substituting $P$ and $R$, $F_1 = \dfrac{2PR}{P+R} = \dfrac{2L}{m+n}$.
 # 2. The tokens of an LCS are shared by both texts, so if they share $s$ tokens, $L \le s$ and $F_1 \le \dfrac{2s}{m+n}$.
 #
-# So a pair whose bound is below the threshold need not be scored. Counting, with no regard to order, is much cheaper.
+# So a pair whose bound is below the threshold need not be scored, and counting is much faster.
 
 # %%
 def best_possible(a, b):
@@ -699,6 +699,7 @@ def with_bound(rows, threshold):
     """The same as brute_force, but only what may be too similar is scored."""
     kept, scored = [], 0
     for i, row in enumerate(rows):
+        # >= and not >: where both are equal, rounding must not decide
         close = [j for j in kept if best_possible(row, rows[j]) >= threshold]
         scores = [rouge_l(row, rows[j]) for j in close]
         scored += len(scores)
@@ -713,44 +714,57 @@ for threshold in (0.7, 0.4):
     print(f"threshold {threshold}: {len(fast[0])} kept; scored {slow[1]:,} -> {fast[1]:,} pairs")
 
 # %% [markdown] lang="ko"
-# 판정은 하나도 다르지 않고, 채점한 쌍은 아주 적습니다. 라이브러리의 `filter_similar`와 `SimilarityFilter`도 같은 판정을 내립니다. 같은 상한을 쓰되, 토큰을 세는 일까지 수천 개씩 한꺼번에 합니다.
-# 견본 데이터 2,200개를 거를 때 재야 할 모든 쌍에서 무엇이 쌍을 얼마나 줄이는지 그림으로 봅니다. 길이만 비교하면 72%가 남지만, 함께 가진 토큰을 세면 0.11%만 남습니다.
+# 판정은 하나도 다르지 않습니다. 107,379쌍 가운데 0.7에 이를 수라도 있는 것은 57쌍입니다. 평범한 쌍은 대개 0.7보다 훨씬 아래에 있다는 뜻이기도 합니다. 라이브러리의 `filter_similar`와 `SimilarityFilter`도 같은 판정을 내립니다.
+# 그림은 모의 견본 데이터 2,200개를 하나씩 **앞서 남긴 과제와** 비교한 쌍(1,659,298개)입니다. 길이만 비교하면 72%가 남지만, 함께 가진 토큰을 세면 0.11%만 남습니다.
 
-# %% [markdown] lang="en" of="574bf75b"
-# Not one decision differs, and few pairs are scored. The library's `filter_similar` and `SimilarityFilter` decide the same; they use the same bound and count tokens for thousands of texts at once.
-# Filtering the 2,200 sample tasks, what rules out how many of all the pairs to be scored? Lengths alone leave 72%; counting shared tokens leaves 0.11%.
+# %% [markdown] lang="en" of="627b2a80"
+# Not one decision differs. Of 107,379 pairs only 57 could reach 0.7 at all; ordinary pairs mostly lie far below it. The library's `filter_similar` and `SimilarityFilter` decide the same.
+# The figure: each of the 2,200 simulated sample tasks against **those kept before it**. Lengths alone leave 72% of the pairs, counting shared tokens 0.11%.
 
 # %%
 Image(filename=REPO / "assets" / "figures" / "pruning.png", width=820)
 
 # %% [markdown] lang="ko"
-# 기준 0.7은 옳을까요? 강의를 쓴 사람이 두 과제씩 120쌍을 지어 뜻에 따라 '같은 과제'와 '다른 과제'로 나누고, 다른 사람이 규칙과 글만 보고 다시 나누었습니다(120쌍 모두 일치). 필터의 판정이 이 레이블과 얼마나 맞는지 봅니다.
+# 형태소와 0.7이 옳은 선택일까요? 강의를 쓴 사람이 두 과제씩 120쌍을 지어 뜻에 따라 '같은 과제'와 '다른 과제'로 나누고, 다른 사람이 규칙과 글만 보고 다시 나누었습니다(120쌍 모두 일치). `caught`는 걸러 낸 같은 과제, `lost`는 잘못 걸러 낸 다른 과제, `agrees`는 레이블과 일치한 비율입니다.
 # 다만 이 쌍들은 **일부러 어려운 것만**, 점수가 0.45에서 0.95 사이인 것으로, 두 레이블을 반반씩 모은 것입니다.
 
-# %% [markdown] lang="en" of="d6a5218d"
-# Is 0.7 right? An author of the course wrote 120 pairs of tasks and labelled each, by meaning, as the same task or different ones; another reader, given the rule and the texts alone, gave all 120 the same label. How often does the filter agree?
+# %% [markdown] lang="en" of="873f2879"
+# Are morphemes and 0.7 right? An author of the course wrote 120 pairs of tasks and labelled each, by meaning, as the same task or different ones; another reader, given only rule and texts, gave the same 120 labels. `caught` is the share of same tasks filtered out, `lost` that of different ones filtered out by mistake.
 # But mind: these pairs were **chosen to be hard**, with scores of 0.45 to 0.95, and half of each label.
 
 # %%
 measured = json.loads((REPO / "tests/benchmarks/results/threshold.json").read_text("utf-8"))
+print(f"{'tokens':10} {'above':>6} {'caught':>7} {'lost':>5} {'agrees':>7}  95% interval")
 for row in measured["agreement"]:
-    if row["threshold"] == 0.7:
-        interval = f"95% interval {row['low']:.0%} to {row['high']:.0%}"
-        print(f"{row['tokens']:10} agrees on {row['accuracy']:.0%} of {row['pairs']} ({interval})")
-for same, title in {True: "the same task", False: "different tasks"}.items():
-    print(f"\n{title}: above 0.7 on morphemes")
-    for row in measured["reasons"]:
-        if (row["tokens"], row["threshold"], row["same"]) == ("morphemes", 0.7, same):
-            print(f"  {row['above']:2} of {row['pairs']} {row['why']}")
+    if row["tokens"] != "syllables" and row["threshold"] in (0.6, 0.7, 0.8):
+        caught, agrees = row["recall"], row["accuracy"]
+        lost = 1 + caught - 2 * agrees  # half of the pairs are the same task, half are not
+        print(f"{row['tokens']:10} {row['threshold']:6} {caught:7.0%} {lost:5.0%} {agrees:7.0%}"
+              f"  {row['low']:.0%} to {row['high']:.0%}")
 
 # %% [markdown] lang="ko"
-# 50%쯤이라는 일치율은 이렇게 골랐기 때문에 나온 것이지, 교사의 과제에서 필터가 동전 던지기라는 뜻이 아닙니다. 이 표에서 배울 것은 **무엇을 혼동하는가**입니다. 덧붙인 말이나 이름만 다른 되풀이는 열에 열을 잡지만, 통째로 다시 쓴 같은 과제는 열에 여덟을 놓칩니다. 반대로 방향이나 수를 바꾼 **다른** 과제도 열에 여덟아홉은 비슷하다고 봅니다.
-# ROUGE-L은 뜻이 아니라 겉모습을 봅니다. 이 강의는 그 절충을 알고 형태소와 0.7을 씁니다. 모의 교사의 작은 세계에서는 과제가 서로 많이 닮아 offline 레시피만 0.8입니다.
+# 일치율이 50%쯤인 것은 쌍을 이렇게 골랐기 때문이지, 교사의 과제에서 필터가 동전 던지기라는 뜻이 아닙니다. 구간이 모두 겹치니 **이 표로는 가장 나은 설정을 가릴 수 없습니다.** 형태소는 어절보다 되풀이를 더 잡고(75%와 57%), 그만큼 다른 과제도 더 잃습니다.
+# 잃은 과제는 교사에게 더 써 달라고 하면 되지만 남은 되풀이는 학습에 들어갑니다. 그래서 형태소를 쓰고, 0.7은 Alpaca의 관례를 따릅니다. 모의 교사의 과제는 서로 많이 닮아 offline 레시피만 0.8입니다. 필터는 무엇을 혼동할까요?
 
-# %% [markdown] lang="en" of="bb805ecc"
-# Agreement near 50% follows from how the pairs were chosen; it does not say that the filter tosses a coin on a teacher's tasks. What the table teaches is **what gets confused**. Of the same task, the filter catches ten in ten where words were added (`덧붙인 말`) or only a name or number differs (`이름이나 숫자`), nine with a synonym (`비슷한 말`), seven with another ending or word order, and two of ten
-# reworded altogether (`통째로`). But it also calls eight or nine in ten **different** tasks similar: the direction reversed (`방향`), other numbers or conditions (`수나 조건`), another job for the same object (`다른 일`).
-# ROUGE-L looks at appearance, not meaning. Knowing that, the course uses morphemes and 0.7; only the offline recipe has 0.8, since in the simulated teacher's small world tasks resemble each other more.
+# %% [markdown] lang="en" of="66ffe10d"
+# Agreement is near 50% because of how the pairs were chosen; on a teacher's tasks the filter is no coin toss. All intervals overlap: **this table cannot tell which setting is best.** Morphemes catch more repeats than words (75% against 57%) and lose more different tasks. But a teacher can write another task, while a repeat that stays is trained on: hence morphemes.
+# The 0.7 is Alpaca's; the offline recipe has 0.8, because simulated tasks resemble each other. What does the filter confuse?
+
+# %%
+in_short = ["other words", "other name or number", "other word order", "a synonym", "other endings",
+            "words added", "other object", "other input", "other numbers or conditions",
+            "another question", "the opposite", "another job"]
+rows_07 = [row for row in measured["reasons"]
+           if (row["tokens"], row["threshold"]) == ("morphemes", 0.7)]
+for row, english in zip(rows_07, in_short, strict=True):
+    label = "same" if row["same"] else "different"
+    print(f"{label:9} {row['above']:2} of {row['pairs']} caught  {row['why']} ({english})")
+
+# %% [markdown] lang="ko"
+# 말을 덧붙였거나 이름만 다른 되풀이는 열에 열을 잡지만, 통째로 다시 쓴 같은 과제는 열에 여덟을 놓칩니다. 반대로 **다른** 과제 여섯 가지 가운데 네 가지는 열에 여덟아홉을 비슷하다고 봅니다. ROUGE-L은 뜻이 아니라 겉모습을 봅니다.
+
+# %% [markdown] lang="en" of="25902822"
+# Repeats with words added or another name are all caught, but of those told in other words eight in ten are missed. And of six kinds of **different** tasks four are called similar eight or nine times in ten. ROUGE-L looks at appearance, not meaning.
 
 # %% [markdown] lang="ko"
 # ### 연습 4. 재지 않고 빼기
@@ -768,7 +782,7 @@ for same, title in {True: "the same task", False: "different tasks"}.items():
 #
 # ★★ · about 10 minutes · section 4
 #
-# Do not look at `best_possible` above; think of the proof in two lines.
+# Think of the proof, and do not look at `best_possible`.
 #
 # Return `True` if F1 **might** be above `threshold`, `False` if it cannot be. Ignore the order, and count a token as often as both have it.
 #
@@ -794,11 +808,11 @@ check("01.4", may_exceed)
 #     return shared > threshold * (len(a) + len(b)) / 2
 # ```
 #
-# `Counter`의 `&`는 토큰마다 적은 쪽의 수를 남깁니다. 집합으로 세면 되풀이된 토큰을 놓쳐, 버려야 할 과제가 남습니다. 빠르지만 답이 다른 필터가 되는 것입니다.
+# `Counter`의 `&`는 토큰마다 적은 쪽의 수를 남깁니다. 집합으로 세면 되풀이된 토큰을 놓쳐, 버려야 할 과제가 남습니다.
 #
 # </details>
 
-# %% [markdown] lang="en" of="c36e7e5c"
+# %% [markdown] lang="en" of="c69145ca"
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -810,19 +824,21 @@ check("01.4", may_exceed)
 #     return shared > threshold * (len(a) + len(b)) / 2
 # ```
 #
-# `&` of two `Counter`s keeps the smaller count of each token. Sets miss tokens that repeat, and near-duplicates stay: a filter that is fast and wrong.
+# `&` of two `Counter`s keeps the smaller count of each token. Sets miss repeated tokens, and near-duplicates stay.
 #
 # </details>
 
 # %% [markdown] lang="ko"
 # ## 5. 반복: 씨앗에서 데이터까지
 #
-# 조각이 다 모였습니다. 묻고, 읽고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다. 이것이 Self-Instruct의 전부입니다.
+# 묻고, 읽고, 규칙과 필터로 거르고, 원하는 수가 남을 때까지 되풀이합니다. 이것이 Self-Instruct의 전부입니다.
+# 요청은 끝없이 만들 수 있고, `complete`가 필요한 만큼(조금은 미리) 꺼내 보냅니다. `admit`은 비슷한 것이 있으면 그것을 돌려주고, 없으면 글을 **넣고** `None`을 돌려줍니다.
 
-# %% [markdown] lang="en" of="d0600ca9"
+# %% [markdown] lang="en" of="9b908d2a"
 # ## 5. The loop: from seeds to data
 #
-# All pieces are there. Ask, read, apply rules and filter, and repeat until enough is kept. That is all of Self-Instruct.
+# Ask, read, apply rules and filter, and repeat until enough is kept: that is all of Self-Instruct.
+# Requests are endless; `complete` sends as many as are needed (a few ahead). `admit` returns what a text is too similar to; if nothing, it **keeps** the text and returns `None`.
 
 # %%
 def self_instruct(teacher, seeds, n, threshold, seed=0, batch=20):
@@ -833,9 +849,10 @@ def self_instruct(teacher, seeds, n, threshold, seed=0, batch=20):
     for reply in teacher.complete(generation_requests(seeds, seed=seed, batch=batch)):
         assert reply.text is not None, reply.error
         parsed = parse_generation(reply.text, first_number=4, finish_reason=reply.finish_reason)
+        # its tasks have passed the rules of section 3
         rejected.update(reason for reason, _ in parsed.rejected)
         for task in parsed.tasks:
-            if similar.admit(question_text(task)):  # returns what it is too similar to
+            if similar.admit(question_text(task)) is not None:
                 rejected["similar"] += 1
                 continue
             kept.append(task)
@@ -861,14 +878,14 @@ print(report)
 (work / "hundred.jsonl").unlink()
 
 # %% [markdown] lang="ko"
-# 과제도, 이유별로 버린 수도 같습니다. `generate_tasks`가 더 하는 일은 사소합니다. 과제마다 어느 요청에서 왔는지 적고, 스무 번 연달아 새것이 없으면 그만둡니다.
+# 과제도, 이유별로 버린 수도 같습니다. `generate_tasks`는 과제마다 어느 요청에서 왔는지 적고, 스무 번 연달아 새것이 없으면 그만두기도 합니다. 돈만 쓰지 않으려는 것입니다.
 #
-# 이제 끝까지 합니다. 여러분의 `DATA` 파일이 있으면 그것이 교사의 과제를 대신하는 곳이 여기입니다.
+# 이제 끝까지 합니다. `DATA` 파일이 있으면 여기에서 교사의 과제를 대신합니다.
 
-# %% [markdown] lang="en" of="8ac2e1d5"
-# The same tasks, and the same counts of rejections. What `generate_tasks` adds is small: each task notes the request it came from, and after twenty calls without anything new it gives up.
+# %% [markdown] lang="en" of="008c8f7a"
+# The same tasks, and the same counts of rejections. `generate_tasks` also notes which request a task came from, and gives up after twenty calls without anything new, lest you pay a teacher that has run dry.
 #
-# Now all of it. If you have a `DATA` file, this is where it takes the place of the teacher's tasks.
+# Now all of it. Here a `DATA` file takes the place of the teacher's tasks.
 
 # %%
 out = work / "tasks.jsonl"
@@ -888,14 +905,14 @@ simulated = " (simulated 모의)" if course.simulated else ""
 plots.funnel(report, title="What became of the candidates 후보는 어떻게 되었나" + simulated)
 
 # %% [markdown] lang="ko"
-# **깔때기**(funnel)입니다. 후보의 수는 남긴 수와 버린 수의 합과 꼭 같습니다. 가장 긴 회색 막대가 `similar`인 것은 모의 교사가 열두 유형의 정해진 틀로만 쓰기 때문입니다. 그래서 뒤로 갈수록 같은 값을 내고 더 적게 얻습니다.
+# **깔때기**(funnel)입니다. 후보의 수는 남긴 수와 버린 수의 합과 꼭 같습니다. 가장 긴 회색 막대가 `similar`인 것은 모의 교사가 열두 유형의 정해진 틀로만 쓰기 때문입니다. 모의 교사로 처음 100개를 모을 때에는 후보 114개면 되었지만, 2,200개까지 가면 남는 것이 후보의 58%입니다. 뒤로 갈수록 같은 돈으로 더 적게 얻습니다.
 #
 # 데이터를 **읽어** 봅시다. 숫자와 그림이 아무리 좋아도 이것을 대신하지 못합니다.
 
-# %% [markdown] lang="en" of="ec47bf1e"
-# This is the **funnel**. Candidates are exactly what was kept plus what was rejected. The longest grey bar is `similar`, because the simulated teacher fills a fixed set of patterns, of twelve kinds; so the longer it goes on, the less you get for the same price.
+# %% [markdown] lang="en" of="c75550a5"
+# In this **funnel**, candidates are exactly what was kept plus what was rejected. The longest grey bar is `similar`: the simulated teacher fills a fixed set of patterns. Its first 100 tasks took 114 candidates; on the way to 2,200 only 58% are kept, so you get less and less for your money.
 #
-# Now **read** the data. No number and no figure stands in for that.
+# Now **read** the data; nothing stands in for that. (Offline: two reviews, positive or negative; a list reversed; a floor found in an advertisement.)
 
 # %%
 tasks = read_tasks(out)
@@ -907,14 +924,14 @@ for name, some in {"seeds": seeds, "these tasks": tasks}.items():
     print(f"{name:12} {len(some):5,} tasks, {len(verbs):2} verbs, median output {words} words")
 
 # %% [markdown] lang="ko"
-# 손으로 쓴 씨앗은 175개뿐인데도 동사가 더 다양합니다. 출력의 길이도 보세요. 학습한 모델은 **데이터의 출력만큼** 길거나 짧게 답합니다. 모의 교사의 출력은 중앙값이 두 어절이라, 이 데이터로 학습하면 짧게 답하는 모델이 됩니다.
+# 손으로 쓴 씨앗은 175개뿐인데도 동사가 더 다양합니다. 출력의 길이도 보세요. 학습한 모델은 **데이터의 출력만큼** 길거나 짧게 응답합니다. 모의 교사의 출력은 중앙값이 두 어절이라, 이 데이터로 학습하면 짧게 응답하는 모델이 됩니다.
 #
 # 답은 맞을까요? 규칙과 필터는 형식과 되풀이를 볼 뿐, 맞는지는 모릅니다. 작은 세계의 쓸모가 여기에 있습니다. 정답을 아니까 셀 수 있습니다.
 
-# %% [markdown] lang="en" of="7fb7e6ca"
-# Written by hand, a mere 175 seeds have more verbs. Mind the length of the outputs, too: a model answers **as long or short as the outputs it was trained on**. The simulated teacher's have a median of two words, so a model trained on them says little.
+# %% [markdown] lang="en" of="d7b36704"
+# A mere 175 handwritten seeds have more verbs. Mind the outputs, too: a model answers **as long or short as those it was trained on**. The simulated teacher's have a median of two words, so a model trained on them says little.
 #
-# Are the answers right? Rules and filter see form and repetition and cannot tell. Here a small world pays off: its truth is known, so the wrong ones can be counted.
+# Are the answers right? Rules and filter cannot tell. But the truth of a small world is known, so the wrong ones can be counted. (Offline, below: six words counted as three, and the translation of another sentence.)
 
 # %%
 known = [(task, truth) for task in tasks if (truth := course.truth(task)) is not None]
@@ -927,29 +944,30 @@ else:
     print("Nobody knows the truth about these tasks: read a hundred of them yourself.")
 
 # %% [markdown] lang="ko"
-# 모의 교사는 정해진 비율만큼 일부러 틀리게 씁니다. 어느 규칙도 그것을 잡지 못했습니다. 진짜 데이터라면 백 개쯤 뽑아 직접 읽는 수밖에 없습니다. 그 한 시간이 이 강의에서 가장 값진 시간입니다.
+# 모의 교사는 정해진 비율만큼 일부러 틀리게 씁니다. 어느 규칙도 그것을 잡지 못했습니다. 실제 데이터라면 백 개쯤 뽑아 직접 읽는 수밖에 없습니다. 그 한 시간이 이 강의에서 가장 값진 시간입니다.
 #
 # ### 실제 교사라면?
 #
-# 방금 쓴 `self_instruct`에 교사로 Qwen2.5-Coder 1.5B의 기록을 넣습니다. (작고 실제인 결과: 4비트, 2026년 11월 30일 기록, 한 번에 여덟 개씩 부탁, CPU 두 코어로 38분.) 아무도 듣지 않는 주소로 물으므로 응답은 모두 기록에서 나옵니다.
+# 방금 쓴 `self_instruct`에 교사로 Qwen2.5-Coder 1.5B의 기록을 넣습니다. (작은 실제 기록: 가중치를 4비트로 줄인 모델, 2026년 11월 30일, CPU 두 코어로 38분.) 서버가 없는 주소라 응답은 모두 기록에서 나옵니다.
 
-# %% [markdown] lang="en" of="b4932e08"
-# The simulated teacher gives a fixed share of wrong answers on purpose. No rule has caught them. With real data there is only one way: draw a hundred and read them. That hour is the most valuable one of the course.
+# %% [markdown] lang="en" of="842fc39a"
+# The simulated teacher gives a fixed share of wrong answers on purpose, and no rule has caught them. With real data, draw a hundred and read them. No hour is better spent.
 #
 # ### And a real teacher?
 #
-# Give the `self_instruct` just written the record of Qwen2.5-Coder 1.5B. (Small and real: 4 bits, recorded 30 November 2026, eight tasks asked for at a time, 38 minutes on two CPU cores.) It asks at an address where nobody listens, so every reply comes from the record.
+# Give your `self_instruct` the record of Qwen2.5-Coder 1.5B. (Small and real: weights cut to 4 bits, recorded 30 November 2026, 38 minutes on two CPU cores.) There is no server: every reply comes from the record.
 
 # %%
 copy = course.store.local("real") / "journal.jsonl"  # a journal belongs to one process at a time
 copy.write_bytes((REAL / "teacher.jsonl").read_bytes())
-nobody = {"base_url": "http://127.0.0.1:9/v1", "max_retries": 0, "workers": 1}
-qwen = LLM("qwen2.5-coder-1.5b-instruct", journal=copy, **nobody)
+no_server = {"base_url": "http://127.0.0.1:9/v1", "max_retries": 0, "workers": 1}
+qwen = LLM("qwen2.5-coder-1.5b-instruct", journal=copy, **no_server)
 real = json.loads((REAL / "funnel.json").read_text("utf-8"))
 real_tasks, real_rejected = self_instruct(qwen, seeds, real["kept"], 0.7, batch=8)
 assert texts_of(real_tasks) == texts_of(read_tasks(REAL / "tasks.jsonl"))
 assert real_rejected == real["rejected"]
 
+print(f"Qwen: {real['candidates']} candidates in {real['calls']} replies")
 print(f"{'share of candidates':24}{'these':>8}{'Qwen':>8}")
 for reason in ["kept", *RULES, "truncated", "similar"]:
     shares = [{"kept": one["kept"], **one["rejected"]}.get(reason, 0) / one["candidates"]
@@ -958,47 +976,49 @@ for reason in ["kept", *RULES, "truncated", "similar"]:
         print(f"{reason:24}{shares[0]:8.1%}{shares[1]:8.1%}")
 
 # %% [markdown] lang="ko"
-# `these`는 위에서 만든 데이터, `Qwen`은 작은 실제 모델입니다. (필터의 기준은 Qwen이 0.7, 위의 데이터는 레시피대로이고 offline이면 0.8입니다.) Qwen은 칸을 훨씬 자주 빠뜨립니다. 여덟 개를 부탁했는데 하나도 못 썼거나 하나만 쓴 응답이 125개 가운데 74개입니다. 그런데 `similar`는 왜 이렇게 많을까요? 필터를 통과하지 못한 것과 남은 것을 읽어 봅니다.
+# `these`는 위에서 만든 데이터입니다. (필터의 기준은 Qwen이 0.7, 위의 데이터는 레시피대로이고 offline이면 0.8입니다. 2절의 기록은 125개이지만, 120번째 과제가 남는 114번째에서 멈췄습니다.) Qwen은 칸을 훨씬 자주 빠뜨립니다. 그런데 `similar`는 왜 이렇게 많을까요? 기록에서 교사가 쓴 과제를, 그때 보여 준 씨앗과 비교해 봅니다.
 
-# %% [markdown] lang="en" of="09ed8e13"
-# `these` are the tasks made above, `Qwen` the small real model. (Its filter had the threshold 0.7; above it was the recipe's, offline 0.8.) It leaves fields out far more often; asked for eight tasks, it wrote one or none in 74 of 125 replies. But why so many `similar`? Read what did not pass the filter, and what did.
+# %% [markdown] lang="en" of="0bb3038a"
+# `these` are the tasks made above. (Qwen's filter had 0.7, theirs the recipe's threshold, offline 0.8. Of the 125 replies of section 2 the loop needed 114: it stops at task 120.) Qwen leaves fields out far more often. But why so many `similar`? Compare the recorded tasks with the seeds shown each time.
 
 # %%
-seed_texts, written = set(map(question_text, seeds)), []
+seed_texts, written, copied = set(map(question_text, seeds)), 0, []
 for row in read_jsonl(REAL / "teacher.jsonl"):
     parsed = parse_generation(row["text"], first_number=4, finish_reason=row["finish_reason"])
-    written += parsed.tasks
-copied = [task for task in written if question_text(task) in seed_texts]
-print(f"{len(copied)} of {len(written)} well-formed candidates are one of the seeds, word for word\n")
+    written += len(parsed.tasks)
+    prompt = row["request"]["messages"][0]["content"]
+    copied += [task for task in parsed.tasks
+               if question_text(task) in seed_texts and task.instruction in prompt]
+print(f"{len(copied)} of {written} tasks are a seed that was shown, word for word, such as")
+print(f"  {copied[1].instruction}\n\nthree of those kept:\n")
 for task in random.Random(0).sample(real_tasks, 3):
     print(f"instruction {task.instruction}\ninput       {task.input or '-'}\noutput      {task.output}\n")
 
 # %% [markdown] lang="ko"
 # 작은 교사는 새로 쓰는 대신 **보여 준 씨앗을 자주 그대로 베낍니다.** 그래서 필터에 씨앗을 먼저 넣어 두는 것이 중요합니다. 남은 과제는 어떤가요? 위의 셋은 겉만 멀쩡하고, 그대로 가르칠 만한 것이 없습니다. 필터는 뜻을 모릅니다.
-# 그래도 첫머리의 Gemma는 이 120개와 씨앗 175개로 학습했습니다. 모양을 배우기에는 넉넉했고, 내용을 배우기에는 턱없이 모자랐습니다. 실제로 쓸 데이터라면 교사부터 커야 합니다.
+# 첫머리의 Gemma는 이 120개와 씨앗 175개로 학습했습니다. 응답의 모양은 배웠지만 내용은 배우지 못했습니다. 실제로 쓸 데이터라면 교사부터 커야 합니다.
 
-# %% [markdown] lang="en" of="526167b1"
-# Instead of writing something new, the small teacher often **copies a seed it was shown**; so it matters that the filter holds the seeds from the start. And what is left? Of these three, well formed as they are, none is fit for teaching: the filter knows no meaning.
-# (The three: "Classify today's schedule", answered "schedules are work, work, study, play, ..."; "Answer the next sentence", about some film; and "Let us all walk slowly today", answered "propositive sentence".)
-# Still, the Gemma at the beginning was tuned on these 120 and the 175 seeds: enough for the manner of answering, far too little for knowing anything. For data that is to be used, begin with a larger teacher.
+# %% [markdown] lang="en" of="2357fa72"
+# The small teacher often **copies a seed it was shown** (such as "Could you shorten my script to five minutes?"); so it matters that the filter holds the seeds from the start. And of the three that were kept, well formed as they are, none is fit for teaching: the filter knows no meaning. ("Classify today's schedule", answered "schedules are work, work, study, play, ..."; "Answer the next sentence", about some film; "Let us all walk slowly today", answered "propositive sentence".)
+# The Gemma at the beginning was tuned on these 120 and the 175 seeds: it learned the manner of answering and no content. For data to be used, begin with a larger teacher.
 
 # %% [markdown] lang="ko"
 # ## 6. 뒤에서 일하는 것들
 #
 # 이 절은 건너뛰어도 됩니다. 교사에게 돈과 시간을 쓸 때 필요한 장치입니다.
 #
-# **일지**(journal). 응답은 여러분이 보기 전에 먼저 `journal.jsonl`에 적힙니다. 같은 요청을 다시 하면 일지가 답하므로, 커널이 죽어도 다시 실행하면 이어집니다. 받은 응답에 두 번 돈을 내지 않습니다. 다만 죽는 순간 **오가던 요청**은 서버가 이미 처리했을 수 있어 다시 청구될 수 있습니다.
+# **일지**(journal). 응답은 여러분이 보기 전에 먼저 `journal.jsonl`에 적힙니다. 같은 요청에는 일지가 답하므로, 커널이 죽어도 다시 실행하면 이어지고 받은 응답에 두 번 돈을 내지 않습니다. 다만 죽는 순간 **오가던 요청**은 다시 청구될 수 있습니다.
 #
 # **계획**(plan). 보내기 전에 몇 번 묻고 얼마가 들지 계산합니다. 아무에게도 묻지 않으니 공짜입니다.
 
-# %% [markdown] lang="en" of="dc11a911"
+# %% [markdown] lang="en" of="41f64c99"
 # ## 6. What works behind the scenes
 #
-# You may skip this section. It is about what you need once a teacher costs money and time.
+# You may skip this section until a teacher costs you money.
 #
-# **Journal.** A reply is written to `journal.jsonl` before you see it. The same request is answered from there, so after a crash you run the cells again and go on; a reply that came is not paid for twice. But a request that was **in flight** when the kernel died may have been served already, and may be billed again.
+# **Journal.** A reply is written to `journal.jsonl` before you see it. The same request is answered from there, so after a crash you go on where it stopped and pay for no reply twice. But a request **in flight** when the kernel died may be billed again.
 #
-# **Plan.** Before sending, work out how often you will ask and what it costs. A plan asks nobody and is free.
+# **Plan.** How often will you ask, and at what cost? A plan asks nobody and is free.
 
 # %%
 first = list(islice(generation_requests(seeds, seed=spec.seed), 5))
@@ -1010,18 +1030,14 @@ assert all(reply.cached for reply in teacher.complete(first))
 print(f"{before:,} replies in the journal, and as many after asking again: {len(teacher.journal):,}")
 
 # %% [markdown] lang="ko"
-# 첫 줄은 모두 일지가 답하므로 0번 묻습니다. 실제 교사라면 계획에 요금도 나오고, `course.llm("teacher", ..., budget=2.0)`이라고 쓰면 2달러를 넘기 전에 멈춥니다.
-#
-# **더 싸게.** 하루 기다려도 된다면 Batch API가 절반 값입니다. 받은 응답은 같은 일지에 들어가므로 이 노트북은 달라지지 않습니다. `generate_tasks(..., as_json=True)`는 JSON으로 받습니다. 다른 교사에게 물으려면 첫 셀 위에 `%env TEACHER=gemini`처럼 씁니다. 모두 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
+# 첫 줄은 모두 일지가 답하므로 0번 묻습니다. 실제 교사라면 계획에 요금도 나오고, `course.llm("teacher", ..., budget=2.0)`이라고 쓰면 2달러를 넘기 전에 멈춥니다. 다른 교사와 절반 값의 Batch API는 [colab_guide](../../colab_guide.ko.md) 5절에 있습니다.
 #
 # **봉인**(seal). 5절에서 `course.store.seal`이 작업 폴더를 복사하고 파일마다 체크섬(내용에서 계산한 지문)을 적었습니다. Colab에서는 Drive에 놓입니다. 다음 노트북은 봉인한 것만 읽고, 한 글자라도 달라졌으면 멈춥니다.
 
-# %% [markdown] lang="en" of="98dcec91"
-# The first line takes no calls: the journal has those replies. With a real teacher the plan shows a price, and `course.llm("teacher", ..., budget=2.0)` stops before two dollars are passed.
+# %% [markdown] lang="en" of="8395d532"
+# The first line takes no calls: the journal has those replies. With a real teacher the plan shows a price, and `course.llm("teacher", ..., budget=2.0)` stops before two dollars are passed. Other teachers, and the Batch API at half the price, are in section 5 of the [colab_guide](../../colab_guide.md).
 #
-# **Cheaper.** If you can wait a day, the Batch API costs half. Its replies go into the same journal, so nothing changes here. `generate_tasks(..., as_json=True)` asks for JSON. For another teacher write, say, `%env TEACHER=gemini` above the first cell. All this is in section 5 of the [colab_guide](../../colab_guide.md).
-#
-# **Seal.** In section 5 `course.store.seal` copied the working folder and noted a checksum, a fingerprint of the content, for each file; on Colab the copy is on Drive. The next notebook reads only what is sealed, and stops if a single letter has changed.
+# **Seal.** In section 5 `course.store.seal` copied the working folder, with a checksum (a fingerprint of the content) for each file; on Colab to Drive. The next notebook reads only the copy, and stops if a single letter has changed.
 
 # %%
 folder = course.artefact("preprocess")  # checks every file against its checksum
@@ -1035,17 +1051,17 @@ for path in sorted(folder.iterdir()):
 # - `funnel.json`: 무엇을 왜 버렸는지 빠짐없이 센 것. 03의 보고서에 실립니다.
 # - `journal.jsonl`: 교사의 응답 모두. 지우지 마세요. 이것만 있으면 데이터를 다시 만들 수 있습니다.
 #
-# 그리고 손에 익은 것: 응답 읽기, 빠짐없이 세기, ROUGE-L과 그 상한, 열다섯 줄짜리 Self-Instruct. 데이터를 남에게 건넬 때는 `course_utils.sources.share`의 `dataset_card`로 **데이터 카드**를 함께 쓰고, 교사 모델의 약관부터 확인하세요. 응답으로 다른 모델을 학습하지 못하게 하는 곳도 있습니다.
+# 데이터를 남에게 건넬 때는 `course_utils.sources.share`의 `dataset_card`로 **데이터 카드**를 함께 쓰고, 교사 모델의 약관부터 확인하세요. 응답으로 다른 모델을 학습하지 못하게 하는 곳도 있습니다.
 #
 # 다음은 [02 학습](02_train.ipynb)입니다. 이 과제들이 토큰이 되고, 그 가운데 **어느 토큰을 가르칠지** 정합니다. 내 자료에서 데이터를 만들려면 [06 내 자료](06_own_documents.ipynb)로 가세요.
 
-# %% [markdown] lang="en" of="548d1624"
+# %% [markdown] lang="en" of="8efffbe0"
 # ## 7. What you have now
 #
-# - `tasks.jsonl`: Korean instruction data, filtered, one task a line. 02 trains on it.
+# - `tasks.jsonl`: filtered Korean instruction data, one task a line. 02 trains on it.
 # - `funnel.json`: a complete count of what was thrown away, and why. It goes into the report of 03.
-# - `journal.jsonl`: every reply of the teacher. Do not delete it: with it the data can be made again.
+# - `journal.jsonl`: every reply of the teacher. Keep it: it can make the data again.
 #
-# And in your hands: reading replies, counting every one, ROUGE-L and its bound, Self-Instruct in fifteen lines. When you hand data on, write a **data card** with `dataset_card` from `course_utils.sources.share`, and read the terms of the teacher model first: some forbid training other models on its replies.
+# When you hand data on, add a **data card** (`dataset_card` from `course_utils.sources.share`). Read the teacher's terms first: some forbid training other models on its replies.
 #
-# Next is [02 Train](02_train.ipynb): these tasks become tokens, and you decide **which of the tokens to teach**. To make data from documents of your own, see [06 Own documents](06_own_documents.ipynb).
+# Next is [02 Train](02_train.ipynb): the tasks become tokens, and you decide **which of them to teach**. For data from your own documents, see [06 Own documents](06_own_documents.ipynb).
