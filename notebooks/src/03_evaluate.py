@@ -793,9 +793,7 @@ print("bootstrap [{:.2f}, {:.2f}]".format(*bootstrap(ten)))
 # %%
 judge = Judge(qwen, progress=False, max_tokens=400)
 for a, b in (("seeds", "base"), ("both", "seeds")):
-    items = [item for item in real_battle(a, b)  # those whose two verdicts are recorded
-             if not qwen.plan(judge.battle_requests([item])).calls]
-    games = judge.battle(items)
+    games = judge.battle(real_battle(a, b))
     scores = [game.score for game in games if game.score is not None]
     low, high = bootstrap(scores)
     found = stats.summarize_battle(games, allow_invalid=True)
